@@ -1,0 +1,3 @@
+module github.com/noria-go/noria
+
+go 1.26

@@ -1,0 +1,293 @@
+package runtime
+
+import (
+	"fmt"
+	"io"
+)
+
+// OpCode says what an Op does. Beside each stands what it reads from the Op
+// and what it leaves there.
+type OpCode uint8
+
+const (
+	OpInvalid OpCode = iota
+
+	// OpNop completes at the next Poll with N = 0.
+	OpNop
+
+	// OpAccept: Handle (a listener) → Got.
+	OpAccept
+
+	// OpAcceptMany is OpAccept again and again: a completion with More set and
+	// a new Got each time, and a last one without More when it was cancelled,
+	// the listener was closed, or accept failed. EMFILE and its like do end
+	// it: whoever submitted it decides when to go on.
+	OpAcceptMany
+
+	// OpConnect: Addr → Got, a new connected stream socket.
+	OpConnect
+
+	// OpRecv: Handle, Buf → Buf extended by the N bytes that arrived after
+	// those it held. N == 0 comes with io.EOF. Buf must have room.
+	OpRecv
+
+	// OpRecvMany is a receive into memory of the runtime, again and again: a
+	// completion with More set and a Buf of N bytes that belongs to the
+	// receiver from then on; at last one without More and without Buf, with
+	// Err io.EOF, ErrCanceled, or what went wrong. While nothing arrives it
+	// holds no memory.
+	OpRecvMany
+
+	// OpSend: Handle and Buf, less its first Skip bytes → N bytes taken by
+	// the kernel, which may be fewer than there are. Buf is given back with
+	// the completion, unchanged.
+	OpSend
+
+	// OpSendVec is OpSend of up to MaxVec Bufs at once; Skip counts from the
+	// first.
+	OpSendVec
+
+	// OpShutdown: Handle, Flags (ShutRead, ShutWrite, ShutBoth). That the
+	// peer is gone already is no error.
+	OpShutdown
+
+	// OpClose: Handle. New operations on the handle are refused from now on
+	// with ErrClosed; those in flight are cancelled and come back first; then
+	// the descriptor is closed.
+	OpClose
+
+	// OpOpen: Path, Flags (os.O_…), Mode → Got, a file.
+	OpOpen
+
+	// OpReadAt: Handle, Buf, Off → Buf extended by N. N == 0 comes with io.EOF.
+	OpReadAt
+
+	// OpWriteAt: Handle, Buf less Skip, Off → N.
+	OpWriteAt
+
+	// OpFsync and OpFdatasync: Handle.
+	OpFsync
+	OpFdatasync
+
+	// OpAllocate: Handle, Off, Len: makes sure that the file has this space
+	// (and grows to it).
+	OpAllocate
+
+	// OpPoll: Handle, Flags (PollRead, PollWrite) → N: those that are ready
+	// (an error or a hang-up makes both ready). It fires once.
+	OpPoll
+
+	opCount
+)
+
+var opNames = [opCount]string{"invalid", "nop", "accept", "accept-many", "connect", "recv", "recv-many", "send",
+	"sendv", "shutdown", "close", "open", "read-at", "write-at", "fsync", "fdatasync", "allocate", "poll"}
+
+func (c OpCode) String() string {
+	if c < opCount {
+		return opNames[c]
+	}
+	return fmt.Sprintf("op(%d)", uint8(c))
+}
+
+// Values for Op.Flags.
+const (
+	ShutRead  = 0
+	ShutWrite = 1
+	ShutBoth  = 2
+
+	PollRead  = 1
+	PollWrite = 2
+)
+
+// Limits of one operation.
+const (
+	MaxVec   = 64         // buffers in one OpSendVec
+	MaxBytes = 0x7ffff000 // bytes in one operation, as in the kernel; more is cut, not refused
+)
+
+// An Op is one operation. It belongs to whoever fills it in until Submit, to
+// the runtime until its terminal completion, and then to its owner again, who
+// may use it for the next operation: nothing is allocated for each. Between
+// Submit and the terminal completion only Done may look at it.
+type Op struct {
+	Code   OpCode
+	Handle Handle
+	Buf    *Buffer
+	Bufs   []*Buffer
+	Skip   int
+	Off    int64
+	Len    int64
+	Addr   Addr
+	Path   string
+	Flags  int
+	Mode   uint32
+
+	// Done is called from Poll (or Close), on the runtime's thread, for each
+	// completion: for the terminal one once More is false and the Op is its
+	// owner's again, so that Done may submit it anew.
+	Done func(*Op)
+
+	N    int    // bytes, or what the code says
+	Err  error  // nil, io.EOF, or an *OpError
+	More bool   // further completions of this Op will come
+	Got  Handle // the new handle that accept, connect and open made
+
+	// Sys is for the backend that has the Op; nobody else looks at it.
+	Sys OpSys
+
+	inFlight bool
+}
+
+// OpSys is a backend's own part of an Op: enough to keep it in a table and in
+// two lists without allocating.
+type OpSys struct {
+	Slot       uint32 // in the backend's table
+	State      uint32
+	N          int
+	Err        error
+	Buf        *Buffer
+	Got        Handle
+	Next, Prev *Op // of the handle, or of a direction of it
+	Link       *Op // in a queue of the backend
+	Mem        any // what must stay reachable until the terminal completion
+}
+
+// InFlight reports whether the runtime has the Op.
+func (op *Op) InFlight() bool { return op.inFlight }
+
+// Begin is for backends: the first thing Submit does. It clears the results
+// and lends the buffers, so that touching them panics until they are back.
+func (op *Op) Begin() {
+	if op.inFlight {
+		panic("runtime: " + op.Code.String() + " submitted while it is in flight")
+	}
+	op.inFlight = true
+	op.N, op.Err, op.More, op.Got = 0, nil, false, 0
+	if op.Buf != nil {
+		op.Buf.lend(op.Code)
+	}
+	for _, b := range op.Bufs {
+		b.lend(op.Code)
+	}
+}
+
+// Complete is for backends: it makes the terminal completion. It gives the
+// buffers back, extends Buf by n where the operation reads, turns n == 0 of a
+// read into io.EOF, wraps err and calls Done. An err that comes with n > 0 is
+// dropped for a read or write, since the bytes are what happened; what is
+// wrong will show again.
+func (op *Op) Complete(n int, got Handle, err error) {
+	if !op.inFlight {
+		panic("runtime: " + op.Code.String() + " completed twice")
+	}
+	op.inFlight = false
+	if op.Buf != nil {
+		op.Buf.unlend()
+	}
+	for _, b := range op.Bufs {
+		b.unlend()
+	}
+	op.Sys = OpSys{}
+	if n > 0 {
+		err = nil
+	}
+	switch op.Code {
+	case OpRecv, OpReadAt:
+		if n > 0 {
+			op.Buf.Extend(n)
+		} else if err == nil {
+			err = io.EOF
+		}
+	case OpRecvMany:
+		op.Buf = nil
+		if err == nil {
+			err = io.EOF
+		}
+	}
+	op.N, op.Got, op.More = n, got, false
+	op.Err = wrapErr(op.Code.String(), op.Handle, err)
+	op.Done(op)
+}
+
+// Deliver is for backends: a completion that is not the last one, of
+// OpAcceptMany (got) or OpRecvMany (buf, which holds what arrived and now is
+// the receiver's).
+func (op *Op) Deliver(buf *Buffer, got Handle) {
+	if !op.inFlight {
+		panic("runtime: " + op.Code.String() + " delivers after its terminal completion")
+	}
+	op.Buf, op.Got, op.More, op.Err, op.N = buf, got, true, nil, 0
+	if buf != nil {
+		op.N = buf.Len()
+	}
+	op.Done(op)
+	op.Buf, op.Got = nil, 0
+}
+
+// Unsent is for backends: the part of the i-th buffer that is to be written,
+// Skip taken into account and cut to MaxBytes. It ignores the lending.
+func (op *Op) Unsent(i int) []byte {
+	b, skip := op.Buf, op.Skip
+	if op.Code == OpSendVec {
+		b = op.Bufs[i]
+		if i > 0 {
+			skip = 0
+		}
+	}
+	p := b.mem[b.start+skip : b.end]
+	return p[:min(len(p), MaxBytes)]
+}
+
+// Target is for backends: the room of Buf that is to be filled, cut to
+// MaxBytes. It ignores the lending.
+func (op *Op) Target() []byte {
+	p := op.Buf.mem[op.Buf.end:]
+	return p[:min(len(p), MaxBytes)]
+}
+
+// Check is for backends: what is wrong with the op's arguments, whatever the
+// backend: no room to read into, no buffer, a skip past the end, too many
+// buffers. A backend completes the Op with it.
+func (op *Op) Check() error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("bad %s: "+format, append([]any{op.Code}, args...)...)
+	}
+	switch op.Code {
+	case OpInvalid:
+		return bad("no operation code")
+	case OpRecv, OpReadAt:
+		if op.Buf == nil || op.Buf.end == len(op.Buf.mem) {
+			return bad("the buffer has no room")
+		}
+	case OpSend, OpWriteAt:
+		if op.Buf == nil {
+			return bad("no buffer")
+		}
+		if op.Skip < 0 || op.Skip > op.Buf.end-op.Buf.start {
+			return bad("skip %d of a buffer of %d bytes", op.Skip, op.Buf.end-op.Buf.start)
+		}
+	case OpSendVec:
+		if len(op.Bufs) == 0 || len(op.Bufs) > MaxVec {
+			return bad("%d buffers, want 1 to %d", len(op.Bufs), MaxVec)
+		}
+		if first := op.Bufs[0]; op.Skip < 0 || op.Skip > first.end-first.start {
+			return bad("skip %d of a first buffer of %d bytes", op.Skip, first.end-first.start)
+		}
+	case OpConnect:
+		if !op.Addr.IsValid() {
+			return bad("no address")
+		}
+	case OpOpen:
+		if op.Path == "" {
+			return bad("no path")
+		}
+	}
+	if op.Code >= opCount {
+		return bad("unknown operation code")
+	}
+	if op.Off < 0 || op.Len < 0 {
+		return bad("negative offset or length")
+	}
+	return nil
+}
