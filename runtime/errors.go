@@ -25,7 +25,7 @@ var (
 	// that is not a task of that loop.
 	ErrOffLoop = errors.New("used from outside its loop: a stream belongs to the tasks of its loop; use Loop.Post, or a handler that runs on a goroutine")
 
-	// ErrTooManyBuffers: the pool's byte limit is reached.
+	// ErrNoBuffers: the pool's byte limit is reached.
 	ErrNoBuffers = errors.New("buffer pool exhausted")
 
 	// ErrUnsupported: the backend or the system cannot do this.

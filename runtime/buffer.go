@@ -1,0 +1,248 @@
+package runtime
+
+import (
+	"fmt"
+	"sync/atomic"
+)
+
+// A Buffer is a piece of memory with a window on it: the bytes that it holds
+// (Bytes), headroom in front of them and room behind them.
+//
+//	|-- headroom --|-- Bytes: Len --|-- room --|
+//	0              start            end        Cap
+//
+// It is owned by exactly one party. A call that takes a buffer takes the
+// ownership along, also when it fails, unless it says otherwise. While an
+// operation has it (between Submit and the terminal completion) touching it
+// panics with a message that names the operation.
+//
+// One payload may be shared by several owners: Retain adds one, Release ends
+// one, and the last Release gives the memory back to where it came from. A
+// buffer with several owners can be read and sent, and no longer be changed;
+// sending never changes a buffer, so the same one may be in many sends.
+//
+// A buffer belongs to its loop. Only Release may be called from anywhere. What
+// is to be sent on several loops is made with NewShared.
+type Buffer struct {
+	mem        []byte
+	start, end int
+
+	refs   atomic.Int32  // owners
+	lent   atomic.Int32  // operations in flight that have it
+	lentTo atomic.Uint32 // the OpCode of the last of them
+
+	home  Home
+	pool  *Pool
+	index uint32  // the home's own number for it
+	class int8    // of the pool; -1: mapped for itself
+	chunk *chunk  // of the pool
+	next  *Buffer // in a free list, or among those released from elsewhere
+}
+
+// A Home takes buffers back when their last owner has released them.
+type Home interface {
+	// PutBack is called on the loop's thread.
+	PutBack(b *Buffer)
+}
+
+// NewBuffer is for backends: a Buffer for memory of their own, such as a ring
+// of provided buffers. It has no owner yet: see Hand. index is for home's use.
+func NewBuffer(pool *Pool, home Home, mem []byte, index uint32) *Buffer {
+	return &Buffer{mem: mem, home: home, pool: pool, index: index}
+}
+
+// Index is for backends: what NewBuffer was given.
+func (b *Buffer) Index() uint32 { return b.index }
+
+// Memory is for backends: all of the buffer's memory, whatever its window.
+func (b *Buffer) Memory() []byte { return b.mem }
+
+// Home is for backends: who takes the buffer back; nil for a shared one.
+func (b *Buffer) Home() Home { return b.home }
+
+// Hand is for backends: the buffer gets its first owner, and holds the bytes
+// from start to end.
+func (b *Buffer) Hand(start, end int) *Buffer {
+	if !b.refs.CompareAndSwap(0, 1) {
+		panic("runtime: a buffer is handed out while somebody owns it")
+	}
+	b.start, b.end = start, end
+	return b
+}
+
+// NewShared returns a buffer around data, which must not be changed from now
+// on. It may be sent on any loop, and by many streams at once: Retain it once
+// for each send but the last. The garbage collector frees it.
+func NewShared(data []byte) *Buffer {
+	b := &Buffer{mem: data[:len(data):len(data)], end: len(data)}
+	b.refs.Store(1)
+	return b
+}
+
+// Shared reports whether b may not be changed, because there is more than one
+// owner, or because it was made by NewShared.
+func (b *Buffer) Shared() bool { return b.home == nil || b.refs.Load() > 1 }
+
+// Bytes returns what the buffer holds. The slice is good until the buffer is
+// changed or given away.
+func (b *Buffer) Bytes() []byte {
+	b.look()
+	return b.mem[b.start:b.end:b.end]
+}
+
+// Len returns how many bytes the buffer holds.
+func (b *Buffer) Len() int {
+	b.look()
+	return b.end - b.start
+}
+
+// Cap returns the size of its memory: headroom, bytes and room.
+func (b *Buffer) Cap() int { return len(b.mem) }
+
+// Headroom returns how many bytes could be put in front.
+func (b *Buffer) Headroom() int {
+	b.look()
+	return b.start
+}
+
+// Room returns the memory behind the bytes: write there and call Extend.
+func (b *Buffer) Room() []byte {
+	b.change()
+	return b.mem[b.end:]
+}
+
+// Extend takes the first n bytes of Room into the buffer.
+func (b *Buffer) Extend(n int) {
+	b.change()
+	if n < 0 || n > len(b.mem)-b.end {
+		panic(fmt.Sprintf("runtime: Extend(%d) of a buffer with room for %d", n, len(b.mem)-b.end))
+	}
+	b.end += n
+}
+
+// Prepend takes n bytes of the headroom into the buffer and returns them to
+// be written: this is how a header gets in front of a payload without a copy.
+func (b *Buffer) Prepend(n int) []byte {
+	b.change()
+	if n < 0 || n > b.start {
+		panic(fmt.Sprintf("runtime: Prepend(%d) of a buffer with a headroom of %d", n, b.start))
+	}
+	b.start -= n
+	return b.mem[b.start : b.start+n]
+}
+
+// Advance drops the first n bytes. They become headroom.
+func (b *Buffer) Advance(n int) {
+	b.change()
+	if n < 0 || n > b.end-b.start {
+		panic(fmt.Sprintf("runtime: Advance(%d) of a buffer of %d bytes", n, b.end-b.start))
+	}
+	b.start += n
+}
+
+// Truncate keeps only the first n bytes.
+func (b *Buffer) Truncate(n int) {
+	b.change()
+	if n < 0 || n > b.end-b.start {
+		panic(fmt.Sprintf("runtime: Truncate(%d) of a buffer of %d bytes", n, b.end-b.start))
+	}
+	b.end = b.start + n
+}
+
+// Reset empties the buffer and leaves this much headroom.
+func (b *Buffer) Reset(headroom int) {
+	b.change()
+	if headroom < 0 || headroom > len(b.mem) {
+		panic(fmt.Sprintf("runtime: Reset(%d) of a buffer of %d bytes", headroom, len(b.mem)))
+	}
+	b.start, b.end = headroom, headroom
+}
+
+// Append copies as much of p behind the bytes as there is room for, and
+// returns how much that was.
+func (b *Buffer) Append(p []byte) int {
+	b.change()
+	n := copy(b.mem[b.end:], p)
+	b.end += n
+	return n
+}
+
+// Retain adds an owner and returns b.
+func (b *Buffer) Retain() *Buffer {
+	if b.refs.Add(1) <= 1 {
+		b.refs.Add(-1)
+		panic("runtime: Retain of a buffer that was released")
+	}
+	return b
+}
+
+// Release ends the ownership of the caller. It may be called from any
+// goroutine.
+func (b *Buffer) Release() {
+	// An only owner needs no atomic subtraction: nobody else can be there.
+	if b.refs.Load() == 1 {
+		if b.lent.Load() != 0 {
+			panic("runtime: Release of a buffer that is in flight in " + b.holder())
+		}
+		b.refs.Store(0)
+	} else if n := b.refs.Add(-1); n > 0 {
+		return
+	} else if n < 0 {
+		b.refs.Store(0)
+		panic("runtime: Release of a buffer that was released")
+	}
+	if b.home == nil {
+		return
+	}
+	if b.pool != nil && !b.pool.owned() {
+		b.pool.takeForeign(b)
+		return
+	}
+	b.home.PutBack(b)
+}
+
+// Drop releases every buffer of bufs.
+func Drop(bufs ...*Buffer) {
+	for _, b := range bufs {
+		b.Release()
+	}
+}
+
+func (b *Buffer) holder() string { return OpCode(b.lentTo.Load()).String() }
+
+// look panics unless the bytes may be read now.
+func (b *Buffer) look() {
+	if refs := b.refs.Load(); refs == 1 {
+		if b.lent.Load() != 0 && b.home != nil {
+			panic("runtime: the buffer is in flight in " + b.holder() + ": it belongs to the runtime until that completes")
+		}
+	} else if refs < 1 {
+		panic("runtime: use of a buffer that was released")
+	}
+}
+
+// change panics unless the buffer may be changed now.
+func (b *Buffer) change() {
+	b.look()
+	if b.Shared() {
+		panic("runtime: a shared buffer cannot be changed: it has other owners")
+	}
+}
+
+func (b *Buffer) lend(to OpCode) {
+	if b.refs.Load() < 1 {
+		panic("runtime: " + to.String() + " of a buffer that was released")
+	}
+	switch to {
+	case OpSend, OpSendVec, OpWriteAt:
+		if b.lent.Add(1) > 1 && !b.Shared() {
+			panic("runtime: " + to.String() + " of a buffer that is in flight in " + b.holder())
+		}
+	default:
+		b.change()
+		b.lent.Add(1)
+	}
+	b.lentTo.Store(uint32(to))
+}
+
+func (b *Buffer) unlend() { b.lent.Add(-1) }

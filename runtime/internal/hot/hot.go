@@ -1,0 +1,107 @@
+// Package hot keeps a backend's few large receive buffers.
+//
+// They are few so that all of them stay in the processor's cache, and large
+// so that a big message needs few of them; a receiver becomes the owner of the
+// very buffer that the kernel filled. Few buffers that receivers hold is also
+// how a server dies: whoever holds all of them stops everybody else. So below
+// a low-water mark a receiver gets a copy of the right size from the pool, and
+// the hot buffer is free again at once. Peers that make a server hold bytes
+// can then use up memory of the pool, which has a limit of its own, and never
+// the buffers that the others need.
+package hot
+
+import (
+	"fmt"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+const (
+	// DefaultCount and DefaultSize are what measured best: see docs/performance.md.
+	DefaultCount = 64
+	DefaultSize  = 32 << 10
+
+	// Headroom is what each buffer leaves free in front of what is received,
+	// so that a protocol can put a header there.
+	Headroom = 32
+)
+
+// A Set is the hot buffers of one runtime. It belongs to the loop's thread.
+type Set struct {
+	pool   *runtime.Pool
+	slab   []byte
+	bufs   []*runtime.Buffer
+	held   int // with receivers
+	low    int // copy when fewer than this would be free
+	copied int64
+	back   func(*runtime.Buffer)
+	closed bool
+}
+
+// New maps count buffers of size bytes from pool. back is called, on the
+// loop's thread, with each buffer that a receiver has released.
+func New(pool *runtime.Pool, count, size int, back func(*runtime.Buffer)) (*Set, error) {
+	slab, err := pool.Map(count * size)
+	if err != nil {
+		return nil, fmt.Errorf("%d receive buffers of %d bytes: %w", count, size, err)
+	}
+	s := &Set{pool: pool, slab: slab, low: (count + 1) / 2, back: back}
+	for i := range count {
+		s.bufs = append(s.bufs, runtime.NewBuffer(pool, s, slab[i*size:(i+1)*size:(i+1)*size], uint32(i)))
+	}
+	return s, nil
+}
+
+// Count returns how many buffers there are.
+func (s *Set) Count() int { return len(s.bufs) }
+
+// Held returns how many are with receivers.
+func (s *Set) Held() int { return s.held }
+
+// Copied returns how many deliveries were copies because buffers were short.
+func (s *Set) Copied() int64 { return s.copied }
+
+// Target returns the memory of buffer i that the kernel may fill.
+func (s *Set) Target(i uint32) []byte { return s.bufs[i].Memory()[Headroom:] }
+
+// Deliver returns a buffer that holds the first n bytes of Target(i) and
+// belongs to the receiver: buffer i itself, or, when buffers are short, a
+// copy, and then kept is false and buffer i is still the backend's own. If the
+// pool has no memory for a copy, the buffer itself goes out: bytes that
+// arrived are never dropped.
+func (s *Set) Deliver(i uint32, n int) (b *runtime.Buffer, kept bool) {
+	if len(s.bufs)-s.held <= s.low {
+		if b, err := s.pool.Copy(Headroom, s.Target(i)[:n]); err == nil {
+			s.copied++
+			return b, false
+		}
+	}
+	s.held++
+	return s.bufs[i].Hand(Headroom, Headroom+n), true
+}
+
+// PutBack is called when a receiver's buffer was released: see runtime.Home.
+func (s *Set) PutBack(b *runtime.Buffer) {
+	s.held--
+	if !s.closed {
+		s.back(b)
+		return
+	}
+	if s.held == 0 {
+		_ = s.pool.Unmap(s.slab)
+	}
+}
+
+// Close gives the memory back. It is for after the kernel has let go of it.
+// If receivers still hold buffers, their memory stays mapped until the last
+// is released, and the error says so.
+func (s *Set) Close() error {
+	if s.closed {
+		return nil
+	}
+	s.closed = true
+	if s.held == 0 {
+		return s.pool.Unmap(s.slab)
+	}
+	return fmt.Errorf("%d of %d receive buffers were not released", s.held, len(s.bufs))
+}

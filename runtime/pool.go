@@ -1,0 +1,344 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"sync"
+	"sync/atomic"
+)
+
+// Pool sizes, in bytes.
+const (
+	minClassBits = 9  // 512
+	maxClassBits = 16 // 64 KiB; bigger buffers are mapped one by one
+	classes      = maxClassBits - minClassBits + 1
+	chunkSize    = 256 << 10
+	maxSpare     = 8 << 20 // of big buffers that wait to be used again
+
+	// MaxBuffer is the size of the largest buffer a Pool gives.
+	MaxBuffer = 1 << 30
+
+	// DefaultPoolLimit is what a Pool may map unless told otherwise.
+	DefaultPoolLimit = 1 << 30
+)
+
+// A Pool is a loop's own store of buffers: off-heap memory in power-of-two
+// sizes, handed out without locks and without allocating. Slabs up to 64 KiB
+// are cut from chunks of 256 KiB, bigger ones are mapped for themselves; a
+// chunk that has become free goes back to the system, but for one of its
+// class. Everything except Buffer.Release belongs to the loop's thread.
+type Pool struct {
+	limit  int64
+	mapped int64
+	out    int // buffers that somebody owns
+	free   [classes]class
+	big    [31]*Buffer // free, by size
+	spare  int64       // bytes in big
+	peak   int64
+
+	onLoop func() bool
+	wake   func()
+	orphan bool // the loop is gone; guarded by mu
+
+	mu       sync.Mutex
+	foreign  *Buffer // released by other threads
+	pending  atomic.Bool
+	unlocked atomic.Bool // orphan, for a look without mu
+}
+
+type class struct {
+	chunks *chunk // those with free slabs
+	empty  int    // chunks that are wholly free
+}
+
+type chunk struct {
+	mem        []byte
+	bufs       []Buffer
+	free       *Buffer
+	used       int
+	prev, next *chunk
+	listed     bool
+}
+
+// PoolStats describes a Pool at one moment.
+type PoolStats struct {
+	Outstanding int   // buffers that somebody owns
+	Mapped      int64 // bytes taken from the system
+	Peak        int64 // most bytes ever mapped
+	Limit       int64 // bytes
+}
+
+// NewPool returns a pool that maps at most limit bytes (0: DefaultPoolLimit).
+// A pool that is bound to no loop may be used by one goroutine at a time.
+func NewPool(limit int64) *Pool {
+	if limit <= 0 {
+		limit = DefaultPoolLimit
+	}
+	return &Pool{limit: limit}
+}
+
+// bind ties the pool to a loop: onLoop says whether the caller is on its
+// thread, wake gets it to look for buffers that others released.
+func (p *Pool) bind(onLoop func() bool, wake func()) { p.onLoop, p.wake = onLoop, wake }
+
+func (p *Pool) owned() bool {
+	if p.unlocked.Load() {
+		return false
+	}
+	return p.onLoop == nil || p.onLoop()
+}
+
+// takeForeign keeps b, which another thread released, for the loop.
+func (p *Pool) takeForeign(b *Buffer) {
+	p.mu.Lock()
+	if p.orphan {
+		b.home.PutBack(b) // its loop is gone: nobody else is here
+		p.mu.Unlock()
+		return
+	}
+	b.next, p.foreign = p.foreign, b
+	first := !p.pending.Swap(true)
+	p.mu.Unlock()
+	if first {
+		p.wake()
+	}
+}
+
+// collect takes in what other threads released.
+func (p *Pool) collect() {
+	if !p.pending.Load() {
+		return
+	}
+	p.mu.Lock()
+	b := p.foreign
+	p.foreign = nil
+	p.pending.Store(false)
+	p.mu.Unlock()
+	for b != nil {
+		next := b.next
+		b.next = nil
+		b.home.PutBack(b)
+		b = next
+	}
+}
+
+// Get returns an empty buffer of at least size bytes with no headroom. It
+// fails with ErrNoBuffers at the pool's limit.
+func (p *Pool) Get(size int) (*Buffer, error) {
+	switch {
+	case size > MaxBuffer:
+		return nil, fmt.Errorf("%w: a buffer of %d bytes was asked for, the largest has %d", ErrNoBuffers, size, MaxBuffer)
+	case size > 1<<maxClassBits:
+		return p.getBig(bits.Len(uint(size - 1)))
+	case size <= 1<<minClassBits:
+		return p.getSlab(0)
+	default:
+		return p.getSlab(bits.Len(uint(size-1)) - minClassBits)
+	}
+}
+
+// Copy returns a buffer with data in it and this much headroom.
+func (p *Pool) Copy(headroom int, data []byte) (*Buffer, error) {
+	b, err := p.Get(headroom + len(data))
+	if err != nil {
+		return nil, err
+	}
+	b.Reset(headroom)
+	b.Append(data)
+	return b, nil
+}
+
+// Map takes size bytes from the system for a backend's own buffers, within
+// the pool's limit.
+func (p *Pool) Map(size int) ([]byte, error) {
+	if p.mapped+int64(size) > p.limit {
+		p.dropSpare()
+	}
+	if p.mapped+int64(size) > p.limit {
+		return nil, fmt.Errorf("%w: %d bytes are mapped and %d more wanted, the limit is %d", ErrNoBuffers, p.mapped, size, p.limit)
+	}
+	mem, err := mapMemory(size)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNoBuffers, err)
+	}
+	p.mapped += int64(size)
+	p.peak = max(p.peak, p.mapped)
+	return mem, nil
+}
+
+// Unmap gives back what Map returned.
+func (p *Pool) Unmap(mem []byte) error {
+	p.mapped -= int64(len(mem))
+	return unmapMemory(mem)
+}
+
+func (p *Pool) getSlab(c int) (*Buffer, error) {
+	ch := p.free[c].chunks
+	if ch == nil {
+		var err error
+		if ch, err = p.newChunk(c); err != nil {
+			return nil, err
+		}
+	}
+	b := ch.free
+	ch.free, b.next = b.next, nil
+	if ch.used == 0 {
+		p.free[c].empty--
+	}
+	ch.used++
+	if ch.free == nil {
+		p.free[c].unlist(ch)
+	}
+	p.out++
+	return b.Hand(0, 0), nil
+}
+
+func (p *Pool) newChunk(c int) (*chunk, error) {
+	mem, err := p.Map(chunkSize)
+	if err != nil {
+		return nil, err
+	}
+	size := 1 << (c + minClassBits)
+	ch := &chunk{mem: mem, bufs: make([]Buffer, chunkSize/size)}
+	for i := len(ch.bufs) - 1; i >= 0; i-- {
+		b := &ch.bufs[i]
+		b.mem = mem[i*size : (i+1)*size : (i+1)*size]
+		b.home, b.pool, b.class, b.chunk = p, p, int8(c), ch
+		b.next, ch.free = ch.free, b
+	}
+	p.free[c].empty++
+	p.free[c].list(ch)
+	return ch, nil
+}
+
+func (cl *class) list(ch *chunk) {
+	ch.listed = true
+	ch.prev, ch.next = nil, cl.chunks
+	if cl.chunks != nil {
+		cl.chunks.prev = ch
+	}
+	cl.chunks = ch
+}
+
+func (cl *class) unlist(ch *chunk) {
+	ch.listed = false
+	if ch.prev != nil {
+		ch.prev.next = ch.next
+	} else {
+		cl.chunks = ch.next
+	}
+	if ch.next != nil {
+		ch.next.prev = ch.prev
+	}
+	ch.prev, ch.next = nil, nil
+}
+
+func (p *Pool) getBig(lg int) (*Buffer, error) {
+	if b := p.big[lg]; b != nil {
+		p.big[lg], b.next = b.next, nil
+		p.spare -= int64(len(b.mem))
+		p.out++
+		return b.Hand(0, 0), nil
+	}
+	mem, err := p.Map(1 << lg)
+	if err != nil {
+		return nil, err
+	}
+	p.out++
+	b := &Buffer{mem: mem, home: p, pool: p, class: -1}
+	return b.Hand(0, 0), nil
+}
+
+// PutBack takes back a buffer of this pool: see Home.
+func (p *Pool) PutBack(b *Buffer) {
+	p.out--
+	if b.class < 0 {
+		p.putBig(b)
+		return
+	}
+	ch, cl := b.chunk, &p.free[b.class]
+	b.next, ch.free = ch.free, b
+	ch.used--
+	if !ch.listed {
+		cl.list(ch)
+	}
+	if ch.used == 0 {
+		if cl.empty > 0 || p.orphan {
+			cl.unlist(ch)
+			_ = p.Unmap(ch.mem) // munmap of what mmap gave cannot fail
+		} else {
+			cl.empty++
+		}
+	}
+}
+
+func (p *Pool) putBig(b *Buffer) {
+	size := int64(len(b.mem))
+	if p.spare+size > maxSpare || p.orphan {
+		mem := b.mem
+		b.mem = nil
+		_ = p.Unmap(mem)
+		return
+	}
+	lg := bits.Len(uint(size - 1))
+	b.next, p.big[lg] = p.big[lg], b
+	p.spare += size
+}
+
+// dropSpare gives the system every byte that no buffer uses.
+func (p *Pool) dropSpare() {
+	for lg, b := range p.big {
+		for ; b != nil; b = b.next {
+			mem := b.mem
+			b.mem = nil
+			_ = p.Unmap(mem)
+		}
+		p.big[lg] = nil
+	}
+	p.spare = 0
+	for c := range p.free {
+		cl := &p.free[c]
+		for ch := cl.chunks; ch != nil; {
+			next := ch.next
+			if ch.used == 0 {
+				cl.unlist(ch)
+				cl.empty--
+				_ = p.Unmap(ch.mem)
+			}
+			ch = next
+		}
+	}
+}
+
+// Stats returns the pool's counts.
+func (p *Pool) Stats() PoolStats {
+	return PoolStats{Outstanding: p.out, Mapped: p.mapped, Peak: p.peak, Limit: p.limit}
+}
+
+// Close gives all free memory back to the system. If buffers are still owned
+// by somebody, their memory stays until they are released, and the error says
+// how many there are.
+func (p *Pool) Close() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.orphan {
+		return &OpError{Op: "close pool", Err: ErrClosed}
+	}
+	p.orphan = true
+	p.unlocked.Store(true)
+	for b := p.foreign; b != nil; {
+		next := b.next
+		b.next = nil
+		b.home.PutBack(b)
+		b = next
+	}
+	p.foreign = nil
+	p.dropSpare()
+	if p.out > 0 || p.mapped > 0 {
+		return fmt.Errorf("buffer pool closed while %d buffers are in use (%d bytes stay mapped): %w", p.out, p.mapped, errLeak)
+	}
+	return nil
+}
+
+var errLeak = errors.New("buffers were not released")
