@@ -1,0 +1,69 @@
+package uring
+
+import (
+	"encoding/binary"
+	"sync/atomic"
+	"unsafe"
+)
+
+// A bufRing is a ring of provided buffers that the kernel takes from at the
+// moment it has bytes for one: IORING_REGISTER_PBUF_RING in
+// io_uring_register(2). It is first in, first out, so all buffers pass through
+// the cache in turn.
+type bufRing struct {
+	fd      int
+	group   uint16
+	entries []bufEntry
+	tail    uint16
+}
+
+// newBufRing registers a ring for count buffers in mem, which must be page
+// aligned and stay until unregister.
+func newBufRing(fd int, group uint16, mem []byte, count int) (*bufRing, error) {
+	n := ringEntries(count)
+	b := &bufRing{fd: fd, group: group, entries: unsafe.Slice((*bufEntry)(unsafe.Pointer(&mem[0])), n)}
+	clear(b.entries)
+	reg := &bufReg{ringAddr: uint64(uintptr(unsafe.Pointer(&mem[0]))), ringEntries: uint32(n), group: group}
+	if err := register(fd, registerPbufRing, unsafe.Pointer(reg), 1); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// ringEntries returns the length of a ring for count buffers: a power of two.
+func ringEntries(count int) int {
+	n := 1
+	for n < count {
+		n <<= 1
+	}
+	return n
+}
+
+// bufRingSize is how much memory newBufRing needs for count buffers.
+func bufRingSize(count int) int { return ringEntries(count) * int(unsafe.Sizeof(bufEntry{})) }
+
+// unregister takes the ring away from the kernel.
+func (b *bufRing) unregister() error {
+	return register(b.fd, registerUnregisterPbuf, unsafe.Pointer(&bufReg{group: b.group}), 1)
+}
+
+// add puts a buffer behind the others; publish makes it known.
+func (b *bufRing) add(id uint32, mem []byte) {
+	e := &b.entries[int(b.tail)&(len(b.entries)-1)]
+	e.addr = uint64(uintptr(unsafe.Pointer(&mem[0])))
+	e.len = uint32(len(mem))
+	e.id = uint16(id)
+	b.tail++
+}
+
+// publish stores the tail so that the kernel sees the entries before it. The
+// tail is 16 bits wide and Go has no atomic store of that width, so it is
+// stored together with its neighbour, the first entry's id, which only we
+// write.
+func (b *bufRing) publish() {
+	first := &b.entries[0]
+	var word [4]byte
+	binary.NativeEndian.PutUint16(word[:], first.id)
+	binary.NativeEndian.PutUint16(word[2:], b.tail)
+	atomic.StoreUint32((*uint32)(unsafe.Pointer(&first.id)), binary.NativeEndian.Uint32(word[:]))
+}

@@ -1,0 +1,381 @@
+package uring
+
+import (
+	"fmt"
+	stdruntime "runtime"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"github.com/godzie44/go-uring/uring"
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// A feature is something that not every kernel has: what it is called, what
+// it is good for, which kernel brought it (for people only), and what it
+// cannot be without.
+type feature struct {
+	name, good, since string
+	needs             string
+	try               func(*prober) string // why not, or ""
+}
+
+var features = []feature{
+	{FeatureRDisabled, "the ring is set up anywhere and enabled on its loop's thread", "5.10", "",
+		func(p *prober) string { return p.flag(setupRDisabled) }},
+	{FeatureSingleIssuer, "the kernel spares itself locks, since one thread submits", "6.0", "",
+		func(p *prober) string { return p.flag(setupSingleIssuer) }},
+	{FeatureDeferTaskrun, "completion work runs in batches when the loop asks for it", "6.1", FeatureSingleIssuer,
+		func(p *prober) string { return p.flag(setupSingleIssuer | setupDeferTaskrun | setupTaskrunFlag) }},
+	{FeatureCoopTaskrun, "completions do not interrupt the loop's thread", "5.19", "",
+		func(p *prober) string { return p.flag(setupCoopTaskrun | setupTaskrunFlag) }},
+	{FeatureSubmitAll, "a bad submission does not hold up those behind it", "5.18", "",
+		func(p *prober) string { return p.flag(setupSubmitAll) }},
+	{FeatureExtArg, "one system call submits, waits and times out", "5.11", "",
+		func(p *prober) string { return p.bit(featExtArg) }},
+	{FeatureNoIowait, "an idle loop is not counted as waiting for a disk", "6.15", "",
+		func(p *prober) string { return p.bit(featNoIowait) }},
+	{FeatureBufferRing, "idle connections hold no memory and the kernel picks a buffer when bytes arrive", "5.19", "",
+		(*prober).bufferRing},
+	{FeatureMultishotRecv, "one submission receives again and again", "6.0", FeatureBufferRing,
+		(*prober).multishotRecv},
+	{FeatureMultishotAccept, "one submission accepts again and again", "5.19", "",
+		(*prober).multishotAccept},
+	{FeatureCancelAll, "everything in flight is cancelled by one submission", "5.19", "",
+		(*prober).cancelAll},
+}
+
+// required are the opcodes without which there is no backend: all are of
+// kernel 5.6.
+var required = []struct {
+	code int
+	name string
+}{
+	{opFsync, "fsync"}, {opPollAdd, "poll_add"}, {opSendmsg, "sendmsg"}, {opTimeout, "timeout"},
+	{opTimeoutRemove, "timeout_remove"}, {opAccept, "accept"}, {opAsyncCancel, "async_cancel"}, {opConnect, "connect"},
+	{opFallocate, "fallocate"}, {opOpenat, "openat"}, {opClose, "close"}, {opRead, "read"}, {opWrite, "write"},
+	{opSend, "send"}, {opRecv, "recv"},
+}
+
+// abilities says for each feature why it is not there, or "".
+type abilities map[string]string
+
+var (
+	probeMu sync.Mutex
+	kernel  abilities // what the kernel can, once known
+)
+
+// probe finds out what the kernel can do. The kernel does not change while we
+// run, so that is done once; a failure is not remembered, since what was short
+// (memory, descriptors) may be there the next time.
+func probe() (abilities, error) {
+	probeMu.Lock()
+	defer probeMu.Unlock()
+	if kernel != nil {
+		return kernel, nil
+	}
+	stdruntime.LockOSThread() // a single-issuer ring remembers who made it
+	defer stdruntime.UnlockOSThread()
+	p := &prober{}
+	if err := p.open(); err != nil {
+		return nil, explain(err)
+	}
+	err := p.require()
+	found := abilities{}
+	for _, f := range features {
+		if err != nil {
+			break
+		}
+		if f.needs != "" && found[f.needs] != "" {
+			found[f.name] = "needs " + f.needs
+			continue
+		}
+		found[f.name] = f.try(p)
+	}
+	if e := p.close(); err == nil {
+		err = e
+	}
+	if err != nil {
+		return nil, fmt.Errorf("io_uring: %w", err)
+	}
+	kernel = found
+	return found, nil
+}
+
+// without returns what is left of a when the features named off, and those
+// that need them, are switched off.
+func (a abilities) without(off []string) (abilities, error) {
+	left := abilities{}
+	for _, name := range off {
+		if !slices.ContainsFunc(features, func(f feature) bool { return f.name == name }) {
+			return nil, fmt.Errorf("io_uring: no feature is called %q: there are %s", name, strings.Join(Features(), ", "))
+		}
+	}
+	for _, f := range features {
+		left[f.name] = a[f.name]
+		switch {
+		case slices.Contains(off, f.name):
+			left[f.name] = "switched off"
+		case left[f.name] == "" && f.needs != "" && left[f.needs] != "":
+			left[f.name] = "needs " + f.needs
+		}
+	}
+	return left, nil
+}
+
+func (a abilities) has(name string) bool { return a[name] == "" }
+
+// flags returns what io_uring_setup is to be told.
+func (a abilities) flags() (flags uint32) {
+	for name, flag := range map[string]uint32{
+		FeatureRDisabled:    setupRDisabled,
+		FeatureSubmitAll:    setupSubmitAll,
+		FeatureSingleIssuer: setupSingleIssuer,
+		FeatureCoopTaskrun:  setupCoopTaskrun | setupTaskrunFlag,
+		FeatureDeferTaskrun: setupDeferTaskrun | setupTaskrunFlag,
+	} {
+		if a.has(name) {
+			flags |= flag
+		}
+	}
+	return flags
+}
+
+// list is Info.Features.
+func (a abilities) list() []runtime.Feature {
+	var out []runtime.Feature
+	for _, f := range features {
+		why, on := a[f.name], a.has(f.name)
+		if on {
+			why = f.good
+		}
+		out = append(out, runtime.Feature{Name: f.name, On: on, Why: why, Since: f.since})
+	}
+	return out
+}
+
+// A prober tries features on a small ring with no flags, on which everything
+// that can complete at once has completed when enter returns.
+type prober struct {
+	ring     *ring
+	features uint32
+	mem      []byte // a page: a buffer ring and, in its second half, a buffer
+}
+
+const (
+	probeEntries = 8
+	probeGroup   = 7
+	probeBuffer  = 64
+)
+
+func (p *prober) open() (err error) {
+	if p.ring, err = newRing(probeEntries, 0, 0); err != nil {
+		return err
+	}
+	p.features = (*params)(unsafe.Pointer(p.ring.lib.Params)).features
+	p.mem, err = syscall.Mmap(-1, 0, syscall.Getpagesize(), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_PRIVATE|syscall.MAP_ANON)
+	if err != nil {
+		_ = p.ring.close()
+	}
+	return err
+}
+
+func (p *prober) close() error {
+	err := p.ring.close()
+	if e := syscall.Munmap(p.mem); err == nil {
+		err = e
+	}
+	return err
+}
+
+// require fails unless everything is there that has no fallback.
+func (p *prober) require() error {
+	if p.features&featNodrop == 0 {
+		return fmt.Errorf("%w: the kernel drops completions that do not fit into the queue (no IORING_FEAT_NODROP)", runtime.ErrUnsupported)
+	}
+	ops, err := p.ring.lib.Probe()
+	if err != nil {
+		return fmt.Errorf("%w: the kernel cannot say which operations it has: %w", runtime.ErrUnsupported, err)
+	}
+	var missing []string
+	for _, r := range required {
+		if ops.GetOP(r.code).Flags&uring.OpSupportedFlag == 0 {
+			missing = append(missing, r.name)
+		}
+	}
+	if missing != nil {
+		return fmt.Errorf("%w: the kernel lacks the operations %s", runtime.ErrUnsupported, strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+func (p *prober) flag(flags uint32) string {
+	lib, _, err := setup(probeEntries, 0, flags)
+	if err != nil {
+		return "io_uring_setup refuses it: " + err.Error()
+	}
+	// Nothing was submitted: only the entries' mapping is left to go.
+	first, err := lib.NextSQE()
+	_ = lib.Close()
+	if err == nil {
+		n := probeEntries * int(unsafe.Sizeof(*first))
+		_ = syscall.Munmap(unsafe.Slice((*byte)(unsafe.Pointer(first)), n))
+	}
+	return ""
+}
+
+func (p *prober) bit(bit uint32) string {
+	if p.features&bit == 0 {
+		return "the kernel does not announce it"
+	}
+	return ""
+}
+
+func (p *prober) register() (*bufRing, error) {
+	return newBufRing(p.ring.fd, probeGroup, p.mem[:len(p.mem)/2], 1)
+}
+
+func (p *prober) bufferRing() string {
+	ring, err := p.register()
+	if err != nil {
+		return "io_uring_register refuses it: " + err.Error()
+	}
+	_ = ring.unregister()
+	return ""
+}
+
+// do submits one operation and returns its first completion, if it came at once.
+func (p *prober) do(userData uint64, fill func(*uring.SQEntry)) (uring.CQEvent, bool) {
+	sqe := p.ring.next()
+	fill(sqe)
+	sqe.UserData = userData
+	if p.ring.enter(false, -1) != 0 {
+		return uring.CQEvent{}, false
+	}
+	return p.completion(userData)
+}
+
+func (p *prober) completion(userData uint64) (uring.CQEvent, bool) {
+	var events [1]uring.CQEvent
+	var scratch [1]*uring.CQEvent
+	for p.ring.peek(events[:], scratch[:]) == 1 {
+		if events[0].UserData == userData {
+			return events[0], true
+		}
+	}
+	return uring.CQEvent{}, false
+}
+
+// multishot submits an operation that should complete at once and stay armed,
+// and takes it back.
+func (p *prober) multishot(fill func(*uring.SQEntry)) (uring.CQEvent, string) {
+	const id = 1
+	cqe, ok := p.do(id, fill)
+	switch {
+	case !ok:
+		return cqe, "it was tried and did not complete"
+	case cqe.Res < 0:
+		return cqe, "it was tried and failed: " + syscall.Errno(-cqe.Res).Error()
+	case cqe.Flags&cqeMore == 0:
+		return cqe, "it was tried and completed only once"
+	}
+	end, ok := p.do(id, func(sqe *uring.SQEntry) {
+		sqe.OpCode, sqe.Addr = opAsyncCancel, id
+	})
+	if ok && end.Flags&cqeMore == 0 {
+		return cqe, ""
+	}
+	for range probeEntries {
+		if p.ring.enter(true, -1) != 0 {
+			break
+		}
+		if end, ok = p.completion(id); ok && end.Flags&cqeMore == 0 {
+			return cqe, ""
+		}
+	}
+	return cqe, "it was tried and could not be cancelled"
+}
+
+func (p *prober) multishotRecv() string {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return "could not be tried: " + err.Error()
+	}
+	defer closeAll(pair[:]...)
+	ring, err := p.register()
+	if err != nil {
+		return "could not be tried: " + err.Error()
+	}
+	defer func() { _ = ring.unregister() }()
+	ring.add(0, p.mem[len(p.mem)/2:][:probeBuffer])
+	ring.publish()
+	if _, err := unix.Write(pair[1], []byte("x")); err != nil {
+		return "could not be tried: " + err.Error()
+	}
+	cqe, why := p.multishot(func(sqe *uring.SQEntry) {
+		sqe.OpCode, sqe.Fd, sqe.IoPrio = opRecv, int32(pair[0]), recvMultishot
+		sqe.Flags, sqe.BufIG = sqeBufferSelect, probeGroup
+	})
+	if why == "" && (cqe.Res != 1 || cqe.Flags&cqeBuffer == 0) {
+		return "it was tried and used no provided buffer"
+	}
+	return why
+}
+
+func (p *prober) multishotAccept() string {
+	var fds [2]int
+	for i := range fds {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return "could not be tried: " + err.Error()
+		}
+		defer closeAll(fd)
+		fds[i] = fd
+	}
+	// An empty name is bound to a free one of the abstract name space: unix(7).
+	err := unix.Bind(fds[0], &unix.SockaddrUnix{})
+	if err == nil {
+		err = unix.Listen(fds[0], 1)
+	}
+	var addr unix.Sockaddr
+	if err == nil {
+		addr, err = unix.Getsockname(fds[0])
+	}
+	if err == nil {
+		err = unix.Connect(fds[1], addr)
+	}
+	if err != nil {
+		return "could not be tried: " + err.Error()
+	}
+	cqe, why := p.multishot(func(sqe *uring.SQEntry) {
+		sqe.OpCode, sqe.Fd, sqe.IoPrio, sqe.OpcodeFlags = opAccept, int32(fds[0]), acceptMultishot, unix.SOCK_CLOEXEC
+	})
+	if cqe.Res > 0 {
+		closeAll(int(cqe.Res))
+	}
+	return why
+}
+
+// cancelAll tries to cancel whatever there is, which is nothing.
+func (p *prober) cancelAll() string {
+	cqe, ok := p.do(1, func(sqe *uring.SQEntry) {
+		sqe.OpCode, sqe.OpcodeFlags = opAsyncCancel, cancelAll|cancelAny
+	})
+	if !ok {
+		return "it was tried and did not complete"
+	}
+	if cqe.Res < 0 && syscall.Errno(-cqe.Res) != syscall.ENOENT {
+		return "it was tried and failed: " + syscall.Errno(-cqe.Res).Error()
+	}
+	return ""
+}
+
+func closeAll(fds ...int) {
+	for _, fd := range fds {
+		_ = syscall.Close(fd)
+	}
+}

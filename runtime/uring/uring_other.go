@@ -1,0 +1,15 @@
+//go:build !linux
+
+package uring
+
+import (
+	"fmt"
+	stdruntime "runtime"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// New fails: io_uring is a part of Linux.
+func New(Options) (runtime.Runtime, error) {
+	return nil, fmt.Errorf("io_uring: %w on %s: it is a part of Linux", runtime.ErrUnsupported, stdruntime.GOOS)
+}
