@@ -246,3 +246,32 @@ func (b *Buffer) lend(to OpCode) {
 }
 
 func (b *Buffer) unlend() { b.lent.Add(-1) }
+
+// Holds is for backends: Len, whoever has the buffer.
+func (b *Buffer) Holds() int { return b.end - b.start }
+
+// Exchange is for backends: b and c, which must have one owner each, change
+// memory and home, and each keeps its owner. So a buffer that an operation has
+// can leave memory that is in demand without its owner noticing: what b holds
+// is copied into c first, with at most this much headroom, and is the same
+// afterwards. c must have the room, and is to be released by the caller, with
+// what was b's. It reports false, and has done nothing, when somebody else
+// could see the memory change: another owner, or another operation.
+func (b *Buffer) Exchange(c *Buffer, headroom int) bool {
+	if b.refs.Load() != 1 || b.lent.Load() > 1 || b.home == nil {
+		return false
+	}
+	c.Reset(min(headroom, b.start))
+	if c.Append(b.mem[b.start:b.end]) < b.end-b.start {
+		return false
+	}
+	b.mem, c.mem = c.mem, b.mem
+	b.start, c.start = c.start, b.start
+	b.end, c.end = c.end, b.end
+	b.home, c.home = c.home, b.home
+	b.pool, c.pool = c.pool, b.pool
+	b.index, c.index = c.index, b.index
+	b.class, c.class = c.class, b.class
+	b.chunk, c.chunk = c.chunk, b.chunk
+	return true
+}

@@ -80,6 +80,29 @@ func (s *Set) Deliver(i uint32, n int) (b *runtime.Buffer, kept bool) {
 	return s.bufs[i].Hand(Headroom, Headroom+n), true
 }
 
+// Vacate moves what b holds out of this set's memory and into the pool's, if
+// that is where it is; b itself, its owner and the operation that has it stay
+// as they are. A backend does so before it lets a send wait for a peer: peers
+// that do not read must not hold hot buffers. It reports whether b's memory is
+// not (or no longer) the set's; where the pool has no memory, or somebody else
+// looks at these bytes too, they stay.
+func (s *Set) Vacate(b *runtime.Buffer) bool {
+	if b.Home() != runtime.Home(s) {
+		return true
+	}
+	c, err := s.pool.Get(Headroom + b.Holds())
+	if err != nil {
+		return false
+	}
+	if !b.Exchange(c, Headroom) {
+		c.Release()
+		return false
+	}
+	s.bufs[c.Index()] = c
+	c.Release()
+	return true
+}
+
 // PutBack is called when a receiver's buffer was released: see runtime.Home.
 func (s *Set) PutBack(b *runtime.Buffer) {
 	s.held--

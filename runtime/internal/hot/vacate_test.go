@@ -1,0 +1,47 @@
+package hot_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/internal/hot"
+)
+
+// A send that waits for its peer leaves hot memory, and its owner gets back
+// the very buffer that it gave, with the same bytes.
+func TestVacate(t *testing.T) {
+	pool := runtime.NewPool(0)
+	var back []uint32
+	set, err := hot.New(pool, 2, 4096, func(b *runtime.Buffer) { back = append(back, b.Index()) })
+	require.NoError(t, err)
+	text := strings.Repeat("noria", 100)
+	copy(set.Target(1), text)
+	b, kept := set.Deliver(1, len(text))
+	require.True(t, kept)
+
+	op := &runtime.Op{Code: runtime.OpSend, Buf: b, Done: func(*runtime.Op) {}}
+	op.Begin()
+	require.True(t, set.Vacate(b))
+	require.Equal(t, []uint32{1}, back, "the hot buffer is free while the send goes on")
+	require.Zero(t, set.Held())
+	copy(set.Target(1), strings.Repeat("x", len(text)))
+	require.Equal(t, text, string(op.Unsent(0)))
+	op.Complete(len(text), 0, nil)
+	require.Equal(t, text, string(b.Bytes()))
+	require.Equal(t, hot.Headroom, b.Headroom())
+	require.True(t, set.Vacate(b), "it is not there any more")
+	b.Release()
+	require.Equal(t, []uint32{1}, back)
+
+	again, kept := set.Deliver(1, 3)
+	require.True(t, kept)
+	require.Equal(t, "xxx", string(again.Bytes()))
+	again.Retain()
+	require.False(t, set.Vacate(again), "another owner could see it move")
+	runtime.Drop(again, again)
+	require.NoError(t, set.Close())
+	require.NoError(t, pool.Close())
+}
