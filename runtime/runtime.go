@@ -118,14 +118,14 @@ const (
 type Option uint8
 
 const (
-	OptNoDelay         Option = iota + 1 // TCP_NODELAY: 0 or 1
-	OptKeepAlive                         // SO_KEEPALIVE with this idle time in seconds; 0 switches it off
-	OptUserTimeout                       // TCP_USER_TIMEOUT in milliseconds; 0 is the system's default
-	OptSendBuffer                        // SO_SNDBUF in bytes
-	OptRecvBuffer                        // SO_RCVBUF in bytes
-	OptResetOnClose                      // SO_LINGER with zero seconds: closing sends RST and drops what was not sent. 0 or 1
-	OptDeferAccept                       // TCP_DEFER_ACCEPT in seconds
-	OptQuickAck                          // TCP_QUICKACK: 0 or 1
+	OptNoDelay      Option = iota + 1 // TCP_NODELAY: 0 or 1
+	OptKeepAlive                      // SO_KEEPALIVE with this idle time in seconds; 0 switches it off
+	OptUserTimeout                    // TCP_USER_TIMEOUT in milliseconds; 0 is the system's default
+	OptSendBuffer                     // SO_SNDBUF in bytes
+	OptRecvBuffer                     // SO_RCVBUF in bytes
+	OptResetOnClose                   // SO_LINGER with zero seconds: closing sends RST and drops what was not sent. 0 or 1
+	OptDeferAccept                    // TCP_DEFER_ACCEPT in seconds
+	OptQuickAck                       // TCP_QUICKACK: 0 or 1
 )
 
 // Info describes a Runtime.

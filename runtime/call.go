@@ -1,0 +1,77 @@
+package runtime
+
+import (
+	"context"
+	"os"
+)
+
+// A call is one operation that a task waits for. Calls are pooled, so that
+// their operations lie on the heap and yet cost no allocation.
+type call struct {
+	Op
+	task  *Task
+	timer timer
+	next  *call
+}
+
+func (l *Loop) newCall(t *Task, code OpCode, h Handle) *call {
+	c := l.calls
+	if c == nil {
+		c = &call{}
+		c.timer.fire = func() { l.makeReady(c.task) }
+		c.Done = func(*Op) { l.makeReady(c.task) }
+	} else {
+		l.calls, c.next = c.next, nil
+	}
+	c.task, c.Code, c.Handle = t, code, h
+	return c
+}
+
+// free keeps c for the next call, without what it carried.
+func (l *Loop) freeCall(c *call) {
+	c.task, c.Buf, c.Path, c.Addr, c.Err = nil, nil, "", Addr{}, nil
+	c.Skip, c.Off, c.Len, c.Flags, c.Mode = 0, 0, 0, 0, 0
+	c.next, l.calls = l.calls, c
+}
+
+// do submits c and waits until it has ended. If ctx ends, the task is killed
+// or deadline passes, the operation is cancelled and then waited for: nothing
+// is left behind in the kernel, and if it had succeeded by then, it has.
+// With noContext and no deadline it simply waits.
+func (c *call) do(ctx context.Context, deadline int64) error {
+	t := c.task
+	l := t.loop
+	if deadline != Forever {
+		l.timers.set(&c.timer, deadline)
+		defer l.timers.stop(&c.timer)
+	}
+	var why error
+	l.rt.Submit(&c.Op)
+	for c.InFlight() {
+		t.park()
+		if why != nil || !c.InFlight() {
+			continue
+		}
+		switch {
+		case t.killed && ctx != noContext:
+			why = ErrCanceled
+		case t.contextErr(ctx) != nil:
+			why = t.contextErr(ctx)
+		case deadline != Forever && l.rt.Now() >= deadline:
+			why = os.ErrDeadlineExceeded
+		}
+		if why != nil {
+			l.rt.Cancel(&c.Op)
+		}
+	}
+	if c.Err != nil && why != nil {
+		return &OpError{Op: c.Code.String(), Handle: c.Handle, Err: why}
+	}
+	return c.Err
+}
+
+// closeHandle closes h without anybody waiting for it.
+func (l *Loop) closeHandle(h Handle) {
+	op := &Op{Code: OpClose, Handle: h, Done: func(*Op) {}}
+	l.rt.Submit(op)
+}

@@ -1,0 +1,207 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+	"time"
+)
+
+const (
+	maxUnaccepted = 256                    // connections that wait in a Listener
+	acceptPause   = 100 * time.Millisecond // after running out of descriptors or memory
+)
+
+// A Listener accepts connections on one loop: from its own listening socket,
+// or dealt out by a listener of another loop. It stops accepting while 256
+// connections wait to be taken, so that the rest waits in the kernel, and
+// pauses when the process is out of descriptors: it survives that.
+type Listener struct {
+	loop    *Loop
+	h       Handle // 0: it is dealt to
+	addr    Addr
+	opts    StreamOptions
+	op      Op
+	ready   ring[Handle]
+	waiters waitList
+	pause   timer
+	paused  bool
+	dealTo  []*Listener // itself among them; nil: keep all
+	nextTo  int
+	closing bool
+	err     error
+}
+
+// Listen opens a listening socket on the loop. It is called on the loop.
+func (l *Loop) Listen(addr Addr, opts ListenOptions, streams StreamOptions) (*Listener, error) {
+	h, err := l.rt.Listen(addr, opts)
+	if err != nil {
+		return nil, err
+	}
+	return l.newListener(h, addr, streams), nil
+}
+
+// AdoptListener makes a listening socket's descriptor, which becomes the
+// loop's own, into a Listener. It is called on the loop.
+func (l *Loop) AdoptListener(fd int, streams StreamOptions) (*Listener, error) {
+	h, err := l.rt.Adopt(fd)
+	if err != nil {
+		return nil, err
+	}
+	return l.newListener(h, Addr{}, streams), nil
+}
+
+func (l *Loop) newListener(h Handle, addr Addr, streams StreamOptions) *Listener {
+	ln := &Listener{loop: l, h: h, addr: addr, opts: streams}
+	if h != 0 {
+		if bound, err := l.rt.LocalAddr(h); err == nil && bound.IsValid() {
+			ln.addr = bound
+		}
+	}
+	ln.op.Done = ln.accepted
+	ln.pause.fire = func() {
+		ln.paused = false
+		ln.arm()
+	}
+	return ln
+}
+
+// Loop returns the listener's loop.
+func (ln *Listener) Loop() *Loop { return ln.loop }
+
+// Addr returns the address that it listens on, with the port that the system
+// chose if it was told 0.
+func (ln *Listener) Addr() net.Addr { return ln.addr.NetAddr() }
+
+// Accept waits for a connection.
+func (ln *Listener) Accept(ctx context.Context) (*Stream, error) {
+	t := ln.loop.current()
+	if t == nil {
+		return nil, &OpError{Op: "accept", Err: ErrOffLoop}
+	}
+	for {
+		switch {
+		case ln.closing:
+			return nil, &OpError{Op: "accept", Handle: ln.h, Err: ErrClosed}
+		case ln.ready.len() > 0:
+			h := ln.ready.pop()
+			ln.arm()
+			if ln.ready.len() > 0 {
+				ln.waiters.wakeOne()
+			}
+			return ln.loop.NewStream(h, ln.opts), nil
+		case ln.err != nil:
+			return nil, ln.err
+		}
+		ln.arm()
+		if err := t.waitOn(&ln.waiters, ctx); err != nil {
+			return nil, wrapErr("accept", ln.h, err)
+		}
+	}
+}
+
+func (ln *Listener) arm() {
+	if ln.h == 0 || ln.op.InFlight() || ln.paused || ln.closing || ln.err != nil || ln.ready.len() >= maxUnaccepted/2 {
+		return
+	}
+	ln.op.Code, ln.op.Handle = OpAcceptMany, ln.h
+	ln.loop.rt.Submit(&ln.op)
+}
+
+// accepted takes a completion of accept-many.
+func (ln *Listener) accepted(op *Op) {
+	if op.More {
+		ln.take(op.Got)
+		if ln.ready.len() >= maxUnaccepted {
+			ln.loop.rt.Cancel(op)
+		}
+		return
+	}
+	switch {
+	case errors.Is(op.Err, ErrCanceled), ln.closing:
+		ln.arm()
+	case errors.Is(op.Err, syscall.EMFILE), errors.Is(op.Err, syscall.ENFILE),
+		errors.Is(op.Err, syscall.ENOBUFS), errors.Is(op.Err, syscall.ENOMEM):
+		// Somebody has to close something first. Trying again at once would spin.
+		ln.loop.opts.Logger.Warn("noria: cannot accept; trying again", "address", ln.addr.String(), "in", acceptPause, "error", op.Err)
+		ln.paused = true
+		ln.loop.timers.set(&ln.pause, ln.loop.rt.Now()+int64(acceptPause))
+	default:
+		ln.err = op.Err
+		ln.waiters.wakeAll()
+	}
+}
+
+// take keeps a new connection, or deals it to another loop.
+func (ln *Listener) take(h Handle) {
+	if len(ln.dealTo) == 0 {
+		ln.push(h)
+		return
+	}
+	to := ln.dealTo[ln.nextTo]
+	ln.nextTo = (ln.nextTo + 1) % len(ln.dealTo)
+	if to == ln {
+		ln.push(h)
+		return
+	}
+	fd, err := ln.loop.rt.Detach(h)
+	if err != nil {
+		ln.push(h) // better here than nowhere
+		return
+	}
+	if err := to.loop.Post(func() { to.keep(fd) }); err != nil {
+		ln.keep(fd)
+	}
+}
+
+// keep takes the descriptor of a connection that a listener has accepted.
+func (ln *Listener) keep(fd int) {
+	h, err := ln.loop.rt.Adopt(fd)
+	if err != nil {
+		ln.loop.opts.Logger.Error("noria: a connection is lost", "error", err)
+		closeDescriptor(fd)
+		return
+	}
+	ln.push(h)
+}
+
+func (ln *Listener) push(h Handle) {
+	if ln.closing {
+		ln.loop.closeHandle(h)
+		return
+	}
+	ln.ready.push(h)
+	ln.waiters.wakeOne()
+}
+
+// Close stops listening and closes the connections that nobody has taken.
+func (ln *Listener) Close() error {
+	if !ln.loop.onThread() {
+		return ln.loop.Call(context.Background(), "close listener", func(context.Context) error { return ln.Close() })
+	}
+	if ln.closing {
+		return &OpError{Op: "close", Handle: ln.h, Err: ErrClosed}
+	}
+	ln.closing = true
+	ln.loop.timers.stop(&ln.pause)
+	ln.waiters.wakeAll()
+	for ln.ready.len() > 0 {
+		ln.loop.closeHandle(ln.ready.pop())
+	}
+	if ln.h == 0 {
+		return nil
+	}
+	t := ln.loop.current()
+	if t == nil {
+		ln.loop.closeHandle(ln.h)
+		return nil
+	}
+	c := ln.loop.newCall(t, OpClose, ln.h)
+	defer ln.loop.freeCall(c)
+	if err := c.do(noContext, Forever); err != nil {
+		return fmt.Errorf("listener %s: %w", ln.addr, err)
+	}
+	return nil
+}

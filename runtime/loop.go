@@ -1,0 +1,475 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	goruntime "runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Limits of a loop, unless LoopOptions says otherwise.
+const (
+	DefaultMaxPosts    = 1 << 16
+	DefaultStopTimeout = 5 * time.Second
+	DefaultStallAfter  = 100 * time.Millisecond
+
+	maxIdleWorkers = 128 // coroutines that wait for their next task
+	maxOffloads    = 512 // goroutines that Offload may have running
+)
+
+// LoopOptions are a loop's options. The zero value is good.
+type LoopOptions struct {
+	// Name is for logs and errors; "loop" if empty.
+	Name string
+
+	// PoolLimit is how many bytes of buffers the loop may map; 0 means
+	// DefaultPoolLimit.
+	PoolLimit int64
+
+	// MaxPosts bounds the functions that wait to run on the loop; beyond it
+	// Post fails with ErrBusy. 0 means DefaultMaxPosts.
+	MaxPosts int
+
+	// StopTimeout is how long the loop waits, when it is stopped, for tasks
+	// that were cancelled. Those that go on after it are abandoned, and Run
+	// names them. 0 means DefaultStopTimeout.
+	StopTimeout time.Duration
+
+	// StallAfter is how long a task may hold the loop before the watchdog
+	// reports it; 0 means DefaultStallAfter, negative switches the watchdog
+	// off.
+	StallAfter time.Duration
+
+	// OnStall is called by the watchdog, on a goroutine of its own, for a
+	// task that holds the loop; nil means that it is logged.
+	OnStall func(Stall)
+
+	// OnPanic is called on the loop for each task that panicked; nil means
+	// that it is logged.
+	OnPanic func(*PanicError)
+
+	// CPUs are those that the loop's thread is tied to; none means that the
+	// system decides. If it is not allowed, that is logged, and the loop goes
+	// on without.
+	CPUs []int
+
+	// Logger takes what has no other place to go; nil means slog.Default().
+	Logger *slog.Logger
+}
+
+// A Loop owns one OS thread, one Runtime, its pool of buffers, its
+// connections, and the tasks that serve them. Nothing of it is shared with
+// another loop, so nothing of it is locked.
+//
+// A turn of the loop takes in what other goroutines posted, fires the timers
+// that are due, resumes each task that has become ready, hands what they
+// wrote to the kernel, and then waits in Runtime.Poll for completions, which
+// make tasks ready. See Task for what code on the loop may do.
+//
+// Post, Go, Call, Stop, Name and Info may be called from any goroutine.
+type Loop struct {
+	rt   Runtime
+	opts LoopOptions
+	pool *Pool
+
+	self   atomic.Uintptr // the loop's own goroutine
+	curG   atomic.Uintptr // the coroutine that runs now, 0 between tasks
+	thread atomic.Int64   // the thread's number, 0 before Run and after it
+	turns  atomic.Uint64  // resumptions, for the watchdog
+	curRef atomic.Pointer[worker]
+
+	cur      *Task
+	runq     ring[*Task]
+	timers   timers
+	dirty    []*Stream // have written since they were last flushed
+	idle     []*worker
+	calls    *call // free ones
+	root     Task  // parent of the tasks that have no other
+	tasks    int
+	lost     int                  // coroutines suspended for good: see worker.run
+	busy     int                  // goroutines of Offload
+	offloads waitList             // wait for busy to fall
+	refused  bool                 // no more tasks are started
+	live     map[*Stream]struct{} // open streams
+
+	state   atomic.Int32
+	stopped chan struct{}
+	ready   chan struct{}
+	asleep  atomic.Bool
+
+	mu     sync.Mutex // guards what follows
+	posts  []func()
+	spare  []func()
+	wakes  *Task // ready, from elsewhere
+	closed bool
+}
+
+const (
+	loopNew = iota
+	loopRunning
+	loopStopping
+	loopDone
+)
+
+// NewLoop returns a loop on rt, which becomes the loop's own. Nothing happens
+// until Run.
+func NewLoop(rt Runtime, opts LoopOptions) *Loop {
+	if opts.Name == "" {
+		opts.Name = "loop"
+	}
+	if opts.MaxPosts <= 0 {
+		opts.MaxPosts = DefaultMaxPosts
+	}
+	if opts.StopTimeout <= 0 {
+		opts.StopTimeout = DefaultStopTimeout
+	}
+	if opts.StallAfter == 0 {
+		opts.StallAfter = DefaultStallAfter
+	}
+	if opts.Logger == nil {
+		opts.Logger = slog.Default()
+	}
+	l := &Loop{rt: rt, opts: opts, pool: NewPool(opts.PoolLimit), live: map[*Stream]struct{}{},
+		stopped: make(chan struct{}), ready: make(chan struct{})}
+	l.pool.bind(l.onThread, l.wake)
+	l.root.loop, l.root.name = l, "root"
+	return l
+}
+
+// Name returns the loop's name.
+func (l *Loop) Name() string { return l.opts.Name }
+
+// Info describes the loop's Runtime.
+func (l *Loop) Info() Info { return l.rt.Info() }
+
+// Runtime returns what the loop runs on, for code on the loop's thread that
+// submits operations of its own.
+func (l *Loop) Runtime() Runtime { return l.rt }
+
+// Pool returns the loop's buffers. It is for code on the loop.
+func (l *Loop) Pool() *Pool { return l.pool }
+
+// Now returns the time on the loop's clock, in nanoseconds.
+func (l *Loop) Now() int64 { return l.rt.Now() }
+
+// Running is closed once the loop runs.
+func (l *Loop) Running() <-chan struct{} { return l.ready }
+
+// Stopped is closed once the loop has ended.
+func (l *Loop) Stopped() <-chan struct{} { return l.stopped }
+
+// onThread reports whether the caller runs on the loop's thread: as the loop
+// itself, as the current task, or as a coroutine that the task has inside.
+func (l *Loop) onThread() bool {
+	if g := self(); g != 0 && (g == l.curG.Load() || g == l.self.Load()) {
+		return true
+	}
+	tid := l.thread.Load()
+	return tid != 0 && tid == int64(threadID())
+}
+
+// current returns the task that the caller is, or nil if it is none.
+func (l *Loop) current() *Task {
+	if g := self(); g != 0 && g == l.curG.Load() {
+		return l.cur
+	}
+	// The loop's own goroutine has no task, and a coroutine inside a task (a
+	// nested iter.Pull) shares its thread.
+	if tid := l.thread.Load(); tid == 0 || tid != int64(threadID()) {
+		return nil
+	}
+	return l.cur
+}
+
+// Run makes the calling goroutine's thread the loop's and returns when ctx is
+// done (or Stop was called) and everything has ended: tasks are cancelled,
+// operations drained, buffers and descriptors given back. It returns nil after
+// an orderly stop, and otherwise what went wrong, such as the names of tasks
+// that did not end within StopTimeout.
+func (l *Loop) Run(ctx context.Context) (err error) {
+	if !l.state.CompareAndSwap(loopNew, loopRunning) {
+		return &OpError{Op: "run loop", Detail: l.opts.Name, Err: ErrClosed}
+	}
+	goruntime.LockOSThread()
+	defer goruntime.UnlockOSThread()
+	defer close(l.stopped)
+	defer l.state.Store(loopDone)
+
+	l.self.Store(self())
+	l.thread.Store(int64(threadID()))
+	defer l.forgetThread()
+	if err := l.rt.Start(l.pool); err != nil {
+		l.refuse()
+		l.state.Store(loopDone)
+		return errors.Join(fmt.Errorf("start %s: %w", l.opts.Name, err), l.rt.Close(), l.pool.Close())
+	}
+	if len(l.opts.CPUs) > 0 {
+		unpin, err := pinThread(l.opts.CPUs)
+		if err != nil {
+			l.opts.Logger.Warn("noria: the loop runs without being tied to its CPU", "loop", l.opts.Name, "error", err)
+		} else {
+			defer unpin()
+		}
+	}
+	loops.add(l)
+	defer loops.remove(l)
+	close(l.ready)
+	defer context.AfterFunc(ctx, l.Stop)()
+	if l.opts.StallAfter > 0 {
+		defer l.watch()()
+	}
+
+	for l.state.Load() == loopRunning {
+		if err := l.step(Forever); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", l.opts.Name, err), l.end())
+		}
+	}
+	return l.end()
+}
+
+// forgetThread makes every later check say that the caller is elsewhere: the
+// thread's number and the goroutine's address will belong to others.
+func (l *Loop) forgetThread() {
+	l.thread.Store(0)
+	l.self.Store(0)
+}
+
+// step is one turn, which waits no longer than until deadline.
+func (l *Loop) step(deadline int64) error {
+	l.asleep.Store(false)
+	l.takePosts()
+	l.pool.collect()
+	l.timers.expire(l.rt.Now())
+	// Only those that are ready now: who becomes ready meanwhile waits for the
+	// next turn, so that I/O goes on between two tasks that wake each other.
+	for n := l.runq.len(); n > 0; n-- {
+		t := l.runq.pop()
+		t.queued = false
+		l.resume(t)
+	}
+	l.flush()
+	deadline = min(deadline, l.timers.next())
+	l.asleep.Store(true)
+	if l.runq.len() > 0 || len(l.dirty) > 0 || l.hasPosts() || l.pool.pending.Load() {
+		deadline = 0
+	}
+	return l.rt.Poll(deadline)
+}
+
+// flush submits what streams have to send. Whatever the tasks of one turn
+// wrote to a stream leaves in one system call.
+func (l *Loop) flush() {
+	for i := 0; i < len(l.dirty); i++ {
+		s := l.dirty[i]
+		l.dirty[i] = nil
+		s.out.dirty = false
+		s.send()
+	}
+	l.dirty = l.dirty[:0]
+}
+
+func (l *Loop) makeReady(t *Task) {
+	if !t.queued && !t.over {
+		t.queued = true
+		l.runq.push(t)
+	}
+}
+
+// wake gets the loop out of Poll, if it is there.
+func (l *Loop) wake() {
+	if l.asleep.Load() {
+		l.rt.Wake()
+	}
+}
+
+// Post runs fn on the loop, outside any task: fn must not block, and what
+// blocks refuses to. It fails with ErrBusy if MaxPosts functions wait already,
+// and with ErrClosed if the loop has ended or will not get to fn any more.
+func (l *Loop) Post(fn func()) error {
+	l.mu.Lock()
+	switch {
+	case l.closed:
+		l.mu.Unlock()
+		return &OpError{Op: "post", Detail: l.opts.Name, Err: ErrClosed}
+	case len(l.posts) >= l.opts.MaxPosts:
+		l.mu.Unlock()
+		return &OpError{Op: "post", Detail: l.opts.Name, Err: fmt.Errorf("%w: %d functions wait already", ErrBusy, l.opts.MaxPosts)}
+	}
+	l.posts = append(l.posts, fn)
+	l.mu.Unlock()
+	l.wake()
+	return nil
+}
+
+// postTask makes t ready from another thread. It cannot fail: the list goes
+// through the tasks themselves.
+func (l *Loop) postTask(t *Task) {
+	if t.waking.Swap(true) {
+		return
+	}
+	l.mu.Lock()
+	t.nextWake, l.wakes = l.wakes, t
+	l.mu.Unlock()
+	l.wake()
+}
+
+func (l *Loop) hasPosts() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.posts) > 0 || l.wakes != nil
+}
+
+func (l *Loop) takePosts() {
+	l.mu.Lock()
+	if len(l.posts) == 0 && l.wakes == nil {
+		l.mu.Unlock()
+		return
+	}
+	posts, wakes := l.posts, l.wakes
+	l.posts, l.spare, l.wakes = l.spare[:0], nil, nil
+	l.mu.Unlock()
+	for wakes != nil {
+		t := wakes
+		wakes, t.nextWake = t.nextWake, nil
+		t.waking.Store(false) // before it looks at what it waits for
+		l.makeReady(t)
+	}
+	for i, fn := range posts {
+		posts[i] = nil
+		l.runPost(fn)
+	}
+	if cap(posts) <= 1024 {
+		l.mu.Lock()
+		l.spare = posts[:0]
+		l.mu.Unlock()
+	}
+}
+
+// runPost contains a panic of fn, as a task's is.
+func (l *Loop) runPost(fn func()) {
+	defer func() {
+		if v := recover(); v != nil {
+			l.reportPanic(newPanicError("posted function", v))
+		}
+	}()
+	fn()
+}
+
+func (l *Loop) reportPanic(p *PanicError) {
+	if l.opts.OnPanic != nil {
+		l.opts.OnPanic(p)
+		return
+	}
+	l.opts.Logger.Error("noria: task panicked", "loop", l.opts.Name, "task", p.Task, "panic", p.Value, "stack", string(p.Stack))
+}
+
+// Stop asks the loop to end; Run returns when it has. It may be called from
+// anywhere, also before Run and more than once.
+func (l *Loop) Stop() {
+	if l.state.CompareAndSwap(loopNew, loopDone) {
+		l.refuse()
+		_ = errors.Join(l.rt.Close(), l.pool.Close()) // never started: nothing to lose
+		close(l.stopped)
+		return
+	}
+	if l.state.CompareAndSwap(loopRunning, loopStopping) {
+		l.rt.Wake()
+	}
+}
+
+// end cancels the tasks, waits for them, and closes everything.
+func (l *Loop) end() error {
+	l.state.Store(loopStopping)
+	l.root.cancel(true)
+	var errs []error
+	deadline := l.rt.Now() + int64(l.opts.StopTimeout)
+	for l.tasks > 0 && l.rt.Now() < deadline {
+		if err := l.step(deadline); err != nil {
+			errs = append(errs, err)
+			break
+		}
+	}
+	if l.tasks > 0 {
+		errs = append(errs, fmt.Errorf("%d tasks did not end within %v of being cancelled and were abandoned: %s",
+			l.tasks, l.opts.StopTimeout, l.leftovers()))
+	}
+	l.refuse()
+	for _, w := range l.idle {
+		w.stop()
+	}
+	l.idle = nil
+	if err := l.rt.Close(); err != nil {
+		errs = append(errs, err)
+	}
+	for s := range l.live {
+		s.discard()
+	}
+	l.pool.collect()
+	if err := l.pool.Close(); err != nil {
+		errs = append(errs, err)
+	}
+	l.state.Store(loopDone)
+	if len(errs) > 0 {
+		return fmt.Errorf("stop %s: %w", l.opts.Name, errors.Join(errs...))
+	}
+	return nil
+}
+
+// refuse ends Post. What was accepted still runs, and what waits for a task
+// that will not go on is told so, lest it wait in vain.
+func (l *Loop) refuse() {
+	l.mu.Lock()
+	l.closed = true
+	l.mu.Unlock()
+	l.refused = true
+	l.takePosts()
+	l.root.eachKid(func(t *Task) {
+		if t.onEnd != nil {
+			t.onEnd(&OpError{Op: "task", Detail: t.name, Err: fmt.Errorf("abandoned: %w", ErrCanceled)})
+			t.onEnd = nil
+		}
+	})
+}
+
+func (l *Loop) leftovers() string {
+	var names []string
+	l.root.eachKid(func(t *Task) {
+		if len(names) < 10 {
+			names = append(names, t.name)
+		}
+	})
+	return strings.Join(names, ", ")
+}
+
+// LoopStats describes a loop at one moment.
+type LoopStats struct {
+	Name    string
+	Tasks   int // not ended yet
+	Lost    int // coroutines suspended for good, because a task called runtime.Goexit
+	Streams int // open
+	Turns   uint64
+	Pool    PoolStats
+}
+
+// Stats returns the loop's counts. It may be called from anywhere.
+func (l *Loop) Stats() (LoopStats, error) {
+	if l.onThread() {
+		return l.stats(), nil
+	}
+	var st LoopStats
+	err := l.Call(context.Background(), "stats", func(context.Context) error {
+		st = l.stats()
+		st.Tasks-- // this one
+		return nil
+	})
+	return st, err
+}
+
+func (l *Loop) stats() LoopStats {
+	return LoopStats{Name: l.opts.Name, Tasks: l.tasks, Lost: l.lost, Streams: len(l.live), Turns: l.turns.Load(), Pool: l.pool.Stats()}
+}

@@ -1,0 +1,374 @@
+package runtime
+
+import (
+	"errors"
+	"io"
+	"os"
+)
+
+// An inbox is the receiving half of a Stream.
+type inbox struct {
+	op       Op // a recv-many most of the time
+	bufs     ring[*Buffer]
+	bytes    int
+	stopping bool // the op is being cancelled: too much is here, or ReadInto wants the socket
+	into     bool // a ReadInto is going on
+	err      error
+	readers  waitList
+	deadline deadline
+}
+
+func (in *inbox) drop() {
+	for in.bufs.len() > 0 {
+		in.bufs.pop().Release()
+	}
+	in.bytes = 0
+}
+
+func (in *inbox) pop() *Buffer {
+	b := in.bufs.pop()
+	in.bytes -= b.end - b.start
+	return b
+}
+
+// arm starts receiving, unless that goes on or there is no reason to.
+func (s *Stream) arm() {
+	in := &s.in
+	if in.op.InFlight() || in.into || in.err != nil || s.closing || in.bytes >= s.opts.InboxLimit {
+		return
+	}
+	in.op.Code, in.op.Buf, in.stopping = OpRecvMany, nil, false
+	s.loop.rt.Submit(&in.op)
+}
+
+// received takes a completion of in.op.
+func (s *Stream) received(op *Op) {
+	in := &s.in
+	if op.Code == OpRecv { // of ReadInto, which looks at the op itself
+		in.readers.wakeAll()
+		return
+	}
+	if op.More {
+		in.bufs.push(op.Buf)
+		in.bytes += op.N
+		if in.bytes >= s.opts.InboxLimit && !in.stopping {
+			in.stopping = true
+			s.loop.rt.Cancel(op)
+		}
+		in.readers.wakeOne()
+		return
+	}
+	if in.err == nil && !errors.Is(op.Err, ErrCanceled) {
+		in.err = op.Err
+	}
+	in.readers.wakeAll()
+}
+
+// beginRead returns the calling task if a read makes sense.
+func (s *Stream) beginRead() (*Task, error) {
+	t := s.loop.current()
+	if t == nil {
+		return nil, ErrOffLoop
+	}
+	if s.closing {
+		return nil, &OpError{Op: "recv", Handle: s.h, Err: ErrClosed}
+	}
+	if s.in.deadline.passed(s.loop) {
+		return nil, &OpError{Op: "recv", Handle: s.h, Err: os.ErrDeadlineExceeded}
+	}
+	return t, nil
+}
+
+// await waits until the inbox holds something, and otherwise says why it never
+// will, or not in time.
+func (s *Stream) await(t *Task) error {
+	in := &s.in
+	for in.bufs.len() == 0 {
+		switch {
+		case s.closing:
+			return &OpError{Op: "recv", Handle: s.h, Err: ErrClosed}
+		case in.err != nil:
+			return in.err
+		case in.deadline.passed(s.loop):
+			return &OpError{Op: "recv", Handle: s.h, Err: os.ErrDeadlineExceeded}
+		}
+		s.arm()
+		if err := t.waitOn(&in.readers, noContext); err != nil && in.bufs.len() == 0 {
+			return &OpError{Op: "recv", Handle: s.h, Err: err}
+		}
+	}
+	return nil
+}
+
+// taken goes on receiving when enough has been read.
+func (s *Stream) taken() {
+	if s.in.bytes < s.opts.InboxLimit/2 && s.in.stopping {
+		s.arm()
+	}
+	if s.in.bufs.len() > 0 {
+		s.in.readers.wakeOne() // the rest is for whoever else waits
+	}
+}
+
+// ReadBuf waits for bytes and returns a buffer of them, which is the caller's
+// now. It returns io.EOF after the last, also when called again.
+func (s *Stream) ReadBuf() (*Buffer, error) {
+	t, err := s.beginRead()
+	if err == ErrOffLoop {
+		return s.readBufElsewhere()
+	}
+	if err == nil {
+		err = s.await(t)
+	}
+	if err != nil {
+		return nil, err
+	}
+	b := s.in.pop()
+	s.taken()
+	return b, nil
+}
+
+func (s *Stream) readBufElsewhere() (b *Buffer, err error) {
+	err = s.elsewhere("recv", func() (err error) {
+		b, err = s.ReadBuf()
+		return err
+	})
+	return b, err
+}
+
+// TryReadBuf is ReadBuf that never waits: nil if nothing is there. It may be
+// called from a function given to Post.
+func (s *Stream) TryReadBuf() *Buffer {
+	if s.in.bufs.len() == 0 || s.closing {
+		return nil
+	}
+	b := s.in.pop()
+	s.taken()
+	return b
+}
+
+// Unread puts b, which becomes the stream's, in front of what is to be read.
+func (s *Stream) Unread(b *Buffer) {
+	if n := b.Len(); n > 0 && !s.closing {
+		s.in.bufs.unpop(b)
+		s.in.bytes += n
+		s.in.readers.wakeOne()
+		return
+	}
+	b.Release()
+}
+
+// Buffered returns how many bytes can be read without waiting.
+func (s *Stream) Buffered() int { return s.in.bytes }
+
+// Read is net.Conn's: it waits for at least one byte and copies what is there
+// and fits into p.
+func (s *Stream) Read(p []byte) (int, error) {
+	t, err := s.beginRead()
+	if err == ErrOffLoop {
+		return s.readElsewhere(p)
+	}
+	if err != nil {
+		return 0, err
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if err := s.await(t); err != nil {
+		return 0, err
+	}
+	n := s.copyOut(p)
+	s.taken()
+	return n, nil
+}
+
+func (s *Stream) readElsewhere(p []byte) (n int, err error) {
+	err = s.elsewhere("recv", func() (err error) {
+		n, err = s.Read(p)
+		return err
+	})
+	return n, err
+}
+
+// copyOut moves bytes from the inbox to p.
+func (s *Stream) copyOut(p []byte) (n int) {
+	in := &s.in
+	for n < len(p) && in.bufs.len() > 0 {
+		b := *in.bufs.peek(0)
+		c := copy(p[n:], b.Bytes())
+		n += c
+		if c == b.Len() {
+			in.bufs.pop().Release()
+		} else {
+			s.own(in.bufs.peek(0)).Advance(c)
+		}
+		in.bytes -= c
+	}
+	return n
+}
+
+// own makes sure that *b can be changed: what was put back with Unread may
+// have other owners.
+func (s *Stream) own(b **Buffer) *Buffer {
+	if !(*b).Shared() {
+		return *b
+	}
+	own := NewShared(append([]byte(nil), (*b).Bytes()...))
+	own.home = heapHome{}
+	(*b).Release()
+	*b = own
+	return own
+}
+
+// heapHome is the home of a private buffer on Go's heap.
+type heapHome struct{}
+
+func (heapHome) PutBack(*Buffer) {}
+
+// ReadInto receives into the room of b, which stays the caller's: for a
+// message that is known to be large, and so needs no copy. It returns how many
+// bytes were added, at least one, or an error and none.
+func (s *Stream) ReadInto(b *Buffer) (int, error) {
+	t, err := s.beginRead()
+	if err == ErrOffLoop {
+		return s.readIntoElsewhere(b)
+	}
+	if err != nil {
+		return 0, err
+	}
+	room := b.Room()
+	if len(room) == 0 {
+		return 0, &OpError{Op: "recv", Handle: s.h, Err: errors.New("the buffer has no room")}
+	}
+	in := &s.in
+	if in.bufs.len() == 0 && in.op.InFlight() && !in.into {
+		if !in.stopping {
+			in.stopping = true
+			s.loop.rt.Cancel(&in.op)
+		}
+		for in.op.InFlight() && in.bufs.len() == 0 {
+			s.park(t, &in.readers)
+		}
+	}
+	if in.bufs.len() > 0 || in.into || in.err != nil {
+		if err := s.await(t); err != nil {
+			return 0, err
+		}
+		n := s.copyOut(room)
+		b.Extend(n)
+		return n, nil
+	}
+	return s.recvInto(t, b)
+}
+
+func (s *Stream) readIntoElsewhere(b *Buffer) (n int, err error) {
+	err = s.elsewhere("recv", func() (err error) {
+		n, err = s.ReadInto(b)
+		return err
+	})
+	return n, err
+}
+
+// recvInto runs one OpRecv, with the socket to itself.
+func (s *Stream) recvInto(t *Task, b *Buffer) (int, error) {
+	in := &s.in
+	in.into = true
+	in.op.Code, in.op.Buf = OpRecv, b
+	s.loop.rt.Submit(&in.op)
+	var why error
+	for in.op.InFlight() {
+		s.park(t, &in.readers)
+		if !in.op.InFlight() || why != nil {
+			continue
+		}
+		switch {
+		case s.closing:
+			why = ErrClosed
+		case t.killed:
+			why = ErrCanceled
+		case in.deadline.passed(s.loop):
+			why = os.ErrDeadlineExceeded
+		}
+		if why != nil {
+			s.loop.rt.Cancel(&in.op)
+		}
+	}
+	in.into, in.op.Buf = false, nil
+	in.readers.wakeAll()
+	err := in.op.Err
+	switch {
+	case err == nil:
+		return in.op.N, nil
+	case errors.Is(err, ErrCanceled):
+		if why == nil {
+			why = ErrClosed
+		}
+		return 0, &OpError{Op: "recv", Handle: s.h, Err: why}
+	default:
+		in.err = err
+		return 0, err
+	}
+}
+
+// park waits for list and nothing else.
+func (s *Stream) park(t *Task, list *waitList) {
+	w := &t.nodes[0]
+	w.task = t
+	list.add(w)
+	t.park()
+	list.remove(w)
+}
+
+// WriteTo is io.WriterTo: io.Copy from a stream to another one of its loop, or
+// back to itself, hands over the buffers and copies nothing.
+func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
+	var to *Stream
+	if other, ok := w.(interface{ stream() *Stream }); ok && other.stream().loop == s.loop {
+		to = other.stream()
+	}
+	for {
+		b, err := s.ReadBuf()
+		if err == io.EOF {
+			return n, nil
+		}
+		if err != nil {
+			return n, err
+		}
+		size := b.Len()
+		if to != nil {
+			err = to.WriteBuf(b)
+		} else {
+			size, err = w.Write(b.Bytes())
+			b.Release()
+		}
+		if err != nil {
+			return n, err
+		}
+		n += int64(size)
+	}
+}
+
+// Readable returns the stream as a Source for WaitAny: it has something when
+// a read would not wait.
+func (s *Stream) Readable() Source { return (*readable)(s) }
+
+type readable Stream
+
+func (r *readable) poll(w *waiter) bool {
+	s := (*Stream)(r)
+	in := &s.in
+	if in.bufs.len() > 0 || in.err != nil || s.closing || in.deadline.passed(s.loop) {
+		return true
+	}
+	s.arm()
+	if w != nil {
+		in.readers.add(w)
+	}
+	return false
+}
+
+func (r *readable) unpoll(w *waiter) {
+	if in := &r.in; !in.readers.remove(w) && in.bufs.len() > 0 {
+		in.readers.wakeOne()
+	}
+}

@@ -1,0 +1,322 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"os"
+)
+
+// An outbox is the sending half of a Stream.
+type outbox struct {
+	op       Op
+	queue    []*Buffer // from head on; the op looks at this very memory
+	head     int
+	bytes    int     // not sent yet
+	tail     *Buffer // the last of the queue, while Write may still append to it
+	dirty    bool
+	shut     bool // CloseWrite was called
+	busy     bool // a Write is half-way
+	err      error
+	writers  waitList
+	deadline deadline
+}
+
+func (out *outbox) idle() bool { return out.head == len(out.queue) && !out.op.InFlight() }
+
+func (out *outbox) drop() {
+	for _, b := range out.queue[out.head:] {
+		b.Release()
+	}
+	out.queue, out.head, out.bytes, out.tail = nil, 0, 0, nil
+}
+
+// markDirty has the stream flushed at the end of the loop's turn.
+func (s *Stream) markDirty() {
+	if !s.out.dirty {
+		s.out.dirty = true
+		s.loop.dirty = append(s.loop.dirty, s)
+	}
+}
+
+// send submits what is queued. One send at a time: two of them could reorder.
+func (s *Stream) send() {
+	out := &s.out
+	if out.op.InFlight() || out.head == len(out.queue) || s.closed {
+		return
+	}
+	out.tail = nil // its length must not change any more
+	if n := min(len(out.queue)-out.head, MaxVec); n == 1 {
+		out.op.Code, out.op.Buf, out.op.Bufs = OpSend, out.queue[out.head], nil
+	} else {
+		out.op.Code, out.op.Buf, out.op.Bufs = OpSendVec, nil, out.queue[out.head:out.head+n]
+	}
+	s.loop.rt.Submit(&out.op)
+}
+
+// sent takes the completion of a send.
+func (s *Stream) sent(op *Op) {
+	out := &s.out
+	op.Buf, op.Bufs = nil, nil
+	if op.Err != nil {
+		if !s.closing || !errors.Is(op.Err, ErrCanceled) {
+			out.err = op.Err
+		}
+		op.Skip = 0
+		out.drop()
+		s.afterSend()
+		return
+	}
+	out.bytes -= op.N
+	n := op.N + op.Skip
+	for out.head < len(out.queue) {
+		b := out.queue[out.head]
+		if size := b.end - b.start; n < size {
+			break
+		} else {
+			n -= size
+		}
+		out.queue[out.head] = nil
+		out.head++
+		b.Release()
+	}
+	op.Skip = n
+	if out.head == len(out.queue) {
+		out.queue, out.head = out.queue[:0], 0
+		if cap(out.queue) > MaxVec {
+			out.queue = nil
+		}
+	} else if out.head >= MaxVec {
+		out.queue = append(out.queue[:0], out.queue[out.head:]...)
+		out.head = 0
+	}
+	s.afterSend()
+}
+
+func (s *Stream) afterSend() {
+	out := &s.out
+	s.send()
+	if out.writers.head != nil && (out.bytes <= s.opts.QueueLimit/2 || out.err != nil) {
+		out.writers.wakeAll()
+	}
+	if s.closing && s.closeOp.Code == OpInvalid && (out.idle() || out.err != nil) {
+		s.closeNow()
+	}
+}
+
+// beginWrite returns the calling task once it may add to the queue.
+func (s *Stream) beginWrite() (*Task, error) {
+	t := s.loop.current()
+	if t == nil {
+		return nil, ErrOffLoop
+	}
+	if s.out.deadline.passed(s.loop) {
+		return nil, &OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
+	}
+	return t, s.room(t, false)
+}
+
+// room waits until the queue may grow; mine says that the caller is the Write
+// that is half-way.
+func (s *Stream) room(t *Task, mine bool) error {
+	out := &s.out
+	for {
+		if err := s.writeErr(); err != nil {
+			return err
+		}
+		if out.bytes < s.opts.QueueLimit && (mine || !out.busy) {
+			return nil
+		}
+		if out.deadline.passed(s.loop) {
+			return &OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
+		}
+		s.send()
+		if err := t.waitOn(&out.writers, noContext); err != nil {
+			return &OpError{Op: "send", Handle: s.h, Err: err}
+		}
+	}
+}
+
+func (s *Stream) writeErr() error {
+	switch {
+	case s.closing:
+		return &OpError{Op: "send", Handle: s.h, Err: ErrClosed}
+	case s.out.shut:
+		return &OpError{Op: "send", Handle: s.h, Err: fmt.Errorf("CloseWrite was called: %w", ErrClosed)}
+	}
+	return s.out.err
+}
+
+// WriteBuf queues bufs, in order and together, and takes them: also when it
+// fails. It waits first while QueueLimit bytes are queued.
+func (s *Stream) WriteBuf(bufs ...*Buffer) error {
+	_, err := s.beginWrite()
+	if err == ErrOffLoop {
+		return s.writeBufElsewhere(append([]*Buffer(nil), bufs...))
+	}
+	if err != nil {
+		Drop(bufs...)
+		return err
+	}
+	s.enqueue(bufs...)
+	return nil
+}
+
+func (s *Stream) writeBufElsewhere(bufs []*Buffer) error {
+	taken := false
+	err := s.elsewhere("send", func() error {
+		taken = true
+		return s.WriteBuf(bufs...)
+	})
+	if !taken {
+		Drop(bufs...)
+	}
+	return err
+}
+
+// TryWriteBuf is WriteBuf that never waits: beyond QueueLimit it fails with
+// ErrBusy, and then bufs stay the caller's. It may be called from a function
+// given to Post.
+func (s *Stream) TryWriteBuf(bufs ...*Buffer) error {
+	if err := s.writeErr(); err != nil {
+		return err
+	}
+	if s.out.bytes >= s.opts.QueueLimit || s.out.busy {
+		return &OpError{Op: "send", Handle: s.h, Err: fmt.Errorf("%w: %d bytes are queued", ErrBusy, s.out.bytes)}
+	}
+	s.enqueue(bufs...)
+	return nil
+}
+
+func (s *Stream) enqueue(bufs ...*Buffer) {
+	out := &s.out
+	out.tail = nil
+	for _, b := range bufs {
+		n := b.Len()
+		if n == 0 {
+			b.Release()
+			continue
+		}
+		out.queue = append(out.queue, b)
+		out.bytes += n
+	}
+	s.markDirty()
+}
+
+// Write is net.Conn's: it copies p into the queue, and waits while that is
+// full. An error of sending shows in a later call.
+func (s *Stream) Write(p []byte) (n int, err error) {
+	t, err := s.beginWrite()
+	if err == ErrOffLoop {
+		return s.writeElsewhere(p)
+	}
+	if err != nil || len(p) == 0 {
+		return 0, err
+	}
+	out := &s.out
+	out.busy = true
+	for {
+		c, err := s.copyIn(p[n:])
+		n += c
+		if err == nil && n == len(p) {
+			break
+		}
+		if err == nil || out.bytes > 0 && errors.Is(err, ErrNoBuffers) {
+			err = s.room(t, true)
+		}
+		if err != nil {
+			s.writeDone()
+			return n, err
+		}
+	}
+	s.writeDone()
+	return n, nil
+}
+
+func (s *Stream) writeDone() {
+	s.out.busy = false
+	if s.out.bytes < s.opts.QueueLimit {
+		s.out.writers.wakeAll()
+	}
+}
+
+func (s *Stream) writeElsewhere(p []byte) (n int, err error) {
+	err = s.elsewhere("send", func() (err error) {
+		n, err = s.Write(p)
+		return err
+	})
+	return n, err
+}
+
+// copyIn appends as much of p to the queue as its limit allows.
+func (s *Stream) copyIn(p []byte) (n int, err error) {
+	const slab = 32 << 10
+	out := &s.out
+	s.markDirty()
+	for n < len(p) && out.bytes < s.opts.QueueLimit {
+		if out.tail == nil || out.tail.end == len(out.tail.mem) {
+			size := min(len(p)-n, slab)
+			if out.tail != nil {
+				size = max(size, 4<<10) // small writes keep coming
+			}
+			b, err := s.loop.pool.Get(size)
+			if err != nil {
+				return n, &OpError{Op: "send", Handle: s.h, Err: err}
+			}
+			out.queue = append(out.queue, b)
+			out.tail = b
+		}
+		c := out.tail.Append(p[n:])
+		n += c
+		out.bytes += c
+	}
+	return n, nil
+}
+
+// Queued returns how many bytes were written and are not with the kernel yet.
+func (s *Stream) Queued() int { return s.out.bytes }
+
+// Flush waits until the kernel has taken everything that was written, or
+// returns why it will not.
+func (s *Stream) Flush() error {
+	t := s.loop.current()
+	if t == nil {
+		return s.elsewhere("flush", s.Flush)
+	}
+	out := &s.out
+	for {
+		switch {
+		case s.closing:
+			return &OpError{Op: "flush", Handle: s.h, Err: ErrClosed}
+		case out.err != nil:
+			return out.err
+		case out.idle():
+			return nil
+		case out.deadline.passed(s.loop):
+			return &OpError{Op: "flush", Handle: s.h, Err: os.ErrDeadlineExceeded}
+		}
+		s.send()
+		if err := t.waitOn(&out.writers, noContext); err != nil {
+			return &OpError{Op: "flush", Handle: s.h, Err: err}
+		}
+	}
+}
+
+// CloseWrite sends what is queued and then FIN: the peer reads io.EOF after
+// it. Reading goes on.
+func (s *Stream) CloseWrite() error {
+	t := s.loop.current()
+	if t == nil {
+		return s.elsewhere("shutdown", s.CloseWrite)
+	}
+	if err := s.writeErr(); err != nil {
+		return err
+	}
+	s.out.shut = true
+	if err := s.Flush(); err != nil {
+		return err
+	}
+	c := s.loop.newCall(t, OpShutdown, s.h)
+	defer s.loop.freeCall(c)
+	c.Flags = ShutWrite
+	return c.do(noContext, Forever)
+}

@@ -1,0 +1,270 @@
+package runtime
+
+import (
+	"context"
+	goruntime "runtime"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// A waiter is a task, or an ordinary goroutine, that waits in a list.
+type waiter struct {
+	task       *Task
+	ch         chan struct{} // of a goroutine
+	list       *waitList
+	prev, next *waiter
+}
+
+func (w *waiter) wake() {
+	if w.task != nil {
+		w.task.wake()
+		return
+	}
+	select {
+	case w.ch <- struct{}{}:
+	default:
+	}
+}
+
+// wake makes t look again at what it waits for. Any goroutine may call it.
+func (t *Task) wake() {
+	if t.loop.onThread() {
+		t.loop.makeReady(t)
+	} else {
+		t.loop.postTask(t)
+	}
+}
+
+// A waitList is first in, first out. It belongs to one loop, or to whoever
+// holds the mutex that stands beside it.
+type waitList struct{ head, tail *waiter }
+
+func (l *waitList) add(w *waiter) {
+	w.list, w.prev, w.next = l, l.tail, nil
+	if l.tail != nil {
+		l.tail.next = w
+	} else {
+		l.head = w
+	}
+	l.tail = w
+}
+
+// remove takes w out and reports whether it was still in: if not, somebody
+// has woken it.
+func (l *waitList) remove(w *waiter) bool {
+	if w.list != l {
+		return false
+	}
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		l.head = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		l.tail = w.prev
+	}
+	w.list, w.prev, w.next = nil, nil, nil
+	return true
+}
+
+func (l *waitList) wakeOne() {
+	if w := l.head; w != nil {
+		l.remove(w)
+		w.wake()
+	}
+}
+
+func (l *waitList) wakeAll() {
+	for l.head != nil {
+		l.wakeOne()
+	}
+}
+
+// loops are those that run, so that a call that is given no task's context
+// still finds the task that it is called from.
+var loops loopSet
+
+type loopSet struct{ p atomic.Pointer[[]*Loop] }
+
+func (s *loopSet) all() []*Loop {
+	if p := s.p.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (s *loopSet) change(f func([]*Loop) []*Loop) {
+	for {
+		old := s.p.Load()
+		var list []*Loop
+		if old != nil {
+			list = slices.Clone(*old)
+		}
+		list = f(list)
+		if s.p.CompareAndSwap(old, &list) {
+			return
+		}
+	}
+}
+
+func (s *loopSet) add(l *Loop) {
+	s.change(func(list []*Loop) []*Loop { return append(list, l) })
+}
+
+func (s *loopSet) remove(l *Loop) {
+	s.change(func(list []*Loop) []*Loop {
+		return slices.DeleteFunc(list, func(o *Loop) bool { return o == l })
+	})
+}
+
+// currentTask returns the task that the caller is, or nil on an ordinary
+// goroutine. ctx is a hint.
+func currentTask(ctx context.Context) *Task {
+	if ctx != nil {
+		if t := TaskOf(ctx); t != nil {
+			if cur := t.loop.current(); cur != nil {
+				return cur
+			}
+		}
+	}
+	tid := int64(-1)
+	for _, l := range loops.all() {
+		if tid < 0 {
+			tid = int64(threadID())
+		}
+		if l.thread.Load() == tid {
+			return l.cur
+		}
+	}
+	return nil
+}
+
+// A Source is something that WaitAny can wait for: an *Event, a *Queue, what
+// Stream.Readable returns.
+type Source interface {
+	// poll reports whether there is something; if not, and w is not nil, w is
+	// woken when there may be.
+	poll(w *waiter) bool
+	// unpoll takes w back.
+	unpoll(w *waiter)
+}
+
+// waitSources waits for the first of several sources. stop is looked at for
+// what ends the wait.
+func waitSources(ctx context.Context, sources []Source) (int, error) {
+	t := currentTask(ctx)
+	if t == nil {
+		return waitSourcesGoroutine(ctx, sources)
+	}
+	ws := t.nodes[:]
+	if len(sources) > len(ws) {
+		ws = make([]waiter, len(sources))
+	}
+	for {
+		if err := t.interrupted(ctx); err != nil {
+			return -1, err
+		}
+		if i := pollAll(sources, ws, t, nil); i >= 0 {
+			return i, nil
+		}
+		t.park()
+		for i, s := range sources {
+			s.unpoll(&ws[i])
+		}
+	}
+}
+
+func waitSourcesGoroutine(ctx context.Context, sources []Source) (int, error) {
+	ws := make([]waiter, len(sources))
+	ch := make(chan struct{}, 1)
+	var done <-chan struct{}
+	if ctx != nil {
+		done = ctx.Done()
+	}
+	for {
+		if ctx != nil && ctx.Err() != nil {
+			return -1, ctx.Err()
+		}
+		if i := pollAll(sources, ws, nil, ch); i >= 0 {
+			return i, nil
+		}
+		select {
+		case <-ch:
+		case <-done:
+		}
+		for i, s := range sources {
+			s.unpoll(&ws[i])
+		}
+	}
+}
+
+// pollAll registers with each source and returns the first that has something
+// already, or -1.
+func pollAll(sources []Source, ws []waiter, t *Task, ch chan struct{}) int {
+	for i, s := range sources {
+		ws[i].task, ws[i].ch = t, ch
+		if s.poll(&ws[i]) {
+			for j := range i {
+				sources[j].unpoll(&ws[j])
+			}
+			return i
+		}
+	}
+	return -1
+}
+
+// WaitAny suspends the calling task until one of the sources has something,
+// and returns the index of the first that has. It takes nothing: whoever
+// calls it takes with TryGet or a Read that will not wait. An ordinary
+// goroutine may call it for events and queues.
+func WaitAny(ctx context.Context, sources ...Source) (int, error) {
+	i, err := waitSources(ctx, sources)
+	return i, wrapErr("wait", 0, err)
+}
+
+// Sleep suspends the calling task for d. It returns early, with an error,
+// when ctx ends or the task is killed. On an ordinary goroutine it does the
+// same with a timer of Go's.
+func Sleep(ctx context.Context, d time.Duration) error {
+	t := currentTask(ctx)
+	if t == nil {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return wrapErr("sleep", 0, ctx.Err())
+		}
+	}
+	until := t.loop.rt.Now() + int64(d)
+	if until < 0 {
+		until = Forever
+	}
+	t.loop.timers.set(&t.sleep, until)
+	defer t.loop.timers.stop(&t.sleep)
+	for {
+		if err := t.interrupted(ctx); err != nil {
+			return wrapErr("sleep", 0, err)
+		}
+		if t.loop.rt.Now() >= until {
+			return nil
+		}
+		t.park()
+	}
+}
+
+// Yield lets the other tasks of the loop, and its I/O, have a turn.
+func Yield(ctx context.Context) error {
+	t := currentTask(ctx)
+	if t == nil {
+		goruntime.Gosched()
+		return ctx.Err()
+	}
+	t.loop.makeReady(t)
+	t.park()
+	return wrapErr("yield", 0, t.interrupted(ctx))
+}
