@@ -27,6 +27,9 @@ type LoopOptions struct {
 	// Name is for logs and errors; "loop" if empty.
 	Name string
 
+	// Reason says why this backend was chosen; it shows in Info.
+	Reason string
+
 	// PoolLimit is how many bytes of buffers the loop may map; 0 means
 	// DefaultPoolLimit.
 	PoolLimit int64
@@ -86,6 +89,7 @@ type Loop struct {
 	cur      *Task
 	runq     ring[*Task]
 	timers   timers
+	clock    int64     // when this turn began
 	dirty    []*Stream // have written since they were last flushed
 	idle     []*worker
 	calls    *call // free ones
@@ -145,7 +149,13 @@ func NewLoop(rt Runtime, opts LoopOptions) *Loop {
 func (l *Loop) Name() string { return l.opts.Name }
 
 // Info describes the loop's Runtime.
-func (l *Loop) Info() Info { return l.rt.Info() }
+func (l *Loop) Info() Info {
+	info := l.rt.Info()
+	if l.opts.Reason != "" {
+		info.Reason = l.opts.Reason
+	}
+	return info
+}
 
 // Runtime returns what the loop runs on, for code on the loop's thread that
 // submits operations of its own.
@@ -244,7 +254,8 @@ func (l *Loop) step(deadline int64) error {
 	l.asleep.Store(false)
 	l.takePosts()
 	l.pool.collect()
-	l.timers.expire(l.rt.Now())
+	l.clock = l.rt.Now()
+	l.timers.expire(l.clock)
 	// Only those that are ready now: who becomes ready meanwhile waits for the
 	// next turn, so that I/O goes on between two tasks that wake each other.
 	for n := l.runq.len(); n > 0; n-- {

@@ -29,6 +29,10 @@ type StreamOptions struct {
 	// Linger is how long Close tries to send what was written; 0 means
 	// DefaultLinger, negative means not at all.
 	Linger time.Duration
+
+	// IdleTimeout ends a stream on which nothing has moved in either direction
+	// for this long: reading fails with os.ErrDeadlineExceeded. 0 means never.
+	IdleTimeout time.Duration
 }
 
 func (o StreamOptions) withDefaults() StreamOptions {
@@ -77,6 +81,9 @@ type Stream struct {
 	closers waitList
 	closeEr error
 	linger  timer
+
+	moved int64 // when bytes last did, either way
+	idle  timer
 }
 
 var _ net.Conn = (*Stream)(nil)
@@ -89,7 +96,24 @@ func (l *Loop) NewStream(h Handle, opts StreamOptions) *Stream {
 	s.in.op.Handle, s.out.op.Handle = h, h
 	s.in.op.Done, s.out.op.Done = s.received, s.sent
 	l.live[s] = struct{}{}
+	s.moved = l.rt.Now()
+	if s.opts.IdleTimeout > 0 {
+		s.idle.fire = s.checkIdle
+		l.timers.set(&s.idle, s.moved+int64(s.opts.IdleTimeout))
+	}
 	return s
+}
+
+// checkIdle ends a stream on which nothing moves. The timer is moved only
+// when it fires, so that traffic pays nothing for it.
+func (s *Stream) checkIdle() {
+	until := s.moved + int64(s.opts.IdleTimeout)
+	if s.loop.rt.Now() < until {
+		s.loop.timers.set(&s.idle, until)
+		return
+	}
+	s.in.err = &OpError{Op: "recv", Handle: s.h, Err: fmt.Errorf("idle for %v: %w", s.opts.IdleTimeout, os.ErrDeadlineExceeded)}
+	s.in.readers.wakeAll()
 }
 
 // Loop returns the stream's loop.
@@ -251,6 +275,7 @@ func (s *Stream) beginClose() {
 	s.out.writers.wakeAll()
 	s.loop.timers.stop(&s.in.deadline.timer)
 	s.loop.timers.stop(&s.out.deadline.timer)
+	s.loop.timers.stop(&s.idle)
 	if s.out.idle() || s.opts.Linger < 0 || s.out.err != nil {
 		s.closeNow()
 		return

@@ -1,0 +1,203 @@
+package tcp
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// DefaultDrainTime is how long a Server waits for its handlers after its
+// context has ended.
+const DefaultDrainTime = 5 * time.Second
+
+// A Handler serves one connection. It runs as a task (see runtime.Task), or
+// on a goroutine if the Server says so. ctx ends with the connection and with
+// the server's drain. When the handler returns, the connection is flushed and
+// closed; an error that it returns is counted and reported to OnEnd.
+type Handler func(ctx context.Context, c *Conn) error
+
+// A Server serves connections with a Handler. Its fields must not change while
+// it serves. One Server may serve several addresses.
+type Server struct {
+	Handler Handler
+
+	// MaxConns is how many connections are served at once, over all loops; a
+	// few more wait, accepted or in the kernel, until one ends. 0: no limit.
+	MaxConns int
+
+	// DrainTime is how long handlers may go on after the context of Serve has
+	// ended; then they are killed: see runtime.Task. 0 means DefaultDrainTime,
+	// negative means not at all.
+	DrainTime time.Duration
+
+	// OnGoroutine runs each handler on a goroutine of its own in place of the
+	// loop's thread. It may block as it likes; each call on the connection then
+	// costs two switches between threads.
+	OnGoroutine bool
+
+	// Logger takes what goes wrong with nobody to tell; nil: slog.Default().
+	Logger *slog.Logger
+
+	// OnStart and OnEnd are called on the connection's loop when its handler
+	// starts and after it has ended. They must not block. nil: not called.
+	OnStart func(c *Conn)
+	OnEnd   func(c *Conn, err error)
+
+	accepted atomic.Int64
+	active   atomic.Int64
+	failed   atomic.Int64
+	panicked atomic.Int64
+	killed   atomic.Int64
+	room     runtime.Event
+}
+
+// Stats are a Server's counts since it was made.
+type Stats struct {
+	Accepted int64 // connections given to the handler
+	Active   int64 // of those, now
+	Failed   int64 // handlers that returned an error other than io.EOF
+	Panicked int64
+	Killed   int64 // handlers that the end of the drain time ended
+}
+
+// Stats returns the server's counts. It may be called from anywhere.
+func (s *Server) Stats() Stats {
+	return Stats{Accepted: s.accepted.Load(), Active: s.active.Load(), Failed: s.failed.Load(),
+		Panicked: s.panicked.Load(), Killed: s.killed.Load()}
+}
+
+// Serve is runtime.Service's: it serves the connections of ln until ctx ends,
+// and then drains.
+func (s *Server) Serve(ctx context.Context, ln *runtime.Listener) error {
+	if s.Handler == nil {
+		return errors.New("tcp: the Server has no Handler")
+	}
+	p := &pen{server: s, ln: ln}
+	err := p.accept(ctx)
+	if cerr := ln.Close(); cerr != nil && !errors.Is(cerr, runtime.ErrClosed) && err == nil {
+		err = cerr
+	}
+	if ctx.Err() != nil {
+		err = nil // it was told to stop
+	}
+	return errors.Join(err, p.drain(ctx))
+}
+
+// A pen is one loop's share of a server: the tasks that serve connections.
+type pen struct {
+	server *Server
+	ln     *runtime.Listener
+	tasks  int
+	empty  runtime.Event
+}
+
+func (p *pen) accept(ctx context.Context) error {
+	for {
+		if err := p.server.waitRoom(ctx); err != nil {
+			return err
+		}
+		stream, err := p.ln.Accept(ctx)
+		if err != nil {
+			return err
+		}
+		c := &Conn{stream}
+		p.server.accepted.Add(1)
+		p.server.active.Add(1)
+		p.tasks++
+		if _, err := runtime.Go(ctx, "connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
+			p.server.run(ctx, c, p)
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+}
+
+// waitRoom waits while MaxConns connections are there.
+func (s *Server) waitRoom(ctx context.Context) error {
+	for s.MaxConns > 0 && s.active.Load() >= int64(s.MaxConns) {
+		s.room.Clear()
+		if s.active.Load() < int64(s.MaxConns) {
+			break
+		}
+		if err := s.room.Wait(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// run serves c. Whatever the handler does, by panic or runtime.Goexit too, the
+// connection is closed and counted.
+func (s *Server) run(ctx context.Context, c *Conn, p *pen) {
+	err := errors.New("tcp: the handler did not return")
+	returned := false
+	defer func() {
+		if !returned {
+			s.panicked.Add(1)
+		}
+		if cerr := c.Close(); err == nil {
+			err = cerr
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			s.failed.Add(1)
+		}
+		if s.OnEnd != nil {
+			s.OnEnd(c, err)
+		}
+		if s.active.Add(-1) < int64(s.MaxConns) {
+			s.room.Set()
+		}
+		if p.tasks--; p.tasks == 0 {
+			p.empty.Set()
+		}
+	}()
+	if s.OnStart != nil {
+		s.OnStart(c)
+	}
+	if s.OnGoroutine {
+		c.AllowGoroutines(ctx)
+		if oerr := runtime.OnGoroutine(ctx, func() { err = s.Handler(ctx, c) }); oerr != nil {
+			err = oerr
+		}
+	} else {
+		err = s.Handler(ctx, c)
+	}
+	returned = true
+}
+
+// drain waits until the handlers have ended, and kills them when their time
+// is over: what is killed ends at its next call.
+func (p *pen) drain(ctx context.Context) error {
+	if p.tasks == 0 {
+		return nil
+	}
+	t := runtime.TaskOf(ctx)
+	t.Cancel(false) // also when accepting has failed while ctx goes on
+	limit := p.server.DrainTime
+	if limit == 0 {
+		limit = DefaultDrainTime
+	}
+	p.empty.Clear()
+	// ctx has ended; what is waited for now is something else.
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(limit, 0))
+	defer cancel()
+	if err := p.empty.Wait(wctx); err == nil {
+		return nil
+	}
+	p.server.killed.Add(int64(p.tasks))
+	p.log().Warn("noria: the drain time is over: connections are closed by force", "address", p.ln.Addr().String(), "connections", p.tasks)
+	return nil // the tasks are children of this one, and are killed with its end
+}
+
+func (p *pen) log() *slog.Logger {
+	if p.server.Logger != nil {
+		return p.server.Logger
+	}
+	return slog.Default()
+}

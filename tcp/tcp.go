@@ -1,0 +1,38 @@
+// Package tcp serves and opens TCP and unix connections on a group of loops.
+//
+// A Server is a runtime.Service: it runs its Handler as a task for each
+// connection, on the loop that accepted it. Inside, a Conn is a blocking
+// net.Conn, and it has calls that move buffers in place of copying bytes: see
+// runtime.Stream.
+//
+//	srv := &tcp.Server{Handler: func(ctx context.Context, c *tcp.Conn) error {
+//		_, err := io.Copy(c, c)
+//		return err
+//	}}
+//	err := noria.ListenAndServe(ctx, ":7000", srv)
+//
+// The package names no backend: it is written against package runtime alone.
+package tcp
+
+import (
+	"context"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// A Conn is a connection, for the tasks of its loop.
+type Conn struct{ *runtime.Stream }
+
+// Dial connects to address ("host:port", "unix:/path") from a task, whose
+// context ctx is or comes from.
+func Dial(ctx context.Context, address string, opts runtime.DialOptions) (*Conn, error) {
+	t := runtime.TaskOf(ctx)
+	if t == nil {
+		return nil, &runtime.OpError{Op: "dial", Detail: address, Err: runtime.ErrOffLoop}
+	}
+	s, err := t.Loop().Dial(ctx, address, opts)
+	if err != nil {
+		return nil, err
+	}
+	return &Conn{s}, nil
+}
