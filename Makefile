@@ -1,0 +1,47 @@
+# Noria. `make` alone lists what there is. Only run, test, race and bench are
+# needed day to day, and they need nothing but Go.
+
+GO          ?= go
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+BIN         := bin/noria
+
+.DEFAULT_GOAL := help
+.PHONY: help run build test race lint tags bench stress interop ci
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+
+build: ## build bin/noria
+	$(GO) build -o $(BIN) ./cmd/noria
+
+run: build ## start a TCP and a WebSocket echo server
+	$(BIN) serve --tcp 127.0.0.1:7000 --ws 127.0.0.1:7001
+
+test: ## every test, the long ones in their short form
+	$(GO) test -short ./...
+
+race: ## every test with the race detector, in their short form
+	$(GO) test -short -race ./...
+
+stress: ## the stress test at its full size, on each backend, with the race detector
+	$(GO) test -race -timeout 20m -run Stress -v ./conformance/...
+
+lint: ## gofmt, go vet, staticcheck
+	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+
+tags: ## both build tags, and other systems, compile
+	$(GO) build -tags noria_epoll ./... && $(GO) vet -tags noria_epoll ./...
+	$(GO) build -tags noria_uring ./... && $(GO) vet -tags noria_uring ./...
+	GOARCH=arm64 $(GO) vet ./...
+	GOOS=darwin $(GO) vet ./...
+	GOOS=windows $(GO) vet ./...
+
+bench: build ## the echo benchmark: io_uring, epoll and net, interleaved
+	$(BIN) bench echo --proto tcp
+
+interop: build ## real clients against the servers; installs what it needs
+	./interop/run.sh $(BIN)
+
+ci: lint tags test race stress interop ## what .ci/run runs
