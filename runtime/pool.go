@@ -14,7 +14,8 @@ const (
 	maxClassBits = 16 // 64 KiB; bigger buffers are mapped one by one
 	classes      = maxClassBits - minClassBits + 1
 	chunkSize    = 256 << 10
-	maxSpare     = 8 << 20 // of big buffers that wait to be used again
+	maxSpare     = 8 << 20 // of big buffers that wait to be used again; what is bigger is mapped as it is
+	pageSize     = 4 << 10 // what a mapping is rounded up to
 
 	// MaxBuffer is the size of the largest buffer a Pool gives.
 	MaxBuffer = 1 << 30
@@ -25,15 +26,15 @@ const (
 
 // A Pool is a loop's own store of buffers: off-heap memory in power-of-two
 // sizes, handed out without locks and without allocating. Slabs up to 64 KiB
-// are cut from chunks of 256 KiB, bigger ones are mapped for themselves; a
-// chunk that has become free goes back to the system, but for one of its
+// are cut from chunks of 256 KiB, bigger ones are mapped for themselves (in
+// powers of two up to 8 MiB, and above that as they are asked for); a chunk that has become free goes back to the system, but for one of its
 // class. Everything except Buffer.Release belongs to the loop's thread.
 type Pool struct {
 	limit  int64
 	mapped int64
 	out    int // buffers that somebody owns
 	free   [classes]class
-	big    [31]*Buffer // free, by size
+	big    [24]*Buffer // free, by size
 	spare  int64       // bytes in big
 	peak   int64
 
@@ -129,6 +130,8 @@ func (p *Pool) Get(size int) (*Buffer, error) {
 	switch {
 	case size > MaxBuffer:
 		return nil, fmt.Errorf("%w: a buffer of %d bytes was asked for, the largest has %d", ErrNoBuffers, size, MaxBuffer)
+	case size > maxSpare:
+		return p.getExact(size)
 	case size > 1<<maxClassBits:
 		return p.getBig(bits.Len(uint(size - 1)))
 	case size <= 1<<minClassBits:
@@ -241,7 +244,12 @@ func (p *Pool) getBig(lg int) (*Buffer, error) {
 		p.out++
 		return b.Hand(0, 0), nil
 	}
-	mem, err := p.Map(1 << lg)
+	return p.getExact(1 << lg)
+}
+
+// getExact maps a buffer of just this size, rounded up to a page.
+func (p *Pool) getExact(size int) (*Buffer, error) {
+	mem, err := p.Map((size + pageSize - 1) &^ (pageSize - 1))
 	if err != nil {
 		return nil, err
 	}
