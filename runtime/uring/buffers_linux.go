@@ -15,6 +15,7 @@ type bufRing struct {
 	group   uint16
 	entries []bufEntry
 	tail    uint16
+	shown   uint16 // the tail that the kernel knows
 }
 
 // newBufRing registers a ring for count buffers in mem, which must be page
@@ -61,6 +62,10 @@ func (b *bufRing) add(id uint32, mem []byte) {
 // stored together with its neighbour, the first entry's id, which only we
 // write.
 func (b *bufRing) publish() {
+	if b.shown == b.tail {
+		return
+	}
+	b.shown = b.tail
 	first := &b.entries[0]
 	var word [4]byte
 	binary.NativeEndian.PutUint16(word[:], first.id)

@@ -129,18 +129,24 @@ func (a abilities) without(off []string) (abilities, error) {
 
 func (a abilities) has(name string) bool { return a[name] == "" }
 
+// setupFlags are the features that are flags of io_uring_setup.
+var setupFlags = map[string]uint32{
+	FeatureRDisabled:    setupRDisabled,
+	FeatureSubmitAll:    setupSubmitAll,
+	FeatureSingleIssuer: setupSingleIssuer,
+	FeatureCoopTaskrun:  setupCoopTaskrun,
+	FeatureDeferTaskrun: setupDeferTaskrun,
+}
+
 // flags returns what io_uring_setup is to be told.
 func (a abilities) flags() (flags uint32) {
-	for name, flag := range map[string]uint32{
-		FeatureRDisabled:    setupRDisabled,
-		FeatureSubmitAll:    setupSubmitAll,
-		FeatureSingleIssuer: setupSingleIssuer,
-		FeatureCoopTaskrun:  setupCoopTaskrun | setupTaskrunFlag,
-		FeatureDeferTaskrun: setupDeferTaskrun | setupTaskrunFlag,
-	} {
+	for name, flag := range setupFlags {
 		if a.has(name) {
 			flags |= flag
 		}
+	}
+	if flags&(setupCoopTaskrun|setupDeferTaskrun) != 0 {
+		flags |= setupTaskrunFlag // both have it, and it cannot be without them
 	}
 	return flags
 }
@@ -163,6 +169,7 @@ func (a abilities) list() []runtime.Feature {
 type prober struct {
 	ring     *ring
 	features uint32
+	last     uint64 // user_data
 	mem      []byte // a page: a buffer ring and, in its second half, a buffer
 }
 
@@ -248,22 +255,27 @@ func (p *prober) bufferRing() string {
 	return ""
 }
 
-// do submits one operation and returns its first completion, if it came at once.
-func (p *prober) do(userData uint64, fill func(*uring.SQEntry)) (uring.CQEvent, bool) {
+// do submits one operation and returns its first completion, if it came at
+// once, and its user_data.
+func (p *prober) do(fill func(*uring.SQEntry)) (cqe uring.CQEvent, id uint64, ok bool) {
+	p.last++
+	id = p.last
 	sqe := p.ring.next()
 	fill(sqe)
-	sqe.UserData = userData
+	sqe.UserData = id
 	if p.ring.enter(false, -1) != 0 {
-		return uring.CQEvent{}, false
+		return uring.CQEvent{}, id, false
 	}
-	return p.completion(userData)
+	cqe, ok = p.completion(id)
+	return cqe, id, ok
 }
 
-func (p *prober) completion(userData uint64) (uring.CQEvent, bool) {
+// completion looks for one of id and drops the others.
+func (p *prober) completion(id uint64) (uring.CQEvent, bool) {
 	var events [1]uring.CQEvent
 	var scratch [1]*uring.CQEvent
 	for p.ring.peek(events[:], scratch[:]) == 1 {
-		if events[0].UserData == userData {
+		if events[0].UserData == id {
 			return events[0], true
 		}
 	}
@@ -273,8 +285,7 @@ func (p *prober) completion(userData uint64) (uring.CQEvent, bool) {
 // multishot submits an operation that should complete at once and stay armed,
 // and takes it back.
 func (p *prober) multishot(fill func(*uring.SQEntry)) (uring.CQEvent, string) {
-	const id = 1
-	cqe, ok := p.do(id, fill)
+	cqe, id, ok := p.do(fill)
 	switch {
 	case !ok:
 		return cqe, "it was tried and did not complete"
@@ -283,17 +294,13 @@ func (p *prober) multishot(fill func(*uring.SQEntry)) (uring.CQEvent, string) {
 	case cqe.Flags&cqeMore == 0:
 		return cqe, "it was tried and completed only once"
 	}
-	end, ok := p.do(id, func(sqe *uring.SQEntry) {
-		sqe.OpCode, sqe.Addr = opAsyncCancel, id
-	})
-	if ok && end.Flags&cqeMore == 0 {
-		return cqe, ""
-	}
+	sqe := p.ring.next()
+	sqe.OpCode, sqe.Addr = opAsyncCancel, id
 	for range probeEntries {
 		if p.ring.enter(true, -1) != 0 {
 			break
 		}
-		if end, ok = p.completion(id); ok && end.Flags&cqeMore == 0 {
+		if end, ok := p.completion(id); ok && end.Flags&cqeMore == 0 {
 			return cqe, ""
 		}
 	}
@@ -362,7 +369,7 @@ func (p *prober) multishotAccept() string {
 
 // cancelAll tries to cancel whatever there is, which is nothing.
 func (p *prober) cancelAll() string {
-	cqe, ok := p.do(1, func(sqe *uring.SQEntry) {
+	cqe, _, ok := p.do(func(sqe *uring.SQEntry) {
 		sqe.OpCode, sqe.OpcodeFlags = opAsyncCancel, cancelAll|cancelAny
 	})
 	if !ok {

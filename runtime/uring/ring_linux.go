@@ -38,9 +38,10 @@ type ring struct {
 	timeouts []timespec
 
 	extArg   bool
-	noIowait uint32 // enterNoIowait or 0
-	taskrun  uint32 // sqTaskrun if the kernel says when it has deferred work, or 0
-	deferred bool   // work is deferred and there is no telling
+	noIowait uint32   // enterNoIowait or 0
+	taskrun  uint32   // sqTaskrun if the kernel says when it has deferred work, or 0
+	before   *bufRing // to be published before each enter; may be nil
+	deferred bool     // work is deferred and there is no telling
 }
 
 // newRing sets up a ring. Sizes are clamped to what the kernel allows.
@@ -126,7 +127,6 @@ func (g *ring) hasWork() bool {
 // inside it, and a raw call would hold up the garbage collector's stop for all
 // of that time. What it costs is some 30 ns.
 func (g *ring) enter(wait bool, timeout int64) syscall.Errno {
-	atomic.StoreUint32(g.ktail, g.tail)
 	flags, minComplete := uint32(enterGetEvents), uint32(0)
 	var arg unsafe.Pointer
 	var size uintptr
@@ -138,6 +138,17 @@ func (g *ring) enter(wait bool, timeout int64) syscall.Errno {
 			arg, size = unsafe.Pointer(&g.arg), unsafe.Sizeof(g.arg)
 			flags |= enterExtArg
 		}
+	}
+	return g.call(minComplete, flags, arg, size)
+}
+
+// submit hands over what is pending and does nothing else.
+func (g *ring) submit() syscall.Errno { return g.call(0, 0, nil, 0) }
+
+func (g *ring) call(minComplete, flags uint32, arg unsafe.Pointer, size uintptr) syscall.Errno {
+	atomic.StoreUint32(g.ktail, g.tail)
+	if g.before != nil {
+		g.before.publish()
 	}
 	_, _, errno := syscall.Syscall6(sysEnter, uintptr(g.fd), uintptr(g.pending()), uintptr(minComplete), uintptr(flags), uintptr(arg), size)
 	return errno

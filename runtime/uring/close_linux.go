@@ -1,0 +1,181 @@
+package uring
+
+import (
+	"errors"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// Cancel asks that op end soon.
+func (r *Runtime) Cancel(op *runtime.Op) {
+	if !op.InFlight() {
+		return
+	}
+	if f := r.table.at(op.Sys.Slot); f != nil && f.op == op {
+		r.cancel(f)
+	}
+}
+
+// cancel ends f if the kernel does not have it, and otherwise asks the kernel.
+// A close cannot be cancelled.
+func (r *Runtime) cancel(f *flight) {
+	if f.canceled || f.op.Code == runtime.OpClose {
+		return
+	}
+	f.canceled = true
+	switch f.phase {
+	case phaseWaiting, phaseBacklog, phaseParked:
+		f.queue.remove(f)
+		r.finish(f, 0, 0, runtime.ErrCanceled)
+	case phaseKernel:
+		r.sendCancel(f.userData())
+	}
+}
+
+// sendCancel asks the kernel to cancel what has this user_data, or all there
+// is if it is 0. The request goes the way of all operations, behind its target.
+func (r *Runtime) sendCancel(target uint64) {
+	f := r.table.take(nil)
+	f.target = target
+	r.push(f)
+}
+
+// maxCancels bounds how often a target that the kernel does not find is asked
+// for again.
+const maxCancels = 16
+
+// canceled handles the answer to a cancellation. ENOENT about a target that
+// is still here means that the kernel had it in its hands at that moment,
+// between a poll that fired and the retry: it is asked again, or the target
+// could wait for ever. (EALREADY is a target that a worker runs: it was
+// interrupted and will come back.)
+func (r *Runtime) canceled(f *flight, errno syscall.Errno) {
+	target := r.table.get(f.target)
+	if errno == unix.ENOENT && f.target != 0 && target != nil && target.phase == phaseKernel && f.tries < maxCancels {
+		f.tries++
+		r.push(f)
+		return
+	}
+	r.table.drop(f)
+}
+
+// closeConn begins to close a handle: everything on it is cancelled and comes
+// back, and then the descriptor goes. close(2) alone would cancel nothing, and
+// the peer would not see the end as long as an operation keeps the socket.
+func (r *Runtime) closeConn(f *flight) {
+	slot := r.conns.Get(f.op.Handle)
+	c := &slot.Data
+	for on := c.ops; on != nil; on = on.cnext {
+		r.cancel(on)
+	}
+	if c.count == 0 {
+		r.closeNow(c)
+	}
+}
+
+// closeNow closes the descriptor of a handle on which nothing is left.
+func (r *Runtime) closeNow(c *conn) {
+	f := c.closer
+	r.conns.Remove(c.handle)
+	r.push(f)
+}
+
+// Close cancels everything, waits until it has come back, and frees what the
+// kernel could see only then.
+func (r *Runtime) Close() error {
+	if r.closed || r.closing {
+		return &runtime.OpError{Op: "close runtime", Err: runtime.ErrClosed}
+	}
+	r.closing = true
+	var err error
+	if r.started {
+		err = r.drain()
+	}
+	for h, slot := range r.conns.All() {
+		err = errors.Join(err, unix.Close(slot.FD))
+		r.conns.Remove(h)
+	}
+	if r.ring != nil {
+		err = errors.Join(err, r.closeBuffers(), r.ring.close())
+	}
+	r.closed = true
+	return errors.Join(err, r.waker.close())
+}
+
+// drain brings everything back.
+func (r *Runtime) drain() error {
+	r.waker.signal() // its poll ends; it is not armed again
+	r.removeTimer()
+	all := r.can.has(FeatureCancelAll)
+	r.cancelFlights(!all)
+	if all && r.table.live > 0 {
+		r.sendCancel(0)
+	}
+	for one := !all; r.busy(); {
+		r.drainBacklog()
+		if r.timer.armed {
+			r.removeTimer()
+		}
+		before := r.table.live
+		if err := r.step(false); err != nil {
+			return err
+		}
+		switch {
+		case !r.busy() || r.table.live < before || r.ready():
+		case !one: // what the one cancellation did not find
+			one = true
+			r.cancelKernel()
+		default:
+			if err := r.step(true); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// busy reports whether anything has not come back yet.
+func (r *Runtime) busy() bool {
+	return r.table.live > 0 || r.waker.armed || r.timer.armed || r.done.head != nil
+}
+
+// step enters the kernel and delivers all there is.
+func (r *Runtime) step(wait bool) error {
+	if err := r.entered(r.ring.enter(wait, -1)); err != nil {
+		return err
+	}
+	r.delivered = 0
+	r.deliver(int(^uint(0) >> 1))
+	return nil
+}
+
+// cancelFlights cancels every operation, and asks the kernel for each if each
+// is set.
+func (r *Runtime) cancelFlights(each bool) {
+	for _, page := range r.table.pages {
+		for i := range page {
+			f := &page[i]
+			switch {
+			case !f.used || f.op == nil:
+			case f.phase == phaseKernel && !each:
+				f.canceled = f.op.Code != runtime.OpClose
+			default:
+				r.cancel(f)
+			}
+		}
+	}
+}
+
+// cancelKernel asks for every operation that the kernel still has.
+func (r *Runtime) cancelKernel() {
+	for _, page := range r.table.pages {
+		for i := range page {
+			if f := &page[i]; f.used && f.op != nil && f.phase == phaseKernel && f.canceled {
+				r.sendCancel(f.userData())
+			}
+		}
+	}
+}

@@ -1,0 +1,195 @@
+package uring
+
+import (
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// finish ends f without the kernel: the result waits for the next Poll, since
+// Submit and Cancel never call Done.
+func (r *Runtime) finish(f *flight, n int, got runtime.Handle, err error) {
+	f.n, f.got, f.err = n, got, err
+	r.done.push(f, phaseDone)
+	r.leaveLine(f)
+}
+
+// end gives the Op of f back to its owner.
+func (r *Runtime) end(f *flight, n int, got runtime.Handle, err error) {
+	r.leaveLine(f)
+	op, c := f.op, f.conn
+	if c != nil {
+		c.remove(f)
+	}
+	if op.Code == runtime.OpConnect && got == 0 && f.fd >= 0 {
+		closeAll(int(f.fd))
+	}
+	r.putBuffer(f)
+	r.table.drop(f)
+	if c != nil && c.closer != nil && c.count == 0 {
+		r.closeNow(c)
+	}
+	r.delivered++
+	op.Complete(n, got, err)
+}
+
+// leaveLine lets the next operation in f's direction begin, if it was f's turn.
+func (r *Runtime) leaveLine(f *flight) {
+	if f.conn == nil {
+		return
+	}
+	i := lineOf(f.op)
+	if i == noLine || f.conn.lines[i].active != f {
+		return
+	}
+	l := &f.conn.lines[i]
+	l.active = l.waiting.pop()
+	if l.active != nil {
+		r.start(l.active)
+	}
+}
+
+// completed handles what the kernel says about a flight.
+func (r *Runtime) completed(userData uint64, res int32, flags uint32) {
+	f := r.table.get(userData)
+	if f == nil {
+		return // cannot be: a flight stays until its last completion
+	}
+	if flags&cqeMore == 0 {
+		f.phase = phaseIdle
+	}
+	switch {
+	case f.op == nil:
+		r.canceled(f, syscall.Errno(-min(res, 0)))
+	case f.poll:
+		f.poll = false
+		r.polled(f, res)
+	case f.op.Code == runtime.OpRecvMany:
+		r.received(f, res, flags)
+	case res < 0:
+		r.failed(f, syscall.Errno(-res))
+	default:
+		r.succeeded(f, int(res), flags)
+	}
+}
+
+// polled goes on with an operation whose handle became ready.
+func (r *Runtime) polled(f *flight, res int32) {
+	switch {
+	case f.canceled:
+		r.end(f, 0, 0, runtime.ErrCanceled)
+	case res < 0:
+		r.failed(f, syscall.Errno(-res))
+	case f.op.Code == runtime.OpRecvMany:
+		r.recvReady(f)
+	default:
+		r.push(f)
+	}
+}
+
+func (r *Runtime) succeeded(f *flight, n int, flags uint32) {
+	switch f.op.Code {
+	case runtime.OpAccept, runtime.OpAcceptMany:
+		r.accepted(f, n, flags)
+	case runtime.OpConnect:
+		if r.closing {
+			r.end(f, 0, 0, runtime.ErrCanceled) // and the socket is closed
+			return
+		}
+		r.end(f, 0, r.open(int(f.fd)), nil)
+	case runtime.OpOpen:
+		if r.closing {
+			closeAll(n)
+			r.end(f, 0, 0, runtime.ErrCanceled)
+			return
+		}
+		r.end(f, 0, r.open(n), nil)
+	case runtime.OpPoll:
+		r.end(f, pollReady(f.op.Flags, pollMask(uint32(n))), 0, nil)
+	default:
+		r.end(f, n, 0, nil)
+	}
+}
+
+// accepted hands out a connection. Nobody wants it if the listener is being
+// closed; after a mere Cancel it is delivered, because it won the race.
+func (r *Runtime) accepted(f *flight, fd int, flags uint32) {
+	unwanted := r.closing || f.conn.closer != nil
+	if unwanted {
+		closeAll(fd)
+	}
+	if f.op.Code == runtime.OpAccept {
+		if unwanted {
+			r.end(f, 0, 0, runtime.ErrCanceled)
+		} else {
+			r.end(f, 0, r.open(fd), nil)
+		}
+		return
+	}
+	if !unwanted {
+		r.delivered++
+		f.op.Deliver(nil, r.open(fd))
+	}
+	if flags&cqeMore == 0 {
+		r.again(f)
+	}
+}
+
+// again submits f anew, unless it was cancelled.
+func (r *Runtime) again(f *flight) {
+	if f.canceled {
+		r.end(f, 0, 0, runtime.ErrCanceled)
+		return
+	}
+	r.push(f)
+}
+
+// failed ends f with an error, or tries again where the error only means that.
+func (r *Runtime) failed(f *flight, errno syscall.Errno) {
+	code := f.op.Code
+	switch {
+	case errno == unix.ECANCELED:
+		r.end(f, 0, 0, runtime.ErrCanceled)
+	case errno == unix.EINTR && code == runtime.OpClose:
+		r.end(f, 0, 0, nil) // it is closed all the same: close(2)
+	case errno == unix.EINTR,
+		errno == unix.ECONNABORTED && (code == runtime.OpAccept || code == runtime.OpAcceptMany):
+		r.again(f)
+	case errno == unix.EAGAIN && code != runtime.OpConnect:
+		r.notNow(f)
+	default:
+		r.end(f, 0, 0, errno)
+	}
+}
+
+// notNow handles EAGAIN, which comes from descriptors that are non-blocking
+// (adopted ones) and from sends that were told not to wait.
+func (r *Runtime) notNow(f *flight) {
+	switch f.op.Code {
+	case runtime.OpSend, runtime.OpSendVec:
+		if f.nowait {
+			f.nowait = false
+			r.vacate(f.op)
+			break
+		}
+		f.poll = true
+	case runtime.OpAccept, runtime.OpAcceptMany, runtime.OpRecv, runtime.OpRecvMany:
+		f.poll = true
+	default:
+		f.async = true
+	}
+	r.again(f)
+}
+
+// vacate moves what op sends out of the few receive buffers before it waits.
+func (r *Runtime) vacate(op *runtime.Op) {
+	if op.Code == runtime.OpSend {
+		r.buffers.set.Vacate(op.Buf)
+		return
+	}
+	for _, b := range op.Bufs {
+		r.buffers.set.Vacate(b)
+	}
+}

@@ -1,0 +1,258 @@
+package uring
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/internal/sys"
+)
+
+// A flight is one operation from Submit to its terminal completion, or a
+// cancellation from its being asked to its answer. It lies in a table, and the
+// kernel knows it by slot and generation only, so a late completion or cancel
+// cannot reach what has the slot next. Through the table everything that the
+// kernel sees stays reachable: the Op with its buffers, and mem.
+type flight struct {
+	op     *runtime.Op // nil: this is a cancellation
+	target uint64      // of a cancellation; 0: everything
+	tries  int         // cancellations of the target so far
+
+	conn *conn // what it is on, if that is a handle
+	fd   int32
+	mem  *kernelMem
+	buf  int32 // hot buffer that it fills (where there is no buffer ring), or -1
+
+	slot, gen uint32
+	phase     phase
+	used      bool
+	canceled  bool // somebody wants it to end
+	poll      bool // waits for readiness; the operation itself comes after
+	nowait    bool // a send that must not wait: it would hold a hot buffer
+	async     bool // by a worker of the kernel
+
+	// The result, while it waits in Runtime.done.
+	n   int
+	got runtime.Handle
+	err error
+
+	// A flight is in at most one queue, and in the list of its conn.
+	queue        *queue
+	qnext, qprev *flight
+	cnext, cprev *flight
+}
+
+// phase says where a flight is.
+type phase uint8
+
+const (
+	phaseIdle    phase = iota // here, being worked on
+	phaseWaiting              // behind another one in the same direction of a handle
+	phaseBacklog              // the submission queue was full
+	phaseKernel               // in the submission queue or in the kernel
+	phaseParked               // until a receive buffer is free
+	phaseDone                 // its result waits for Poll
+)
+
+// kernelMem is memory of one operation that the kernel reads: never on a
+// stack, which moves.
+type kernelMem struct {
+	msg  unix.Msghdr
+	iov  [runtime.MaxVec]unix.Iovec
+	addr sys.RawAddr
+	path []byte
+	next *kernelMem
+}
+
+const (
+	pageBits = 8
+	pageSize = 1 << pageBits
+	genMask  = 1<<31 - 1 // the top bit of user_data is for what is not a flight
+)
+
+// A table holds the flights. It grows by pages, so that they stay where they are.
+type table struct {
+	pages []*[pageSize]flight
+	free  *flight // by qnext
+	live  int
+	mems  *kernelMem
+}
+
+func (t *table) take(op *runtime.Op) *flight {
+	if t.free == nil {
+		t.grow()
+	}
+	f := t.free
+	t.free, f.qnext = f.qnext, nil
+	f.gen = f.gen&genMask + 1
+	if f.gen > genMask {
+		f.gen = 1
+	}
+	f.op, f.buf, f.fd, f.used = op, -1, -1, true
+	t.live++
+	return f
+}
+
+func (t *table) grow() {
+	page := new([pageSize]flight)
+	base := uint32(len(t.pages)) << pageBits
+	for i := pageSize - 1; i >= 0; i-- {
+		f := &page[i]
+		f.slot = base + uint32(i)
+		f.qnext, t.free = t.free, f
+	}
+	t.pages = append(t.pages, page)
+}
+
+// drop makes the slot free for another flight.
+func (t *table) drop(f *flight) {
+	t.putMem(f)
+	*f = flight{slot: f.slot, gen: f.gen, qnext: t.free}
+	t.free = f
+	t.live--
+}
+
+func (t *table) putMem(f *flight) {
+	m := f.mem
+	if m == nil {
+		return
+	}
+	clear(m.iov[:m.msg.Iovlen]) // keep no buffer alive
+	m.msg, m.path = unix.Msghdr{}, nil
+	m.next, t.mems = t.mems, m
+	f.mem = nil
+}
+
+func (t *table) takeMem(f *flight) *kernelMem {
+	if f.mem == nil {
+		if f.mem = t.mems; f.mem == nil {
+			f.mem = &kernelMem{}
+		}
+		t.mems, f.mem.next = f.mem.next, nil
+	}
+	return f.mem
+}
+
+// at returns the flight in a slot, whatever its generation.
+func (t *table) at(slot uint32) *flight {
+	if int(slot>>pageBits) >= len(t.pages) {
+		return nil
+	}
+	return &t.pages[slot>>pageBits][slot&(pageSize-1)]
+}
+
+// get returns the flight that user_data names, or nil if it is over.
+func (t *table) get(userData uint64) *flight {
+	f := t.at(uint32(userData))
+	if f == nil || f.gen != uint32(userData>>32) || !f.used {
+		return nil
+	}
+	return f
+}
+
+func (f *flight) userData() uint64 { return uint64(f.gen)<<32 | uint64(f.slot) }
+
+// A queue is a first-in-first-out list of flights.
+type queue struct {
+	head, tail *flight
+	len        int
+}
+
+func (q *queue) push(f *flight, p phase) {
+	f.queue, f.phase = q, p
+	f.qprev, f.qnext = q.tail, nil
+	if q.tail != nil {
+		q.tail.qnext = f
+	} else {
+		q.head = f
+	}
+	q.tail = f
+	q.len++
+}
+
+func (q *queue) pop() *flight {
+	f := q.head
+	if f != nil {
+		q.remove(f)
+	}
+	return f
+}
+
+func (q *queue) remove(f *flight) {
+	if f.qprev != nil {
+		f.qprev.qnext = f.qnext
+	} else {
+		q.head = f.qnext
+	}
+	if f.qnext != nil {
+		f.qnext.qprev = f.qprev
+	} else {
+		q.tail = f.qprev
+	}
+	f.queue, f.qnext, f.qprev = nil, nil, nil
+	f.phase = phaseIdle
+	q.len--
+}
+
+// A conn is what we know about a handle.
+type conn struct {
+	handle runtime.Handle
+	fd     int32
+	ops    *flight // in flight on it, but for closer
+	count  int
+	lines  [2]line
+	closer *flight // the OpClose: nothing new is taken
+}
+
+// A line is one direction of a handle: one operation is at work, the others
+// wait for it in order.
+type line struct {
+	active  *flight
+	waiting queue
+}
+
+// The directions.
+const (
+	lineRecv = iota
+	lineSend
+	noLine = -1
+)
+
+// lineOf says in which line of its handle an operation stands. Accepts,
+// polls and file operations stand in none. A shutdown of the sending side
+// waits for the sends before it.
+func lineOf(op *runtime.Op) int {
+	switch op.Code {
+	case runtime.OpRecv, runtime.OpRecvMany:
+		return lineRecv
+	case runtime.OpSend, runtime.OpSendVec:
+		return lineSend
+	case runtime.OpShutdown:
+		if op.Flags != runtime.ShutRead {
+			return lineSend
+		}
+	}
+	return noLine
+}
+
+func (c *conn) add(f *flight) {
+	f.conn, f.fd = c, c.fd
+	f.cnext = c.ops
+	if c.ops != nil {
+		c.ops.cprev = f
+	}
+	c.ops = f
+	c.count++
+}
+
+func (c *conn) remove(f *flight) {
+	if f.cprev != nil {
+		f.cprev.cnext = f.cnext
+	} else {
+		c.ops = f.cnext
+	}
+	if f.cnext != nil {
+		f.cnext.cprev = f.cprev
+	}
+	f.conn, f.cnext, f.cprev = nil, nil, nil
+	c.count--
+}

@@ -1,0 +1,198 @@
+package uring
+
+import (
+	"fmt"
+	"syscall"
+
+	"github.com/godzie44/go-uring/uring"
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/internal/hot"
+)
+
+const recvGroup = 1 // of the provided buffers
+
+// buffers are the receive buffers and how the kernel gets at them: through a
+// ring, or, without one, each for a single receive once there is something to
+// be received.
+type buffers struct {
+	set  *hot.Set
+	ring *bufRing // nil: there is none
+	mem  []byte   // the ring's
+	free int      // buffers that are with nobody
+
+	idle []uint32 // without a ring: those, last used first, since they are in the cache
+}
+
+func (r *Runtime) openBuffers() error {
+	b := &r.buffers
+	var err error
+	if b.set, err = hot.New(r.pool, r.opts.Buffers, r.opts.BufferSize, r.bufferBack); err != nil {
+		return err
+	}
+	if r.can.has(FeatureBufferRing) {
+		if err := r.openBufRing(); err != nil {
+			r.lose(FeatureBufferRing, err.Error())
+		}
+	}
+	r.multiRecv = b.ring != nil && r.can.has(FeatureMultishotRecv)
+	r.multiAccept = r.can.has(FeatureMultishotAccept)
+	if b.ring == nil {
+		b.idle = make([]uint32, 0, b.set.Count())
+	}
+	for i := range b.set.Count() {
+		r.recycle(uint32(i))
+	}
+	return nil
+}
+
+func (r *Runtime) openBufRing() error {
+	b := &r.buffers
+	page := syscall.Getpagesize()
+	size := (bufRingSize(b.set.Count()) + page - 1) / page * page
+	mem, err := r.pool.Map(size)
+	if err != nil {
+		return err
+	}
+	ring, err := newBufRing(r.ring.fd, recvGroup, mem, b.set.Count())
+	if err != nil {
+		_ = r.pool.Unmap(mem)
+		return fmt.Errorf("io_uring_register refuses it: %w", err)
+	}
+	b.ring, b.mem, r.ring.before = ring, mem, ring
+	return nil
+}
+
+// closeBuffers is for when nothing is in flight any more.
+func (r *Runtime) closeBuffers() error {
+	b := &r.buffers
+	if b.ring != nil {
+		r.ring.before = nil
+		err := b.ring.unregister()
+		if err != nil {
+			return err // the kernel still has it: better a leak than a wild write
+		}
+		if err := r.pool.Unmap(b.mem); err != nil {
+			return err
+		}
+		b.ring, b.mem = nil, nil
+	}
+	if b.set == nil {
+		return nil
+	}
+	return b.set.Close()
+}
+
+// bufferBack is called with each buffer that a receiver has released.
+func (r *Runtime) bufferBack(b *runtime.Buffer) { r.recycle(b.Index()) }
+
+// recycle offers buffer i to the next receive.
+func (r *Runtime) recycle(i uint32) {
+	b := &r.buffers
+	b.free++
+	if b.ring != nil {
+		b.ring.add(i, b.set.Target(i))
+	} else {
+		b.idle = append(b.idle, i)
+	}
+}
+
+// putBuffer takes back what f had for itself.
+func (r *Runtime) putBuffer(f *flight) {
+	if f.buf >= 0 {
+		r.recycle(uint32(f.buf))
+		f.buf = -1
+	}
+}
+
+// armRecv begins or goes on with an OpRecvMany.
+func (r *Runtime) armRecv(f *flight) {
+	f.poll = r.buffers.ring == nil
+	r.push(f)
+}
+
+// recvReady: without a ring, something is there to be received.
+func (r *Runtime) recvReady(f *flight) {
+	b := &r.buffers
+	if b.ring == nil {
+		if len(b.idle) == 0 {
+			r.parked.push(f, phaseParked)
+			return
+		}
+		last := len(b.idle) - 1
+		f.buf = int32(b.idle[last])
+		b.idle = b.idle[:last]
+		b.free--
+	}
+	r.push(f)
+}
+
+// unpark goes on with receives that found no buffer, as many as there are
+// buffers now.
+func (r *Runtime) unpark() {
+	for n := r.buffers.free; n > 0 && r.parked.head != nil; n-- {
+		r.recvReady(r.parked.pop())
+	}
+}
+
+func (r *Runtime) fillRecv(f *flight, sqe *uring.SQEntry) {
+	sqe.OpCode = opRecv
+	if f.buf >= 0 {
+		sqe.Addr, sqe.Len = bytesAt(r.buffers.set.Target(uint32(f.buf)))
+		sqe.OpcodeFlags = unix.MSG_DONTWAIT // it would hold the buffer
+		return
+	}
+	sqe.Flags |= sqeBufferSelect
+	sqe.BufIG = recvGroup
+	if r.multiRecv {
+		sqe.IoPrio = recvMultishot
+	}
+}
+
+// received handles a completion of OpRecvMany.
+func (r *Runtime) received(f *flight, res int32, flags uint32) {
+	buf := f.buf
+	f.buf = -1
+	if flags&cqeBuffer != 0 { // also when it failed: the buffer is ours again
+		buf = int32(flags >> cqeBufferShift)
+		r.buffers.free--
+	}
+	if res > 0 && buf >= 0 {
+		b, kept := r.buffers.set.Deliver(uint32(buf), int(res))
+		if !kept {
+			r.recycle(uint32(buf))
+		}
+		r.delivered++
+		f.op.Deliver(b, 0)
+		if flags&cqeMore == 0 {
+			r.recvAgain(f)
+		}
+		return
+	}
+	if buf >= 0 {
+		r.recycle(uint32(buf))
+	}
+	if flags&cqeMore != 0 {
+		return
+	}
+	switch errno := syscall.Errno(-res); {
+	case errno == 0:
+		r.end(f, 0, 0, nil)
+	case errno == unix.ENOBUFS && !f.canceled:
+		r.parked.push(f, phaseParked)
+	case errno == unix.EINTR || errno == unix.ENOBUFS:
+		r.recvAgain(f)
+	default:
+		r.failed(f, errno)
+	}
+}
+
+// recvAgain goes on after a receive that was not to be the last one.
+func (r *Runtime) recvAgain(f *flight) {
+	if f.canceled {
+		r.end(f, 0, 0, runtime.ErrCanceled)
+		return
+	}
+	r.armRecv(f)
+}

@@ -1,0 +1,199 @@
+//go:build linux
+
+package uring
+
+import (
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+func TestStream(t *testing.T) {
+	everywhere(t, Options{}, func(t *testing.T, w *world) {
+		l, addr := w.listen()
+		many := w.submit(runtime.Op{Code: runtime.OpAcceptMany, Handle: l})
+		dial := w.do(runtime.Op{Code: runtime.OpConnect, Addr: addr})
+		require.NoError(t, dial.Err)
+		dial2 := w.do(runtime.Op{Code: runtime.OpConnect, Addr: addr})
+		require.NoError(t, dial2.Err)
+		w.until(func() bool { return len(many.got) == 2 })
+		server, client := many.got[0], dial.Got
+
+		recv := w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: server})
+		for _, text := range []string{"hello", "wheel"} {
+			send := w.do(runtime.Op{Code: runtime.OpSend, Handle: client, Buf: w.buffer("x" + text), Skip: 1})
+			require.Equal(t, len(text), send.N)
+			send.Buf.Release()
+			w.until(func() bool { return strings.HasSuffix(string(recv.data), text) })
+		}
+		require.Equal(t, "hellowheel", string(recv.data))
+
+		bufs := []*runtime.Buffer{w.buffer("a"), w.buffer(""), w.buffer("bc"), w.buffer("def")}
+		vec := w.do(runtime.Op{Code: runtime.OpSendVec, Handle: server, Bufs: bufs})
+		require.Equal(t, 6, vec.N)
+		runtime.Drop(bufs...)
+		in := w.do(runtime.Op{Code: runtime.OpRecv, Handle: client, Buf: w.room(100)})
+		require.Equal(t, "abcdef", string(in.Buf.Bytes()))
+		in.Buf.Release()
+
+		require.NoError(t, w.do(runtime.Op{Code: runtime.OpShutdown, Handle: client, Flags: runtime.ShutWrite}).Err)
+		w.until(func() bool { return recv.over })
+		require.Equal(t, io.EOF, recv.Err)
+		require.NoError(t, w.do(runtime.Op{Code: runtime.OpClose, Handle: server}).Err)
+		eof := w.do(runtime.Op{Code: runtime.OpRecv, Handle: client, Buf: w.room(100)})
+		require.Equal(t, io.EOF, eof.Err)
+		eof.Buf.Release()
+		stale := w.do(runtime.Op{Code: runtime.OpRecvMany, Handle: server})
+		require.ErrorIs(t, stale.Err, runtime.ErrClosed)
+
+		w.r.Cancel(&many.Op)
+		w.until(func() bool { return many.over })
+		require.ErrorIs(t, many.Err, runtime.ErrCanceled)
+	})
+}
+
+func TestFiles(t *testing.T) {
+	everywhere(t, Options{}, func(t *testing.T, w *world) {
+		path := filepath.Join(t.TempDir(), "file")
+		f := w.do(runtime.Op{Code: runtime.OpOpen, Path: path, Flags: os.O_RDWR | os.O_CREATE, Mode: 0o600})
+		require.NoError(t, f.Err)
+		out := w.do(runtime.Op{Code: runtime.OpWriteAt, Handle: f.Got, Buf: w.buffer("noria"), Off: 3})
+		require.Equal(t, 5, out.N)
+		out.Buf.Release()
+		for _, code := range []runtime.OpCode{runtime.OpFsync, runtime.OpFdatasync} {
+			require.NoError(t, w.do(runtime.Op{Code: code, Handle: f.Got}).Err)
+		}
+		require.NoError(t, w.do(runtime.Op{Code: runtime.OpAllocate, Handle: f.Got, Len: 100}).Err)
+		in := w.do(runtime.Op{Code: runtime.OpReadAt, Handle: f.Got, Buf: w.room(1000), Off: 3})
+		require.Equal(t, "noria"+strings.Repeat("\x00", 92), string(in.Buf.Bytes()))
+		in.Buf.Release()
+		end := w.do(runtime.Op{Code: runtime.OpReadAt, Handle: f.Got, Buf: w.room(10), Off: 100})
+		require.Equal(t, io.EOF, end.Err)
+		end.Buf.Release()
+		require.NoError(t, w.do(runtime.Op{Code: runtime.OpClose, Handle: f.Got}).Err)
+		none := w.do(runtime.Op{Code: runtime.OpOpen, Path: path + "/x"})
+		require.ErrorIs(t, none.Err, unix.ENOTDIR)
+		require.ErrorIs(t, w.do(runtime.Op{Code: runtime.OpOpen, Path: "a\x00b"}).Err, unix.EINVAL)
+	})
+}
+
+// What a cancelled operation was doing does not matter: it comes back.
+func TestCancel(t *testing.T) {
+	everywhere(t, Options{}, func(t *testing.T, w *world) {
+		h, _ := w.pair()
+		l, _ := w.listen()
+		calls := []*call{
+			w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}),
+			w.submit(runtime.Op{Code: runtime.OpRecv, Handle: h, Buf: w.room(10)}),
+			w.submit(runtime.Op{Code: runtime.OpPoll, Handle: h, Flags: runtime.PollRead}),
+			w.submit(runtime.Op{Code: runtime.OpAccept, Handle: l}),
+			w.submit(runtime.Op{Code: runtime.OpAcceptMany, Handle: l}),
+		}
+		require.NoError(t, w.r.Poll(0))
+		for _, c := range calls {
+			w.r.Cancel(&c.Op)
+			w.r.Cancel(&c.Op)
+		}
+		for _, c := range calls {
+			w.until(func() bool { return c.over })
+			require.ErrorIs(t, c.Err, runtime.ErrCanceled)
+			w.r.Cancel(&c.Op)
+		}
+		calls[1].Buf.Release()
+		w.until(func() bool { return w.r.table.live == 0 })
+	})
+}
+
+// Closing a handle brings back what is in flight on it first, and the peer
+// sees the end.
+func TestCloseJoins(t *testing.T) {
+	everywhere(t, Options{}, func(t *testing.T, w *world) {
+		h, peer := w.pair()
+		big := strings.Repeat("x", 1<<20)
+		calls := []*call{
+			w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}),
+			w.submit(runtime.Op{Code: runtime.OpSend, Handle: h, Buf: w.buffer(big)}),
+			w.submit(runtime.Op{Code: runtime.OpSend, Handle: h, Buf: w.buffer(big)}),
+			w.submit(runtime.Op{Code: runtime.OpShutdown, Handle: h, Flags: runtime.ShutWrite}),
+		}
+		require.NoError(t, w.r.Poll(0))
+		closing := w.submit(runtime.Op{Code: runtime.OpClose, Handle: h})
+		require.ErrorIs(t, w.do(runtime.Op{Code: runtime.OpRecvMany, Handle: h}).Err, runtime.ErrClosed)
+		w.until(func() bool { return closing.over })
+		require.NoError(t, closing.Err)
+		for i, c := range calls {
+			require.True(t, c.over, i)
+			if c.Buf != nil {
+				c.Buf.Release()
+			}
+		}
+		p := make([]byte, 1<<20)
+		for {
+			n, err := unix.Read(peer, p)
+			require.NoError(t, err)
+			if n == 0 {
+				break
+			}
+		}
+	})
+}
+
+// A runtime that is closed with everything pending returns, and every
+// operation comes back once.
+func TestCloseWithPending(t *testing.T) {
+	everywhere(t, Options{Entries: 8}, func(t *testing.T, w *world) {
+		var calls []*call
+		l, addr := w.listen()
+		for range 40 {
+			h, _ := w.pair()
+			calls = append(calls,
+				w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}),
+				w.submit(runtime.Op{Code: runtime.OpRecv, Handle: h, Buf: w.room(10)}),
+				w.submit(runtime.Op{Code: runtime.OpConnect, Addr: addr}))
+		}
+		calls = append(calls, w.submit(runtime.Op{Code: runtime.OpAcceptMany, Handle: l}))
+		require.NoError(t, w.r.Poll(0))
+		h, _ := w.pair()
+		calls = append(calls, w.submit(runtime.Op{Code: runtime.OpClose, Handle: h}))
+		require.NoError(t, w.r.Close())
+		for i, c := range calls {
+			require.True(t, c.over, i)
+			if c.Buf != nil {
+				c.Buf.Release()
+			}
+		}
+		require.Error(t, w.r.Close())
+		require.ErrorIs(t, w.r.Poll(0), runtime.ErrClosed)
+		w.r.Wake()
+	})
+}
+
+func TestCloseBeforeStart(t *testing.T) {
+	for name, opts := range variants() {
+		t.Run(name, func(t *testing.T) {
+			r, err := New(opts)
+			require.NoError(t, err)
+			require.Equal(t, "io_uring", r.Info().Backend)
+			require.NoError(t, r.Close())
+			r.Wake()
+			require.ErrorIs(t, r.Start(runtime.NewPool(0)), runtime.ErrClosed)
+		})
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for _, opts := range []Options{{Entries: -1}, {Entries: 1 << 20}, {CQEntries: 1}, {Buffers: -1}, {Buffers: 1 << 20},
+		{BufferSize: 1}, {Budget: -1}, {Off: []string{"multishot-wish"}}} {
+		_, err := New(opts)
+		require.Error(t, err, "%+v", opts)
+		require.False(t, errors.Is(err, runtime.ErrUnsupported))
+	}
+}
