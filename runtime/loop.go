@@ -88,6 +88,7 @@ type Loop struct {
 
 	cur      *Task
 	runq     ring[*Task]
+	nextTurn ring[func()]
 	timers   timers
 	clock    int64     // when this turn began
 	dirty    []*Stream // have written since they were last flushed
@@ -256,6 +257,9 @@ func (l *Loop) step(deadline int64) error {
 	l.pool.collect()
 	l.clock = l.rt.Now()
 	l.timers.expire(l.clock)
+	for n := l.nextTurn.len(); n > 0; n-- {
+		l.runPost(l.nextTurn.pop())
+	}
 	// Only those that are ready now: who becomes ready meanwhile waits for the
 	// next turn, so that I/O goes on between two tasks that wake each other.
 	for n := l.runq.len(); n > 0; n-- {
@@ -266,7 +270,7 @@ func (l *Loop) step(deadline int64) error {
 	l.flush()
 	deadline = min(deadline, l.timers.next())
 	l.asleep.Store(true)
-	if l.runq.len() > 0 || len(l.dirty) > 0 || l.hasPosts() || l.pool.pending.Load() {
+	if l.runq.len() > 0 || l.nextTurn.len() > 0 || len(l.dirty) > 0 || l.hasPosts() || l.pool.pending.Load() {
 		deadline = 0
 	}
 	return l.rt.Poll(deadline)

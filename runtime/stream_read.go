@@ -85,13 +85,8 @@ func (s *Stream) beginRead() (*Task, error) {
 func (s *Stream) await(t *Task) error {
 	in := &s.in
 	for in.bufs.len() == 0 {
-		switch {
-		case s.closing:
-			return &OpError{Op: "recv", Handle: s.h, Err: ErrClosed}
-		case in.err != nil:
-			return in.err
-		case in.deadline.passed(s.loop):
-			return &OpError{Op: "recv", Handle: s.h, Err: os.ErrDeadlineExceeded}
+		if err := s.ReadErr(); err != nil {
+			return err
 		}
 		s.arm()
 		if err := t.waitOn(&in.readers, noContext); err != nil && in.bufs.len() == 0 {
@@ -146,6 +141,20 @@ func (s *Stream) TryReadBuf() *Buffer {
 	b := s.in.pop()
 	s.taken()
 	return b
+}
+
+// ReadErr returns why a read would fail when Buffered is 0 and it would not
+// wait; nil if it would wait.
+func (s *Stream) ReadErr() error {
+	switch {
+	case s.closing:
+		return &OpError{Op: "recv", Handle: s.h, Err: ErrClosed}
+	case s.in.err != nil:
+		return s.in.err
+	case s.in.deadline.passed(s.loop):
+		return &OpError{Op: "recv", Handle: s.h, Err: os.ErrDeadlineExceeded}
+	}
+	return nil
 }
 
 // Unread puts b, which becomes the stream's, in front of what is to be read.
@@ -358,7 +367,7 @@ type readable Stream
 func (r *readable) poll(w *waiter) bool {
 	s := (*Stream)(r)
 	in := &s.in
-	if in.bufs.len() > 0 || in.err != nil || s.closing || in.deadline.passed(s.loop) {
+	if in.bufs.len() > 0 || s.ReadErr() != nil {
 		return true
 	}
 	s.arm()

@@ -321,3 +321,22 @@ func (s *Stream) CloseWrite() error {
 	c.Flags = ShutWrite
 	return c.do(noContext, Forever)
 }
+
+// Writable returns the stream as a Source for WaitAny: it has something when a
+// write would not wait.
+func (s *Stream) Writable() Source { return (*writable)(s) }
+
+type writable Stream
+
+func (r *writable) poll(w *waiter) bool {
+	s := (*Stream)(r)
+	if s.writeErr() != nil || s.out.bytes < s.opts.QueueLimit && !s.out.busy || s.out.deadline.passed(s.loop) {
+		return true
+	}
+	if w != nil {
+		s.out.writers.add(w)
+	}
+	return false
+}
+
+func (r *writable) unpoll(w *waiter) { r.out.writers.remove(w) }

@@ -12,6 +12,8 @@ import (
 type waiter struct {
 	task       *Task
 	ch         chan struct{} // of a goroutine
+	fn         func()        // of neither: see Notify
+	loop       *Loop         // where fn runs
 	list       *waitList
 	prev, next *waiter
 }
@@ -19,6 +21,10 @@ type waiter struct {
 func (w *waiter) wake() {
 	if w.task != nil {
 		w.task.wake()
+		return
+	}
+	if w.fn != nil {
+		w.loop.NextTurn(w.fn)
 		return
 	}
 	select {
@@ -224,6 +230,24 @@ func WaitAny(ctx context.Context, sources ...Source) (int, error) {
 	i, err := waitSources(ctx, sources)
 	return i, wrapErr("wait", 0, err)
 }
+
+// Notify has fn called once, on the loop, when src may have something: it is
+// what WaitAny is for code that is no task. It is called on the loop's thread,
+// and src must belong to this loop.
+func (l *Loop) Notify(src Source, fn func()) {
+	w := &waiter{loop: l}
+	w.fn = func() {
+		src.unpoll(w)
+		fn()
+	}
+	if src.poll(w) {
+		l.NextTurn(fn)
+	}
+}
+
+// NextTurn has fn called on the loop in its next turn. It is called on the
+// loop's thread, and unlike Post it cannot fail.
+func (l *Loop) NextTurn(fn func()) { l.nextTurn.push(fn) }
 
 // Sleep suspends the calling task for d. It returns early, with an error,
 // when ctx ends or the task is killed. On an ordinary goroutine it does the

@@ -1,0 +1,208 @@
+package compat
+
+import (
+	"errors"
+	"io"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// A SyncStream is a stream for libraries that want io.Reader and io.Writer and
+// must not wait: with two buffers of fixed size. Read and Write serve the
+// buffers or return ErrWouldBlock; FillReadBuf and FlushWriteBuf, called from a
+// task, move the data.
+//
+// What has to be buffered at once (what lies between a checkpoint and its
+// commit) must fit: a message of 16 MB through 8 KiB is 2,048 round trips, and
+// a header of 9 KiB does not fit at all. See GrowableSyncStream.
+//
+// All of it belongs to the stream's loop. One task may use the reading half
+// while another uses the writing half.
+type SyncStream struct {
+	s      *runtime.Stream
+	r      ReadHalf
+	w      WriteHalf
+	counts Counts
+}
+
+// A GrowableSyncStream is a SyncStream whose buffers grow with what arrives
+// and what is written, up to Options.Max, and go back to the loop's pool when
+// they are drained.
+type GrowableSyncStream struct{ SyncStream }
+
+// NewSyncStream returns a SyncStream over s, which it owns from now on.
+func NewSyncStream(s *runtime.Stream, opts Options) (*SyncStream, error) {
+	opts, err := opts.check(false)
+	if err != nil {
+		return nil, err
+	}
+	ss := &SyncStream{}
+	ss.init(s, opts, true)
+	return ss, nil
+}
+
+// NewGrowableSyncStream returns a GrowableSyncStream over s, which it owns
+// from now on.
+func NewGrowableSyncStream(s *runtime.Stream, opts Options) (*GrowableSyncStream, error) {
+	opts, err := opts.check(true)
+	if err != nil {
+		return nil, err
+	}
+	gs := &GrowableSyncStream{}
+	gs.init(s, opts, false)
+	return gs, nil
+}
+
+func (ss *SyncStream) init(s *runtime.Stream, opts Options, fixed bool) {
+	ss.s = s
+	ss.r = ReadHalf{src: s, opts: opts, fixed: fixed, counts: &ss.counts}
+	ss.w = WriteHalf{dst: s, opts: opts, counts: &ss.counts}
+}
+
+// Read is ReadHalf.Read.
+func (ss *SyncStream) Read(p []byte) (int, error) { return ss.r.Read(p) }
+
+// Write is WriteHalf.Write.
+func (ss *SyncStream) Write(p []byte) (int, error) { return ss.w.Write(p) }
+
+// FillReadBuf is ReadHalf.FillReadBuf.
+func (ss *SyncStream) FillReadBuf() (int, error) { return ss.r.FillReadBuf() }
+
+// FlushWriteBuf is WriteHalf.FlushWriteBuf.
+func (ss *SyncStream) FlushWriteBuf() (int, error) { return ss.w.FlushWriteBuf() }
+
+// FillReadBufThen is ReadHalf.FillReadBufThen.
+func (ss *SyncStream) FillReadBufThen(done func(n int, err error)) { ss.r.FillReadBufThen(done) }
+
+// FlushWriteBufThen is WriteHalf.FlushWriteBufThen.
+func (ss *SyncStream) FlushWriteBufThen(done func(n int, err error)) { ss.w.FlushWriteBufThen(done) }
+
+// Buffered returns how many bytes can be read without filling.
+func (ss *SyncStream) Buffered() int { return ss.r.Buffered() }
+
+// EOF reports whether the peer has ended its side and all was read.
+func (ss *SyncStream) EOF() bool { return ss.r.EOF() }
+
+// Pending returns how many bytes wait to be flushed.
+func (ss *SyncStream) Pending() int { return ss.w.Pending() }
+
+// Checkpoint marks where Rollback goes back to, in both directions.
+func (ss *SyncStream) Checkpoint() {
+	ss.r.Checkpoint()
+	ss.w.Checkpoint()
+}
+
+// Commit ends the checkpoint: what was read is gone, what was written stays.
+func (ss *SyncStream) Commit() {
+	ss.r.Commit()
+	ss.w.Commit()
+}
+
+// Rollback goes back to the checkpoint: see ReadHalf.Rollback and
+// WriteHalf.Rollback.
+func (ss *SyncStream) Rollback() {
+	ss.r.Rollback()
+	ss.w.Rollback()
+}
+
+// Counts returns what the stream did so far.
+func (ss *SyncStream) Counts() Counts { return ss.counts }
+
+// Split returns the two halves, for a reading and a writing task.
+func (ss *SyncStream) Split() (*ReadHalf, *WriteHalf) { return &ss.r, &ss.w }
+
+// Stream returns the stream beneath, which stays the SyncStream's own: it is
+// for options, deadlines and addresses.
+func (ss *SyncStream) Stream() *runtime.Stream { return ss.s }
+
+// Take gives the stream back to the caller. What was buffered and not read (or
+// read since a checkpoint that was not committed) is put back into it, and what
+// was not flushed is written. The SyncStream must not be used any more.
+func (ss *SyncStream) Take() (*runtime.Stream, error) {
+	_, err := ss.w.FlushWriteBuf()
+	ss.r.take()
+	ss.w.release()
+	ss.w.closed = true
+	return ss.s, err
+}
+
+// Close flushes, and closes the stream. The error says what was lost.
+func (ss *SyncStream) Close() error {
+	_, err := ss.w.FlushWriteBuf()
+	ss.r.release()
+	ss.w.release()
+	ss.w.closed = true
+	return errors.Join(err, ss.s.Close())
+}
+
+// Sync is what Run needs: a *SyncStream or a *GrowableSyncStream.
+type Sync interface {
+	io.ReadWriter
+	sync() *SyncStream
+}
+
+func (ss *SyncStream) sync() *SyncStream { return ss }
+
+// Run calls fn, which reads and writes rw as if it were a blocking connection,
+// and calls it again whenever it could not be served: it rolls fn's reads back,
+// fills the buffer, flushes what fn wrote, and goes back. When fn succeeds, what
+// it read is consumed and what it wrote is sent. Its error, if it is not about
+// having to wait, is Run's, and what it wrote is sent all the same: that may be
+// the answer that says why.
+//
+// fn is called several times for one success, so it must have no effects other
+// than on rw and its own results, and must write the same bytes each time. What
+// it reads in one call is buffered: at most Options.Max bytes. Whatever
+// breaks one of these rules runs in a task, over the stream itself.
+//
+// Run is called from a task, which it suspends.
+func Run(s Sync, fn func(rw io.ReadWriter) error) error {
+	ss := s.sync()
+	ss.Checkpoint()
+	defer ss.Commit()
+	for {
+		ss.r.block, ss.w.block = false, false
+		err := fn(s)
+		if err == nil || !ss.r.block && !ss.w.block {
+			_, ferr := ss.w.FlushWriteBuf()
+			if err == nil {
+				err = ferr
+			}
+			return err
+		}
+		// Whatever fn made of ErrWouldBlock: it was told, and it failed.
+		blockedOnRead := ss.r.block
+		if _, err := ss.w.FlushWriteBuf(); err != nil {
+			return err
+		}
+		ss.r.Rollback()
+		ss.w.Rollback()
+		if !blockedOnRead {
+			continue
+		}
+		if _, err := ss.r.FillReadBuf(); err != nil {
+			if err == io.EOF && ss.r.Buffered() > 0 {
+				err = io.ErrUnexpectedEOF // in the middle of what fn wanted
+			}
+			return err
+		}
+	}
+}
+
+// RunHead waits until a head that ends with end is complete (an HTTP request's
+// ends with an empty line), and at most limit bytes long, and then calls fn
+// once, with a reader that has exactly the head. It is for functions with side
+// effects, such as an upgrade with the user's hooks. What follows the head
+// stays buffered. What fn writes is flushed, also when it fails.
+func RunHead(s Sync, end string, limit int, fn func(rw io.ReadWriter) error) error {
+	ss := s.sync()
+	head, err := ss.r.waitHead(end, limit)
+	if err != nil {
+		return err
+	}
+	err = fn(&headConn{Reader: newHeadReader(&ss.r, head), Writer: &flushingWriter{&ss.w}})
+	if _, ferr := ss.w.FlushWriteBuf(); err == nil {
+		err = ferr
+	}
+	return err
+}

@@ -1,0 +1,200 @@
+package compat
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// A WriteHalf is the writing half of a sync stream: an io.Writer that never
+// waits. It belongs to the stream's loop.
+type WriteHalf struct {
+	dst    *runtime.Stream
+	opts   Options
+	buf    *runtime.Buffer // nil: it holds nothing
+	closed bool
+	err    error
+	block  bool
+	counts *Counts
+
+	marked bool
+	base   int    // what buf held at the checkpoint
+	log    []byte // written and flushed since the checkpoint
+	replay int    // of log, how much was written again
+}
+
+// Pending returns how many bytes wait to be flushed.
+func (w *WriteHalf) Pending() int {
+	if w.buf == nil {
+		return 0
+	}
+	return w.buf.Len()
+}
+
+// Write buffers as much of p as fits. If that is not all of it, it returns how
+// much, and ErrWouldBlock: flush, and go on with the rest.
+func (w *WriteHalf) Write(p []byte) (n int, err error) {
+	switch {
+	case w.err != nil:
+		return 0, w.err
+	case w.closed:
+		return 0, &runtime.OpError{Op: "write", Err: runtime.ErrClosed}
+	}
+	if w.replay < len(w.log) {
+		n = min(len(p), len(w.log)-w.replay)
+		if !bytes.Equal(p[:n], w.log[w.replay:w.replay+n]) {
+			w.err = ErrNotReplayable
+			return 0, w.err
+		}
+		w.replay += n
+	}
+	c, err := w.append(p[n:])
+	n += c
+	if err == nil && n < len(p) {
+		w.block = true
+		w.counts.WouldBlock++
+		err = ErrWouldBlock
+	}
+	return n, err
+}
+
+func (w *WriteHalf) append(p []byte) (n int, err error) {
+	for n < len(p) && w.Pending() < w.opts.Max {
+		if err := w.makeRoom(len(p) - n); err != nil {
+			return n, err
+		}
+		c := w.buf.Append(p[n:min(len(p), n+w.opts.Max-w.Pending())])
+		w.counts.BytesCopied += int64(c)
+		n += c
+	}
+	return n, nil
+}
+
+func (w *WriteHalf) makeRoom(want int) error {
+	if w.buf != nil && len(w.buf.Room()) > 0 {
+		return nil
+	}
+	size := w.opts.Size
+	if w.buf != nil {
+		size = w.buf.Len() + w.opts.Step
+		if w.opts.Growth == Doubling {
+			size = max(2*w.buf.Len(), w.buf.Len()+want)
+		}
+	} else if w.opts.Growth == Doubling {
+		size = max(size, want)
+	}
+	b, err := w.dst.Loop().Pool().Get(min(size, w.opts.Max))
+	if err != nil {
+		return err
+	}
+	if w.buf != nil {
+		w.counts.BytesCopied += int64(b.Append(w.buf.Bytes()))
+		w.buf.Release()
+	}
+	w.buf = b
+	return nil
+}
+
+// FlushWriteBuf hands everything that was written to the stream and returns
+// how many bytes that were. It waits while the stream's own queue is full, and
+// is called from a task, which it suspends. What goes wrong in sending shows
+// here or in a later call.
+func (w *WriteHalf) FlushWriteBuf() (int, error) {
+	b, n, err := w.takeBuf()
+	if b == nil {
+		return 0, err
+	}
+	if err := w.dst.WriteBuf(b); err != nil {
+		w.err = err
+		return 0, err
+	}
+	return n, nil
+}
+
+// FlushWriteBufThen is FlushWriteBuf for callbacks on the loop: it returns at
+// once and calls done, later and on the loop.
+func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
+	b, n, err := w.takeBuf()
+	var step func()
+	step = func() {
+		if b == nil {
+			done(0, err)
+			return
+		}
+		err := w.dst.TryWriteBuf(b)
+		if errors.Is(err, runtime.ErrBusy) {
+			w.dst.Loop().Notify(w.dst.Writable(), step)
+			return
+		}
+		if err != nil {
+			b.Release()
+			w.err, n = err, 0
+		}
+		done(n, err)
+	}
+	w.dst.Loop().NextTurn(step)
+}
+
+// takeBuf takes the buffer out to be sent.
+func (w *WriteHalf) takeBuf() (b *runtime.Buffer, n int, err error) {
+	w.counts.Flushes++
+	w.block = false
+	if w.err != nil || w.buf == nil {
+		return nil, 0, w.err
+	}
+	if w.marked {
+		if len(w.log)+w.buf.Len()-w.base > w.opts.Max {
+			return nil, 0, fmt.Errorf("compat: one call has written more than %d bytes, which is too much to roll back: %w", w.opts.Max, ErrTooLarge)
+		}
+		w.log = append(w.log, w.buf.Bytes()[w.base:]...)
+		w.replay, w.base = len(w.log), 0
+	}
+	b, w.buf = w.buf, nil
+	return b, b.Len(), nil
+}
+
+// Close refuses further writes. What is pending can still be flushed.
+func (w *WriteHalf) Close() error {
+	w.closed = true
+	return nil
+}
+
+// Checkpoint remembers what is written from now on, so that Rollback can take
+// it back.
+func (w *WriteHalf) Checkpoint() {
+	w.marked, w.block, w.base = true, false, w.Pending()
+	w.log, w.replay = w.log[:0], 0
+}
+
+// Commit ends the checkpoint.
+func (w *WriteHalf) Commit() {
+	w.marked, w.log, w.replay = false, nil, 0
+}
+
+// Rollback takes back what was written since the checkpoint. What was flushed
+// since is gone; so the first bytes that are written again must be those, and
+// are swallowed. If they are others, Write fails with ErrNotReplayable.
+func (w *WriteHalf) Rollback() {
+	if !w.marked {
+		return
+	}
+	if w.buf != nil {
+		if w.base > 0 {
+			w.buf.Truncate(w.base)
+		} else {
+			w.buf.Release()
+			w.buf = nil
+		}
+	}
+	w.replay = 0
+}
+
+func (w *WriteHalf) release() {
+	if w.buf != nil {
+		w.buf.Release()
+		w.buf = nil
+	}
+	w.log = nil
+}
