@@ -1,0 +1,47 @@
+package compat
+
+import (
+	"context"
+	"errors"
+	"net"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// A Conn is a net.Conn over a loop, for ordinary goroutines: any of them may
+// read, write, set deadlines and close, at the same time. Each call is carried
+// out by a task of the loop, which costs two switches between threads; code
+// that can run as a task has the same methods on a runtime.Stream without them.
+//
+// Write returns when the bytes are queued, as everywhere on a loop; Close sends
+// what is queued.
+type Conn struct{ *runtime.Stream }
+
+var _ net.Conn = (*Conn)(nil)
+
+// NewConn makes s, which is the Conn's own from now on, usable from
+// goroutines. It is called on s's loop.
+func NewConn(s *runtime.Stream) *Conn {
+	s.AllowGoroutines(context.Background())
+	return &Conn{s}
+}
+
+// Dial connects to address ("host:port", "unix:/path") over l, from any
+// goroutine. The end of ctx ends it.
+func Dial(ctx context.Context, l *runtime.Loop, address string, opts runtime.DialOptions) (*Conn, error) {
+	var c *Conn
+	err := l.Call(ctx, "dial "+address, func(tctx context.Context) error {
+		s, err := l.Dial(tctx, address, opts)
+		if err == nil {
+			c = NewConn(s)
+		}
+		return err
+	})
+	if err != nil {
+		if cerr := ctx.Err(); cerr != nil && errors.Is(err, runtime.ErrCanceled) {
+			err = &runtime.OpError{Op: "dial", Detail: address, Err: cerr}
+		}
+		return nil, err
+	}
+	return c, nil
+}
