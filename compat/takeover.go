@@ -1,11 +1,14 @@
 package compat
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"github.com/noria-go/noria/runtime"
 )
@@ -67,13 +70,20 @@ func socketPair() (near, far net.Conn, err error) {
 	if near, err = net.Dial("unix", ln.Addr().String()); err != nil {
 		return nil, nil, err
 	}
+	token := make([]byte, 16)
+	_, _ = rand.Read(token) // it never fails: see crypto/rand
+	if _, err := near.Write(token); err != nil {
+		return nil, nil, errors.Join(err, near.Close())
+	}
 	for {
 		if far, err = ln.Accept(); err != nil {
 			return nil, nil, errors.Join(err, near.Close())
 		}
 		// Anybody on this machine could have connected in between.
-		if far.RemoteAddr().String() == near.LocalAddr().String() {
-			return near, far, nil
+		got := make([]byte, len(token))
+		_ = far.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := io.ReadFull(far, got); err == nil && bytes.Equal(got, token) {
+			return near, far, far.SetReadDeadline(time.Time{})
 		}
 		_ = far.Close()
 	}
