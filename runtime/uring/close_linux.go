@@ -144,7 +144,11 @@ func (r *Runtime) busy() bool {
 
 // step enters the kernel and delivers all there is.
 func (r *Runtime) step(wait bool) error {
-	if err := r.entered(r.ring.enter(wait, -1)); err != nil {
+	errno := r.ring.turn()
+	if wait && !r.ready() {
+		errno = r.ring.wait(-1)
+	}
+	if err := r.entered(errno); err != nil {
 		return err
 	}
 	r.delivered = 0

@@ -11,8 +11,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Poll makes one system call as long as that is enough: it hands over what
-// was submitted and waits, if nothing is there to be delivered.
+// Poll makes one system call as long as there is work: it hands over what was
+// submitted, and waits in a second one if nothing came of that.
 func (r *Runtime) Poll(deadline int64) error {
 	r.delivered = 0
 	if !r.started || r.closing {
@@ -40,7 +40,10 @@ func (r *Runtime) rearm() {
 }
 
 // turn enters the kernel if there is a reason to: something to hand over,
-// something to wait for, or deferred work.
+// deferred work, or something to wait for. What was handed over completes at
+// once as a rule, and under load more has arrived meanwhile; so the first call
+// does not wait, which is what lets it be a raw one (see ring.turn), and an
+// idle loop makes a second one.
 func (r *Runtime) turn(deadline int64) (late, woken bool, err error) {
 	timeout := int64(-1)
 	wait := !r.ready() && r.waker.armed
@@ -56,9 +59,12 @@ func (r *Runtime) turn(deadline int64) (late, woken bool, err error) {
 			wait = r.armTimer(deadline, now)
 		}
 	}
-	wait = wait && r.waker.sleep()
-	if wait || r.ring.pending() > 0 || r.ring.hasWork() {
-		err = r.entered(r.ring.enter(wait, timeout))
+	if r.ring.pending() > 0 || r.ring.hasWork() {
+		err = r.entered(r.ring.turn())
+		wait = wait && err == nil && !r.ready()
+	}
+	if wait && r.waker.sleep() {
+		err = r.entered(r.ring.wait(timeout))
 	}
 	return late, r.waker.woken(), err
 }

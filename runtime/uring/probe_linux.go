@@ -263,7 +263,7 @@ func (p *prober) do(fill func(*uring.SQEntry)) (cqe uring.CQEvent, id uint64, ok
 	sqe := p.ring.next()
 	fill(sqe)
 	sqe.UserData = id
-	if p.ring.enter(false, -1) != 0 {
+	if p.ring.turn() != 0 {
 		return uring.CQEvent{}, id, false
 	}
 	cqe, ok = p.completion(id)
@@ -297,7 +297,7 @@ func (p *prober) multishot(fill func(*uring.SQEntry)) (uring.CQEvent, string) {
 	sqe := p.ring.next()
 	sqe.OpCode, sqe.Addr = opAsyncCancel, id
 	for range probeEntries {
-		if p.ring.enter(true, -1) != 0 {
+		if p.ring.wait(-1) != 0 {
 			break
 		}
 		if end, ok := p.completion(id); ok && end.Flags&cqeMore == 0 {

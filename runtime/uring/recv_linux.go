@@ -60,7 +60,7 @@ func (r *Runtime) openBufRing() error {
 		_ = r.pool.Unmap(mem)
 		return fmt.Errorf("io_uring_register refuses it: %w", err)
 	}
-	b.ring, b.mem, r.ring.before = ring, mem, ring
+	b.ring, b.mem, r.ring.provided = ring, mem, ring
 	return nil
 }
 
@@ -68,7 +68,7 @@ func (r *Runtime) openBufRing() error {
 func (r *Runtime) closeBuffers() error {
 	b := &r.buffers
 	if b.ring != nil {
-		r.ring.before = nil
+		r.ring.provided = nil
 		err := b.ring.unregister()
 		if err != nil {
 			return err // the kernel still has it: better a leak than a wild write

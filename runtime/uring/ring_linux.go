@@ -40,7 +40,7 @@ type ring struct {
 	extArg   bool
 	noIowait uint32   // enterNoIowait or 0
 	taskrun  uint32   // sqTaskrun if the kernel says when it has deferred work, or 0
-	before   *bufRing // to be published before each enter; may be nil
+	provided *bufRing // what was added to it is shown before each enter; may be nil
 	deferred bool     // work is deferred and there is no telling
 }
 
@@ -118,40 +118,58 @@ func (g *ring) hasWork() bool {
 	return g.deferred || atomic.LoadUint32(g.kflags)&(g.taskrun|sqCQOverflow) != 0
 }
 
-// enter submits what is pending, has the kernel do its deferred work, and if
-// wait is set waits for a completion, at most timeout nanoseconds if that is
-// not negative (which needs EXT_ARG).
-//
-// It is an ordinary system call, not a raw one, also when it does not wait: a
-// batch of a hundred sends runs a hundred times through the network stack
-// inside it, and a raw call would hold up the garbage collector's stop for all
-// of that time. What it costs is some 30 ns.
-func (g *ring) enter(wait bool, timeout int64) syscall.Errno {
-	flags, minComplete := uint32(enterGetEvents), uint32(0)
+// rawBatch is the largest submission that is made with a raw system call.
+const rawBatch = 32
+
+// wait submits what is pending, has the kernel do its deferred work, and waits
+// for a completion, at most timeout nanoseconds if that is not negative (which
+// needs EXT_ARG).
+func (g *ring) wait(timeout int64) syscall.Errno {
+	flags := uint32(enterGetEvents) | g.noIowait
 	var arg unsafe.Pointer
 	var size uintptr
-	if wait {
-		minComplete = 1
-		flags |= g.noIowait
-		if timeout >= 0 && g.extArg {
-			g.ts = timespec{sec: timeout / 1e9, nsec: timeout % 1e9}
-			arg, size = unsafe.Pointer(&g.arg), unsafe.Sizeof(g.arg)
-			flags |= enterExtArg
-		}
+	if timeout >= 0 && g.extArg {
+		g.ts = timespec{sec: timeout / 1e9, nsec: timeout % 1e9}
+		arg, size = unsafe.Pointer(&g.arg), unsafe.Sizeof(g.arg)
+		flags |= enterExtArg
 	}
-	return g.call(minComplete, flags, arg, size)
+	n := g.publish()
+	_, _, errno := syscall.Syscall6(sysEnter, uintptr(g.fd), n, 1, uintptr(flags), uintptr(arg), size)
+	return errno
 }
 
-// submit hands over what is pending and does nothing else.
-func (g *ring) submit() syscall.Errno { return g.call(0, 0, nil, 0) }
+// turn submits what is pending and has the kernel do its deferred work, but
+// does not wait.
+//
+// A small one is a raw system call: Go's scheduler keeps its P with us. Told of
+// the call, it gives the P away after 20 µs if nothing is idle, and the loop
+// has to queue for another one: a tenth of the throughput of a busy echo
+// server. The price is that a garbage collection cannot stop the world until
+// the call is back, and a send runs through the whole network stack inside it,
+// some 3 µs each; hence the bound. See docs/performance.md.
+func (g *ring) turn() syscall.Errno { return g.call(enterGetEvents) }
 
-func (g *ring) call(minComplete, flags uint32, arg unsafe.Pointer, size uintptr) syscall.Errno {
-	atomic.StoreUint32(g.ktail, g.tail)
-	if g.before != nil {
-		g.before.publish()
+// submit hands over what is pending and does nothing else.
+func (g *ring) submit() syscall.Errno { return g.call(0) }
+
+func (g *ring) call(flags uintptr) (errno syscall.Errno) {
+	n := g.publish()
+	if n <= rawBatch {
+		_, _, errno = syscall.RawSyscall6(sysEnter, uintptr(g.fd), n, 0, flags, 0, 0)
+	} else {
+		_, _, errno = syscall.Syscall6(sysEnter, uintptr(g.fd), n, 0, flags, 0, 0)
 	}
-	_, _, errno := syscall.Syscall6(sysEnter, uintptr(g.fd), uintptr(g.pending()), uintptr(minComplete), uintptr(flags), uintptr(arg), size)
 	return errno
+}
+
+// publish shows the kernel what was filled in, and returns how many entries it
+// has not taken yet.
+func (g *ring) publish() uintptr {
+	if g.provided != nil {
+		g.provided.publish()
+	}
+	atomic.StoreUint32(g.ktail, g.tail)
+	return uintptr(g.pending())
 }
 
 // peek returns completions in order: as many as fit into buf. They are gone

@@ -6,10 +6,10 @@
 // Submit puts an operation into a table slot (a flight) and fills a submission
 // entry whose user_data is that slot and its generation, never a pointer. No
 // system call is made then. Poll makes one io_uring_enter, which hands over
-// everything that was queued, runs the kernel's deferred work for this ring
-// and, when there is nothing to deliver yet, waits: for a completion, a Wake,
-// or the deadline. Then it reads the completion queue in order and calls Done,
-// up to a budget. So one system call serves as many operations as there are.
+// everything that was queued and runs the kernel's deferred work for this ring;
+// only if nothing came of it, a second one waits: for a completion, a Wake, or
+// the deadline. Then it reads the completion queue in order and calls Done, up
+// to a budget. So one system call serves as many operations as there are.
 //
 // Receiving holds no memory while a peer is idle: OpRecvMany is a multishot
 // receive that takes a buffer from a ring of provided buffers (runtime/

@@ -1,0 +1,444 @@
+//go:build linux
+
+package uring
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	stdruntime "runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// Many more operations than either queue has room for, cancellations among
+// them: everything comes back, nothing is dropped.
+func TestFullQueues(t *testing.T) {
+	everywhere(t, Options{Entries: 4, CQEntries: 4, Budget: 3}, func(t *testing.T, w *world) {
+		const conns = 64
+		var many, polls []*call
+		var peers []int
+		for range conns {
+			h, peer := w.pair()
+			peers = append(peers, peer)
+			many = append(many, w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}))
+			polls = append(polls, w.submit(runtime.Op{Code: runtime.OpPoll, Handle: h, Flags: runtime.PollRead}))
+		}
+		for round := range 3 {
+			for _, peer := range peers {
+				w.write(peer, "noria")
+			}
+			for _, c := range many {
+				w.until(func() bool { return len(c.data) == 5*(round+1) })
+			}
+		}
+		for _, c := range polls {
+			w.until(func() bool { return c.over })
+			require.Equal(t, runtime.PollRead, c.N)
+		}
+		for _, c := range many {
+			w.r.Cancel(&c.Op)
+		}
+		for _, c := range many {
+			w.until(func() bool { return c.over })
+			require.ErrorIs(t, c.Err, runtime.ErrCanceled)
+			require.Equal(t, 1+3, c.times)
+		}
+	})
+}
+
+// More connections have bytes than there are buffers: the kernel ends some
+// receives with ENOBUFS, and none of them is lost.
+func TestFewBuffers(t *testing.T) {
+	everywhere(t, Options{Buffers: 2, BufferSize: 4096}, func(t *testing.T, w *world) {
+		var many []*call
+		var peers []int
+		for range 30 {
+			h, peer := w.pair()
+			peers = append(peers, peer)
+			many = append(many, w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}))
+		}
+		require.NoError(t, w.r.Poll(0))
+		want := ""
+		for round := range 5 {
+			text := strings.Repeat(fmt.Sprint(round), 5000)
+			want += text
+			for _, peer := range peers {
+				w.write(peer, text)
+			}
+			for _, c := range many {
+				w.until(func() bool { return len(c.data) == len(want) })
+				require.Equal(t, want, string(c.data))
+			}
+		}
+		require.Equal(t, 2, w.r.buffers.free)
+	})
+}
+
+// Receivers hold every buffer and the pool has nothing for copies: a
+// connection is parked, can be cancelled there, and goes on when a buffer is
+// back.
+func TestParked(t *testing.T) {
+	for name, off := range map[string][]string{"ring": nil, "single": {FeatureMultishotRecv}, "no ring": {FeatureBufferRing}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, Options{Buffers: 2, BufferSize: 4096, Off: off})
+			for w.pool.Stats().Mapped < 1<<29 { // leave nothing for copies
+				_, err := w.pool.Map(1 << 29)
+				require.NoError(t, err)
+			}
+			_, err := w.pool.Map(int(w.pool.Stats().Limit - w.pool.Stats().Mapped))
+			require.NoError(t, err)
+			var held []*runtime.Buffer
+			take := func(h runtime.Handle) *runtime.Op {
+				op := &runtime.Op{Code: runtime.OpRecvMany, Handle: h}
+				op.Done = func(op *runtime.Op) {
+					if op.More {
+						held = append(held, op.Buf)
+					}
+				}
+				w.r.Submit(op)
+				return op
+			}
+			var ops []*runtime.Op
+			for range 4 {
+				h, peer := w.pair()
+				ops = append(ops, take(h))
+				w.write(peer, "noria")
+			}
+			w.until(func() bool { return w.r.parked.len == 2 })
+			require.Len(t, held, 2)
+			before := w.r.Now()
+			require.NoError(t, w.r.Poll(before+int64(time.Millisecond)))
+			require.Len(t, held, 2)
+			require.GreaterOrEqual(t, w.r.Now()-before, int64(time.Millisecond), "parked, not spinning")
+
+			last := w.r.parked.tail.op
+			w.r.Cancel(last)
+			w.until(func() bool { return !last.InFlight() })
+			require.ErrorIs(t, last.Err, runtime.ErrCanceled)
+			held[0].Release()
+			w.until(func() bool { return len(held) == 3 })
+			require.Equal(t, "noria", string(held[2].Bytes()))
+			runtime.Drop(held[1:]...)
+			require.NoError(t, w.r.Close())
+			for _, op := range ops {
+				require.ErrorIs(t, op.Err, runtime.ErrCanceled)
+			}
+			w.pool = runtime.NewPool(0) // the other one is full of what this test mapped
+		})
+	}
+}
+
+// A peer that does not read makes a send wait, and a send that waits holds no
+// receive buffer: its bytes move to the pool, unseen by who sent them.
+func TestWaitingSendLeavesHotBuffer(t *testing.T) {
+	everywhere(t, Options{Buffers: 4}, func(t *testing.T, w *world) {
+		from, source := w.pair()
+		to, sink := w.pair()
+		var sends []*call
+		recv := &runtime.Op{Code: runtime.OpRecvMany, Handle: from}
+		var sent strings.Builder
+		recv.Done = func(op *runtime.Op) {
+			if op.More {
+				sent.Write(op.Buf.Bytes())
+				if len(sends)%2 == 0 {
+					sends = append(sends, w.submit(runtime.Op{Code: runtime.OpSend, Handle: to, Buf: op.Buf}))
+				} else {
+					sends = append(sends, w.submit(runtime.Op{Code: runtime.OpSendVec, Handle: to, Bufs: []*runtime.Buffer{op.Buf}}))
+				}
+			}
+		}
+		w.r.Submit(recv)
+		chunk := strings.Repeat("noria!", 3000)
+		for i := range 60 {
+			w.write(source, fmt.Sprint(i)+chunk)
+			size := sent.Len()
+			w.until(func() bool { return sent.Len() > size })
+		}
+		// The first that waits is out of the hot memory; those behind it have
+		// not been tried, and the low-water mark has made copies of them.
+		w.until(func() bool { return w.r.buffers.set.Held() <= 2 })
+		var got strings.Builder
+		p := make([]byte, 1<<16)
+		for i := 0; i < len(sends); i++ {
+			c := sends[i]
+			for !c.over {
+				require.NoError(t, w.r.Poll(0))
+				if n, _, _ := unix.Recvfrom(sink, p, unix.MSG_DONTWAIT); n > 0 {
+					got.Write(p[:n])
+				}
+			}
+			require.NoError(t, c.Err)
+			b := c.Buf
+			if b == nil {
+				b = c.Bufs[0]
+			}
+			require.Equal(t, b.Len(), c.N+c.Skip, "unix sockets take all or nothing below their limit")
+			b.Release()
+		}
+		for got.Len() < sent.Len() {
+			n, err := unix.Read(sink, p)
+			require.NoError(t, err)
+			got.Write(p[:n])
+		}
+		require.Equal(t, sent.String(), got.String())
+	})
+}
+
+// Descriptors that are non-blocking make io_uring answer EAGAIN.
+func TestNonBlockingDescriptor(t *testing.T) {
+	everywhere(t, Options{}, func(t *testing.T, w *world) {
+		h, peer := w.pair()
+		require.NoError(t, unix.SetNonblock(int(w.r.conn(h).fd), true))
+		many := w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h})
+		next := w.submit(runtime.Op{Code: runtime.OpRecv, Handle: h, Buf: w.room(10)})
+		require.NoError(t, w.r.Poll(0))
+		require.NoError(t, w.r.Poll(0))
+		w.write(peer, "noria")
+		w.until(func() bool { return string(many.data) == "noria" })
+		w.r.Cancel(&many.Op)
+		w.until(func() bool { return many.over })
+		require.False(t, next.over)
+		w.write(peer, "wheel")
+		w.until(func() bool { return next.over })
+		require.Equal(t, "wheel", string(next.Buf.Bytes()))
+		next.Buf.Release()
+
+		var sends []*call
+		for range 20 {
+			sends = append(sends, w.submit(runtime.Op{Code: runtime.OpSend, Handle: h, Buf: w.buffer(strings.Repeat("x", 50000))}))
+		}
+		total := 0
+		p := make([]byte, 1<<16)
+		for _, c := range sends {
+			for !c.over {
+				require.NoError(t, w.r.Poll(0))
+				if n, _, _ := unix.Recvfrom(peer, p, unix.MSG_DONTWAIT); n > 0 {
+					total += n
+				}
+			}
+			require.NoError(t, c.Err)
+			c.Buf.Release()
+		}
+		require.Positive(t, total)
+	})
+}
+
+// An accept that succeeded for a listener that is being closed does not leak.
+func TestUnwantedAccept(t *testing.T) {
+	everywhere(t, Options{}, func(t *testing.T, w *world) {
+		for _, code := range []runtime.OpCode{runtime.OpAccept, runtime.OpAcceptMany} {
+			l, addr := w.listen()
+			accept := w.submit(runtime.Op{Code: code, Handle: l})
+			require.NoError(t, w.r.Poll(0))
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			require.NoError(t, err)
+			require.NoError(t, unix.Connect(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: int(addr.AddrPort.Port())}))
+			closing := w.submit(runtime.Op{Code: runtime.OpClose, Handle: l})
+			w.until(func() bool { return closing.over })
+			require.True(t, accept.over)
+			require.ErrorIs(t, accept.Err, runtime.ErrCanceled)
+			require.Empty(t, accept.got)
+			n, err := unix.Read(fd, make([]byte, 1))
+			require.True(t, n == 0 || errors.Is(err, unix.ECONNRESET), "the peer sees the end: %d %v", n, err)
+			require.NoError(t, unix.Close(fd))
+		}
+	})
+}
+
+// Out of descriptors ends an accept with the error, and it can go on later.
+func TestAcceptOutOfDescriptors(t *testing.T) {
+	w := newWorld(t, Options{})
+	l, addr := w.listen()
+	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	require.NoError(t, err)
+	defer closeAll(client)
+	var old unix.Rlimit
+	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	// io_uring takes the limit as it is when the accept is submitted.
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: old.Max}))
+	many := w.submit(runtime.Op{Code: runtime.OpAcceptMany, Handle: l})
+	err = w.r.Poll(0)
+	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+	require.NoError(t, err)
+	require.NoError(t, unix.Connect(client, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}, Port: int(addr.AddrPort.Port())}))
+	w.until(func() bool { return many.over })
+	require.ErrorIs(t, many.Err, unix.EMFILE)
+	again := w.do(runtime.Op{Code: runtime.OpAccept, Handle: l})
+	require.NoError(t, again.Err)
+}
+
+// A wait ends at its deadline and not before, whatever the collector does to
+// memory meanwhile: go-uring's own timeout fired at once 50 times of 50.
+func TestDeadlineSurvivesCollection(t *testing.T) {
+	for name, opts := range map[string]Options{"ext-arg": {}, "timeout": {Off: []string{FeatureExtArg}}} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, opts)
+			var stop atomic.Bool
+			stopped := make(chan struct{})
+			go func() {
+				defer close(stopped)
+				for !stop.Load() {
+					stdruntime.GC()
+				}
+			}()
+			for i := range 50 {
+				// Later, then earlier than the timer that is in the kernel.
+				wait := int64(4-i%3) * int64(time.Millisecond)
+				deadline := w.r.Now() + wait
+				require.NoError(t, w.r.Poll(deadline))
+				require.GreaterOrEqual(t, w.r.Now(), deadline)
+			}
+			stop.Store(true)
+			<-stopped
+		})
+	}
+}
+
+// No Wake is lost, however it falls into a Poll.
+func TestWakeRaces(t *testing.T) {
+	everywhere(t, Options{}, func(t *testing.T, w *world) {
+		const rounds, wakers = 500, 3
+		var asked, seen atomic.Int64
+		finished := make(chan struct{}, wakers)
+		for range wakers {
+			go func() {
+				defer func() { finished <- struct{}{} }()
+				for range rounds {
+					n := asked.Add(1)
+					w.r.Wake()
+					for seen.Load() < n {
+						stdruntime.Gosched()
+					}
+				}
+			}()
+		}
+		for seen.Load() < rounds*wakers {
+			limit := w.r.Now() + int64(patience)
+			require.NoError(t, w.r.Poll(limit))
+			require.Less(t, w.r.Now(), limit, "a Wake was lost")
+			seen.Store(asked.Load())
+		}
+		for range wakers {
+			<-finished
+		}
+		w.r.Wake()
+		require.NoError(t, w.r.Poll(runtime.Forever)) // one before counts
+	})
+}
+
+// Nothing is allocated for an operation.
+func TestNoAllocation(t *testing.T) {
+	w := newWorld(t, Options{})
+	a, b := w.pair()
+	peer, err := w.r.Adopt(b)
+	require.NoError(t, err)
+	got := 0
+	echo := &runtime.Op{Code: runtime.OpSend, Handle: a, Done: func(op *runtime.Op) { op.Buf.Release() }}
+	many := &runtime.Op{Code: runtime.OpRecvMany, Handle: a, Done: func(op *runtime.Op) {
+		if op.More {
+			echo.Buf = op.Buf
+			w.r.Submit(echo)
+		}
+	}}
+	w.r.Submit(many)
+	in := &runtime.Op{Code: runtime.OpRecv, Handle: peer, Buf: w.room(100), Done: func(op *runtime.Op) { got += op.N; op.Buf.Reset(0) }}
+	out := &runtime.Op{Code: runtime.OpSendVec, Handle: peer, Bufs: []*runtime.Buffer{w.buffer("nor"), w.buffer("ia")}, Done: func(*runtime.Op) {}}
+	round := func() {
+		want := got + 5
+		w.r.Submit(in)
+		w.r.Submit(out)
+		for got < want {
+			if err := w.r.Poll(runtime.Forever); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	round()
+	require.Zero(t, testing.AllocsPerRun(200, round))
+	runtime.Drop(out.Bufs...)
+	in.Buf.Release()
+	dup, err := w.r.Detach(peer)
+	require.NoError(t, err)
+	require.Equal(t, b, dup)
+	_, err = w.r.Detach(a)
+	require.ErrorIs(t, err, runtime.ErrBusy)
+}
+
+// Features that are off say why, and so do those that cannot be without them.
+func TestFeatures(t *testing.T) {
+	for _, name := range Features() {
+		r, err := New(Options{Off: []string{name}})
+		require.NoError(t, err)
+		info := r.Info()
+		require.Len(t, info.Features, len(Features()))
+		for i, f := range info.Features {
+			require.Equal(t, Features()[i], f.Name)
+			require.NotEmpty(t, f.Why)
+			require.NotEmpty(t, f.Since)
+			if f.Name == name {
+				require.False(t, f.On)
+				require.Equal(t, "switched off", f.Why)
+			}
+		}
+		require.NoError(t, r.Close())
+	}
+	r, err := New(Options{Off: []string{FeatureSingleIssuer, FeatureBufferRing}})
+	require.NoError(t, err)
+	require.False(t, r.Info().Has(FeatureDeferTaskrun))
+	require.False(t, r.Info().Has(FeatureMultishotRecv))
+	require.NoError(t, r.Close())
+}
+
+// Whoever cannot have a ring is told what to do.
+func TestExplain(t *testing.T) {
+	for errno, want := range map[syscall.Errno]string{
+		syscall.ENOSYS: "built without", syscall.EPERM: "seccomp", syscall.ENOMEM: "memlock",
+		syscall.EMFILE: "ulimit -n", syscall.EINVAL: "parameters",
+	} {
+		err := explain(errno)
+		require.ErrorIs(t, err, runtime.ErrUnsupported)
+		require.ErrorIs(t, err, errno)
+		require.ErrorContains(t, err, want)
+	}
+	sysctl := filepath.Join(t.TempDir(), "io_uring_disabled")
+	require.Contains(t, whyNotPermitted(sysctl), "seccomp")
+	for value, want := range map[string]string{"2\n": "=2", "1\n": "io_uring_group", "0\n": "seccomp"} {
+		require.NoError(t, os.WriteFile(sysctl, []byte(value), 0o600))
+		require.Contains(t, whyNotPermitted(sysctl), want)
+	}
+}
+
+// The rings, the buffers and the descriptors of a closed runtime are gone.
+func TestNothingIsLeft(t *testing.T) {
+	count := func() (mappings, fds int) {
+		maps, err := os.ReadFile("/proc/self/maps")
+		require.NoError(t, err)
+		entries, err := os.ReadDir("/proc/self/fd")
+		require.NoError(t, err)
+		return strings.Count(string(maps), "io_uring"), len(entries)
+	}
+	_, err := probe()
+	require.NoError(t, err)
+	mappings, fds := count()
+	for name, opts := range variants() {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, opts)
+			h, _ := w.listen()
+			w.submit(runtime.Op{Code: runtime.OpAcceptMany, Handle: h})
+			require.NoError(t, w.r.Poll(0))
+		})
+	}
+	m, f := count()
+	require.Equal(t, mappings, m)
+	require.Equal(t, fds, f)
+}
