@@ -165,13 +165,18 @@ func (r *Runtime) failed(f *flight, errno syscall.Errno) {
 }
 
 // notNow handles EAGAIN, which comes from descriptors that are non-blocking
-// (adopted ones) and from sends that were told not to wait.
+// (adopted ones) and from sends: they are told not to wait at first, so that
+// we hear of a peer that does not read. It must not hold any of the few receive
+// buffers, neither by this send nor by those behind it.
 func (r *Runtime) notNow(f *flight) {
 	switch f.op.Code {
 	case runtime.OpSend, runtime.OpSendVec:
 		if f.nowait {
-			f.nowait = false
+			f.nowait, f.blocked = false, true
 			r.vacate(f.op)
+			for next := f.conn.lines[lineSend].waiting.head; next != nil; next = next.qnext {
+				r.vacate(next.op)
+			}
 			break
 		}
 		f.poll = true
@@ -183,11 +188,10 @@ func (r *Runtime) notNow(f *flight) {
 	r.again(f)
 }
 
-// vacate moves what op sends out of the few receive buffers before it waits.
+// vacate moves what op sends, if it is a send, out of the receive buffers.
 func (r *Runtime) vacate(op *runtime.Op) {
 	if op.Code == runtime.OpSend {
 		r.buffers.set.Vacate(op.Buf)
-		return
 	}
 	for _, b := range op.Bufs {
 		r.buffers.set.Vacate(b)

@@ -27,7 +27,8 @@ type flight struct {
 	used      bool
 	canceled  bool // somebody wants it to end
 	poll      bool // waits for readiness; the operation itself comes after
-	nowait    bool // a send that must not wait: it would hold a hot buffer
+	nowait    bool // a send that is tried and must not wait: see notNow
+	blocked   bool // a send that waits for its peer
 	async     bool // by a worker of the kernel
 
 	// The result, while it waits in Runtime.done.

@@ -65,6 +65,9 @@ func (r *Runtime) standInLine(f *flight) {
 		l := &f.conn.lines[i]
 		if l.active != nil {
 			l.waiting.push(f, phaseWaiting)
+			if l.active.blocked {
+				r.vacate(f.op)
+			}
 			return
 		}
 		l.active = f
@@ -80,7 +83,7 @@ func (r *Runtime) start(f *flight) {
 	case runtime.OpRecvMany:
 		r.armRecv(f)
 	case runtime.OpSend, runtime.OpSendVec:
-		f.nowait = r.inHot(f.op)
+		f.nowait = true
 		r.push(f)
 	default:
 		r.push(f)
@@ -260,17 +263,4 @@ func (r *Runtime) fillSend(f *flight, sqe *uring.SQEntry) {
 	m.msg = unix.Msghdr{Iov: &m.iov[0]}
 	m.msg.SetIovlen(n)
 	sqe.OpCode, sqe.Addr, sqe.Len = opSendmsg, addressOf(&m.msg), 1
-}
-
-// inHot reports whether a send is from the few receive buffers.
-func (r *Runtime) inHot(op *runtime.Op) bool {
-	if op.Buf != nil && op.Code == runtime.OpSend {
-		return op.Buf.Home() == runtime.Home(r.buffers.set)
-	}
-	for _, b := range op.Bufs {
-		if b.Home() == runtime.Home(r.buffers.set) {
-			return true
-		}
-	}
-	return false
 }
