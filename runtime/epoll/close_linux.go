@@ -1,0 +1,111 @@
+package epoll
+
+import (
+	"errors"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// closeConn refuses new operations, cancels those that wait, and closes the
+// descriptor when the last has come back.
+func (r *Runtime) closeConn(c *conn, op *runtime.Op) {
+	c.closer = op
+	c.ops++ // until everything is cancelled
+	r.cancelConn(c)
+	c.ops--
+	r.closeIfDone(c)
+}
+
+// cancelConn ends what stands in line on c.
+func (r *Runtime) cancelConn(c *conn) {
+	for _, q := range []*opQueue{&c.in.opQueue, &c.out.opQueue, &c.polls} {
+		for op := q.pop(); op != nil; op = q.pop() {
+			r.finish(c, op, 0, 0, runtime.ErrCanceled)
+		}
+	}
+	for _, op := range r.files.cancelHandle(c.h) {
+		r.finish(c, op, 0, 0, runtime.ErrCanceled)
+	}
+}
+
+// closeIfDone closes c if that was asked for and nothing is in flight on it.
+func (r *Runtime) closeIfDone(c *conn) {
+	if c.closer == nil || c.ops > 0 {
+		return
+	}
+	op := c.closer
+	if c.file {
+		// Closing a file may write, and so block.
+		op.Sys.N = c.fd
+		r.forget(c)
+		r.files.add(op)
+		return
+	}
+	r.finish(nil, op, 0, 0, r.closeFD(c))
+}
+
+// closeFD closes a socket and takes its handle out. The kernel takes it out of
+// epoll, whose registration ends with the last descriptor of the socket; if
+// somebody else has another, events go on and find a stale handle, so that is
+// done here.
+func (r *Runtime) closeFD(c *conn) error {
+	fd := c.fd
+	if c.retryAt != 0 {
+		r.retries = slices.DeleteFunc(r.retries, func(o *conn) bool { return o == c })
+	}
+	r.forget(c)
+	if err := unix.Close(fd); err != nil && err != unix.EINTR { // EINTR: it is closed all the same
+		return err
+	}
+	return nil
+}
+
+// Close cancels everything, waits for what a worker has in its hands, and
+// closes what is open.
+func (r *Runtime) Close() error {
+	if r.closed || r.closing {
+		return opErr("close runtime", 0, runtime.ErrClosed)
+	}
+	r.closing = true
+	var errs []error
+	for h, s := range r.fds.All() {
+		c := &s.Data
+		if op := c.out.head; op != nil && op.Code == runtime.OpConnect {
+			r.cancelInLine(op)
+			continue
+		}
+		r.cancelConn(c)
+		_ = h
+	}
+	for _, op := range r.files.cancelAll() {
+		r.finish(r.connOf(op), op, 0, 0, runtime.ErrCanceled)
+	}
+	r.drain()
+	for h, s := range r.fds.All() {
+		errs = append(errs, unix.Close(s.FD))
+		r.fds.Remove(h)
+	}
+	r.files.stop()
+	errs = append(errs, r.waker.close(), r.poller.close())
+	if r.hot != nil {
+		errs = append(errs, r.hot.Close())
+	}
+	r.closed = true
+	return errors.Join(errs...)
+}
+
+// drain delivers until nothing is in flight. What a Done submits meanwhile is
+// refused and comes back too.
+func (r *Runtime) drain() {
+	for r.live > 0 {
+		r.delivered = 0
+		r.deliver()
+		if r.live > 0 && r.done.head == nil {
+			r.files.waitResult()
+			r.takeFiles()
+		}
+	}
+}

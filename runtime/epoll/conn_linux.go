@@ -1,0 +1,128 @@
+package epoll
+
+import "github.com/noria-go/noria/runtime"
+
+// A conn is what we know about a handle.
+type conn struct {
+	h          runtime.Handle
+	fd         int
+	file       bool // goes to the workers
+	registered bool
+	broken     bool // an event said so: every try tells the rest
+	news       bool // an event came that OpPolls have not looked at
+	ops        int  // in flight, but for closer
+	in, out    direction
+	polls      opQueue
+	closer     *runtime.Op // the OpClose: nothing new is taken
+	retryAt    int64
+
+	queue      *connQueue
+	prev, next *conn
+}
+
+// A direction is what stands in line to receive or to send.
+type direction struct {
+	opQueue
+	ready  bool // the next try may succeed
+	parked bool // until a hot buffer is free: see Runtime.parked
+}
+
+// runnable reports whether a try makes sense. A shutdown needs no readiness,
+// only its turn.
+func (d *direction) runnable() bool {
+	return d.head != nil && !d.parked && (d.ready || d.head.Code == runtime.OpShutdown)
+}
+
+func (c *conn) runnable() bool {
+	return c.in.runnable() || c.out.runnable() || c.news && c.polls.head != nil
+}
+
+// Where an operation is: Op.Sys.State.
+const (
+	inLine    = iota + 1 // of a direction, or among the polls
+	inDone               // its result waits
+	inWorkers            // queued there
+	inWork               // a worker has it
+)
+
+// An opQueue is first in, first out, through Op.Sys.
+type opQueue struct {
+	head, tail *runtime.Op
+	n          int
+}
+
+func (q *opQueue) push(op *runtime.Op, state uint32) {
+	s := &op.Sys
+	s.State, s.Prev, s.Next = state, q.tail, nil
+	if q.tail != nil {
+		q.tail.Sys.Next = op
+	} else {
+		q.head = op
+	}
+	q.tail = op
+	q.n++
+}
+
+func (q *opQueue) remove(op *runtime.Op) {
+	s := &op.Sys
+	if s.Prev != nil {
+		s.Prev.Sys.Next = s.Next
+	} else {
+		q.head = s.Next
+	}
+	if s.Next != nil {
+		s.Next.Sys.Prev = s.Prev
+	} else {
+		q.tail = s.Prev
+	}
+	s.State, s.Prev, s.Next = 0, nil, nil
+	q.n--
+}
+
+func (q *opQueue) pop() *runtime.Op {
+	op := q.head
+	if op != nil {
+		q.remove(op)
+	}
+	return op
+}
+
+// A connQueue is first in, first out; a conn is in at most one.
+type connQueue struct {
+	head, tail *conn
+	n          int
+}
+
+func (q *connQueue) push(c *conn) {
+	c.queue, c.prev, c.next = q, q.tail, nil
+	if q.tail != nil {
+		q.tail.next = c
+	} else {
+		q.head = c
+	}
+	q.tail = c
+	q.n++
+}
+
+func (q *connQueue) remove(c *conn) {
+	if c.prev != nil {
+		c.prev.next = c.next
+	} else {
+		q.head = c.next
+	}
+	if c.next != nil {
+		c.next.prev = c.prev
+	} else {
+		q.tail = c.prev
+	}
+	c.queue, c.prev, c.next = nil, nil, nil
+	q.n--
+}
+
+func (q *connQueue) pop() *conn {
+	c := q.head
+	if c != nil {
+		q.remove(c)
+	}
+	return c
+}

@@ -1,0 +1,209 @@
+package epoll
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/internal/hot"
+	"github.com/noria-go/noria/runtime/internal/sys"
+)
+
+// Runtime is a runtime.Runtime on epoll.
+type Runtime struct {
+	opts   Options
+	pool   *runtime.Pool
+	poller poller
+	waker  waker
+	fds    sys.Table[conn]
+	hot    *hot.Set
+	idle   []uint32 // hot buffers that are free, the last used on top: it is in the cache
+
+	turns   connQueue        // handles with something to try
+	parked  []runtime.Handle // whose receive waits for a hot buffer, in order
+	retries []*conn          // connecting unix sockets whose peer's backlog is full
+	done    opQueue          // results that wait to be delivered
+	files   workers
+	scratch vec
+
+	live      int // operations in flight
+	delivered int // in this Poll
+	skipped   bool
+	started   bool
+	closing   bool
+	closed    bool
+}
+
+var _ runtime.Runtime = (*Runtime)(nil)
+
+// New makes a Runtime.
+func New(opts Options) (*Runtime, error) {
+	if opts.Buffers <= 0 {
+		opts.Buffers = hot.DefaultCount
+	}
+	if opts.BufferSize <= 0 {
+		opts.BufferSize = hot.DefaultSize
+	}
+	if opts.Workers <= 0 {
+		opts.Workers = DefaultWorkers
+	}
+	if opts.Budget <= 0 {
+		opts.Budget = DefaultBudget
+	}
+	if opts.BufferSize <= hot.Headroom {
+		return nil, fmt.Errorf("epoll: receive buffers of %d bytes: want more than %d", opts.BufferSize, hot.Headroom)
+	}
+	r := &Runtime{opts: opts}
+	if err := r.poller.open(slices.Contains(opts.Off, FeaturePwait2)); err != nil {
+		return nil, err
+	}
+	if err := r.waker.open(&r.poller); err != nil {
+		return nil, errors.Join(err, r.poller.close())
+	}
+	r.files.init(opts.Workers, r.Wake)
+	return r, nil
+}
+
+// Start makes the calling thread the owner.
+func (r *Runtime) Start(pool *runtime.Pool) error {
+	if r.started || r.closed {
+		return &runtime.OpError{Op: "start", Err: runtime.ErrBusy}
+	}
+	set, err := hot.New(pool, r.opts.Buffers, r.opts.BufferSize, func(b *runtime.Buffer) { r.idle = append(r.idle, b.Index()) })
+	if err != nil {
+		return err
+	}
+	r.pool, r.hot, r.started = pool, set, true
+	r.idle = make([]uint32, 0, r.opts.Buffers)
+	for i := range uint32(r.opts.Buffers) {
+		r.idle = append(r.idle, i)
+	}
+	return nil
+}
+
+// Now is the monotonic clock.
+func (r *Runtime) Now() int64 { return runtime.MonotonicNow() }
+
+// Wake makes Poll return.
+func (r *Runtime) Wake() { r.waker.wake() }
+
+// Info describes the Runtime.
+func (r *Runtime) Info() runtime.Info {
+	return runtime.Info{Backend: "epoll", Kernel: sys.Kernel(), Features: []runtime.Feature{
+		{Name: FeaturePwait2, On: r.poller.pwait2, Why: r.poller.why, Since: "5.11"},
+	}}
+}
+
+func opErr(op string, h runtime.Handle, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &runtime.OpError{Op: op, Handle: h, Err: err}
+}
+
+// conn returns the handle's state if it is open and not being closed.
+func (r *Runtime) conn(h runtime.Handle) (*conn, error) {
+	s := r.fds.Get(h)
+	if s == nil || s.Data.closer != nil {
+		return nil, runtime.ErrClosed
+	}
+	return &s.Data, nil
+}
+
+// open makes a handle of fd.
+func (r *Runtime) open(fd int, file bool) runtime.Handle {
+	h, s := r.fds.Add(fd)
+	s.Data = conn{h: h, fd: fd, file: file}
+	s.Data.in.ready, s.Data.out.ready = true, true // who knows: try
+	return h
+}
+
+// Listen opens a listening socket.
+func (r *Runtime) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime.Handle, error) {
+	if r.closing {
+		return 0, opErr("listen", 0, runtime.ErrClosed)
+	}
+	fd, err := sys.Listen(addr, opts, true)
+	if err != nil {
+		return 0, &runtime.OpError{Op: "listen", Detail: addr.String(), Err: err}
+	}
+	return r.open(fd, false), nil
+}
+
+// Adopt makes fd the Runtime's own. A socket becomes non-blocking, for
+// everybody who has it: a blocking one would stop the loop.
+func (r *Runtime) Adopt(fd int) (runtime.Handle, error) {
+	if r.closing {
+		return 0, opErr("adopt", 0, runtime.ErrClosed)
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return 0, opErr("adopt", 0, err)
+	}
+	file := st.Mode&unix.S_IFMT == unix.S_IFREG
+	if !file {
+		if err := unix.SetNonblock(fd, true); err != nil {
+			return 0, opErr("adopt", 0, err)
+		}
+	}
+	unix.CloseOnExec(fd)
+	return r.open(fd, file), nil
+}
+
+// Detach gives the descriptor away.
+func (r *Runtime) Detach(h runtime.Handle) (int, error) {
+	c, err := r.conn(h)
+	if err != nil {
+		return -1, opErr("detach", h, err)
+	}
+	if c.ops > 0 {
+		return -1, opErr("detach", h, fmt.Errorf("%w: %d operations are in flight", runtime.ErrBusy, c.ops))
+	}
+	if c.registered {
+		if err := r.poller.remove(c.fd); err != nil {
+			return -1, opErr("detach", h, err)
+		}
+	}
+	fd := c.fd
+	r.forget(c)
+	return fd, nil
+}
+
+// forget takes the handle out; the descriptor is the caller's business.
+func (r *Runtime) forget(c *conn) {
+	if c.queue != nil {
+		c.queue.remove(c)
+	}
+	r.fds.Remove(c.h)
+}
+
+// SetOption sets a socket option.
+func (r *Runtime) SetOption(h runtime.Handle, opt runtime.Option, value int) error {
+	c, err := r.conn(h)
+	if err == nil {
+		err = sys.SetOption(c.fd, opt, value)
+	}
+	return opErr("set option", h, err)
+}
+
+// LocalAddr asks the socket for its address.
+func (r *Runtime) LocalAddr(h runtime.Handle) (runtime.Addr, error) {
+	return r.addr("local address", h, sys.LocalAddr)
+}
+
+// PeerAddr asks the socket for its peer's address.
+func (r *Runtime) PeerAddr(h runtime.Handle) (runtime.Addr, error) {
+	return r.addr("peer address", h, sys.PeerAddr)
+}
+
+func (r *Runtime) addr(op string, h runtime.Handle, ask func(int) (runtime.Addr, error)) (runtime.Addr, error) {
+	c, err := r.conn(h)
+	if err != nil {
+		return runtime.Addr{}, opErr(op, h, err)
+	}
+	a, err := ask(c.fd)
+	return a, opErr(op, h, err)
+}

@@ -1,0 +1,190 @@
+package epoll
+
+import (
+	"errors"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/internal/sys"
+)
+
+// retryAfter is how long a connect to a unix socket whose backlog is full
+// waits: no event tells when there is room.
+const retryAfter = int64(5 * time.Millisecond)
+
+// Submit takes op. What can be refused at once becomes a result for the next
+// Poll like any other.
+func (r *Runtime) Submit(op *runtime.Op) {
+	op.Begin()
+	r.live++
+	c, err := r.admit(op)
+	if err != nil {
+		r.finish(nil, op, 0, 0, err)
+		return
+	}
+	switch op.Code {
+	case runtime.OpNop:
+		r.finish(nil, op, 0, 0, nil)
+	case runtime.OpConnect:
+		r.connect(op)
+	case runtime.OpClose:
+		r.closeConn(c, op)
+	case runtime.OpOpen, runtime.OpReadAt, runtime.OpWriteAt, runtime.OpFsync, runtime.OpFdatasync, runtime.OpAllocate:
+		r.toWorkers(c, op)
+	case runtime.OpPoll:
+		r.watch(c, op)
+	case runtime.OpSend, runtime.OpSendVec:
+		r.standInLine(c, &c.out, op)
+	case runtime.OpShutdown:
+		if op.Flags == runtime.ShutRead {
+			c.ops++
+			r.shutdown(c, op)
+			return
+		}
+		r.standInLine(c, &c.out, op)
+	default:
+		r.standInLine(c, &c.in, op)
+	}
+}
+
+// admit checks op and finds its handle, if it has one.
+func (r *Runtime) admit(op *runtime.Op) (*conn, error) {
+	if r.closing {
+		return nil, runtime.ErrClosed
+	}
+	if err := op.Check(); err != nil {
+		return nil, err
+	}
+	switch op.Code {
+	case runtime.OpNop, runtime.OpConnect, runtime.OpOpen:
+		return nil, nil
+	}
+	return r.conn(op.Handle)
+}
+
+func (r *Runtime) standInLine(c *conn, d *direction, op *runtime.Op) {
+	c.ops++
+	d.push(op, inLine)
+	r.schedule(c)
+}
+
+// watch queues an OpPoll. What is ready already makes no further edge, so the
+// handle is looked at once in any case.
+func (r *Runtime) watch(c *conn, op *runtime.Op) {
+	c.ops++
+	if err := r.register(c); err != nil && !errors.Is(err, unix.EPERM) { // EPERM: a regular file, always ready
+		r.finish(c, op, 0, 0, err)
+		return
+	}
+	c.polls.push(op, inLine)
+	c.news = true
+	r.schedule(c)
+}
+
+// connect makes a socket and begins to connect it.
+func (r *Runtime) connect(op *runtime.Op) {
+	fd, err := sys.Socket(op.Addr, true)
+	if err != nil {
+		r.finish(nil, op, 0, 0, err)
+		return
+	}
+	h := r.open(fd, false)
+	c := &r.fds.Get(h).Data
+	c.ops++
+	op.Sys.Got = h // so that Cancel finds it
+	r.startConnect(c, op)
+}
+
+func (r *Runtime) startConnect(c *conn, op *runtime.Op) {
+	var raw sys.RawAddr
+	err := raw.Set(op.Addr)
+	if err == nil {
+		_, errno := call(unix.SYS_CONNECT, uintptr(c.fd), uintptr(unsafe.Pointer(&raw.Any)), uintptr(raw.Len), 0, false)
+		if errno != 0 {
+			err = errno
+		}
+	}
+	switch {
+	case errors.Is(err, unix.EINPROGRESS):
+		c.out.push(op, inLine)
+		r.notReady(c, &c.out)
+	case errors.Is(err, unix.EAGAIN) && op.Addr.IsUnix():
+		c.out.push(op, inLine)
+		c.out.ready = false
+		c.retryAt = r.Now() + retryAfter
+		r.retries = append(r.retries, c)
+	default:
+		r.connected(c, op, err)
+	}
+}
+
+// nextRetry returns when the first connect is to be tried again; 0: none.
+func (r *Runtime) nextRetry() int64 {
+	if len(r.retries) == 0 {
+		return 0
+	}
+	return r.retries[0].retryAt
+}
+
+// retry tries the connects whose time has come: they are in the order of it.
+func (r *Runtime) retry() {
+	for len(r.retries) > 0 && r.retries[0].retryAt <= r.Now() {
+		c := r.retries[0]
+		r.retries = r.retries[1:]
+		if op := c.out.pop(); op != nil {
+			r.startConnect(c, op)
+		}
+	}
+}
+
+// Cancel asks that op end soon.
+func (r *Runtime) Cancel(op *runtime.Op) {
+	if !op.InFlight() || op.Code == runtime.OpClose {
+		return
+	}
+	switch op.Sys.State {
+	case inLine:
+		r.cancelInLine(op)
+	case inWorkers:
+		if r.files.cancel(op) {
+			r.finish(r.connOf(op), op, 0, 0, runtime.ErrCanceled)
+		}
+	}
+}
+
+// connOf returns the state of the handle that op is on; nil if on none.
+func (r *Runtime) connOf(op *runtime.Op) *conn {
+	if op.Code == runtime.OpOpen {
+		return nil
+	}
+	if s := r.fds.Get(op.Handle); s != nil {
+		return &s.Data
+	}
+	return nil
+}
+
+func (r *Runtime) cancelInLine(op *runtime.Op) {
+	if op.Code == runtime.OpConnect {
+		c := &r.fds.Get(op.Sys.Got).Data
+		c.out.remove(op)
+		op.Sys.Got = 0
+		r.connected(c, op, runtime.ErrCanceled)
+		return
+	}
+	c := r.connOf(op)
+	switch op.Code {
+	case runtime.OpPoll:
+		c.polls.remove(op)
+	case runtime.OpSend, runtime.OpSendVec, runtime.OpShutdown:
+		c.out.remove(op)
+	default:
+		c.in.remove(op)
+	}
+	r.finish(c, op, 0, 0, runtime.ErrCanceled)
+	if s := r.fds.Get(op.Handle); s != nil {
+		r.schedule(&s.Data) // the next in line may go on
+	}
+}
