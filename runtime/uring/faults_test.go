@@ -56,6 +56,35 @@ func TestFullQueues(t *testing.T) {
 	})
 }
 
+// A kernel that takes nothing for a while (EBUSY; here the ring's descriptor is
+// hidden from us) loses nothing: operations and cancellations wait in order.
+func TestBacklog(t *testing.T) {
+	everywhere(t, Options{Entries: 4}, func(t *testing.T, w *world) {
+		require.NoError(t, w.r.Poll(0))
+		fd := w.r.ring.fd
+		w.r.ring.fd = -1
+		var calls []*call
+		for range 20 {
+			h, peer := w.pair()
+			w.write(peer, "noria")
+			calls = append(calls, w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}))
+		}
+		require.Positive(t, w.r.backlog.len)
+		for _, c := range calls[:10] { // some are in the queue, others behind it
+			w.r.Cancel(&c.Op)
+		}
+		w.r.ring.fd = fd
+		for i, c := range calls {
+			w.until(func() bool { return i < 10 && c.over || string(c.data) == "noria" })
+		}
+		for _, c := range calls {
+			w.r.Cancel(&c.Op)
+			w.until(func() bool { return c.over })
+			require.ErrorIs(t, c.Err, runtime.ErrCanceled)
+		}
+	})
+}
+
 // More connections have bytes than there are buffers: the kernel ends some
 // receives with ENOBUFS, and none of them is lost.
 func TestFewBuffers(t *testing.T) {

@@ -142,7 +142,7 @@ func client(addr string, rnd *rand.Rand) error {
 }
 
 func TestStress(t *testing.T) {
-	const clients, each = 8, 50
+	const clients, each = 8, 15
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	everywhere(t, Options{Entries: 16, CQEntries: 16, Buffers: 8, Budget: 10}, func(t *testing.T, w *world) {
