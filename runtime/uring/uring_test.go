@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	stdruntime "runtime"
 	"strings"
 	"testing"
 
@@ -196,4 +197,46 @@ func TestOptions(t *testing.T) {
 		require.Error(t, err, "%+v", opts)
 		require.False(t, errors.Is(err, runtime.ErrUnsupported))
 	}
+}
+
+// A pool too small for the buffer ring costs the feature, one too small for
+// the buffers fails Start; both can be closed.
+func TestStartWithLittleMemory(t *testing.T) {
+	stdruntime.LockOSThread()
+	defer stdruntime.UnlockOSThread()
+	opts := Options{Buffers: 2, BufferSize: 4096}
+	for limit, ok := range map[int64]bool{2 * 4096: true, 4096: false} {
+		pool := runtime.NewPool(limit)
+		r, err := New(opts)
+		require.NoError(t, err)
+		err = r.Start(pool)
+		if ok {
+			require.NoError(t, err)
+			require.False(t, r.Info().Has(FeatureBufferRing))
+			require.False(t, r.Info().Has(FeatureMultishotRecv))
+			require.ErrorIs(t, r.Start(pool), runtime.ErrBusy)
+		} else {
+			require.ErrorIs(t, err, runtime.ErrNoBuffers)
+		}
+		require.NoError(t, r.Close())
+		require.NoError(t, pool.Close())
+	}
+}
+
+// A receiver may keep a buffer longer than the runtime lives: Close says so,
+// and the memory stays until it is released.
+func TestBufferOutlivesRuntime(t *testing.T) {
+	w := newWorld(t, Options{})
+	h, peer := w.pair()
+	var kept *runtime.Buffer
+	w.r.Submit(&runtime.Op{Code: runtime.OpRecvMany, Handle: h, Done: func(op *runtime.Op) {
+		if op.More {
+			kept = op.Buf
+		}
+	}})
+	w.write(peer, "noria")
+	w.until(func() bool { return kept != nil })
+	require.ErrorContains(t, w.r.Close(), "not released")
+	require.Equal(t, "noria", string(kept.Bytes()))
+	kept.Release()
 }
