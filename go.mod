@@ -2,12 +2,15 @@ module github.com/noria-go/noria
 
 go 1.26.0
 
-require golang.org/x/sys v0.49.0
+require (
+	github.com/gobwas/ws v1.5.0
+	github.com/stretchr/testify v1.12.1
+	golang.org/x/net v0.62.0
+	golang.org/x/sys v0.49.0
+)
 
 require (
 	github.com/gobwas/httphead v0.1.0 // indirect
-	github.com/gobwas/ws v1.5.0 // indirect
-	github.com/stretchr/testify v1.12.1 // indirect
 	go.yaml.in/yaml/v3 v3.0.5 // indirect
 )
 

@@ -145,8 +145,8 @@ func (w *WriteHalf) takeBuf() (b *runtime.Buffer, n int, err error) {
 		return nil, 0, w.err
 	}
 	if w.marked {
-		if len(w.log)+w.buf.Len()-w.base > w.opts.Max {
-			return nil, 0, fmt.Errorf("compat: one call has written more than %d bytes, which is too much to roll back: %w", w.opts.Max, ErrTooLarge)
+		if len(w.log)+w.buf.Len()-w.base > DefaultMax {
+			return nil, 0, fmt.Errorf("compat: one call has written more than %d bytes, which is too much to roll back: %w", DefaultMax, ErrTooLarge)
 		}
 		w.log = append(w.log, w.buf.Bytes()[w.base:]...)
 		w.replay, w.base = len(w.log), 0

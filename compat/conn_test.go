@@ -1,0 +1,148 @@
+package compat_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/net/nettest"
+
+	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+)
+
+// pipe returns two Conns that are each other's peer, on loops of their own.
+func pipe(g *runtime.Group) nettest.MakePipe {
+	return func() (c1, c2 net.Conn, stop func(), err error) {
+		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		accepted := make(chan net.Conn, 1)
+		go func() {
+			c, err := ln.Accept()
+			if err != nil {
+				c = nil
+			}
+			accepted <- c
+		}()
+		c1, err = compat.Dial(context.Background(), g.Loop(), ln.Addr().String(), runtime.DialOptions{})
+		if err != nil {
+			return nil, nil, nil, errors.Join(err, ln.Close())
+		}
+		c2 = <-accepted
+		return c1, c2, func() {
+			_ = c1.Close()
+			_ = c2.Close()
+			_ = ln.Close()
+		}, nil
+	}
+}
+
+func TestNettest(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		nettest.TestConn(t, pipe(backendtest.Group(t, v, 2)))
+	})
+}
+
+func TestHTTPOverListener(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 2)
+		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		require.NoError(t, err)
+		srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(w, r.Body)
+		})}}
+		srv.StartTLS()
+		defer srv.Close()
+		body := make([]byte, 1<<20)
+		resp, err := srv.Client().Post(srv.URL, "application/octet-stream", newReader(body))
+		require.NoError(t, err)
+		got, err := io.ReadAll(resp.Body)
+		require.NoError(t, err)
+		require.Equal(t, body, got)
+		require.NoError(t, resp.Body.Close())
+		srv.Client().CloseIdleConnections()
+	})
+}
+
+func TestListenerClose(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 2)
+		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		require.NoError(t, err)
+		failed := make(chan error)
+		go func() {
+			_, err := ln.Accept()
+			failed <- err
+		}()
+		require.NoError(t, ln.Close())
+		require.ErrorIs(t, <-failed, net.ErrClosed)
+		require.ErrorIs(t, ln.Close(), net.ErrClosed)
+		_, err = net.Dial("tcp", ln.Addr().String())
+		require.Error(t, err)
+	})
+}
+
+func TestTakeOver(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer ln.Close()
+		client, err := net.Dial("tcp", ln.Addr().String())
+		require.NoError(t, err)
+		defer client.Close()
+		nc, err := ln.Accept()
+		require.NoError(t, err)
+
+		s, pumped, err := compat.TakeOver(g.Loops()[0], nc, compat.TakeOverOptions{Unread: []byte("before ")})
+		require.NoError(t, err)
+		require.False(t, pumped)
+		requireEcho(t, g, s, client, "before hello")
+	})
+}
+
+func TestTakeOverOfTLSIsPumped(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		server := httptest.NewUnstartedServer(nil)
+		server.StartTLS() // for its certificate
+		config := server.TLS.Clone()
+		server.Close()
+		near, far := net.Pipe()
+		client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
+		s, pumped, err := compat.TakeOver(g.Loops()[0], tls.Server(far, config), compat.TakeOverOptions{})
+		require.NoError(t, err)
+		require.True(t, pumped)
+		requireEcho(t, g, s, client, "hello")
+		require.NoError(t, client.Close())
+	})
+}
+
+// requireEcho has s echo what client sends, up to its end.
+func requireEcho(t *testing.T, g *runtime.Group, s *runtime.Stream, client net.Conn, want string) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		done <- backendtest.Run(t, g, func(context.Context) error {
+			_, err := io.Copy(s, s)
+			return errors.Join(err, s.Close())
+		})
+	}()
+	_, err := client.Write([]byte("hello"))
+	require.NoError(t, err)
+	got := make([]byte, len(want))
+	_, err = io.ReadFull(client, got)
+	require.NoError(t, err)
+	require.Equal(t, want, string(got))
+	require.NoError(t, client.(interface{ CloseWrite() error }).CloseWrite())
+	require.NoError(t, <-done)
+}

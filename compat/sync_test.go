@@ -1,0 +1,346 @@
+package compat_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+)
+
+func newReader(p []byte) io.Reader { return bytes.NewReader(p) }
+
+// withPeer runs f as a task with a stream, and the net.Conn of its peer.
+func withPeer(t *testing.T, g *runtime.Group, f func(ctx context.Context, s *runtime.Stream, peer net.Conn) error) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, _ := ln.Accept()
+		accepted <- c
+	}()
+	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+		loop := runtime.TaskOf(ctx).Loop()
+		s, err := loop.Dial(ctx, ln.Addr().String(), runtime.DialOptions{})
+		if err != nil {
+			return err
+		}
+		var peer net.Conn
+		if err := runtime.Offload(ctx, func() { peer = <-accepted }); err != nil {
+			return err
+		}
+		defer peer.Close()
+		return f(ctx, s, peer)
+	}))
+}
+
+// frame is what a length-prefixed protocol sends.
+func frame(payload []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(payload))), payload...)
+}
+
+// readFrame is a synchronous protocol function that knows nothing of
+// ErrWouldBlock: it loses what it had when it is interrupted.
+func readFrame(r io.Reader) ([]byte, error) {
+	var head [4]byte
+	if _, err := io.ReadFull(r, head[:]); err != nil {
+		return nil, err
+	}
+	payload := make([]byte, binary.BigEndian.Uint32(head[:]))
+	_, err := io.ReadFull(r, payload)
+	return payload, err
+}
+
+func TestRunReadsFramesAtEveryCut(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		input := append(frame([]byte("hello")), frame([]byte("a second one"))...)
+		for cut := range len(input) {
+			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+				ss, err := compat.NewGrowableSyncStream(s, compat.Options{Exact: true})
+				if err != nil {
+					return err
+				}
+				var got []string
+				read := func() error {
+					return compat.Run(ss, func(rw io.ReadWriter) error {
+						p, err := readFrame(rw)
+						if err == nil {
+							got = append(got, string(p))
+						}
+						return err
+					})
+				}
+				if _, err := peer.Write(input[:cut]); err != nil {
+					return err
+				}
+				rest, err := runtime.Go(ctx, "rest", func(ctx context.Context) error {
+					if err := runtime.Yield(ctx); err != nil {
+						return err
+					}
+					_, err := peer.Write(input[cut:])
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				if err := errors.Join(read(), read(), rest.Wait(ctx)); err != nil {
+					return err
+				}
+				if fmt.Sprint(got) != "[hello a second one]" || ss.Buffered() != 0 {
+					return fmt.Errorf("cut at %d: got %q, %d bytes left", cut, got, ss.Buffered())
+				}
+				return ss.Close()
+			})
+		}
+	})
+}
+
+func TestGrowableMemory(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewGrowableSyncStream(s, compat.Options{Exact: true})
+			if err != nil {
+				return err
+			}
+			payload := bytes.Repeat([]byte("0123456789abcdef"), 1<<20) // 16 MiB
+			sent := make(chan error, 1)
+			go func() {
+				_, err := peer.Write(frame(payload))
+				sent <- err
+			}()
+			var got []byte
+			if err := compat.Run(ss, func(rw io.ReadWriter) (err error) {
+				got, err = readFrame(rw)
+				return err
+			}); err != nil {
+				return err
+			}
+			if !bytes.Equal(got, payload) {
+				return errors.New("the payload came out changed")
+			}
+			c := ss.Counts()
+			t.Logf("%+v: %.2f copies a byte", c, float64(c.BytesCopied)/float64(len(payload)))
+			if c.WouldBlock > 20 {
+				return fmt.Errorf("%d round trips", c.WouldBlock)
+			}
+			if c.PeakBuffer > 2*len(payload)+compat.DefaultSize {
+				return fmt.Errorf("a buffer of %d bytes", c.PeakBuffer)
+			}
+			if out := s.Loop().Pool().Stats().Outstanding; out != 0 {
+				return fmt.Errorf("%d buffers are held by a drained stream", out)
+			}
+			return errors.Join(<-sent, ss.Close())
+		})
+	})
+}
+
+func TestMaximumLosesNothing(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for _, growable := range []bool{false, true} {
+			withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+				var ss interface {
+					compat.Sync
+					FillReadBuf() (int, error)
+					Close() error
+				}
+				if growable {
+					gs, err := compat.NewGrowableSyncStream(s, compat.Options{Size: 16, Max: 64, Exact: true})
+					require.NoError(t, err)
+					ss = gs
+				} else {
+					fs, err := compat.NewSyncStream(s, compat.Options{Size: 64, Exact: true})
+					require.NoError(t, err)
+					ss = fs
+				}
+				message := strings.Repeat("x", 100)
+				if _, err := peer.Write(frame([]byte(message))); err != nil {
+					return err
+				}
+				err := compat.Run(ss, func(rw io.ReadWriter) error {
+					_, err := readFrame(rw)
+					return err
+				})
+				if !errors.Is(err, compat.ErrTooLarge) {
+					return fmt.Errorf("got %v, want ErrTooLarge", err)
+				}
+				// It cannot be had at once; byte for byte it is all there.
+				var got []byte
+				for len(got) < 104 {
+					var p [10]byte
+					n, err := ss.Read(p[:])
+					got = append(got, p[:n]...)
+					if errors.Is(err, compat.ErrWouldBlock) {
+						_, err = ss.FillReadBuf()
+					}
+					if err != nil {
+						return err
+					}
+				}
+				if string(got[4:]) != message {
+					return fmt.Errorf("got %q", got)
+				}
+				return ss.Close()
+			})
+		}
+	})
+}
+
+func TestRunWritesOnce(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewSyncStream(s, compat.Options{Size: 16})
+			if err != nil {
+				return err
+			}
+			// Longer than the buffer, and with answers in between: it is called
+			// again and again, and the peer must see each byte once.
+			peerDone := make(chan error, 1)
+			go func() {
+				got := make([]byte, 40)
+				_, err := io.ReadFull(peer, got)
+				if err == nil && string(got) != strings.Repeat("q", 40) {
+					err = fmt.Errorf("the peer got %q", got)
+				}
+				_, werr := peer.Write([]byte("answer"))
+				_, rerr := io.ReadFull(peer, got[:3])
+				if string(got[:3]) != "bye" {
+					rerr = errors.Join(rerr, fmt.Errorf("the peer got %q at the end", got[:3]))
+				}
+				peerDone <- errors.Join(err, werr, rerr)
+			}()
+			calls := 0
+			if err := compat.Run(ss, func(rw io.ReadWriter) error {
+				calls++
+				if _, err := io.WriteString(rw, strings.Repeat("q", 40)); err != nil {
+					return err
+				}
+				var p [6]byte
+				if _, err := io.ReadFull(rw, p[:]); err != nil {
+					return err
+				}
+				_, err := io.WriteString(rw, "bye")
+				return err
+			}); err != nil {
+				return err
+			}
+			if calls < 3 {
+				return fmt.Errorf("it was called %d times", calls)
+			}
+			return errors.Join(runtime.Offload(ctx, func() { err = <-peerDone }), err, ss.Close())
+		})
+	})
+}
+
+func TestRunRefusesWhatCannotBeReplayed(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewSyncStream(s, compat.Options{Size: 16})
+			if err != nil {
+				return err
+			}
+			calls := 0
+			err = compat.Run(ss, func(rw io.ReadWriter) error {
+				calls++
+				_, err := fmt.Fprintf(rw, "%032d", calls)
+				return err
+			})
+			if !errors.Is(err, compat.ErrNotReplayable) {
+				return fmt.Errorf("got %v", err)
+			}
+			if err := ss.Close(); !errors.Is(err, compat.ErrNotReplayable) {
+				return fmt.Errorf("Close says %v: what was not sent must not go unsaid", err)
+			}
+			return nil
+		})
+	})
+}
+
+func TestCallbacks(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
+			if err != nil {
+				return err
+			}
+			var ended runtime.Event
+			var result error
+			var echo func(n int, err error)
+			echo = func(_ int, err error) {
+				if err == io.EOF {
+					ended.Set()
+					return
+				}
+				p := make([]byte, ss.Buffered())
+				_, rerr := ss.Read(p)
+				_, werr := ss.Write(p)
+				if err := errors.Join(err, rerr, werr); err != nil {
+					result = err
+					ended.Set()
+					return
+				}
+				ss.FlushWriteBufThen(func(_ int, err error) {
+					if err != nil {
+						result = err
+						ended.Set()
+						return
+					}
+					ss.FillReadBufThen(echo)
+				})
+			}
+			ss.FillReadBufThen(echo)
+			data := bytes.Repeat([]byte("echo"), 100_000)
+			var got []byte
+			var perr error
+			if err := runtime.Offload(ctx, func() {
+				go func() {
+					_, _ = peer.Write(data)
+					_ = peer.(*net.TCPConn).CloseWrite()
+				}()
+				got = make([]byte, len(data))
+				_, perr = io.ReadFull(peer, got)
+			}); err != nil {
+				return err
+			}
+			err = errors.Join(perr, ended.Wait(ctx), result)
+			if !bytes.Equal(got, data) {
+				err = errors.Join(err, errors.New("the echo differs"))
+			}
+			return errors.Join(err, ss.Close())
+		})
+	})
+}
+
+func TestOptions(t *testing.T) {
+	for name, o := range map[string]compat.Options{
+		"small":       {Size: 1},
+		"negative":    {Size: -1},
+		"huge":        {Size: 2 << 30},
+		"max":         {Size: 1024, Max: 512},
+		"step":        {Step: 1},
+		"growth":      {Growth: 7},
+		"max is huge": {Max: 2 << 30},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := compat.NewGrowableSyncStream(nil, o)
+			require.ErrorContains(t, err, "compat: ")
+		})
+	}
+}

@@ -1,0 +1,110 @@
+// Package backendtest gives tests their backends: io_uring, io_uring with
+// every newer feature switched off, and epoll; and groups of loops on them that
+// are checked for leaks when the test ends.
+package backendtest
+
+import (
+	"context"
+	"os"
+	goruntime "runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/epoll"
+	"github.com/noria-go/noria/runtime/uring"
+)
+
+// A Variant is a backend, set up in one way.
+type Variant struct {
+	Name string
+	New  func() (runtime.Runtime, error)
+}
+
+// Variants returns those that every behaviour is tested on.
+func Variants() []Variant {
+	return []Variant{
+		{"io_uring", func() (runtime.Runtime, error) { return uring.New(uring.Options{}) }},
+		{"io_uring-plain", func() (runtime.Runtime, error) { return uring.New(uring.Options{Off: uringFeatures()}) }},
+		{"epoll", func() (runtime.Runtime, error) { return epoll.New(epoll.Options{}) }},
+	}
+}
+
+// uringFeatures returns the names of all optional features.
+func uringFeatures() (names []string) {
+	rt, err := uring.New(uring.Options{})
+	if err != nil {
+		return nil // then the variant fails and says why
+	}
+	for _, f := range rt.Info().Features {
+		names = append(names, f.Name)
+	}
+	_ = rt.Close()
+	return names
+}
+
+// Each runs f as a subtest on every variant.
+func Each(t *testing.T, f func(t *testing.T, v Variant)) {
+	for _, v := range Variants() {
+		t.Run(v.Name, func(t *testing.T) { f(t, v) })
+	}
+}
+
+// Group starts loops on v. When the test ends they are stopped, and no buffer,
+// task, descriptor or goroutine may be left.
+func Group(t testing.TB, v Variant, loops int) *runtime.Group {
+	t.Helper()
+	fds, goroutines := openFDs(), goruntime.NumGoroutine()
+	g, err := runtime.StartGroup(runtime.GroupOptions{Loops: loops, New: func(int) (runtime.Runtime, error) { return v.New() }})
+	require.NoError(t, err)
+	t.Cleanup(func() {
+		require.NoError(t, g.Stop())
+		require.True(t, soon(func() bool { return openFDs() <= fds }), "descriptors leaked: %d before, now %s", fds, fdList())
+		require.True(t, soon(func() bool { return goruntime.NumGoroutine() <= goroutines }), "goroutines leaked: %d before, %d now\n%s", goroutines, goruntime.NumGoroutine(), stacks())
+	})
+	return g
+}
+
+// Run runs f as a task on the group's first loop and returns what it returned.
+func Run(t testing.TB, g *runtime.Group, f func(ctx context.Context) error) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	return g.Loops()[0].Call(ctx, t.Name(), f)
+}
+
+// soon waits for ok, on this very goroutine, since goroutines are counted.
+func soon(ok func() bool) bool {
+	for deadline := time.Now().Add(5 * time.Second); !ok(); goruntime.Gosched() {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
+}
+
+func stacks() string {
+	buf := make([]byte, 1<<20)
+	return string(buf[:goruntime.Stack(buf, true)])
+}
+
+func openFDs() int {
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}
+
+func fdList() string {
+	entries, _ := os.ReadDir("/proc/self/fd")
+	var names []string
+	for _, e := range entries {
+		to, _ := os.Readlink("/proc/self/fd/" + e.Name())
+		names = append(names, e.Name()+"="+to)
+	}
+	return strings.Join(names, " ")
+}
