@@ -258,7 +258,7 @@ func TestRunRefusesWhatCannotBeReplayed(t *testing.T) {
 			calls := 0
 			err = compat.Run(ss, func(rw io.ReadWriter) error {
 				calls++
-				_, err := fmt.Fprintf(rw, "%032d", calls)
+				_, err := fmt.Fprintf(rw, "%-32d", calls)
 				return err
 			})
 			if !errors.Is(err, compat.ErrNotReplayable) {
