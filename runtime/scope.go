@@ -76,7 +76,8 @@ func (t *Task) AfterFunc(f func()) (stop func() bool) {
 	t.mu.Lock()
 	if t.ended.Load() {
 		t.mu.Unlock()
-		f()
+		// Not here: the context package calls this with a lock held that f takes.
+		go f()
 		return func() bool { return false }
 	}
 	t.afters = append(t.afters, a)
