@@ -41,6 +41,12 @@ func (l *Loop) freeCall(c *call) {
 func (c *call) do(ctx context.Context, deadline int64) error {
 	t := c.task
 	l := t.loop
+	if ctx != noContext {
+		// This also registers ctx: without it, its end would wake nobody.
+		if err := t.interrupted(ctx); err != nil {
+			return &OpError{Op: c.Code.String(), Handle: c.Handle, Err: err}
+		}
+	}
 	if deadline != Forever {
 		l.timers.set(&c.timer, deadline)
 		defer l.timers.stop(&c.timer)
