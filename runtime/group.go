@@ -69,12 +69,11 @@ func StartGroup(opts GroupOptions) (*Group, error) {
 		g.loops = append(g.loops, l)
 		g.done.Go(func() { g.errs[i] = l.Run(context.Background()) })
 	}
-	for i, l := range g.loops {
+	for _, l := range g.loops {
 		select {
 		case <-l.Running():
 		case <-l.Stopped():
-			g.done.Wait()
-			return nil, errors.Join(g.errs[i], g.Stop())
+			return nil, g.Stop() // with what this loop's Run returned
 		}
 	}
 	return g, nil
