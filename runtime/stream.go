@@ -104,6 +104,14 @@ func (l *Loop) NewStream(h Handle, opts StreamOptions) *Stream {
 	return s
 }
 
+// touch notes that bytes have moved. The loop's clock is from before it waited
+// for them, so it will not do; only streams that need the time ask for it.
+func (s *Stream) touch() {
+	if s.opts.IdleTimeout > 0 {
+		s.moved = s.loop.rt.Now()
+	}
+}
+
 // checkIdle ends a stream on which nothing moves. The timer is moved only
 // when it fires, so that traffic pays nothing for it.
 func (s *Stream) checkIdle() {

@@ -51,7 +51,7 @@ func (s *Stream) received(op *Op) {
 	if op.More {
 		in.bufs.push(op.Buf)
 		in.bytes += op.N
-		s.moved = s.loop.clock
+		s.touch()
 		if in.bytes >= s.opts.InboxLimit && !in.stopping {
 			in.stopping = true
 			s.loop.rt.Cancel(op)

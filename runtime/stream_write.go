@@ -67,7 +67,7 @@ func (s *Stream) sent(op *Op) {
 		return
 	}
 	out.bytes -= op.N
-	s.moved = s.loop.clock
+	s.touch()
 	n := op.N + op.Skip
 	for out.head < len(out.queue) {
 		b := out.queue[out.head]
