@@ -352,6 +352,9 @@ func (l *Loop) takePosts() {
 		t := wakes
 		wakes, t.nextWake = t.nextWake, nil
 		t.waking.Store(false) // before it looks at what it waits for
+		if want := t.wanted.Swap(0); want != 0 {
+			t.cancel(want == wantKill)
+		}
 		l.makeReady(t)
 	}
 	for i, fn := range posts {

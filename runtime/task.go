@@ -51,7 +51,8 @@ type Task struct {
 	foreign    foreignContext
 	joiners    waitList // wait for it to end
 
-	waking   atomic.Bool // in Loop.wakes
+	waking   atomic.Bool  // in Loop.wakes
+	wanted   atomic.Int32 // what other threads asked for: see Cancel
 	nextWake *Task
 
 	// What of a context other goroutines may look at.
@@ -116,22 +117,25 @@ func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Contex
 	if t := l.current(); t != nil {
 		return fn(t)
 	}
+	if l.onThread() {
+		return &OpError{Op: "call", Detail: name, Err: fmt.Errorf("%w (a function given to Post cannot wait)", ErrOffLoop)}
+	}
 	var (
 		done   Event
 		result error
-		child  *Task
+		child  atomic.Pointer[Task]
 	)
 	parent := TaskOf(ctx)
 	if parent == nil || parent.loop != l {
 		parent = &l.root
-		// Cancelling reaches the task on its own thread; if the loop is too busy
-		// to take it in, it is too busy to have started the task.
+	}
+	// A parent that drains is no reason to kill: its calls go on.
+	cutShort := func() bool { return ctx.Err() != nil && !parent.ended.Load() }
+	if ctx != context.Context(parent) {
 		stop := context.AfterFunc(ctx, func() {
-			_ = l.Post(func() {
-				if child != nil {
-					child.cancel(true)
-				}
-			})
+			if t := child.Load(); t != nil && cutShort() {
+				t.Cancel(true)
+			}
 		})
 		defer stop()
 	}
@@ -141,10 +145,17 @@ func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Contex
 			done.Set()
 			return
 		}
-		child = l.spawn(parent, name, fn, func(err error) {
+		t := l.spawn(parent, name, fn, func(err error) {
 			result = err
 			done.Set()
 		})
+		if parent == &l.root {
+			t.values = ctx
+		}
+		child.Store(t)
+		if cutShort() {
+			t.cancel(true) // it ended before child was there to be seen
+		}
 	})
 	if err != nil {
 		return err
@@ -333,8 +344,20 @@ func (t *Task) Cancel(kill bool) {
 		t.cancel(kill)
 		return
 	}
-	_ = t.loop.Post(func() { t.cancel(kill) }) // a loop that refuses has ended, or is about to
+	// Not by Post, which a busy loop refuses.
+	if kill {
+		t.wanted.Store(wantKill)
+	} else {
+		t.wanted.CompareAndSwap(0, wantDrain)
+	}
+	t.loop.postTask(t)
 }
+
+// Values of Task.wanted.
+const (
+	wantDrain = iota + 1
+	wantKill
+)
 
 func (t *Task) cancel(kill bool) {
 	if t.over {
