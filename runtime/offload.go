@@ -14,8 +14,8 @@ import (
 // 512 at once on a loop, further ones wait. On an ordinary goroutine fn is
 // simply called.
 //
-// The error says that fn was not run, because ctx had ended before. If fn
-// panics, so does Offload.
+// The error says that fn was not run, because ctx had ended before, or that it
+// ended by runtime.Goexit (ErrGoexit). If fn panics, so does Offload.
 func Offload(ctx context.Context, fn func()) error {
 	t := currentTask(ctx)
 	if t == nil {
@@ -33,6 +33,7 @@ func Offload(ctx context.Context, fn func()) error {
 		}
 	}
 	if err := t.interrupted(ctx); err != nil {
+		l.offloads.wakeOne()
 		return wrapErr("offload", 0, err)
 	}
 	l.busy++
@@ -40,8 +41,7 @@ func Offload(ctx context.Context, fn func()) error {
 		l.busy--
 		l.offloads.wakeOne()
 	}()
-	t.elsewhere(fn)
-	return nil
+	return wrapErr("offload", 0, t.elsewhere(fn))
 }
 
 // OnGoroutine is Offload for handlers that run as long as their connection
@@ -52,15 +52,16 @@ func OnGoroutine(ctx context.Context, fn func()) error {
 	if t == nil {
 		return &OpError{Op: "run on a goroutine", Err: ErrOffLoop}
 	}
-	t.elsewhere(fn)
-	return nil
+	return wrapErr("run on a goroutine", 0, t.elsewhere(fn))
 }
 
-// elsewhere runs fn on a goroutine and parks t until it has ended.
-func (t *Task) elsewhere(fn func()) {
+// elsewhere runs fn on a goroutine and parks t until it has ended. The error
+// is ErrGoexit or nil.
+func (t *Task) elsewhere(fn func()) error {
 	var (
 		done   atomic.Bool
 		failed *offloadPanic
+		exited error
 	)
 	go func() {
 		returned := false
@@ -68,6 +69,8 @@ func (t *Task) elsewhere(fn func()) {
 			if !returned {
 				if v := recover(); v != nil {
 					failed = &offloadPanic{v, debug.Stack()}
+				} else {
+					exited = ErrGoexit
 				}
 			}
 			done.Store(true)
@@ -82,6 +85,7 @@ func (t *Task) elsewhere(fn func()) {
 	if failed != nil {
 		panic(failed)
 	}
+	return exited
 }
 
 // offloadPanic carries a panic over to the task, with the stack it had.
