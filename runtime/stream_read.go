@@ -133,9 +133,9 @@ func (s *Stream) readBufElsewhere() (b *Buffer, err error) {
 }
 
 // TryReadBuf is ReadBuf that never waits: nil if nothing is there. It may be
-// called from a function given to Post.
+// called from a function given to Post; from outside the loop it finds nothing.
 func (s *Stream) TryReadBuf() *Buffer {
-	if s.in.bufs.len() == 0 || s.closing {
+	if !s.loop.onThread() || s.in.bufs.len() == 0 || s.closing {
 		return nil
 	}
 	b := s.in.pop()
@@ -159,6 +159,13 @@ func (s *Stream) ReadErr() error {
 
 // Unread puts b, which becomes the stream's, in front of what is to be read.
 func (s *Stream) Unread(b *Buffer) {
+	if !s.loop.onThread() {
+		if err := s.elsewhere("unread", func() error { s.Unread(b); return nil }); err != nil {
+			s.loop.opts.Logger.Error("noria: bytes given to Unread are lost", "error", err)
+			b.Release()
+		}
+		return
+	}
 	if n := b.Len(); n > 0 && !s.closing {
 		s.in.bufs.unpop(b)
 		s.in.bytes += n
@@ -252,11 +259,11 @@ func (s *Stream) ReadInto(b *Buffer) (int, error) {
 	}
 	in := &s.in
 	if in.bufs.len() == 0 && in.op.InFlight() && !in.into {
-		if !in.stopping {
-			in.stopping = true
-			s.loop.rt.Cancel(&in.op)
-		}
-		for in.op.InFlight() && in.bufs.len() == 0 {
+		for in.op.InFlight() && in.bufs.len() == 0 && !in.into {
+			if !in.stopping { // another reader may have begun anew meanwhile
+				in.stopping = true
+				s.loop.rt.Cancel(&in.op)
+			}
 			s.park(t, &in.readers)
 		}
 	}

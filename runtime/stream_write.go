@@ -178,6 +178,9 @@ func (s *Stream) writeBufElsewhere(bufs []*Buffer) error {
 // ErrBusy, and then bufs stay the caller's. It may be called from a function
 // given to Post.
 func (s *Stream) TryWriteBuf(bufs ...*Buffer) error {
+	if !s.loop.onThread() {
+		return &OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+	}
 	if err := s.writeErr(); err != nil {
 		return err
 	}
