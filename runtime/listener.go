@@ -120,10 +120,9 @@ func (ln *Listener) accepted(op *Op) {
 		return
 	}
 	switch {
-	case errors.Is(op.Err, ErrCanceled), ln.closing:
+	case errors.Is(op.Err, ErrCanceled), errors.Is(op.Err, syscall.ECONNABORTED), ln.closing:
 		ln.arm()
-	case errors.Is(op.Err, syscall.EMFILE), errors.Is(op.Err, syscall.ENFILE),
-		errors.Is(op.Err, syscall.ENOBUFS), errors.Is(op.Err, syscall.ENOMEM):
+	case survives(op.Err):
 		// Somebody has to close something first. Trying again at once would spin.
 		ln.loop.opts.Logger.Warn("noria: cannot accept; trying again", "address", ln.addr.String(), "in", acceptPause, "error", op.Err)
 		ln.paused = true
@@ -132,6 +131,22 @@ func (ln *Listener) accepted(op *Op) {
 		ln.err = op.Err
 		ln.waiters.wakeAll()
 	}
+}
+
+// survives reports whether accepting may succeed later: the process or the
+// system is short of something, or the error is the new connection's and not
+// the listener's (accept(2), "Error handling").
+func survives(err error) bool {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	switch errno {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EPROTO, syscall.EPERM,
+		syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENOPROTOOPT:
+		return true
+	}
+	return false
 }
 
 // take keeps a new connection, or deals it to another loop.
