@@ -91,6 +91,7 @@ type Loop struct {
 	nextTurn ring[func()]
 	timers   timers
 	clock    int64     // when this turn began
+	stopBy   int64     // when tasks are abandoned; 0: the loop is not stopping
 	dirty    []*Stream // have written since they were last flushed
 	idle     []*worker
 	calls    *call // free ones
@@ -403,9 +404,10 @@ func (l *Loop) Stop() {
 // end cancels the tasks, waits for them, and closes everything.
 func (l *Loop) end() error {
 	l.state.Store(loopStopping)
+	deadline := l.rt.Now() + int64(l.opts.StopTimeout)
+	l.stopBy = deadline
 	l.root.cancel(true)
 	var errs []error
-	deadline := l.rt.Now() + int64(l.opts.StopTimeout)
 	for l.tasks > 0 && l.rt.Now() < deadline {
 		if err := l.step(deadline); err != nil {
 			errs = append(errs, err)

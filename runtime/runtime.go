@@ -7,7 +7,7 @@ import "time"
 //
 // A Runtime belongs to one thread. Every method may be called only from the
 // thread that called Start, except Wake, Now and Info, which are safe from
-// any goroutine. Before Start only Info, Now and Close may be called.
+// any goroutine. Before Start only Info, Now, Wake and Close may be called.
 //
 // The rules that every implementation keeps are in the package comment of
 // conformance, which is also the program that decides whether they are kept.
@@ -34,7 +34,7 @@ type Runtime interface {
 	Poll(deadline int64) error
 
 	// Wake makes the current or the next Poll return. Any goroutine may call
-	// it, also after Close.
+	// it, also before Start and after Close.
 	Wake()
 
 	// Now is the runtime's clock, in nanoseconds from an arbitrary start. It

@@ -294,7 +294,12 @@ func (s *Stream) beginClose() {
 			s.out.bytes, s.opts.Linger, os.ErrDeadlineExceeded)}
 		s.closeNow()
 	}
-	s.loop.timers.set(&s.linger, s.loop.rt.Now()+int64(s.opts.Linger))
+	now := s.loop.rt.Now()
+	until := now + int64(s.opts.Linger)
+	if by := s.loop.stopBy; by != 0 {
+		until = min(until, now+max(by-now, 0)/2) // or the task that closes would be abandoned
+	}
+	s.loop.timers.set(&s.linger, until)
 }
 
 func (s *Stream) closeNow() {

@@ -294,7 +294,7 @@ func (t *Task) finish(err error) {
 	p := t.parent
 	p.removeKid(t)
 	if t.onEnd != nil {
-		t.onEnd(err)
+		t.loop.runPost(func() { t.onEnd(err) }) // a panic of it is contained too
 		t.onEnd = nil
 	}
 	t.joiners.wakeAll()
