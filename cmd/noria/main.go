@@ -1,0 +1,102 @@
+// Command noria serves echoes, says what this machine can do, and measures.
+//
+//	noria serve --tcp 127.0.0.1:7000 --ws 127.0.0.1:7001
+//	noria probe
+//	noria bench echo --proto tcp
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/noria-go/noria/cmd/noria/internal/echobench"
+)
+
+// A command is one of the words that may follow noria. It returns the exit
+// status.
+type command struct {
+	name, does string
+	run        func(args []string) int
+}
+
+func commands() []command {
+	return []command{
+		{"serve", "serve TCP and WebSocket echoes", serve},
+		{"probe", "say which backend this machine gets and why, and what to do about what is off", probe},
+		{"bench", "measure io_uring, epoll and the net package against each other", bench},
+	}
+}
+
+// hidden are what bench starts children with.
+var hidden = map[string]func(args []string) int{
+	echobench.ServerCommand: echobench.ServerMain,
+	echobench.ClientCommand: echobench.ClientMain,
+}
+
+func main() { os.Exit(run(os.Args[1:])) }
+
+func run(args []string) int {
+	if len(args) == 0 {
+		usage(os.Stderr)
+		return 2
+	}
+	for _, c := range commands() {
+		if c.name == args[0] {
+			return c.run(args[1:])
+		}
+	}
+	if f := hidden[args[0]]; f != nil {
+		return f(args[1:])
+	}
+	switch args[0] {
+	case "help", "-h", "-help", "--help":
+		usage(os.Stdout)
+		return 0
+	}
+	fmt.Fprintf(os.Stderr, "noria: there is no command %q\n\n", args[0])
+	usage(os.Stderr)
+	return 2
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "Noria: completion-based I/O for Go.\n\nUsage: noria COMMAND [FLAGS]\n\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-6s %s\n", c.name, c.does)
+	}
+	fmt.Fprint(w, "\nnoria COMMAND --help says more.\n")
+}
+
+// A flagSet is a flag.FlagSet whose help says what the command does first.
+func newFlags(name, text string) *flag.FlagSet {
+	fs := flag.NewFlagSet("noria "+name, flag.ContinueOnError)
+	fs.Usage = func() {
+		fmt.Fprintf(fs.Output(), "%s\n\nFlags:\n", text)
+		fs.PrintDefaults()
+	}
+	return fs
+}
+
+// parse parses args, of which none may be left. The second result says whether
+// to go on; the first is the exit status if not.
+func parse(fs *flag.FlagSet, args []string) (status int, ok bool) {
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0, false
+		}
+		return 2, false
+	}
+	if fs.NArg() > 0 {
+		fmt.Fprintf(fs.Output(), "%s: unexpected %q\n", fs.Name(), fs.Arg(0))
+		return 2, false
+	}
+	return 0, true
+}
+
+// fail reports err and returns the exit status for it.
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, "noria:", err)
+	return 1
+}

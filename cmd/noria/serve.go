@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/tcp"
+	"github.com/noria-go/noria/ws"
+)
+
+const (
+	defaultTCP = "127.0.0.1:7000"
+	defaultWS  = "127.0.0.1:7001"
+)
+
+const serveText = `Usage: noria serve [--tcp ADDR] [--ws ADDR] [FLAGS]
+
+Serves echoes: over TCP, and over WebSocket. ADDR is host:port, :port or
+unix:/path; port 0 lets the system choose one, and the line that says where it
+listens has the real one. Without an address it is --tcp ` + defaultTCP + `
+--ws ` + defaultWS + `.
+
+SIGINT or SIGTERM ends it after the connections have drained, or after --drain.
+A second one ends it at once.`
+
+// A serveConfig is what the flags say.
+type serveConfig struct {
+	tcp, ws   string
+	drain     time.Duration
+	goroutine bool
+	options   noria.Options
+}
+
+func serve(args []string) int {
+	c := serveConfig{}
+	fs := newFlags("serve", serveText)
+	fs.StringVar(&c.tcp, "tcp", "", "`address` of the TCP echo")
+	fs.StringVar(&c.ws, "ws", "", "`address` of the WebSocket echo")
+	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; the environment's "+noria.BackendVariable+" goes before it")
+	fs.IntVar(&c.options.Loops, "loops", 0, "`number` of loops; 0: one less than CPUs, at least one")
+	fs.BoolVar(&c.options.Pin, "pin", false, "tie each loop to a CPU of its own")
+	fs.BoolVar(&c.goroutine, "goroutine", false, "run each handler on a goroutine in place of its loop")
+	fs.DurationVar(&c.drain, "drain", tcp.DefaultDrainTime, "how long connections may go on after the signal")
+	if status, ok := parse(fs, args); !ok {
+		return status
+	}
+	if c.tcp == "" && c.ws == "" {
+		c.tcp, c.ws = defaultTCP, defaultWS
+	}
+	ctx, stop := stopOnSignal(context.Background())
+	defer stop()
+	if err := c.run(ctx, os.Stdout); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+// stopOnSignal returns a context that the first SIGINT or SIGTERM ends. The
+// second one ends the program.
+func stopOnSignal(parent context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case s := <-signals:
+			fmt.Fprintf(os.Stderr, "noria: %v: draining; once more ends it at once\n", s)
+			cancel()
+		case <-ctx.Done():
+			return
+		}
+		s := <-signals
+		fmt.Fprintf(os.Stderr, "noria: %v again: not waiting for connections\n", s)
+		os.Exit(1)
+	}()
+	return ctx, cancel
+}
+
+// An endpoint is a service and where it listens.
+type endpoint struct {
+	name, address string
+	service       *tcp.Server
+	listeners     *runtime.Listeners
+}
+
+func (c *serveConfig) endpoints() (list []*endpoint) {
+	if c.tcp != "" {
+		echo := func(_ context.Context, conn *tcp.Conn) error {
+			_, err := io.Copy(conn, conn) // hands over the buffers: no byte is copied
+			return err
+		}
+		list = append(list, &endpoint{name: "tcp", address: c.tcp, service: &tcp.Server{Handler: echo}})
+	}
+	if c.ws != "" {
+		list = append(list, &endpoint{name: "ws", address: c.ws, service: ws.EchoServer()})
+	}
+	for _, e := range list {
+		e.service.OnGoroutine = c.goroutine
+		e.service.DrainTime = c.drain
+		if c.drain <= 0 {
+			e.service.DrainTime = -1 // 0 would be the default
+		}
+	}
+	return list
+}
+
+// run serves until ctx ends and everything has drained.
+func (c *serveConfig) run(ctx context.Context, out io.Writer) (err error) {
+	g, err := noria.Start(c.options)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Stop()) }()
+	endpoints := c.endpoints()
+	for i, e := range endpoints {
+		if e.listeners, err = g.Listen(e.address, noria.ServeOptions{}); err != nil {
+			for _, opened := range endpoints[:i] {
+				err = errors.Join(err, opened.listeners.Close())
+			}
+			return explainListen(err, e)
+		}
+	}
+	for _, e := range endpoints {
+		fmt.Fprintf(out, "%s echo on %s\n", e.name, where(e.listeners.Addr()))
+	}
+	info := g.Info()
+	fmt.Fprintf(out, "backend %s, kernel %s (%s)\n", info.Backend, info.Kernel, info.Reason)
+	fmt.Fprintf(out, "loops %d\n", len(g.Loops()))
+	return serveAll(ctx, g, endpoints)
+}
+
+// serveAll ends when all have; one that fails ends the others.
+func serveAll(ctx context.Context, g *noria.Group, endpoints []*endpoint) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	errs := make([]error, len(endpoints))
+	var wg sync.WaitGroup
+	for i, e := range endpoints {
+		wg.Go(func() {
+			defer cancel()
+			if err := g.Serve(ctx, e.listeners, e.service); err != nil {
+				errs[i] = fmt.Errorf("%s echo on %s: %w", e.name, e.address, err)
+			}
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}
+
+func explainListen(err error, e *endpoint) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s echo: %s is in use by another program, or by this one twice: %w", e.name, e.address, err)
+	}
+	return fmt.Errorf("%s echo: %w", e.name, err)
+}
+
+func where(a net.Addr) string {
+	if a.Network() == "unix" {
+		return "unix:" + a.String()
+	}
+	return a.String()
+}

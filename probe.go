@@ -1,0 +1,163 @@
+package noria
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	goruntime "runtime"
+	"syscall"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// A Report says what Noria finds on this machine. Its JSON names are stable.
+type Report struct {
+	OS         string `json:"os"`
+	Arch       string `json:"arch"`
+	Kernel     string `json:"kernel"` // as uname -r says
+	Go         string `json:"go"`
+	CPUs       int    `json:"cpus"` // that this process may use
+	GOMAXPROCS int    `json:"gomaxprocs"`
+	Loops      int    `json:"default_loops"`
+
+	// Backend is the one that Start would take, and Reason says why. If there
+	// is none, Backend is empty and Reason is the error.
+	Backend     string `json:"backend"`
+	Reason      string `json:"reason"`
+	Environment string `json:"environment"` // the value of NORIA_BACKEND
+
+	Backends []BackendReport `json:"backends"` // those that this build contains
+	Limits   []Limit         `json:"limits"`
+	Advice   []Advice        `json:"advice"` // one for each thing that is off
+}
+
+// A BackendReport is one backend's part of a Report.
+type BackendReport struct {
+	Name     string          `json:"name"`
+	Usable   bool            `json:"usable"`
+	Why      string          `json:"why"` // when it is not usable
+	Features []FeatureReport `json:"features"`
+}
+
+// A FeatureReport is one Feature of a backend.
+type FeatureReport struct {
+	Name  string `json:"name"`
+	On    bool   `json:"on"`
+	Why   string `json:"why"`
+	Since string `json:"since"`
+}
+
+// A Limit is one that the system sets. Value is -1 if there is none.
+type Limit struct {
+	Name  string `json:"name"`
+	Value int64  `json:"value"`
+	Means string `json:"means"`
+}
+
+// Unlimited is the Value of a Limit that does not limit.
+const Unlimited = int64(-1)
+
+// An Advice says what to do about something that is off, or low.
+type Advice struct {
+	About string `json:"about"` // a backend, feature or limit, by its name
+	Do    string `json:"do"`
+}
+
+// Probe tries what there is: it starts one loop on each backend of this build,
+// and one as Start would. It takes some milliseconds.
+func Probe() Report {
+	r := Report{OS: goruntime.GOOS, Arch: goruntime.GOARCH, Go: goruntime.Version(), CPUs: goruntime.NumCPU(),
+		GOMAXPROCS: goruntime.GOMAXPROCS(0), Loops: DefaultLoops(), Environment: os.Getenv(BackendVariable), Limits: systemLimits()}
+	for _, b := range backends() {
+		r.addBackend(b)
+	}
+	r.choose()
+	r.adviseLimits()
+	return r
+}
+
+// choose starts a loop as Start would.
+func (r *Report) choose() {
+	g, err := Start(Options{Loops: 1})
+	if err != nil {
+		r.Reason = err.Error()
+		return
+	}
+	info := g.Info()
+	r.Backend, r.Reason, r.Kernel = info.Backend, info.Reason, info.Kernel
+	_ = g.Stop() // nothing ran on it
+}
+
+func (r *Report) addBackend(b backend) {
+	report := BackendReport{Name: b.name, Features: []FeatureReport{}}
+	g, err := start(Options{Loops: 1}, b, "probe")
+	if err != nil {
+		report.Why = err.Error()
+		r.advise(b.name, adviseError(err))
+	} else {
+		report.Usable = true
+		for _, f := range g.Info().Features {
+			report.Features = append(report.Features, FeatureReport(f))
+			if !f.On {
+				r.advise(b.name+" "+f.Name, adviseFeature(f))
+			}
+		}
+		_ = g.Stop()
+	}
+	r.Backends = append(r.Backends, report)
+}
+
+func (r *Report) advise(about, do string) {
+	r.Advice = append(r.Advice, Advice{About: about, Do: do})
+}
+
+func adviseFeature(f runtime.Feature) string {
+	s := "nothing has to be done: its fallback is in use"
+	if f.Since != "" {
+		s += fmt.Sprintf("; to have it, run Linux %s or newer, or allow it where a seccomp filter or a sandbox takes it away", f.Since)
+	}
+	return s
+}
+
+// adviseError says what to do about a backend that cannot be started. Why it
+// cannot, its error says.
+func adviseError(err error) string {
+	switch {
+	case goruntime.GOOS != "linux":
+		return "run it on Linux"
+	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
+		return "set sysctl kernel.io_uring_disabled to 0; in a container, allow the system calls io_uring_setup, io_uring_enter and " +
+			"io_uring_register in its seccomp profile (docker run --security-opt seccomp=PROFILE.json); or go on with epoll"
+	case errors.Is(err, syscall.ENOSYS):
+		return "run Linux 5.19 or newer, built with CONFIG_IO_URING; or go on with epoll"
+	case errors.Is(err, syscall.ENOMEM):
+		return "raise the limit of locked memory: ulimit -l, LimitMEMLOCK= of systemd, --ulimit memlock of docker"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		return "raise the limit of open files: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile of docker"
+	case errors.Is(err, runtime.ErrUnsupported):
+		return "run a newer Linux; or go on with epoll"
+	}
+	return "see why; or choose another backend with " + BackendVariable
+}
+
+// What a server with many connections wants. Below it works, for fewer.
+const (
+	goodFiles   = 65536
+	goodMemlock = 8 << 20
+	goodBacklog = 4096
+)
+
+func (r *Report) adviseLimits() {
+	for _, l := range r.Limits {
+		switch {
+		case l.Name == "nofile_soft" && l.Value != Unlimited && l.Value < goodFiles:
+			r.advise(l.Name, fmt.Sprintf("each connection is an open file: for more than about %d of them, raise it (ulimit -n, LimitNOFILE= of systemd)", l.Value))
+		case l.Name == "memlock_soft" && l.Value != Unlimited && l.Value < goodMemlock:
+			r.advise(l.Name, "kernels before 5.12 count the rings against it: if io_uring cannot be started for lack of memory, raise it (ulimit -l, LimitMEMLOCK= of systemd)")
+		case l.Name == "kernel.io_uring_disabled" && l.Value != 0:
+			r.advise(l.Name, "sysctl -w kernel.io_uring_disabled=0 allows io_uring to everybody")
+		case l.Name == "net.core.somaxconn" && l.Value < goodBacklog:
+			r.advise(l.Name, fmt.Sprintf("connections that arrive in a burst are refused beyond it: sysctl -w net.core.somaxconn=%d", goodBacklog))
+		}
+	}
+}

@@ -1,0 +1,5 @@
+//go:build !linux
+
+package noria
+
+func systemLimits() []Limit { return nil }
