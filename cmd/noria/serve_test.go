@@ -1,0 +1,236 @@
+package main_test
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os/exec"
+	"sync"
+	"testing"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria"
+)
+
+// requireEcho sends bytes both small and large over several connections at
+// once, ends each with a half-close, and wants the same bytes and the end.
+func requireEcho(t *testing.T, address string) {
+	t.Helper()
+	var wg sync.WaitGroup
+	for seed := range uint64(8) {
+		wg.Go(func() {
+			sent := make([]byte, 1+int(seed)*100_000)
+			_, _ = rand.NewChaCha8([32]byte{byte(seed)}).Read(sent)
+			got, err := roundTrip(address, sent)
+			if err != nil || !bytes.Equal(sent, got) {
+				t.Errorf("echo of %d bytes: %d came back, equal: %v, error: %v", len(sent), len(got), bytes.Equal(sent, got), err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+func roundTrip(address string, sent []byte) ([]byte, error) {
+	c, err := net.DialTimeout("tcp", address, patience)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	written := make(chan error, 1)
+	go func() {
+		_, err := c.Write(sent)
+		if err == nil {
+			err = c.(*net.TCPConn).CloseWrite()
+		}
+		written <- err
+	}()
+	got, err := io.ReadAll(c)
+	if werr := <-written; err == nil {
+		err = werr
+	}
+	return got, err
+}
+
+func requireWebSocketEcho(t *testing.T, address string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, buffered, _, err := ws.Dial(ctx, "ws://"+address+"/")
+	require.NoError(t, err)
+	require.Nil(t, buffered)
+	defer c.Close()
+	for _, size := range []int{0, 5, 125, 126, 65535, 65536, 300_000} {
+		sent := bytes.Repeat([]byte("noria "), size/6+1)[:size]
+		require.NoError(t, wsutil.WriteClientText(c, sent))
+		got, op, err := wsutil.ReadServerData(c)
+		require.NoError(t, err)
+		require.Equal(t, ws.OpText, op)
+		require.True(t, bytes.Equal(sent, got), "%d bytes", size)
+	}
+	require.NoError(t, wsutil.WriteClientMessage(c, ws.OpClose, ws.NewCloseFrameBody(ws.StatusNormalClosure, "bye")))
+	_, _, err = wsutil.ReadServerData(c)
+	var closed wsutil.ClosedError
+	require.ErrorAs(t, err, &closed)
+	require.Equal(t, ws.StatusNormalClosure, closed.Code)
+}
+
+// each runs f for every backend of this build.
+func each(t *testing.T, f func(t *testing.T, backend string)) {
+	for _, backend := range noria.Backends() {
+		t.Run(backend, func(t *testing.T) { f(t, backend) })
+	}
+}
+
+func TestServeEchoes(t *testing.T) {
+	each(t, func(t *testing.T, backend string) {
+		for name, extra := range map[string][]string{
+			"one loop":   {"--loops", "1"},
+			"two loops":  {"--loops", "2", "--pin"},
+			"goroutines": {"--goroutine"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				s := serve(t, append(extra, "--backend", backend)...)
+				requireEcho(t, s.tcp)
+				requireWebSocketEcho(t, s.ws)
+				require.Contains(t, s.line("backend "), "backend "+backend+",")
+				require.Contains(t, s.line("backend "), "asked for by Options.Backend")
+				s.signal(t)
+				require.Zero(t, s.wait(t), s.stderr.String())
+			})
+		}
+	})
+}
+
+func TestServeSaysWhyWithoutAChoice(t *testing.T) {
+	s := serve(t)
+	require.Contains(t, s.line("backend "), "using "+noria.Backends()[0])
+	s.signal(t)
+	require.Zero(t, s.wait(t))
+}
+
+func TestServeTheEnvironmentGoesBeforeTheFlag(t *testing.T) {
+	cmd := exec.Command(program, serveArgs("--backend", "auto")...)
+	cmd.Env = append(cmd.Environ(), noria.BackendVariable+"=epoll")
+	s := start(t, cmd)
+	require.Contains(t, s.line("backend "), "backend epoll,")
+	require.Contains(t, s.line("backend "), noria.BackendVariable)
+}
+
+// A connection that is there goes on after the signal; a new one is refused;
+// the program ends when the last has gone.
+func TestServeDrains(t *testing.T) {
+	each(t, func(t *testing.T, backend string) {
+		s := serve(t, "--backend", backend, "--loops", "2", "--drain", "1h")
+		c := dial(t, s.tcp)
+		ping := func() {
+			_, err := c.Write([]byte("ping"))
+			require.NoError(t, err)
+			_, err = io.ReadFull(c, make([]byte, 4))
+			require.NoError(t, err)
+		}
+		ping()
+		s.signal(t)
+		require.Eventually(t, func() bool {
+			other, err := net.DialTimeout("tcp", s.tcp, patience)
+			if err == nil {
+				_ = other.Close()
+			}
+			return err != nil
+		}, patience, patience/1000, "new connections are still accepted")
+		ping()
+		require.NoError(t, c.Close())
+		require.Zero(t, s.wait(t), s.stderr.String())
+	})
+}
+
+func TestServeEndsTheDrainByForce(t *testing.T) {
+	each(t, func(t *testing.T, backend string) {
+		s := serve(t, "--backend", backend, "--drain", "50ms")
+		c := dial(t, s.tcp)
+		_, err := c.Write([]byte("ping"))
+		require.NoError(t, err)
+		_, err = io.ReadFull(c, make([]byte, 4))
+		require.NoError(t, err)
+		s.signal(t)
+		_, err = c.Read(make([]byte, 1))
+		require.Error(t, err, "the server closes it")
+		require.Zero(t, s.wait(t), s.stderr.String())
+	})
+}
+
+func TestServeASecondSignalEndsItAtOnce(t *testing.T) {
+	s := serve(t, "--drain", "1h")
+	c := dial(t, s.tcp)
+	_, err := c.Write([]byte("ping"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(c, make([]byte, 4))
+	require.NoError(t, err)
+	s.signal(t)
+	// Two signals of a kind that are there at once are one: signal(7).
+	require.Eventually(t, func() bool {
+		other, err := net.DialTimeout("tcp", s.tcp, patience)
+		if err == nil {
+			_ = other.Close()
+		}
+		return err != nil
+	}, patience, patience/1000)
+	s.signal(t)
+	require.Equal(t, 1, s.wait(t))
+}
+
+// With a reuse-port listener for each loop the system would let a second
+// program in, which would take half of the connections.
+func TestServeRefusesAnAddressInUse(t *testing.T) {
+	each(t, func(t *testing.T, backend string) {
+		for _, loops := range []string{"1", "2"} {
+			for _, second := range []string{"1", "2"} {
+				t.Run(loops+" then "+second, func(t *testing.T) {
+					s := serve(t, "--backend", backend, "--loops", loops)
+					for _, args := range [][]string{{"--tcp", s.tcp}, {"--tcp", "127.0.0.1:0", "--ws", s.ws}} {
+						out, err := exec.Command(program, append([]string{"serve", "--backend", backend, "--loops", second}, args...)...).CombinedOutput()
+						var exit *exec.ExitError
+						require.ErrorAs(t, err, &exit)
+						require.Equal(t, 1, exit.ExitCode(), "%s", out)
+						require.Contains(t, string(out), "in use")
+						require.Contains(t, string(out), args[len(args)-1])
+					}
+					requireEcho(t, s.tcp)
+				})
+			}
+		}
+	})
+}
+
+func TestServeBadFlags(t *testing.T) {
+	for _, tt := range []struct {
+		args   []string
+		status int
+		says   string
+	}{
+		{[]string{"serve", "--tcp", "nowhere"}, 1, "host:port"},
+		{[]string{"serve", "--tcp", "example.com:80"}, 1, "must be an IP address"},
+		{[]string{"serve", "--backend", "kqueue"}, 1, "kqueue"},
+		{[]string{"serve", "--loops", "-1"}, 1, "-1 loops"},
+		{[]string{"serve", "--lops", "1"}, 2, "lops"},
+		{[]string{"serve", "7000"}, 2, `unexpected "7000"`},
+		{[]string{"swerve"}, 2, `no command "swerve"`},
+		{nil, 2, "Usage"},
+		{[]string{"help"}, 0, "Usage"},
+		{[]string{"serve", "--help"}, 0, "SIGTERM"},
+	} {
+		out, err := exec.Command(program, tt.args...).CombinedOutput()
+		status := 0
+		if err != nil {
+			var exit *exec.ExitError
+			require.ErrorAs(t, err, &exit)
+			status = exit.ExitCode()
+		}
+		require.Equal(t, tt.status, status, "%v: %s", tt.args, out)
+		require.Contains(t, string(out), tt.says, "%v", tt.args)
+	}
+}
