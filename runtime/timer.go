@@ -47,8 +47,8 @@ func (ts *timers) stop(t *timer) {
 	}
 }
 
-// expire fires what is due at now. A timer that a firing one arms for the
-// past waits for the next call, so that this one ends.
+// expire fires what is due at now, but no more than there were timers, so that
+// ones that arm themselves for the past do not keep it for ever.
 func (ts *timers) expire(now int64) (fired int) {
 	for budget := len(ts.heap); budget > 0 && len(ts.heap) > 0 && ts.heap[0].when <= now; budget-- {
 		t := ts.heap[0]

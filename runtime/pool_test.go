@@ -1,0 +1,180 @@
+package runtime
+
+import (
+	"errors"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestPoolSizes(t *testing.T) {
+	p := NewPool(0)
+	for size, want := range map[int]int{0: 512, 1: 512, 512: 512, 513: 1024, 4096: 4096, 4097: 8192, 65536: 65536,
+		65537: 131072, 8 << 20: 8 << 20, 8<<20 + 1: 8<<20 + 4096, 9 << 20: 9 << 20} {
+		b, err := p.Get(size)
+		require.NoError(t, err)
+		require.Equal(t, want, b.Cap(), "for %d", size)
+		require.Zero(t, b.Len())
+		require.Zero(t, b.Headroom())
+		b.Release()
+	}
+	require.Zero(t, p.Stats().Outstanding)
+	_, err := p.Get(MaxBuffer + 1)
+	require.ErrorIs(t, err, ErrNoBuffers)
+	require.NoError(t, p.Close())
+	require.Zero(t, p.Stats().Mapped)
+	require.ErrorIs(t, p.Close(), ErrClosed)
+}
+
+func TestPoolCopy(t *testing.T) {
+	p := NewPool(0)
+	b, err := p.Copy(16, []byte("payload"))
+	require.NoError(t, err)
+	require.Equal(t, "payload", string(b.Bytes()))
+	require.Equal(t, 16, b.Headroom())
+	b.Release()
+	require.NoError(t, p.Close())
+}
+
+// TestPoolLimit: at the limit the pool says so, gives up what nobody uses, and
+// goes on when something comes back.
+func TestPoolLimit(t *testing.T) {
+	p := NewPool(chunkSize)
+	var held []*Buffer
+	for {
+		b, err := p.Get(64 << 10)
+		if err != nil {
+			require.ErrorIs(t, err, ErrNoBuffers)
+			break
+		}
+		held = append(held, b)
+	}
+	require.Len(t, held, 4)
+	require.EqualValues(t, chunkSize, p.Stats().Mapped)
+	_, err := p.Get(512)
+	require.ErrorIs(t, err, ErrNoBuffers, "of another size")
+	held[3].Release()
+	held[3], err = p.Get(64 << 10)
+	require.NoError(t, err)
+	Drop(held...)
+	b, err := p.Get(512) // the other class's chunk makes way
+	require.NoError(t, err)
+	b.Release()
+	require.NoError(t, p.Close())
+}
+
+// TestPoolGivesBack: one free chunk of a class is kept, the others go back.
+func TestPoolGivesBack(t *testing.T) {
+	p := NewPool(0)
+	var held []*Buffer
+	for range 3 * chunkSize / 512 {
+		b, err := p.Get(512)
+		require.NoError(t, err)
+		held = append(held, b)
+	}
+	require.EqualValues(t, 3*chunkSize, p.Stats().Mapped)
+	Drop(held...)
+	require.EqualValues(t, chunkSize, p.Stats().Mapped)
+	require.EqualValues(t, 3*chunkSize, p.Stats().Peak)
+	require.NoError(t, p.Close())
+}
+
+func TestPoolCloseWithOutstanding(t *testing.T) {
+	p := NewPool(0)
+	small, err := p.Get(512)
+	require.NoError(t, err)
+	big, err := p.Get(1 << 20)
+	require.NoError(t, err)
+	copy(big.Room(), "still there")
+	require.ErrorContains(t, p.Close(), "2 buffers are in use")
+	big.Extend(11)
+	require.Equal(t, "still there", string(big.Bytes()))
+	var wg sync.WaitGroup
+	wg.Go(small.Release)
+	wg.Go(big.Release)
+	wg.Wait()
+	require.Zero(t, p.Stats().Mapped)
+}
+
+// TestPoolForeign: buffers that other goroutines release wait for the loop,
+// which is woken once.
+func TestPoolForeign(t *testing.T) {
+	var (
+		mine  = true
+		mu    sync.Mutex
+		wakes int
+	)
+	p := NewPool(0)
+	p.bind(func() bool { mu.Lock(); defer mu.Unlock(); return mine }, func() { mu.Lock(); defer mu.Unlock(); wakes++ })
+	var held []*Buffer
+	for range 100 {
+		b, err := p.Get(512)
+		require.NoError(t, err)
+		held = append(held, b)
+	}
+	mu.Lock()
+	mine = false
+	mu.Unlock()
+	var wg sync.WaitGroup
+	for _, b := range held {
+		wg.Go(b.Release)
+	}
+	wg.Wait()
+	require.Equal(t, 100, p.Stats().Outstanding)
+	require.Equal(t, 1, wakes)
+	p.collect()
+	require.Zero(t, p.Stats().Outstanding)
+	p.collect()
+	require.NoError(t, p.Close())
+}
+
+func TestPoolMap(t *testing.T) {
+	p := NewPool(1 << 20)
+	mem, err := p.Map(1 << 20)
+	require.NoError(t, err)
+	_, err = p.Map(1)
+	require.ErrorIs(t, err, ErrNoBuffers)
+	require.True(t, errors.Is(p.Close(), errLeak), "mapped memory is counted")
+	require.NoError(t, p.Unmap(mem))
+}
+
+// TestPoolRandom takes and gives back at random; no two buffers may ever
+// share a byte.
+func TestPoolRandom(t *testing.T) {
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 0))
+	p := NewPool(64 << 20)
+	type owned struct {
+		b    *Buffer
+		mark byte
+	}
+	var held []owned
+	for range 20000 {
+		if len(held) > 0 && r.IntN(len(held)+20) < len(held) {
+			i := r.IntN(len(held))
+			o := held[i]
+			mem := o.b.Memory()
+			require.Equal(t, o.mark, mem[0])
+			require.Equal(t, o.mark, mem[len(mem)-1])
+			o.b.Release()
+			held[i] = held[len(held)-1]
+			held = held[:len(held)-1]
+			continue
+		}
+		b, err := p.Get(1 << r.IntN(19))
+		require.NoError(t, err)
+		o := owned{b, byte(r.Uint32())}
+		mem := b.Memory()
+		mem[0], mem[len(mem)-1] = o.mark, o.mark
+		held = append(held, o)
+		require.Equal(t, len(held), p.Stats().Outstanding)
+	}
+	for _, o := range held {
+		o.b.Release()
+	}
+	require.NoError(t, p.Close())
+	require.Zero(t, p.Stats().Mapped)
+}
