@@ -1,0 +1,212 @@
+package echobench
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+
+	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/runtime"
+)
+
+// ClientCommand is the hidden command that the client's process runs.
+const ClientCommand = "bench-client"
+
+const (
+	verified = 3  // messages of each connection that are compared byte for byte
+	payloads = 16 // that differ; connections take them in turn
+)
+
+// A clientConfig is how the client's process is told what to be.
+type clientConfig struct {
+	address     string
+	conns, size int
+	pid, cpu    int // of the server
+}
+
+func (c clientConfig) args() []string {
+	return []string{ClientCommand, "--address", c.address, fmt.Sprintf("--conns=%d", c.conns), fmt.Sprintf("--size=%d", c.size),
+		fmt.Sprintf("--pid=%d", c.pid), fmt.Sprintf("--cpu=%d", c.cpu)}
+}
+
+// ClientMain is the client's process: connects, says hello, and carries out
+// tasks.
+func ClientMain(args []string) int {
+	c := &client{}
+	fs := flag.NewFlagSet(ClientCommand, flag.ContinueOnError)
+	fs.StringVar(&c.cfg.address, "address", "", "of the server")
+	fs.IntVar(&c.cfg.conns, "conns", 1, "connections")
+	fs.IntVar(&c.cfg.size, "size", 64, "bytes of a message")
+	fs.IntVar(&c.cfg.pid, "pid", 0, "of the server")
+	fs.IntVar(&c.cfg.cpu, "cpu", -1, "of the server")
+	if fs.Parse(args) != nil {
+		return 2
+	}
+	if err := c.open(); err != nil {
+		say(hello{Error: err.Error()})
+		return 1
+	}
+	say(hello{Detail: describe(c.group)})
+	if err := answer(os.Stdin, os.Stdout, c.do); err != nil {
+		return 1
+	}
+	if err := c.group.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "bench-client:", err)
+		return 1
+	}
+	return 0
+}
+
+// A client is a loop's worth of connections, as callbacks: it must not be what
+// is measured. All but group and loop belongs to the loop's thread.
+type client struct {
+	cfg   clientConfig
+	group *noria.Group
+	loop  *noria.Loop
+	rt    runtime.Runtime
+
+	conns    []*clientConn
+	payloads []*runtime.Buffer
+
+	window // of the task that is carried out
+	active int
+	hist   histogram
+	done   func(clientResult)
+}
+
+// A window is where a task stands.
+type window struct {
+	task     task
+	messages int64
+	warm     bool  // the warming-up is over
+	turnAt   int64 // when warming-up, or the window, is over; 0: never
+	begin    sample
+	stopping bool
+	result   clientResult
+}
+
+// open connects, and makes sure that what comes back is what was sent.
+func (c *client) open() (err error) {
+	addr, err := netip.ParseAddrPort(c.cfg.address)
+	if err != nil {
+		return err
+	}
+	if c.group, err = startLoop("auto"); err != nil {
+		return err
+	}
+	c.loop = c.group.Loops()[0]
+	c.rt = c.loop.Runtime()
+	random := rand.NewChaCha8([32]byte{}) // the same in every round
+	for range payloads {
+		data := make([]byte, c.cfg.size)
+		_, _ = random.Read(data)
+		c.payloads = append(c.payloads, runtime.NewShared(data))
+	}
+	opened := c.onLoop(func() {
+		for i := range c.cfg.conns {
+			k := newClientConn(c, c.payloads[i%payloads])
+			c.conns = append(c.conns, k)
+			c.active++
+			k.open(runtime.TCPAddr(addr))
+		}
+	})
+	if opened.Error == "" {
+		opened = c.do(task{Each: verified})
+	}
+	if opened.Error != "" {
+		return fmt.Errorf("%s", opened.Error)
+	}
+	return nil
+}
+
+// onLoop runs start on the loop and waits for the end of what it began.
+func (c *client) onLoop(start func()) clientResult {
+	results := make(chan clientResult, 1)
+	err := c.loop.Post(func() {
+		c.window = window{}
+		c.done = func(r clientResult) { results <- r }
+		start()
+	})
+	if err != nil {
+		return clientResult{Error: err.Error()}
+	}
+	return <-results
+}
+
+// do carries out a task.
+func (c *client) do(t task) clientResult {
+	return c.onLoop(func() {
+		c.task = t
+		c.hist.reset()
+		now := c.rt.Now()
+		c.begin.now = now
+		if t.WindowNS > 0 {
+			c.turnAt = now + t.WarmNS
+		}
+		c.active = len(c.conns)
+		for _, k := range c.conns {
+			k.left = t.Each
+			if t.WindowNS > 0 {
+				k.left = -1 // until the window is over
+			}
+			k.next(now)
+		}
+	})
+}
+
+// turn begins the window, or ends it.
+func (c *client) turn(now int64) {
+	if !c.warm {
+		c.warm = true
+		c.messages = 0
+		c.hist.reset()
+		c.begin.idle, c.begin.ticks = cpuTicks(c.cfg.cpu)
+		c.begin.now = c.rt.Now()
+		c.begin.cpu = processCPU(c.cfg.pid)
+		c.turnAt = c.begin.now + c.task.WindowNS
+		return
+	}
+	c.turnAt = 0
+	c.stopping = true
+	c.result = c.summary(now)
+	c.result.ServerCPU = processCPU(c.cfg.pid) - c.begin.cpu // first: the clock runs
+	if idle, ticks := cpuTicks(c.cfg.cpu); ticks > c.begin.ticks {
+		c.result.Idle = float64(idle-c.begin.idle) / float64(ticks-c.begin.ticks)
+	}
+	us := func(q float64) float64 { return float64(c.hist.quantile(q)) / 1e3 }
+	c.result.P50, c.result.P99, c.result.P999 = us(0.5), us(0.99), us(0.999)
+	c.result.Max = float64(c.hist.max) / 1e3
+}
+
+func (c *client) summary(now int64) clientResult {
+	return clientResult{Messages: c.messages, Seconds: float64(now-c.begin.now) / 1e9}
+}
+
+// ended is called when a connection has nothing left to do.
+func (c *client) ended(now int64) {
+	if c.active--; c.active > 0 {
+		return
+	}
+	if c.task.WindowNS == 0 {
+		c.result = c.summary(now)
+	}
+	c.finish(c.result)
+}
+
+func (c *client) fail(err error) { c.finish(clientResult{Error: err.Error()}) }
+
+func (c *client) finish(r clientResult) {
+	if c.done != nil {
+		c.done(r)
+		c.done = nil
+	}
+}
+
+// A sample is what the server's CPU had done at a moment.
+type sample struct {
+	now         int64
+	cpu         float64 // seconds that the server's process has used
+	idle, ticks uint64  // of the server's CPU
+}

@@ -1,0 +1,102 @@
+package echobench
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/noria-go/noria"
+)
+
+// A contender is a kind of server: one of ours, or a peer's command.
+type contender struct {
+	name    string
+	server  serverConfig
+	procs   int    // GOMAXPROCS; 0: as many as the machine has CPUs
+	command string // of a peer
+}
+
+// suffix of the contenders that are callbacks.
+const callback = "-callback"
+
+// The net package's contenders. A process that is tied to one CPU would choose
+// GOMAXPROCS 1 by itself, so "its default" is told: what it is on this machine
+// without that.
+const (
+	netDefault = "net"
+	netOne     = "net-1"
+)
+
+// known returns every contender that this build contains.
+func known() (list []contender) {
+	for _, backend := range noria.Backends() {
+		list = append(list,
+			contender{name: backend, server: serverConfig{kind: kindTask, backend: backend}},
+			contender{name: backend + callback, server: serverConfig{kind: kindCallback, backend: backend}})
+	}
+	return append(list,
+		contender{name: netDefault, server: serverConfig{kind: kindNet}},
+		contender{name: netOne, server: serverConfig{kind: kindNet}, procs: 1})
+}
+
+// defaultContenders are those that the table has unless told otherwise: a
+// callback one for the preferred backend only.
+func defaultContenders() (list []contender) {
+	preferred := noria.Backends()[0]
+	for _, c := range known() {
+		if !strings.HasSuffix(c.name, callback) || c.name == preferred+callback {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// choose returns the contenders with these names, in this order.
+func choose(names []string) (list []contender, err error) {
+	all := known()
+	for _, name := range names {
+		i := slices.IndexFunc(all, func(c contender) bool { return c.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no contender is called %q: this build has %s", name, strings.Join(contenderNames(all), ", "))
+		}
+		list = append(list, all[i])
+	}
+	return list, nil
+}
+
+func contenderNames(list []contender) (names []string) {
+	for _, c := range list {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+func (c contender) isNet() bool { return c.server.kind == kindNet }
+
+// canLoad says whether the contender belongs into a row with garbage: peers
+// cannot be told to make it, and one processor for three goroutines that want
+// it would measure Go's scheduler.
+func (c contender) canLoad() bool { return c.command == "" && c.procs != 1 }
+
+// start starts the server for a row, on a CPU.
+func (c contender) start(ctx context.Context, cpu, cpus int, row rowKey) (*target, error) {
+	if c.command != "" {
+		return startPeer(ctx, cpu, c)
+	}
+	procs := c.procs
+	if procs == 0 {
+		procs = cpus
+	}
+	if row.Garbage {
+		procs = loadProcs
+	}
+	config := c.server
+	config.load = row.Garbage
+	return startServer(ctx, cpu, []string{"GOMAXPROCS=" + strconv.Itoa(procs)}, config)
+}
+
+// loadProcs is GOMAXPROCS in rows with garbage: as many as goroutines burn, so
+// that whoever serves has to get a processor from one of them.
+const loadProcs = burners

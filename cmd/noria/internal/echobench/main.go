@@ -1,0 +1,185 @@
+package echobench
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/noria-go/noria"
+)
+
+const text = `Usage: noria bench echo --proto tcp [FLAGS]
+       noria bench tasks [FLAGS]
+
+echo measures io_uring, epoll and the net package against each other, and any
+--peer, each in a process of its own on one CPU, with the client on another.
+tasks measures a task for each connection against bare callbacks on the same
+backend, and gives the interval. Close other programs first: both CPUs are
+wanted. docs/performance.md says how it measures.
+
+Flags:
+`
+
+// settings are what the flags say, as far as a report repeats it.
+type settings struct {
+	Sizes   []int         `json:"sizes"`
+	Conns   []int         `json:"conns"`
+	Rounds  int           `json:"rounds"`
+	Window  time.Duration `json:"window_ns"`
+	Warm    time.Duration `json:"warm_ns"`
+	Garbage bool          `json:"garbage"`
+
+	contenders []contender
+}
+
+// options are the others.
+type options struct {
+	settings
+	proto    string
+	json     bool
+	quick    bool
+	backends string
+	names    string
+	peers    []contender
+}
+
+// Main is noria bench. It returns the exit status.
+func Main(args []string) int {
+	if len(args) == 0 || args[0] != "echo" && args[0] != "tasks" {
+		newFlags("bench", &options{}, os.Stderr).Usage()
+		if len(args) > 0 && strings.Contains(args[0], "help") {
+			return 0
+		}
+		return 2
+	}
+	o := &options{}
+	fs := newFlags(args[0], o, os.Stderr)
+	if err := fs.Parse(args[1:]); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0
+		}
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := o.main(ctx, args[0], fs); err != nil {
+		if ctx.Err() != nil {
+			err = errors.New("interrupted")
+		}
+		fmt.Fprintln(os.Stderr, "noria bench:", err)
+		return 1
+	}
+	return 0
+}
+
+func newFlags(name string, o *options, out io.Writer) *flag.FlagSet {
+	fs := flag.NewFlagSet("noria bench "+name, flag.ContinueOnError)
+	fs.SetOutput(out)
+	fs.Usage = func() {
+		fmt.Fprint(fs.Output(), text)
+		fs.PrintDefaults()
+	}
+	o.Sizes, o.Conns = []int{64, 1024, 16384}, []int{1, 10, 100, 1000}
+	o.Rounds, o.Window, o.Warm = 5, time.Second, 300*time.Millisecond
+	if name == "tasks" {
+		o.Sizes, o.Conns = []int{64}, []int{100}
+		o.Rounds, o.Window, o.Warm = 30, 500*time.Millisecond, 200*time.Millisecond
+	}
+	fs.StringVar(&o.proto, "proto", "tcp", "protocol; for now there is tcp")
+	fs.Func("sizes", "`bytes` of a message, separated by commas (default "+join(o.Sizes)+")", numbers(&o.Sizes))
+	fs.Func("conns", "`numbers` of connections (default "+join(o.Conns)+")", numbers(&o.Conns))
+	fs.IntVar(&o.Rounds, "rounds", o.Rounds, "how often each is measured")
+	fs.Func("seconds", "how `long` each measurement takes (default "+fmt.Sprint(o.Window.Seconds())+")", seconds(&o.Window))
+	fs.Func("warm", "`seconds` of warming up before each (default "+fmt.Sprint(o.Warm.Seconds())+")", seconds(&o.Warm))
+	fs.BoolVar(&o.quick, "quick", false, "one short round of one row: says that it works, and nothing else")
+	fs.BoolVar(&o.json, "json", false, "print JSON")
+	if name == "tasks" {
+		fs.StringVar(&o.backends, "backends", strings.Join(noria.Backends(), ","), "`names` of backends")
+		return fs
+	}
+	fs.BoolVar(&o.Garbage, "garbage", false, "one more row: "+garbageRow.String())
+	fs.StringVar(&o.names, "contenders", strings.Join(contenderNames(defaultContenders()), ","), "`names`, of "+strings.Join(contenderNames(known()), ", "))
+	fs.Func("peer", "another server: `name=command`, with {port} where its port goes; may be given again", func(s string) error {
+		p, err := parsePeer(s)
+		o.peers = append(o.peers, p)
+		return err
+	})
+	return fs
+}
+
+// main measures and prints.
+func (o *options) main(ctx context.Context, what string, fs *flag.FlagSet) error {
+	if fs.NArg() > 0 {
+		return fmt.Errorf("unexpected %q", fs.Arg(0))
+	}
+	if o.proto != "tcp" {
+		return fmt.Errorf("--proto %s: there is only tcp", o.proto)
+	}
+	if err := supported(); err != nil {
+		return err
+	}
+	if o.quick {
+		o.Sizes, o.Conns, o.Rounds, o.Window, o.Warm = []int{64}, []int{10}, 1, 100*time.Millisecond, 20*time.Millisecond
+	}
+	if o.Rounds < 1 {
+		return fmt.Errorf("--rounds %d: want at least 1", o.Rounds)
+	}
+	b := &bench{settings: o.settings}
+	var report *Report
+	var err error
+	if what == "tasks" {
+		report, err = b.runTasks(ctx, strings.Split(o.backends, ","), os.Stderr)
+	} else if b.contenders, err = choose(strings.Split(o.names, ",")); err == nil {
+		b.contenders = append(b.contenders, o.peers...)
+		report, err = b.run(ctx, os.Stderr)
+	}
+	if err != nil {
+		return err
+	}
+	if o.json {
+		enc := json.NewEncoder(os.Stdout)
+		enc.SetIndent("", "  ")
+		return enc.Encode(report)
+	}
+	return report.print(os.Stdout)
+}
+
+// numbers reads positive ones, separated by commas.
+func numbers(to *[]int) func(string) error {
+	return func(s string) error {
+		var list []int
+		for f := range strings.SplitSeq(s, ",") {
+			n, err := strconv.Atoi(strings.TrimSpace(f))
+			if err != nil || n < 1 {
+				return fmt.Errorf("%q is not a positive number", f)
+			}
+			list = append(list, n)
+		}
+		*to = list
+		return nil
+	}
+}
+
+func join(list []int) string {
+	return strings.Trim(strings.ReplaceAll(fmt.Sprint(list), " ", ","), "[]")
+}
+
+func seconds(to *time.Duration) func(string) error {
+	return func(s string) error {
+		v, err := strconv.ParseFloat(s, 64)
+		if err != nil || !(v > 0) {
+			return fmt.Errorf("%q is not a positive number", s)
+		}
+		*to = time.Duration(v * float64(time.Second))
+		return nil
+	}
+}

@@ -1,0 +1,73 @@
+package echobench
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	goruntime "runtime"
+)
+
+// ServerCommand is the hidden command that a server's process runs.
+const ServerCommand = "bench-server"
+
+// The kinds of servers.
+const (
+	kindTask     = "task"     // a task for each connection, on one loop
+	kindCallback = "callback" // bare operations and callbacks, on the same Runtime
+	kindNet      = "net"      // a goroutine for each connection, on package net
+)
+
+// A serverConfig is how a server's process is told what to be.
+type serverConfig struct {
+	kind, backend string
+	load          bool
+}
+
+func (c serverConfig) args() []string {
+	return []string{ServerCommand, "--kind", c.kind, "--backend", c.backend, fmt.Sprintf("--load=%t", c.load)}
+}
+
+// ServerMain is the server's process.
+func ServerMain(args []string) int {
+	c := serverConfig{}
+	fs := flag.NewFlagSet(ServerCommand, flag.ContinueOnError)
+	fs.StringVar(&c.kind, "kind", kindTask, "task, callback or net")
+	fs.StringVar(&c.backend, "backend", "auto", "backend of a task or callback server")
+	fs.BoolVar(&c.load, "load", false, "burn CPU and make garbage beside")
+	if fs.Parse(args) != nil {
+		return 2
+	}
+	if c.load {
+		startLoad()
+	}
+	h, err := c.serve()
+	if err != nil {
+		say(hello{Error: err.Error()})
+		return 1
+	}
+	say(h)
+	if err := answer(os.Stdin, os.Stdout, func(struct{}) serverStats { return memory() }); err != nil {
+		return 1
+	}
+	return 0
+}
+
+func memory() serverStats {
+	var m goruntime.MemStats
+	goruntime.ReadMemStats(&m)
+	return serverStats{Mallocs: m.Mallocs, AllocBytes: m.TotalAlloc, GCs: m.NumGC}
+}
+
+// serve starts the server, which goes on until the process ends.
+func (c serverConfig) serve() (hello, error) {
+	switch c.kind {
+	case kindNet:
+		return serveNet()
+	case kindTask:
+		return serveTasks(c.backend)
+	case kindCallback:
+		return serveCallbacks(c.backend)
+	}
+	return hello{}, errors.New("no such kind of server: " + c.kind)
+}

@@ -1,0 +1,160 @@
+package echobench
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"os"
+	goruntime "runtime"
+
+	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/tcp"
+)
+
+// startLoop starts one loop.
+func startLoop(backend string) (*noria.Group, error) {
+	return noria.Start(noria.Options{Backend: backend, Loops: 1})
+}
+
+func describe(g *noria.Group) string {
+	return fmt.Sprintf("%s, one loop, GOMAXPROCS %d", g.Info().Backend, goruntime.GOMAXPROCS(0))
+}
+
+// serveTasks is the server that a user of Noria writes.
+func serveTasks(backend string) (hello, error) {
+	g, err := startLoop(backend)
+	if err != nil {
+		return hello{}, err
+	}
+	ls, err := g.Listen(listenAddress, noria.ServeOptions{})
+	if err != nil {
+		return hello{}, err
+	}
+	srv := &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
+		_, err := io.Copy(c, c)
+		return err
+	}}
+	go func() { giveUp(g.Serve(context.Background(), ls, srv)) }()
+	return hello{Address: ls.Addr().String(), Detail: describe(g)}, nil
+}
+
+// giveUp ends the process of a server that cannot go on.
+func giveUp(err error) {
+	fmt.Fprintln(os.Stderr, "bench-server:", err)
+	os.Exit(1)
+}
+
+// serveCallbacks is the least that an echo on a Runtime can be: no tasks, no
+// streams, and none of the loop's turns either, since the function that it
+// posts to the loop never returns and calls Poll itself. What a task costs is
+// the difference to it.
+func serveCallbacks(backend string) (hello, error) {
+	// The watchdog would report the posted function.
+	g, err := noria.Start(noria.Options{Backend: backend, Loops: 1, Loop: noria.LoopOptions{StallAfter: -1}})
+	if err != nil {
+		return hello{}, err
+	}
+	type started struct {
+		addr runtime.Addr
+		err  error
+	}
+	ready := make(chan started, 1)
+	rt := g.Loops()[0].Runtime()
+	err = g.Loops()[0].Post(func() {
+		s := &callbackServer{rt: rt}
+		addr, err := s.listen()
+		ready <- started{addr, err}
+		for err == nil {
+			err = rt.Poll(runtime.Forever)
+		}
+		giveUp(err)
+	})
+	if err != nil {
+		return hello{}, err
+	}
+	st := <-ready
+	return hello{Address: st.addr.String(), Detail: describe(g) + ", callbacks"}, st.err
+}
+
+type callbackServer struct {
+	rt     runtime.Runtime
+	accept runtime.Op
+}
+
+func (s *callbackServer) listen() (runtime.Addr, error) {
+	h, err := s.rt.Listen(runtime.TCPAddr(netip.MustParseAddrPort(listenAddress)), runtime.ListenOptions{})
+	if err != nil {
+		return runtime.Addr{}, err
+	}
+	s.accept = runtime.Op{Code: runtime.OpAcceptMany, Handle: h, Done: s.accepted}
+	s.rt.Submit(&s.accept)
+	return s.rt.LocalAddr(h)
+}
+
+func (s *callbackServer) accepted(op *runtime.Op) {
+	if !op.More {
+		giveUp(op.Err)
+	}
+	c := &callbackConn{rt: s.rt}
+	c.recv = runtime.Op{Code: runtime.OpRecvMany, Handle: op.Got, Done: c.received}
+	c.send = runtime.Op{Code: runtime.OpSend, Handle: op.Got, Done: c.sent}
+	s.rt.Submit(&c.recv)
+}
+
+// A callbackConn sends each buffer back that it receives, one at a time.
+type callbackConn struct {
+	rt      runtime.Runtime
+	recv    runtime.Op
+	send    runtime.Op
+	closing runtime.Op
+	waiting []*runtime.Buffer // behind the one that is being sent
+	ended   bool
+}
+
+func (c *callbackConn) received(op *runtime.Op) {
+	switch {
+	case !op.More:
+		c.ended = true
+		c.closeIfDone()
+	case c.send.InFlight():
+		c.waiting = append(c.waiting, op.Buf)
+	default:
+		c.start(op.Buf)
+	}
+}
+
+func (c *callbackConn) start(b *runtime.Buffer) {
+	c.send.Buf, c.send.Skip = b, 0
+	c.rt.Submit(&c.send)
+}
+
+func (c *callbackConn) sent(op *runtime.Op) {
+	if op.Err == nil {
+		if op.Skip += op.N; op.Skip < op.Buf.Len() {
+			c.rt.Submit(op)
+			return
+		}
+	}
+	op.Buf.Release()
+	op.Buf = nil
+	if op.Err != nil {
+		runtime.Drop(c.waiting...)
+		c.waiting, c.ended = nil, true
+	}
+	if len(c.waiting) > 0 {
+		next := c.waiting[0]
+		c.waiting = append(c.waiting[:0], c.waiting[1:]...)
+		c.start(next)
+		return
+	}
+	c.closeIfDone()
+}
+
+func (c *callbackConn) closeIfDone() {
+	if c.ended && !c.send.InFlight() && c.closing.Code == runtime.OpInvalid {
+		c.closing = runtime.Op{Code: runtime.OpClose, Handle: c.recv.Handle, Done: func(*runtime.Op) {}}
+		c.rt.Submit(&c.closing)
+	}
+}

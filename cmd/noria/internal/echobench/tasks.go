@@ -1,0 +1,70 @@
+package echobench
+
+import (
+	"context"
+	"fmt"
+	"io"
+)
+
+// A Comparison is how a task for each connection does beside bare callbacks
+// on the same backend: ratios of task to callback, over rounds in which both
+// were measured one right after the other.
+type Comparison struct {
+	rowKey
+	Backend   string    `json:"backend"`
+	PerSecond *Interval `json:"messages_per_second"`
+	CPU       *Interval `json:"cpu_us_per_message"`
+	Row       *Row      `json:"row"`
+}
+
+// runTasks compares both on each backend, in each row.
+func (b *bench) runTasks(ctx context.Context, backends []string, progress io.Writer) (*Report, error) {
+	b.tie()
+	report := b.newReport()
+	for _, backend := range backends {
+		var err error
+		if b.contenders, err = choose([]string{backend, backend + callback}); err != nil {
+			return nil, err
+		}
+		for _, key := range b.rows() {
+			row, err := b.runRow(ctx, key, progress)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", key, err)
+			}
+			report.Tasks = append(report.Tasks, compareTasks(backend, row))
+		}
+	}
+	report.Notes = b.notes
+	return report, nil
+}
+
+func compareTasks(backend string, row *Row) *Comparison {
+	of := func(f func(measurement) float64) *Interval {
+		var sides [2][]float64
+		for i := range sides {
+			for _, m := range row.Contenders[i].Rounds {
+				sides[i] = append(sides[i], f(m))
+			}
+		}
+		return pairedRatio(sides[0], sides[1])
+	}
+	return &Comparison{rowKey: row.rowKey, Backend: backend, Row: row,
+		PerSecond: of(func(m measurement) float64 { return m.PerSecond }),
+		CPU:       of(func(m measurement) float64 { return m.CPU })}
+}
+
+func (c *Comparison) print(out io.Writer) {
+	fmt.Fprintf(out, "\n%s, %s: a task for each connection against bare callbacks (1.00: the same), 95 %% intervals\n", c.Backend, c.rowKey)
+	for _, line := range []struct {
+		name string
+		i    *Interval
+	}{{"messages/s", c.PerSecond}, {"CPU per message", c.CPU}} {
+		if line.i == nil {
+			fmt.Fprintf(out, "  %-16s one round says nothing\n", line.name)
+			continue
+		}
+		fmt.Fprintf(out, "  %-16s %.3f  (%.3f to %.3f, %d pairs)\n", line.name, line.i.Ratio, line.i.Low, line.i.High, line.i.Pairs)
+	}
+	busy := c.Row.Contenders
+	fmt.Fprintf(out, "  %-16s %.0f %% and %.0f %%\n", "server busy", 100*busy[0].Busy.Median, 100*busy[1].Busy.Median)
+}
