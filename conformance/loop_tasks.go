@@ -1,0 +1,385 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"iter"
+	goruntime "runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"net"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+func loopTaskCases() []LoopCase {
+	return []LoopCase{
+		{Name: "task/go-call-post", Run: loopEntries},
+		{Name: "task/post-is-bounded", Run: loopPostBounded},
+		{Name: "task/after-stop", Run: loopAfterStop},
+		{Name: "task/call-from-posted-function", Run: loopCallFromPost},
+		{Name: "task/call-between-loops", Run: loopCallBetween},
+		{Name: "task/children", Run: loopChildren},
+		{Name: "task/panic-contained", Run: loopPanic},
+		{Name: "trap/goexit-contained", Run: loopGoexit},
+		{Name: "trap/nested-coroutines", Run: loopNested},
+		{Name: "trap/watchdog-names-mutex", Run: loopWatchdog},
+		{Name: "task/abandoned-is-named", Run: loopAbandoned},
+		{Name: "task/ignores-cancel", Run: loopIgnoresCancel},
+		{Name: "task/foreign-context", Run: loopForeignContext},
+		{Name: "task/cancel-while-posts-are-full", Run: loopCancelFull},
+	}
+}
+
+func loopEntries(l *L) {
+	lp := l.loop()
+	var order []string
+	ended := make(chan error, 1)
+	require.NoError(l, lp.Post(func() { order = append(order, "post") }))
+	require.NoError(l, lp.Go("go", func(ctx context.Context) error {
+		order = append(order, "go")
+		return errors.New("mine")
+	}, func(err error) { ended <- err }))
+	require.ErrorContains(l, <-ended, "mine")
+	want := errors.New("result")
+	require.Same(l, want, l.do(lp, func(ctx context.Context) error {
+		order = append(order, "call")
+		require.Same(l, lp, runtime.TaskOf(ctx).Loop())
+		return lp.Call(ctx, "inline", func(inner context.Context) error {
+			require.Same(l, runtime.TaskOf(ctx), runtime.TaskOf(inner))
+			return want
+		})
+	}))
+	require.Equal(l, []string{"post", "go", "call"}, order)
+}
+
+func loopPostBounded(l *L) {
+	opts := l.options()
+	opts.MaxPosts = 10
+	g := l.groupWith(1, opts)
+	lp := g.Loops()[0]
+	hold, held := make(chan struct{}), make(chan struct{})
+	ran := 0
+	require.NoError(l, lp.Post(func() { close(held); <-hold }))
+	<-held
+	for range 10 {
+		require.NoError(l, lp.Post(func() { ran++ }))
+	}
+	require.ErrorIs(l, lp.Post(func() {}), runtime.ErrBusy)
+	close(hold)
+	require.NoError(l, g.Stop())
+	require.Equal(l, 10, ran, "what was accepted runs")
+}
+
+func loopAfterStop(l *L) {
+	g := l.groupWith(1, l.options())
+	lp := g.Loops()[0]
+	require.NoError(l, g.Stop())
+	require.ErrorIs(l, lp.Post(func() {}), runtime.ErrClosed)
+	require.ErrorIs(l, lp.Go("late", func(context.Context) error { return nil }, nil), runtime.ErrClosed)
+	require.ErrorIs(l, lp.Call(context.Background(), "late", func(context.Context) error { return nil }), net.ErrClosed)
+	require.ErrorIs(l, lp.Run(context.Background()), runtime.ErrClosed)
+	lp.Stop()
+
+	rt, err := l.factory(l.wishes)
+	require.NoError(l, err)
+	never := runtime.NewLoop(rt, l.options())
+	never.Stop()
+	<-never.Stopped()
+	require.ErrorIs(l, never.Post(func() {}), runtime.ErrClosed)
+}
+
+func loopCallFromPost(l *L) {
+	lp := l.loop()
+	got := make(chan error, 1)
+	require.NoError(l, lp.Post(func() {
+		got <- lp.Call(context.Background(), "inside", func(context.Context) error { return nil })
+	}))
+	require.ErrorIs(l, <-got, runtime.ErrOffLoop, "it would wait for itself")
+}
+
+func loopCallBetween(l *L) {
+	g := l.group(2)
+	a, b := g.Loops()[0], g.Loops()[1]
+	l.call(a, func(ctx context.Context) {
+		others := 0
+		_, err := runtime.Go(ctx, "other", func(ctx context.Context) error {
+			for {
+				others++
+				if err := runtime.Yield(ctx); err != nil {
+					return err
+				}
+			}
+		})
+		require.NoError(l, err)
+		require.NoError(l, b.Call(ctx, "there", func(there context.Context) error {
+			require.Same(l, b, runtime.TaskOf(there).Loop())
+			return runtime.Sleep(there, 5*time.Millisecond)
+		}))
+		require.Positive(l, others, "the calling loop went on")
+		short, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(l, b.Call(short, "long", func(there context.Context) error {
+			return runtime.Sleep(there, time.Hour)
+		}), runtime.ErrCanceled, "the end of ctx kills it")
+	})
+}
+
+func loopChildren(l *L) {
+	lp := l.loop()
+	ended := 0
+	l.call(lp, func(ctx context.Context) {
+		var never runtime.Event
+		for range 3 {
+			_, err := runtime.Go(ctx, "child", func(ctx context.Context) error {
+				_, err := runtime.Go(ctx, "grandchild", func(ctx context.Context) error {
+					defer func() { ended++ }()
+					return never.Wait(ctx)
+				})
+				require.NoError(l, err)
+				defer func() { ended++ }()
+				return never.Wait(ctx)
+			})
+			require.NoError(l, err)
+		}
+		task, err := runtime.Go(ctx, "fails", func(context.Context) error { return net.ErrClosed })
+		require.NoError(l, err)
+		require.Equal(l, net.ErrClosed, task.Wait(ctx))
+		require.NoError(l, runtime.Yield(ctx))
+	})
+	require.Equal(l, 6, ended, "a task has ended when its children have")
+	_, err := runtime.Go(context.Background(), "x", nil)
+	require.ErrorIs(l, err, runtime.ErrOffLoop)
+}
+
+func loopPanic(l *L) {
+	opts := l.options()
+	reported := make(chan *runtime.PanicError, 3)
+	opts.OnPanic = func(p *runtime.PanicError) { reported <- p }
+	g := l.groupWith(1, opts)
+	lp := g.Loops()[0]
+	var p *runtime.PanicError
+	cause := errors.New("cause")
+	err := lp.Call(context.Background(), "victim", func(ctx context.Context) error {
+		require.NoError(l, runtime.Yield(ctx))
+		panic(cause)
+	})
+	require.ErrorAs(l, err, &p)
+	require.ErrorIs(l, err, cause)
+	require.Equal(l, "victim", p.Task)
+	require.Contains(l, string(p.Stack), "loopPanic")
+	require.Same(l, p, <-reported)
+	require.NoError(l, lp.Post(func() { panic("posted") }))
+	require.Equal(l, "posted", (<-reported).Value)
+	require.NoError(l, lp.Go("x", func(context.Context) error { return nil }, func(error) { panic("ended") }))
+	require.Equal(l, "ended", (<-reported).Value)
+	l.call(lp, func(ctx context.Context) { require.NoError(l, runtime.Sleep(ctx, time.Millisecond)) })
+	require.NoError(l, g.Stop())
+}
+
+func loopGoexit(l *L) {
+	const n = 20
+	l.lost = n
+	lp := l.loop()
+	var wg sync.WaitGroup
+	for range n {
+		l.bg(&wg, func() {
+			err := lp.Call(context.Background(), "exits", func(ctx context.Context) error {
+				defer func() { _ = runtime.Yield(ctx) }() // suspends while it exits
+				goruntime.Goexit()
+				return nil
+			})
+			if !errors.Is(err, runtime.ErrGoexit) {
+				l.Errorf("a task that called Goexit ended with %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	st, err := lp.Stats()
+	require.NoError(l, err)
+	require.Equal(l, n, st.Lost)
+	require.Zero(l, st.Tasks)
+	l.call(lp, func(ctx context.Context) {
+		require.ErrorIs(l, runtime.Offload(ctx, goruntime.Goexit), runtime.ErrGoexit)
+	})
+}
+
+// loopNested does I/O inside a coroutine of a task, and inside the body of a
+// range-over-func loop.
+func loopNested(l *L) {
+	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+		chunks := func(yield func(string) bool) {
+			p := make([]byte, 5)
+			for {
+				l.off(ctx, func() { _, err := peer.Write([]byte("hello")); require.NoError(l, err) })
+				n, err := s.Read(p)
+				require.NoError(l, err)
+				if !yield(string(p[:n])) {
+					return
+				}
+			}
+		}
+		next, stop := iter.Pull(iter.Seq[string](chunks))
+		for range 10 {
+			v, ok := next()
+			require.True(l, ok)
+			require.Equal(l, "hello", v)
+			require.NoError(l, runtime.Yield(ctx))
+		}
+		stop()
+		rounds := 0
+		for v := range chunks {
+			_, err := s.Write([]byte(v))
+			require.NoError(l, err)
+			require.NoError(l, s.Flush())
+			l.off(ctx, func() { l.expect(peer, []byte("hello")) })
+			if rounds++; rounds == 10 {
+				break
+			}
+		}
+	})
+}
+
+// loopWatchdog: a mutex that a suspended task holds stops the loop; the
+// watchdog says which task waits for it, and where.
+func loopWatchdog(l *L) {
+	opts := l.options()
+	opts.StallAfter = 20 * time.Millisecond
+	stalls := make(chan runtime.Stall, 1)
+	opts.OnStall = func(s runtime.Stall) {
+		select {
+		case stalls <- s:
+		default:
+		}
+	}
+	g := l.groupWith(1, opts)
+	lp := g.Loops()[0]
+	var mu sync.Mutex
+	mu.Lock()
+	done := make(chan error, 1)
+	require.NoError(l, lp.Go("stuck in a mutex", func(context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return nil
+	}, func(err error) { done <- err }))
+	s := <-stalls
+	mu.Unlock()
+	require.NoError(l, <-done)
+	require.Equal(l, "stuck in a mutex", s.Task)
+	require.Contains(l, s.Stack, "loopWatchdog")
+	require.Contains(l, s.Stack, "Mutex")
+	require.GreaterOrEqual(l, s.Held, opts.StallAfter)
+	require.Contains(l, s.String(), "stuck in a mutex")
+	require.NoError(l, g.Stop())
+}
+
+func loopAbandoned(l *L) {
+	opts := l.options()
+	opts.StopTimeout = 20 * time.Millisecond
+	g := l.groupWith(1, opts)
+	lp := g.Loops()[0]
+	hold, gone := make(chan struct{}), make(chan struct{})
+	started, result := make(chan struct{}), make(chan error, 1)
+	require.NoError(l, lp.Go("never ends", func(ctx context.Context) error {
+		close(started)
+		return runtime.Offload(ctx, func() { <-hold; close(gone) })
+	}, func(err error) { result <- err }))
+	<-started
+	err := g.Stop()
+	require.ErrorContains(l, err, "never ends")
+	require.ErrorContains(l, err, "abandoned")
+	require.ErrorContains(l, <-result, "abandoned", "whoever waits for it is told")
+	close(hold)
+	<-gone
+	l.lost++ // its coroutine
+}
+
+// loopIgnoresCancel: a killed task that goes on all the same does not keep
+// the loop from the others.
+func loopIgnoresCancel(l *L) {
+	lp := l.loop()
+	var enough atomic.Bool
+	rounds := 0
+	l.call(lp, func(ctx context.Context) {
+		task, err := runtime.Go(ctx, "deaf", func(ctx context.Context) error {
+			for !enough.Load() {
+				rounds++
+				_ = runtime.Sleep(ctx, time.Hour)
+			}
+			return nil
+		})
+		require.NoError(l, err)
+		task.Cancel(true)
+		for range 10 {
+			require.NoError(l, runtime.Sleep(ctx, time.Millisecond))
+		}
+		require.Positive(l, rounds)
+		enough.Store(true)
+		require.NoError(l, task.Wait(ctx))
+	})
+}
+
+// loopForeignContext: contexts that do not come from the task itself end its
+// calls too, by time and by cancel, whatever the call waits in.
+func loopForeignContext(l *L) {
+	lp := l.loop()
+	l.call(lp, func(ctx context.Context) {
+		var never runtime.Event
+		q := runtime.NewQueue[int](1)
+		ln, err := lp.Listen(loopback, runtime.ListenOptions{}, runtime.StreamOptions{})
+		require.NoError(l, err)
+		defer ln.Close()
+		for name, wait := range map[string]func(context.Context) error{
+			"sleep":  func(c context.Context) error { return runtime.Sleep(c, time.Hour) },
+			"event":  never.Wait,
+			"queue":  func(c context.Context) error { _, err := q.Get(c); return err },
+			"accept": func(c context.Context) error { _, err := ln.Accept(c); return err },
+		} {
+			for range 3 {
+				c, cancel := context.WithTimeout(ctx, 2*time.Millisecond)
+				err := wait(c)
+				cancel()
+				require.ErrorIs(l, err, context.DeadlineExceeded, name)
+				var ne net.Error
+				require.True(l, errors.As(err, &ne) && ne.Timeout(), name)
+			}
+			c, cancel := context.WithCancel(context.Background())
+			_, err := runtime.Go(ctx, "cancels", func(context.Context) error { cancel(); return nil })
+			require.NoError(l, err)
+			require.ErrorIs(l, wait(c), context.Canceled, name)
+			cancel()
+			require.ErrorIs(l, wait(c), context.Canceled, name)
+		}
+		require.NoError(l, runtime.Sleep(ctx, 0), "its own context goes on")
+	})
+}
+
+// loopCancelFull: a loop whose posts are full still takes a cancel.
+func loopCancelFull(l *L) {
+	opts := l.options()
+	opts.MaxPosts = 1
+	g := l.groupWith(1, opts)
+	lp := g.Loops()[0]
+	tasks, ended := make(chan *runtime.Task, 1), make(chan error, 1)
+	require.NoError(l, lp.Go("sleeps", func(ctx context.Context) error {
+		tasks <- runtime.TaskOf(ctx)
+		return runtime.Sleep(ctx, time.Hour)
+	}, func(err error) { ended <- err }))
+	task := <-tasks
+	hold, held := make(chan struct{}), make(chan struct{})
+	require.NoError(l, lp.Post(func() { close(held); <-hold }))
+	<-held
+	require.NoError(l, lp.Post(func() {}))
+	require.ErrorIs(l, lp.Post(func() {}), runtime.ErrBusy)
+	task.Cancel(true)
+	close(hold)
+	err := <-ended
+	require.True(l, errors.Is(err, runtime.ErrCanceled), "%v", err)
+	require.True(l, strings.HasPrefix(err.Error(), "sleep"))
+	require.NoError(l, g.Stop())
+}

@@ -1,0 +1,285 @@
+package conformance
+
+import (
+	"context"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+func loopWaitCases() []LoopCase {
+	return []LoopCase{
+		{Name: "wait/sleep-never-early", Run: loopSleep},
+		{Name: "wait/timer-armed-late-in-a-batch", Run: loopLateTimer},
+		{Name: "wait/yield", Run: loopYield},
+		{Name: "wait/event", Run: loopEvent},
+		{Name: "wait/queue-from-everywhere", Run: loopQueue},
+		{Name: "wait/queue-limits-deadline-close", Run: loopQueueLimits},
+		{Name: "wait/any-of-stream-and-queue", Run: loopWaitAny},
+		{Name: "wait/offload-many", Run: loopOffload},
+		{Name: "wait/offload-panic-cancel", Run: loopOffloadFaults},
+	}
+}
+
+func loopSleep(l *L) {
+	lp := l.loop()
+	l.call(lp, func(ctx context.Context) {
+		for range 200 {
+			d := time.Duration(l.rand.IntN(3000)) * time.Microsecond
+			_, err := runtime.Go(ctx, "sleeper", func(ctx context.Context) error {
+				start := lp.Now()
+				err := runtime.Sleep(ctx, d)
+				require.GreaterOrEqual(l, time.Duration(lp.Now()-start), d)
+				return err
+			})
+			require.NoError(l, err)
+		}
+		require.NoError(l, runtime.Sleep(ctx, 10*time.Millisecond))
+	})
+}
+
+// loopLateTimer: a task that computes before it sleeps sleeps the whole time,
+// although the turn began earlier.
+func loopLateTimer(l *L) {
+	lp := l.loop()
+	l.call(lp, func(ctx context.Context) {
+		for range 5 {
+			for start := lp.Now(); lp.Now() < start+int64(3*time.Millisecond); {
+			}
+			start := lp.Now()
+			require.NoError(l, runtime.Sleep(ctx, 2*time.Millisecond))
+			require.GreaterOrEqual(l, lp.Now()-start, int64(2*time.Millisecond))
+		}
+	})
+}
+
+func loopYield(l *L) {
+	lp := l.loop()
+	var order []int
+	l.call(lp, func(ctx context.Context) {
+		for i := range 3 {
+			_, err := runtime.Go(ctx, "turns", func(ctx context.Context) error {
+				for range 3 {
+					order = append(order, i)
+					if err := runtime.Yield(ctx); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			require.NoError(l, err)
+		}
+		require.NoError(l, runtime.Sleep(ctx, time.Millisecond))
+	})
+	require.Equal(l, []int{0, 1, 2, 0, 1, 2, 0, 1, 2}, order)
+}
+
+func loopEvent(l *L) {
+	g := l.group(2)
+	for range 50 {
+		var (
+			e     runtime.Event
+			woken atomic.Int32
+			wg    sync.WaitGroup
+		)
+		for _, lp := range g.Loops() {
+			for range 3 {
+				l.bg(&wg, func() {
+					l.call(lp, func(ctx context.Context) { require.NoError(l, e.Wait(ctx)); woken.Add(1) })
+				})
+			}
+		}
+		l.bg(&wg, func() { require.NoError(l, e.Wait(context.Background())); woken.Add(1) })
+		e.Set()
+		wg.Wait()
+		require.EqualValues(l, 7, woken.Load())
+		require.True(l, e.IsSet())
+		e.Clear()
+		require.False(l, e.IsSet())
+	}
+}
+
+// loopQueue: goroutines and tasks of two loops put, one task takes; what one
+// sender put comes in its order, and nothing is lost.
+func loopQueue(l *L) {
+	const senders, each = 6, 500
+	g := l.group(2)
+	type msg struct{ from, n int }
+	q := runtime.NewQueue[msg](8)
+	var wg sync.WaitGroup
+	for from := range senders {
+		send := func(ctx context.Context) error {
+			for n := range each {
+				if err := q.Put(ctx, msg{from, n}); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		l.bg(&wg, func() {
+			var err error
+			switch from % 3 {
+			case 0:
+				err = send(context.Background())
+			default:
+				err = l.do(g.Loops()[from%3-1], send)
+			}
+			if err != nil {
+				l.Errorf("sender %d: %v", from, err)
+			}
+		})
+	}
+	var next [senders]int
+	l.call(g.Loops()[0], func(ctx context.Context) {
+		for range senders * each {
+			m, err := q.Get(ctx)
+			require.NoError(l, err)
+			require.LessOrEqual(l, q.Len(), 8)
+			require.Equal(l, next[m.from], m.n, "of sender %d", m.from)
+			next[m.from]++
+		}
+	})
+	wg.Wait()
+	require.Zero(l, q.Len())
+}
+
+func loopQueueLimits(l *L) {
+	lp := l.loop()
+	q := runtime.NewQueue[int](2)
+	l.call(lp, func(ctx context.Context) {
+		short, cancel := context.WithTimeout(ctx, 2*time.Millisecond)
+		defer cancel()
+		_, err := q.Get(short)
+		require.ErrorIs(l, err, context.DeadlineExceeded)
+		require.NoError(l, q.Put(ctx, 1))
+		require.NoError(l, q.TryPut(2))
+		require.ErrorIs(l, q.TryPut(3), runtime.ErrBusy)
+		short, cancel = context.WithTimeout(ctx, 2*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(l, q.Put(short, 3), context.DeadlineExceeded)
+		waiting, err := runtime.Go(ctx, "putter", func(ctx context.Context) error { return q.Put(ctx, 4) })
+		require.NoError(l, err)
+		require.NoError(l, runtime.Yield(ctx))
+		q.Close()
+		require.ErrorIs(l, waiting.Wait(ctx), runtime.ErrClosed)
+		require.ErrorIs(l, q.TryPut(5), runtime.ErrClosed)
+		for want := 1; want <= 2; want++ {
+			v, err := q.Get(ctx)
+			require.NoError(l, err, "what is in it can be taken")
+			require.Equal(l, want, v)
+		}
+		_, err = q.Get(ctx)
+		require.ErrorIs(l, err, net.ErrClosed)
+		_, ok := q.TryGet()
+		require.False(l, ok)
+	})
+}
+
+// loopWaitAny is a push server: whichever comes first, of the peer's bytes and
+// what others want pushed.
+func loopWaitAny(l *L) {
+	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+		const pushes = 200
+		q := runtime.NewQueue[byte](4)
+		var wg sync.WaitGroup
+		l.bg(&wg, func() {
+			for range pushes {
+				require.NoError(l, q.Put(context.Background(), 'p'))
+			}
+		})
+		l.bg(&wg, func() {
+			for range pushes {
+				_, err := peer.Write([]byte("e"))
+				require.NoError(l, err)
+			}
+			require.NoError(l, peer.CloseWrite())
+		})
+		pushed, echoed, eof := 0, 0, false
+		for !eof || pushed < pushes {
+			sources := []runtime.Source{q, s.Readable()}
+			if eof {
+				sources = sources[:1]
+			}
+			i, err := runtime.WaitAny(ctx, sources...)
+			require.NoError(l, err)
+			if i == 0 {
+				_, ok := q.TryGet()
+				require.True(l, ok)
+				pushed++
+				continue
+			}
+			if b := s.TryReadBuf(); b != nil {
+				echoed += b.Len()
+				b.Release()
+				continue
+			}
+			require.Error(l, s.ReadErr())
+			eof = true
+		}
+		require.Equal(l, pushes, echoed)
+		l.off(ctx, wg.Wait)
+		short, cancel := context.WithTimeout(ctx, time.Millisecond)
+		defer cancel()
+		_, err := runtime.WaitAny(short, q)
+		require.ErrorIs(l, err, context.DeadlineExceeded)
+	})
+}
+
+func loopOffload(l *L) {
+	const n = 1500 // three times what may run at once
+	lp := l.loop()
+	var now, most, ran atomic.Int32
+	l.call(lp, func(ctx context.Context) {
+		var tasks []*runtime.Task
+		for range n {
+			t, err := runtime.Go(ctx, "offloads", func(ctx context.Context) error {
+				return runtime.Offload(ctx, func() {
+					most.Store(max(most.Load(), now.Add(1)))
+					time.Sleep(time.Millisecond) // it may block here
+					now.Add(-1)
+					ran.Add(1)
+				})
+			})
+			require.NoError(l, err)
+			tasks = append(tasks, t)
+		}
+		for _, t := range tasks {
+			require.NoError(l, t.Wait(ctx))
+		}
+	})
+	require.EqualValues(l, n, ran.Load())
+	require.LessOrEqual(l, most.Load(), int32(512))
+	require.Greater(l, most.Load(), int32(1))
+}
+
+func loopOffloadFaults(l *L) {
+	lp := l.loop()
+	l.call(lp, func(ctx context.Context) {
+		func() {
+			defer func() {
+				err, ok := recover().(error)
+				require.True(l, ok)
+				require.ErrorIs(l, err, net.ErrClosed, "the panic passes")
+				require.Contains(l, err.Error(), "loopOffloadFaults", "with the stack it had")
+			}()
+			_ = runtime.Offload(ctx, func() { panic(net.ErrClosed) })
+		}()
+		finished := false
+		task, err := runtime.Go(ctx, "cancelled", func(ctx context.Context) error {
+			err := runtime.Offload(ctx, func() { <-ctx.Done(); finished = true })
+			require.True(l, finished, "it is joined")
+			require.ErrorIs(l, runtime.Offload(ctx, func() { l.Errorf("run after the cancel") }), runtime.ErrCanceled)
+			return err
+		})
+		require.NoError(l, err)
+		require.NoError(l, runtime.Yield(ctx))
+		task.Cancel(true)
+		require.NoError(l, task.Wait(ctx))
+	})
+	require.NoError(l, runtime.Offload(context.Background(), func() {}), "on a goroutine it is a call")
+}
