@@ -74,6 +74,7 @@ type client struct {
 	active int
 	hist   histogram
 	done   func(clientResult)
+	failed error
 }
 
 // A window is where a task stands.
@@ -127,6 +128,10 @@ func (c *client) onLoop(start func()) clientResult {
 	err := c.loop.Post(func() {
 		c.window = window{}
 		c.done = func(r clientResult) { results <- r }
+		if c.failed != nil { // while nobody was waiting
+			c.fail(c.failed)
+			return
+		}
 		start()
 	})
 	if err != nil {
@@ -195,7 +200,13 @@ func (c *client) ended(now int64) {
 	c.finish(c.result)
 }
 
-func (c *client) fail(err error) { c.finish(clientResult{Error: err.Error()}) }
+// fail ends the task, and every later one: a connection is missing.
+func (c *client) fail(err error) {
+	if c.failed == nil {
+		c.failed = err
+	}
+	c.finish(clientResult{Error: c.failed.Error()})
+}
 
 func (c *client) finish(r clientResult) {
 	if c.done != nil {

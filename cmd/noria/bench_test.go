@@ -1,0 +1,212 @@
+package main_test
+
+import (
+	"encoding/json"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria"
+)
+
+// These tests see to it that there are numbers, and not what they are: a
+// machine that runs tests is no place to measure.
+
+type spread struct{ Median, Min, Max float64 }
+
+func (s *spread) requirePositive(t *testing.T) {
+	t.Helper()
+	require.NotNil(t, s)
+	require.Positive(t, s.Min)
+	require.LessOrEqual(t, s.Min, s.Median)
+	require.LessOrEqual(t, s.Median, s.Max)
+}
+
+type benchRow struct {
+	Size, Conns int
+	Garbage     bool
+	Contenders  []struct {
+		Name   string
+		Rate   *spread  `json:"messages_per_second"`
+		CPU    *spread  `json:"cpu_us_per_message"`
+		Busy   *spread  `json:"server_busy"`
+		P50    *spread  `json:"p50_us"`
+		P99    *spread  `json:"p99_us"`
+		P999   *spread  `json:"p999_us"`
+		Allocs *spread  `json:"allocations_per_message"`
+		Bound  *bool    `json:"client_bound"`
+		Ratio  *float64 `json:"ratio_to_net"`
+		Tail   *float64 `json:"p999_ratio_to_net"`
+		Rounds []json.RawMessage
+	}
+}
+
+type benchReport struct {
+	Kernel string
+	Rows   []benchRow
+	Tasks  []struct {
+		Backend string
+		Rate    *struct{ Ratio, Low, High float64 } `json:"messages_per_second"`
+	}
+}
+
+func runBench(t *testing.T, args ...string) (r benchReport) {
+	t.Helper()
+	cmd := exec.Command(program, append([]string{"bench"}, args...)...)
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, stderr.String())
+	require.NoError(t, json.Unmarshal(out, &r), "%s", out)
+	require.NotEmpty(t, r.Kernel)
+	return r
+}
+
+func TestBenchEcho(t *testing.T) {
+	r := runBench(t, "echo", "--proto", "tcp", "--quick", "--garbage", "--json",
+		"--peer", "ours="+program+" serve --tcp 127.0.0.1:{port}")
+	require.Len(t, r.Rows, 2)
+	plain, garbage := r.Rows[0], r.Rows[1]
+
+	var names []string
+	for _, c := range plain.Contenders {
+		names = append(names, c.Name)
+		for _, s := range []*spread{c.Rate, c.CPU, c.Busy, c.P50, c.P99, c.P999} {
+			s.requirePositive(t)
+		}
+		require.NotNil(t, c.Bound)
+		require.False(t, *c.Bound && c.Ratio != nil, "a server that had time to spare has no ratio")
+		require.Equal(t, c.Name == "ours", c.Allocs == nil, "only a peer cannot be asked")
+		require.Len(t, c.Rounds, 1)
+	}
+	require.Subset(t, names, append(noria.Backends(), noria.Backends()[0]+"-callback", "net", "net-1", "ours"))
+
+	require.True(t, garbage.Garbage)
+	for _, c := range garbage.Contenders {
+		c.Rate.requirePositive(t)
+		require.Nil(t, c.CPU, "most of it is the garbage's")
+		require.NotNil(t, c.Tail)
+	}
+}
+
+func TestBenchEchoManySizes(t *testing.T) {
+	r := runBench(t, "echo", "--json", "--sizes", "1,100000", "--conns", "1,64", "--rounds", "2", "--seconds", "0.02", "--warm", "0.01",
+		"--contenders", strings.Join(noria.Backends(), ","))
+	require.Len(t, r.Rows, 4)
+	for _, row := range r.Rows {
+		for _, c := range row.Contenders {
+			c.Rate.requirePositive(t)
+			require.Len(t, c.Rounds, 2)
+			require.Nil(t, c.Ratio, "without package net there is nothing to compare with")
+		}
+	}
+}
+
+func TestBenchTasks(t *testing.T) {
+	r := runBench(t, "tasks", "--rounds", "3", "--seconds", "0.02", "--warm", "0.01", "--conns", "10", "--json")
+	require.Len(t, r.Tasks, len(noria.Backends()))
+	for _, c := range r.Tasks {
+		require.Positive(t, c.Rate.Low)
+		require.LessOrEqual(t, c.Rate.Low, c.Rate.Ratio)
+		require.LessOrEqual(t, c.Rate.Ratio, c.Rate.High)
+	}
+}
+
+func TestBenchPrintsATable(t *testing.T) {
+	for what, says := range map[string]string{"echo": "CPU µs/msg", "tasks": "against bare callbacks"} {
+		out, err := exec.Command(program, "bench", what, "--quick").Output()
+		require.NoError(t, err)
+		require.Contains(t, string(out), says)
+		require.Contains(t, string(out), noria.Backends()[0])
+	}
+}
+
+func TestBenchRefuses(t *testing.T) {
+	wrong := filepath.Join(t.TempDir(), "wrong.sh") // a peer that does not listen
+	require.NoError(t, os.WriteFile(wrong, []byte("#!/bin/sh\necho no such option >&2\nexit 1\n"), 0o755))
+	for _, tt := range []struct {
+		args   []string
+		status int
+		says   string
+	}{
+		{nil, 2, "Usage"},
+		{[]string{"reverse"}, 2, "Usage"},
+		{[]string{"echo", "--proto", "udp"}, 1, "only tcp"},
+		{[]string{"echo", "--sizes", "64,x"}, 2, `"x" is not a positive number`},
+		{[]string{"echo", "--rounds", "0"}, 1, "at least 1"},
+		{[]string{"echo", "--contenders", "net,kqueue"}, 1, `"kqueue"`},
+		{[]string{"echo", "--peer", "nothing"}, 2, "{port}"},
+		{[]string{"echo", "--quick", "--peer", "wrong=" + wrong + " {port}"}, 1, "no such option"},
+		{[]string{"tasks", "--backends", "kqueue"}, 1, `"kqueue`},
+	} {
+		out, err := exec.Command(program, append([]string{"bench"}, tt.args...)...).CombinedOutput()
+		var exit *exec.ExitError
+		require.ErrorAs(t, err, &exit, "%v", tt.args)
+		require.Equal(t, tt.status, exit.ExitCode(), "%v: %s", tt.args, out)
+		require.Contains(t, string(out), tt.says, "%v", tt.args)
+	}
+}
+
+// A server that sends something else than it was given is found out.
+func TestBenchChecksWhatComesBack(t *testing.T) {
+	self, err := os.Executable()
+	require.NoError(t, err)
+	for lie, says := range map[string]string{
+		"change": "sent something else than it was given, from byte 0",
+		"add":    "sent 1 bytes more than it was given",
+		"close":  "the server ended a connection",
+	} {
+		out, err := exec.Command(program, "bench", "echo", "--quick", "--contenders", noria.Backends()[0],
+			"--peer", "liar=env "+lieVariable+"="+lie+" "+portVariable+"={port} "+self).CombinedOutput()
+		require.Error(t, err)
+		require.Contains(t, string(out), "liar: ")
+		require.Contains(t, string(out), says)
+	}
+}
+
+// The test binary becomes an echo server that cannot be trusted.
+const (
+	lieVariable  = "NORIA_TEST_LIE"
+	portVariable = "NORIA_TEST_PORT"
+)
+
+// becomeLiar does so if the variables say it, and does not return then.
+func becomeLiar() {
+	lie := os.Getenv(lieVariable)
+	if lie == "" {
+		return
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv(portVariable))
+	if err != nil {
+		panic(err)
+	}
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			panic(err)
+		}
+		go func() {
+			defer c.Close()
+			message := make([]byte, 64)
+			for lie != "close" {
+				if _, err := io.ReadFull(c, message); err != nil {
+					return
+				}
+				if lie == "change" {
+					message[0]++
+				} else {
+					message = append(message, 0)
+				}
+				if _, err := c.Write(message); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
