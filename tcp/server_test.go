@@ -1,0 +1,200 @@
+package tcp_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	goruntime "runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/tcp"
+)
+
+// serve runs srv and returns where, and what stops it.
+func serve(t *testing.T, g *runtime.Group, srv *tcp.Server) (addr string, stop func() error) {
+	t.Helper()
+	srv.Logger = slog.New(slog.DiscardHandler)
+	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{Spread: true})
+	require.NoError(t, err)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(ctx, ls, srv) }()
+	stop = sync.OnceValue(func() error {
+		cancel()
+		return <-done
+	})
+	t.Cleanup(func() { _ = stop() })
+	return ls.Addr().String(), stop
+}
+
+func dial(t *testing.T, addr string) *net.TCPConn {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = nc.Close() })
+	require.NoError(t, nc.SetDeadline(time.Now().Add(20*time.Second)))
+	return nc.(*net.TCPConn)
+}
+
+func echoes(t *testing.T, nc *net.TCPConn) {
+	t.Helper()
+	_, err := nc.Write([]byte("hello"))
+	require.NoError(t, err)
+	p := make([]byte, 5)
+	_, err = io.ReadFull(nc, p)
+	require.NoError(t, err)
+	require.Equal(t, "hello", string(p))
+}
+
+func echo(_ context.Context, c *tcp.Conn) error {
+	_, err := io.Copy(c, c)
+	return err
+}
+
+// TestFaultyHandlers: a handler that panics, exits or fails loses its own
+// connection and nothing else.
+func TestFaultyHandlers(t *testing.T) {
+	for name, tt := range map[string]struct {
+		end  func() error
+		want tcp.Stats
+	}{
+		"error": {func() error { return errors.New("mine") }, tcp.Stats{Failed: 1}},
+		"eof":   {func() error { return io.EOF }, tcp.Stats{}},
+		"panic": {func() error { panic("mine") }, tcp.Stats{Failed: 1, Panicked: 1}},
+	} {
+		for _, onGoroutine := range []bool{false, true} {
+			t.Run(name, func(t *testing.T) {
+				backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+					g := quietGroup(t, v)
+					ends := make(chan error, 2)
+					srv := &tcp.Server{OnGoroutine: onGoroutine, OnEnd: func(_ *tcp.Conn, err error) { ends <- err },
+						Handler: func(ctx context.Context, c *tcp.Conn) error {
+							p := make([]byte, 1)
+							if _, err := io.ReadFull(c, p); err != nil || p[0] == 'h' {
+								c.Unread(runtime.NewShared(p))
+								return echo(ctx, c)
+							}
+							return tt.end()
+						}}
+					addr, stop := serve(t, g, srv)
+					victim, other := dial(t, addr), dial(t, addr)
+					echoes(t, other)
+					_, err := victim.Write([]byte("x"))
+					require.NoError(t, err)
+					n, err := victim.Read(make([]byte, 1))
+					require.Zero(t, n)
+					require.Equal(t, io.EOF, err, "its connection is closed")
+					<-ends
+					echoes(t, other)
+					require.NoError(t, other.CloseWrite())
+					require.NoError(t, <-ends)
+					require.NoError(t, stop())
+					want := tt.want
+					want.Accepted = 2
+					require.Equal(t, want, srv.Stats())
+				})
+			})
+		}
+	}
+}
+
+// quietGroup is backendtest.Group whose panics are not logged.
+func quietGroup(t *testing.T, v backendtest.Variant) *runtime.Group {
+	t.Helper()
+	g, err := runtime.StartGroup(runtime.GroupOptions{Loops: 2, New: func(int) (runtime.Runtime, error) { return v.New() },
+		Loop: runtime.LoopOptions{Logger: slog.New(slog.DiscardHandler)}})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, g.Stop()) })
+	return g
+}
+
+// TestGoexit: testing.T.FailNow in a handler costs its coroutine, not the loop.
+func TestGoexit(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := quietGroup(t, v)
+		srv := &tcp.Server{Handler: func(ctx context.Context, c *tcp.Conn) error {
+			if _, err := c.Read(make([]byte, 1)); err == nil {
+				goruntime.Goexit()
+			}
+			return nil
+		}}
+		addr, stop := serve(t, g, srv)
+		for range 10 {
+			nc := dial(t, addr)
+			_, err := nc.Write([]byte("x"))
+			require.NoError(t, err)
+			_, err = nc.Read(make([]byte, 1))
+			require.Equal(t, io.EOF, err)
+		}
+		require.NoError(t, stop())
+		require.Equal(t, tcp.Stats{Accepted: 10, Failed: 10, Panicked: 10}, srv.Stats())
+		stats, err := g.Stats()
+		require.NoError(t, err)
+		require.Equal(t, 10, stats[0].Lost+stats[1].Lost)
+	})
+}
+
+// TestMaxConns: no more are served at once, and those that wait get their turn.
+func TestMaxConns(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		var now, most atomic.Int64
+		srv := &tcp.Server{MaxConns: 3, Handler: func(ctx context.Context, c *tcp.Conn) error {
+			most.Store(max(most.Load(), now.Add(1)))
+			defer now.Add(-1)
+			return echo(ctx, c)
+		}}
+		addr, stop := serve(t, g, srv)
+		var wg sync.WaitGroup
+		for range 20 {
+			nc := dial(t, addr)
+			wg.Go(func() {
+				_, _ = nc.Write([]byte("x"))
+				_ = nc.CloseWrite()
+				if p, err := io.ReadAll(nc); err != nil || string(p) != "x" {
+					t.Errorf("got %q, %v", p, err)
+				}
+			})
+		}
+		wg.Wait()
+		require.NoError(t, stop())
+		require.EqualValues(t, 20, srv.Stats().Accepted)
+		require.LessOrEqual(t, most.Load(), int64(3))
+	})
+}
+
+// TestDrainTime: who does not end in time is killed and counted, and the
+// peer sees the end.
+func TestDrainTime(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		for _, onGoroutine := range []bool{false, true} {
+			g := backendtest.Group(t, v, 2)
+			ended := make(chan error, 1)
+			srv := &tcp.Server{DrainTime: 30 * time.Millisecond, Handler: echo, OnGoroutine: onGoroutine,
+				OnEnd: func(_ *tcp.Conn, err error) { ended <- err }}
+			addr, stop := serve(t, g, srv)
+			nc := dial(t, addr)
+			echoes(t, nc)
+			require.NoError(t, stop())
+			require.ErrorIs(t, <-ended, runtime.ErrCanceled)
+			require.EqualValues(t, 1, srv.Stats().Killed)
+			_, err := nc.Read(make([]byte, 1))
+			require.Equal(t, io.EOF, err)
+		}
+	})
+}
+
+func TestDialOffLoop(t *testing.T) {
+	_, err := tcp.Dial(t.Context(), "127.0.0.1:1", runtime.DialOptions{})
+	require.ErrorIs(t, err, runtime.ErrOffLoop)
+	require.Error(t, (&tcp.Server{}).Serve(t.Context(), nil), "no Handler")
+}
