@@ -29,7 +29,7 @@ type LoopCase struct {
 // LoopCases returns all of them.
 func LoopCases() []LoopCase {
 	var all []LoopCase
-	for _, group := range [][]LoopCase{loopTaskCases(), loopWaitCases(), loopStreamCases(), loopServeCases()} {
+	for _, group := range [][]LoopCase{loopTaskCases(), loopWaitCases(), loopStreamCases(), loopServeCases(), loopLimitCases()} {
 		all = append(all, group...)
 	}
 	return all

@@ -440,14 +440,14 @@ func loopFile(l *L) {
 func loopStalledPeers(l *L) {
 	const each = 1000
 	g := l.group(2)
-	h := &handlers{drain: 0, handle: func(_ context.Context, s *runtime.Stream) error {
+	h := &handlers{drain: 0, handle: func(ctx context.Context, s *runtime.Stream) error {
 		kind := make([]byte, 1)
 		if _, err := io.ReadFull(s, kind); err != nil {
 			return err
 		}
 		switch kind[0] {
 		case 'e':
-			return echoHandler(nil, s)
+			return echoHandler(ctx, s)
 		case 'h': // holds what has come while it waits for the rest
 			b, err := s.ReadBuf()
 			if err != nil {

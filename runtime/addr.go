@@ -58,7 +58,7 @@ func (a Addr) NetAddr() net.Addr {
 func ParseListenAddr(s string) (Addr, error) {
 	if path, ok := cutPrefix(s, "unix:"); ok {
 		if path == "" {
-			return Addr{}, fmt.Errorf("listen address %q: no path after unix:", s)
+			return Addr{}, fmt.Errorf("listen address %q: no path behind its unix: prefix", s)
 		}
 		return UnixAddr(path), nil
 	}

@@ -86,7 +86,7 @@ func (l *Loop) dialOne(ctx context.Context, t *Task, addr Addr, deadline int64, 
 func resolve(ctx context.Context, address string, opts DialOptions, left int64) ([]Addr, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		if path == "" {
-			return nil, errors.New("no path after unix:")
+			return nil, errors.New("no path behind the unix: prefix")
 		}
 		return []Addr{UnixAddr(path)}, nil
 	}

@@ -78,12 +78,12 @@ func (s *Server) Serve(ctx context.Context, ln *runtime.Listener) error {
 		return errors.New("tcp: the Server has no Handler")
 	}
 	p := &pen{server: s, ln: ln}
-	err := p.accept(ctx)
-	if cerr := ln.Close(); cerr != nil && !errors.Is(cerr, runtime.ErrClosed) && err == nil {
-		err = cerr
-	}
+	err := p.accept(ctx) // never nil: it only ends when something stops it
 	if ctx.Err() != nil {
-		err = nil // it was told to stop
+		err = nil // it was told to
+	}
+	if cerr := ln.Close(); cerr != nil && !errors.Is(cerr, runtime.ErrClosed) {
+		err = errors.Join(err, cerr)
 	}
 	return errors.Join(err, p.drain(ctx))
 }

@@ -1,0 +1,84 @@
+package conformance
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+func loopLimitCases() []LoopCase {
+	return []LoopCase{{Name: "trap/listener-survives-emfile", Run: loopOutOfDescriptors}}
+}
+
+// countWriter counts what is written: a log's lines.
+type countWriter struct{ atomic.Int64 }
+
+func (w *countWriter) Write(p []byte) (int, error) {
+	w.Add(1)
+	return len(p), nil
+}
+
+// loopOutOfDescriptors: accept fails for want of descriptors, the listener
+// survives it without spinning, and goes on when there are some.
+func loopOutOfDescriptors(l *L) {
+	opts := l.options()
+	var warned countWriter
+	opts.Logger = slog.New(slog.NewTextHandler(&warned, nil))
+	g := l.groupWith(1, opts)
+	defer func() { require.NoError(l, g.Stop()) }()
+	lp := g.Loops()[0]
+	var old unix.Rlimit
+	require.NoError(l, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	var fill []*os.File
+	restore := func() {
+		require.NoError(l, unix.Setrlimit(unix.RLIMIT_NOFILE, &old))
+		for _, f := range fill {
+			_ = f.Close()
+		}
+		fill = nil
+	}
+	defer restore()
+	l.call(lp, func(ctx context.Context) {
+		ln, err := lp.Listen(loopback, runtime.ListenOptions{}, runtime.StreamOptions{})
+		require.NoError(l, err)
+		defer ln.Close()
+		var peers []net.Conn
+		for range 3 {
+			nc, err := net.Dial("tcp", ln.Addr().String())
+			require.NoError(l, err)
+			defer nc.Close()
+			peers = append(peers, nc)
+		}
+		limit := old
+		limit.Cur = uint64(countFDs() + 50)
+		require.NoError(l, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit))
+		for {
+			f, err := os.Open(os.DevNull)
+			if err != nil {
+				require.ErrorIs(l, err, unix.EMFILE)
+				break
+			}
+			fill = append(fill, f)
+		}
+		short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		defer cancel()
+		_, err = ln.Accept(short)
+		require.ErrorIs(l, err, context.DeadlineExceeded)
+		require.Positive(l, warned.Load(), "nobody was told")
+		require.LessOrEqual(l, warned.Load(), int64(3), "it spins")
+		restore()
+		for range peers {
+			s, err := ln.Accept(ctx)
+			require.NoError(l, err)
+			require.NoError(l, s.Close())
+		}
+	})
+}
