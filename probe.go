@@ -153,7 +153,7 @@ func (r *Report) adviseLimits() {
 		case l.Name == "nofile_soft" && l.Value != Unlimited && l.Value < goodFiles:
 			r.advise(l.Name, fmt.Sprintf("each connection is an open file: for more than about %d of them, raise it (ulimit -n, LimitNOFILE= of systemd)", l.Value))
 		case l.Name == "memlock_soft" && l.Value != Unlimited && l.Value < goodMemlock:
-			r.advise(l.Name, "kernels before 5.12 count the rings against it: if io_uring cannot be started for lack of memory, raise it (ulimit -l, LimitMEMLOCK= of systemd)")
+			r.advise(l.Name, "many kernels count io_uring's rings against it, for all programs of a user together: if it cannot be started for lack of memory, raise it (ulimit -l, LimitMEMLOCK= of systemd)")
 		case l.Name == "kernel.io_uring_disabled" && l.Value != 0:
 			r.advise(l.Name, "sysctl -w kernel.io_uring_disabled=0 allows io_uring to everybody")
 		case l.Name == "net.core.somaxconn" && l.Value < goodBacklog:

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria"
 )
 
 const patience = 20 * time.Second // for anything that should happen soon
@@ -40,11 +42,20 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	program = filepath.Join(dir, "noria")
-	if out, err := exec.Command("go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-tags", tags(), "-o", program, ".").CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 		return 1
 	}
 	return m.Run()
+}
+
+// tags returns the build tags that leave the program the backends that this
+// test has.
+func tags() string {
+	if list := noria.Backends(); len(list) == 1 {
+		return "noria_" + strings.TrimPrefix(list[0], "io_")
+	}
+	return ""
 }
 
 // A server is a noria serve that runs.
