@@ -67,6 +67,8 @@ func CheckLoop(cs LoopCase, factory Factory, limits Limits) error {
 	case <-timer.C:
 		return fmt.Errorf("%s (seed %d): hangs\n%s", cs.Name, l.seed, stacks())
 	}
+	l.mu.Lock() // a goroutine of a case that failed may still be there
+	defer l.mu.Unlock()
 	if len(l.failures) == 0 {
 		return nil
 	}

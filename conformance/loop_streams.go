@@ -228,6 +228,11 @@ func loopWriters(l *L) {
 			t, err := runtime.Go(ctx, "writer", func(ctx context.Context) error {
 				p := bytes.Repeat([]byte{byte('a' + i)}, size)
 				for range writes {
+					for i > 1 && s.Queued() >= 8<<10 { // to be there before those that wait in a Write
+						if err := runtime.Yield(ctx); err != nil {
+							return err
+						}
+					}
 					if i == 0 {
 						if err := s.WriteBuf(runtime.NewShared(p)); err != nil {
 							return err

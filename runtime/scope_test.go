@@ -111,8 +111,16 @@ func TestAfterFunc(t *testing.T) {
 	require.False(t, stop())
 	task.cancel(false)
 	require.Equal(t, 10, called)
+	// The context package calls it with a lock held that f takes.
+	var mu sync.Mutex
 	done := make(chan struct{})
-	stop = task.AfterFunc(func() { close(done) })
+	mu.Lock()
+	stop = task.AfterFunc(func() {
+		mu.Lock()
+		defer mu.Unlock()
+		close(done)
+	})
+	mu.Unlock()
 	<-done
 	require.False(t, stop())
 }
