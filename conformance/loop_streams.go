@@ -282,16 +282,16 @@ func loopDeadlineRace(l *L) {
 			var (
 				n   int
 				err error
-				p   = make([]byte, 64)
+				p   = make([]byte, 512)
 			)
 			if l.rand.IntN(2) == 0 {
 				n, err = s.Read(p)
 			} else {
 				var b *runtime.Buffer
-				b, err = pool.Get(64)
+				b, err = pool.Get(len(p))
 				require.NoError(l, err)
 				n, err = s.ReadInto(b)
-				n = min(n, copy(p, b.Bytes()))
+				require.Equal(l, n, copy(p, b.Bytes()))
 				b.Release()
 			}
 			if err != nil {

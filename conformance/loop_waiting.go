@@ -29,17 +29,21 @@ func loopWaitCases() []LoopCase {
 func loopSleep(l *L) {
 	lp := l.loop()
 	l.call(lp, func(ctx context.Context) {
+		var tasks []*runtime.Task
 		for range 200 {
 			d := time.Duration(l.rand.IntN(3000)) * time.Microsecond
-			_, err := runtime.Go(ctx, "sleeper", func(ctx context.Context) error {
+			t, err := runtime.Go(ctx, "sleeper", func(ctx context.Context) error {
 				start := lp.Now()
 				err := runtime.Sleep(ctx, d)
 				require.GreaterOrEqual(l, time.Duration(lp.Now()-start), d)
 				return err
 			})
 			require.NoError(l, err)
+			tasks = append(tasks, t)
 		}
-		require.NoError(l, runtime.Sleep(ctx, 10*time.Millisecond))
+		for _, t := range tasks {
+			require.NoError(l, t.Wait(ctx))
+		}
 	})
 }
 
@@ -62,8 +66,9 @@ func loopYield(l *L) {
 	lp := l.loop()
 	var order []int
 	l.call(lp, func(ctx context.Context) {
+		var tasks []*runtime.Task
 		for i := range 3 {
-			_, err := runtime.Go(ctx, "turns", func(ctx context.Context) error {
+			t, err := runtime.Go(ctx, "turns", func(ctx context.Context) error {
 				for range 3 {
 					order = append(order, i)
 					if err := runtime.Yield(ctx); err != nil {
@@ -73,8 +78,11 @@ func loopYield(l *L) {
 				return nil
 			})
 			require.NoError(l, err)
+			tasks = append(tasks, t)
 		}
-		require.NoError(l, runtime.Sleep(ctx, time.Millisecond))
+		for _, t := range tasks {
+			require.NoError(l, t.Wait(ctx))
+		}
 	})
 	require.Equal(l, []int{0, 1, 2, 0, 1, 2, 0, 1, 2}, order)
 }
