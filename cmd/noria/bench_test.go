@@ -13,63 +13,36 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/cmd/noria/internal/echobench"
 )
 
 // These tests see to it that there are numbers, and not what they are: a
 // machine that runs tests is no place to measure.
 
-type spread struct{ Median, Min, Max float64 }
-
-func (s *spread) requirePositive(t *testing.T) {
+func requirePositive(t *testing.T, spreads ...*echobench.Spread) {
 	t.Helper()
-	require.NotNil(t, s)
-	require.Positive(t, s.Min)
-	require.LessOrEqual(t, s.Min, s.Median)
-	require.LessOrEqual(t, s.Median, s.Max)
-}
-
-type benchRow struct {
-	Size, Conns int
-	Garbage     bool
-	Contenders  []struct {
-		Name   string
-		Rate   *spread  `json:"messages_per_second"`
-		CPU    *spread  `json:"cpu_us_per_message"`
-		Busy   *spread  `json:"server_busy"`
-		P50    *spread  `json:"p50_us"`
-		P99    *spread  `json:"p99_us"`
-		P999   *spread  `json:"p999_us"`
-		Allocs *spread  `json:"allocations_per_message"`
-		Bound  *bool    `json:"client_bound"`
-		Ratio  *float64 `json:"ratio_to_net"`
-		Tail   *float64 `json:"p999_ratio_to_net"`
-		Rounds []json.RawMessage
+	for _, s := range spreads {
+		require.NotNil(t, s)
+		require.Positive(t, s.Min)
+		require.LessOrEqual(t, s.Min, s.Median)
+		require.LessOrEqual(t, s.Median, s.Max)
 	}
 }
 
-type benchReport struct {
-	Kernel string
-	Rows   []benchRow
-	Tasks  []struct {
-		Backend string
-		Rate    *struct{ Ratio, Low, High float64 } `json:"messages_per_second"`
-	}
-}
-
-func runBench(t *testing.T, args ...string) (r benchReport) {
+func runBench(t *testing.T, args ...string) (r echobench.Report, raw []byte) {
 	t.Helper()
 	cmd := exec.Command(program, append([]string{"bench"}, args...)...)
 	var stderr strings.Builder
 	cmd.Stderr = &stderr
-	out, err := cmd.Output()
+	raw, err := cmd.Output()
 	require.NoError(t, err, stderr.String())
-	require.NoError(t, json.Unmarshal(out, &r), "%s", out)
+	require.NoError(t, json.Unmarshal(raw, &r), "%s", raw)
 	require.NotEmpty(t, r.Kernel)
-	return r
+	return r, raw
 }
 
 func TestBenchEcho(t *testing.T) {
-	r := runBench(t, "echo", "--proto", "tcp", "--quick", "--garbage", "--json",
+	r, raw := runBench(t, "echo", "--proto", "tcp", "--quick", "--garbage", "--json",
 		"--peer", "ours="+program+" serve --tcp 127.0.0.1:{port}")
 	require.Len(t, r.Rows, 2)
 	plain, garbage := r.Rows[0], r.Rows[1]
@@ -77,11 +50,8 @@ func TestBenchEcho(t *testing.T) {
 	var names []string
 	for _, c := range plain.Contenders {
 		names = append(names, c.Name)
-		for _, s := range []*spread{c.Rate, c.CPU, c.Busy, c.P50, c.P99, c.P999} {
-			s.requirePositive(t)
-		}
-		require.NotNil(t, c.Bound)
-		require.False(t, *c.Bound && c.Ratio != nil, "a server that had time to spare has no ratio")
+		requirePositive(t, c.PerSecond, c.CPU, c.Busy, c.P50, c.P99, c.P999)
+		require.False(t, c.ClientBound && c.Ratio != nil, "a server that had time to spare has no ratio")
 		require.Equal(t, c.Name == "ours", c.Allocs == nil, "only a peer cannot be asked")
 		require.Len(t, c.Rounds, 1)
 	}
@@ -89,19 +59,26 @@ func TestBenchEcho(t *testing.T) {
 
 	require.True(t, garbage.Garbage)
 	for _, c := range garbage.Contenders {
-		c.Rate.requirePositive(t)
+		requirePositive(t, c.PerSecond)
 		require.Nil(t, c.CPU, "most of it is the garbage's")
-		require.NotNil(t, c.Tail)
+		require.NotNil(t, c.TailRatio)
+	}
+
+	// Programs read these names.
+	for _, name := range []string{"kernel", "rows", "size", "conns", "garbage", "contenders", "name", "messages_per_second", "median", "min", "max",
+		"cpu_us_per_message", "server_busy", "p50_us", "p99_us", "p999_us", "system_calls_per_message", "allocations_per_message", "client_bound",
+		"ratio_to_net", "rounds", "notes"} {
+		require.Contains(t, string(raw), `"`+name+`":`)
 	}
 }
 
 func TestBenchEchoManySizes(t *testing.T) {
-	r := runBench(t, "echo", "--json", "--sizes", "1,100000", "--conns", "1,64", "--rounds", "2", "--seconds", "0.02", "--warm", "0.01",
+	r, _ := runBench(t, "echo", "--json", "--sizes", "1,100000", "--conns", "1,64", "--rounds", "2", "--seconds", "0.02", "--warm", "0.01",
 		"--contenders", strings.Join(noria.Backends(), ","))
 	require.Len(t, r.Rows, 4)
 	for _, row := range r.Rows {
 		for _, c := range row.Contenders {
-			c.Rate.requirePositive(t)
+			requirePositive(t, c.PerSecond)
 			require.Len(t, c.Rounds, 2)
 			require.Nil(t, c.Ratio, "without package net there is nothing to compare with")
 		}
@@ -109,12 +86,12 @@ func TestBenchEchoManySizes(t *testing.T) {
 }
 
 func TestBenchTasks(t *testing.T) {
-	r := runBench(t, "tasks", "--rounds", "3", "--seconds", "0.02", "--warm", "0.01", "--conns", "10", "--json")
+	r, _ := runBench(t, "tasks", "--rounds", "3", "--seconds", "0.02", "--warm", "0.01", "--conns", "10", "--json")
 	require.Len(t, r.Tasks, len(noria.Backends()))
 	for _, c := range r.Tasks {
-		require.Positive(t, c.Rate.Low)
-		require.LessOrEqual(t, c.Rate.Low, c.Rate.Ratio)
-		require.LessOrEqual(t, c.Rate.Ratio, c.Rate.High)
+		require.Positive(t, c.PerSecond.Low)
+		require.LessOrEqual(t, c.PerSecond.Low, c.PerSecond.Ratio)
+		require.LessOrEqual(t, c.PerSecond.Ratio, c.PerSecond.High)
 	}
 }
 

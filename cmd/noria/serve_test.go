@@ -123,28 +123,37 @@ func TestServeTheEnvironmentGoesBeforeTheFlag(t *testing.T) {
 	require.Contains(t, s.line("backend "), noria.BackendVariable)
 }
 
+// ping wants an echo on c.
+func ping(t *testing.T, c net.Conn) {
+	t.Helper()
+	_, err := c.Write([]byte("ping"))
+	require.NoError(t, err)
+	_, err = io.ReadFull(c, make([]byte, 4))
+	require.NoError(t, err)
+}
+
+// requireStopping waits until new connections are refused.
+func requireStopping(t *testing.T, address string) {
+	t.Helper()
+	require.Eventually(t, func() bool {
+		c, err := net.DialTimeout("tcp", address, patience)
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	}, patience, patience/1000, "new connections are still accepted")
+}
+
 // A connection that is there goes on after the signal; a new one is refused;
 // the program ends when the last has gone.
 func TestServeDrains(t *testing.T) {
 	each(t, func(t *testing.T, backend string) {
 		s := serve(t, "--backend", backend, "--loops", "2", "--drain", "1h")
 		c := dial(t, s.tcp)
-		ping := func() {
-			_, err := c.Write([]byte("ping"))
-			require.NoError(t, err)
-			_, err = io.ReadFull(c, make([]byte, 4))
-			require.NoError(t, err)
-		}
-		ping()
+		ping(t, c)
 		s.signal(t)
-		require.Eventually(t, func() bool {
-			other, err := net.DialTimeout("tcp", s.tcp, patience)
-			if err == nil {
-				_ = other.Close()
-			}
-			return err != nil
-		}, patience, patience/1000, "new connections are still accepted")
-		ping()
+		requireStopping(t, s.tcp)
+		ping(t, c)
 		require.NoError(t, c.Close())
 		require.Zero(t, s.wait(t), s.stderr.String())
 	})
@@ -154,12 +163,9 @@ func TestServeEndsTheDrainByForce(t *testing.T) {
 	each(t, func(t *testing.T, backend string) {
 		s := serve(t, "--backend", backend, "--drain", "50ms")
 		c := dial(t, s.tcp)
-		_, err := c.Write([]byte("ping"))
-		require.NoError(t, err)
-		_, err = io.ReadFull(c, make([]byte, 4))
-		require.NoError(t, err)
+		ping(t, c)
 		s.signal(t)
-		_, err = c.Read(make([]byte, 1))
+		_, err := c.Read(make([]byte, 1))
 		require.Error(t, err, "the server closes it")
 		require.Zero(t, s.wait(t), s.stderr.String())
 	})
@@ -167,20 +173,9 @@ func TestServeEndsTheDrainByForce(t *testing.T) {
 
 func TestServeASecondSignalEndsItAtOnce(t *testing.T) {
 	s := serve(t, "--drain", "1h")
-	c := dial(t, s.tcp)
-	_, err := c.Write([]byte("ping"))
-	require.NoError(t, err)
-	_, err = io.ReadFull(c, make([]byte, 4))
-	require.NoError(t, err)
+	ping(t, dial(t, s.tcp))
 	s.signal(t)
-	// Two signals of a kind that are there at once are one: signal(7).
-	require.Eventually(t, func() bool {
-		other, err := net.DialTimeout("tcp", s.tcp, patience)
-		if err == nil {
-			_ = other.Close()
-		}
-		return err != nil
-	}, patience, patience/1000)
+	requireStopping(t, s.tcp) // two signals of a kind that wait at once are one: signal(7)
 	s.signal(t)
 	require.Equal(t, 1, s.wait(t))
 }
