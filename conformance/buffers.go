@@ -1,0 +1,194 @@
+package conformance
+
+import (
+	"bytes"
+	"io"
+	"net"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+func bufferCases() []Case {
+	few := Wishes{ReceiveBuffers: 4}
+	return []Case{
+		{Name: "buffers/idle-holds-none", Run: idleHoldsNone},
+		{Name: "buffers/shared-in-many-sends", Run: sharedSends},
+		{Name: "buffers/released-from-elsewhere", Run: releasedElsewhere},
+		{Name: "rule06/out-of-buffers", Wishes: few, Run: outOfBuffers},
+		{Name: "rule06/holders-do-not-stop-others", Wishes: few, Run: holders},
+		{Name: "rule06/senders-that-wait-do-not-stop-others", Wishes: few, Run: stuckSenders},
+	}
+}
+
+func idleHoldsNone(c *C) {
+	var ops []*rec
+	for range 200 {
+		h, _ := c.pair()
+		r := c.op(runtime.OpRecvMany, h)
+		c.submit(r)
+		ops = append(ops, r)
+	}
+	c.idle()
+	require.Zero(c, c.pool.Stats().Outstanding, "connections that wait for bytes hold buffers")
+	for _, r := range ops {
+		c.rt.Cancel(&r.Op)
+	}
+	c.wait(ops...)
+}
+
+func sharedSends(c *C) {
+	p := c.pattern(100_000)
+	own := c.buffer(p)
+	shared := runtime.NewShared(p)
+	var ops []*rec
+	var peers []*net.TCPConn
+	for i := range 20 {
+		h, peer := c.pair()
+		r := c.op(runtime.OpSend, h)
+		r.Buf = own.Retain()
+		if i%2 == 0 {
+			r = c.op(runtime.OpSendVec, h)
+			r.Bufs = []*runtime.Buffer{shared.Retain(), own.Retain()}
+		}
+		ops, peers = append(ops, r), append(peers, peer)
+	}
+	c.submit(ops...)
+	require.Equal(c, p, own.Bytes(), "what has other owners can be read while it is sent")
+	c.wait(ops...)
+	for i, r := range ops {
+		require.NoError(c, r.Err)
+		c.expect(peers[i], bytes.Repeat(p, 2)[:r.N])
+		if r.Buf != nil {
+			r.Buf.Release()
+		}
+		runtime.Drop(r.Bufs...)
+	}
+	require.False(c, own.Shared())
+	own.Release()
+	shared.Release()
+}
+
+func releasedElsewhere(c *C) {
+	h, peer := c.pair()
+	r := c.op(runtime.OpRecvMany, h)
+	r.keep = true
+	c.submit(r)
+	c.write(peer, []byte("x"))
+	c.until("a buffer", func() bool { return len(r.held) == 1 })
+	done := make(chan struct{})
+	b := r.held[0]
+	r.held = nil
+	c.background(func() {
+		b.Release()
+		close(done)
+	})
+	<-done
+	c.rt.Cancel(&r.Op)
+	c.wait(r)
+}
+
+// outOfBuffers holds whatever is received until nothing more comes, and then
+// lets go: every byte must come, and no stream may die.
+func outOfBuffers(c *C) {
+	const conns, size = 8, 400_000
+	var ops []*rec
+	var want [][]byte
+	for range conns {
+		h, peer := c.pair()
+		r := c.op(runtime.OpRecvMany, h)
+		r.keep = true
+		c.submit(r)
+		p := c.pattern(size)
+		c.background(func() {
+			_, _ = peer.Write(p)
+			_ = peer.CloseWrite()
+		})
+		ops, want = append(ops, r), append(want, p)
+	}
+	c.until("the end", func() bool {
+		c.idle()
+		ended := 0
+		for _, r := range ops {
+			r.release()
+			ended += r.ends
+		}
+		return ended == conns
+	})
+	for i, r := range ops {
+		require.ErrorIs(c, r.Err, io.EOF)
+		require.True(c, bytes.Equal(want[i], r.data), "connection %d lost bytes", i)
+	}
+}
+
+// holders: whoever keeps what was received, and there are many of them, must
+// not keep others from receiving.
+func holders(c *C) {
+	var keepers []*rec
+	for range 100 {
+		h, peer := c.pair()
+		r := c.op(runtime.OpRecvMany, h)
+		r.keep = true
+		c.submit(r)
+		c.write(peer, []byte("half a mess"))
+		c.until("half a message", func() bool { return len(r.held) > 0 })
+		keepers = append(keepers, r)
+	}
+	h, peer := c.pair()
+	echo := c.op(runtime.OpRecvMany, h)
+	c.submit(echo)
+	for i := range 100 {
+		c.write(peer, []byte{byte(i)})
+		c.until("the echo", func() bool { return len(echo.data) == i+1 })
+	}
+	for _, r := range keepers {
+		require.Equal(c, "half a mess", string(r.held[0].Bytes()), "a buffer that is held was written to")
+		r.release()
+	}
+}
+
+// stuckSenders sends what was received to peers that do not read, from the
+// very buffers.
+func stuckSenders(c *C) {
+	var sends []*rec
+	stuck, _ := c.pair()
+	require.NoError(c, c.rt.SetOption(stuck, runtime.OptSendBuffer, 4096))
+	for range 40 {
+		h, peer := c.pair()
+		r := c.op(runtime.OpRecvMany, h)
+		r.keep = true
+		c.submit(r)
+		c.write(peer, make([]byte, 30_000))
+		c.until("something", func() bool { return len(r.held) > 0 })
+		c.rt.Cancel(&r.Op)
+		c.wait(r)
+		sends = append(sends, c.echoAll(r, stuck)...)
+	}
+	h, peer := c.pair()
+	echo := c.op(runtime.OpRecvMany, h)
+	c.submit(echo)
+	for i := range 100 {
+		c.write(peer, []byte{byte(i)})
+		c.until("the echo", func() bool { return len(echo.data) == i+1 })
+	}
+	for _, s := range sends {
+		c.rt.Cancel(&s.Op)
+	}
+	c.wait(sends...)
+	for _, s := range sends {
+		s.Buf.Release()
+	}
+}
+
+// echoAll sends what r holds.
+func (c *C) echoAll(r *rec, h runtime.Handle) (sends []*rec) {
+	for _, b := range r.held {
+		s := c.op(runtime.OpSend, h)
+		s.Buf = b
+		c.submit(s)
+		sends = append(sends, s)
+	}
+	r.held = nil
+	return sends
+}

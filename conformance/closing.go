@@ -1,0 +1,112 @@
+package conformance
+
+import (
+	"os"
+	"path/filepath"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+func closeCases() []Case {
+	return []Case{
+		{Name: "close/everything-comes-back", Run: everythingComesBack},
+		{Name: "close/submissions-are-refused", Run: refusedAfterClose},
+		{Name: "close/before-start", Run: closeBeforeStart},
+		{Name: "close/wake-after-it", Run: wakeAfterClose},
+		{Name: "close/twice", Run: closeTwice},
+		{Name: "info", Run: info},
+	}
+}
+
+// everythingComesBack closes with one of everything in flight.
+func everythingComesBack(c *C) {
+	ln, addr := c.listen(runtime.ListenOptions{})
+	h, peer := c.pair()
+	stuck, _ := c.pair()
+	require.NoError(c, c.rt.SetOption(stuck, runtime.OptSendBuffer, 4096))
+	held := c.op(runtime.OpRecvMany, h)
+	c.submit(held)
+	c.write(peer, []byte("x"))
+	c.until("a byte", func() bool { return len(held.data) == 1 })
+
+	recv, send, poll, open := c.op(runtime.OpRecv, stuck), c.op(runtime.OpSend, stuck), c.op(runtime.OpPoll, h), c.op(runtime.OpOpen, 0)
+	recv.Buf, send.Buf = c.room(10), c.buffer(make([]byte, 8<<20))
+	poll.Flags = runtime.PollRead
+	open.Path, open.Flags = filepath.Join(os.TempDir(), "noria-does-not-exist"), os.O_RDONLY
+	ops := []*rec{recv, send, poll, open, c.op(runtime.OpAccept, ln), c.op(runtime.OpAcceptMany, ln), c.connect(addr), c.op(runtime.OpNop, 0), c.op(runtime.OpClose, ln)}
+	c.submit(ops[:4]...)
+	c.idle()
+	c.submit(ops[4:]...)
+	require.NoError(c, c.CloseRuntime())
+	for _, r := range append(ops, held) {
+		require.False(c, r.InFlight(), "%s is still in flight", r.Code)
+		require.Equal(c, 1, r.ends, "%s", r.Code)
+	}
+	recv.Buf.Release()
+	send.Buf.Release()
+	c.expectEOFOrReset(peer)
+}
+
+func refusedAfterClose(c *C) {
+	h, _ := c.pair()
+	r := c.op(runtime.OpRecvMany, h)
+	again := c.op(runtime.OpRecvMany, h)
+	r.then = func() { c.rt.Submit(&again.Op) }
+	c.submit(r)
+	c.idle()
+	require.NoError(c, c.CloseRuntime())
+	require.False(c, r.InFlight())
+	require.False(c, again.InFlight(), "what a Done submits during Close comes back too")
+	require.ErrorIs(c, again.Err, runtime.ErrClosed)
+	_, err := c.rt.Listen(loopback, runtime.ListenOptions{})
+	require.ErrorIs(c, err, runtime.ErrClosed)
+}
+
+func closeBeforeStart(c *C) {
+	rt, err := c.factory(c.wishes)
+	require.NoError(c, err)
+	require.NotEmpty(c, rt.Info().Backend)
+	require.Positive(c, rt.Now())
+	require.NoError(c, rt.Close())
+}
+
+func wakeAfterClose(c *C) {
+	stop := make(chan struct{})
+	c.background(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				c.rt.Wake()
+			}
+		}
+	})
+	c.idle()
+	require.NoError(c, c.CloseRuntime())
+	r, w, err := os.Pipe() // takes a descriptor's number that a Wake must not write to
+	require.NoError(c, err)
+	c.rt.Wake()
+	close(stop)
+	require.NoError(c, r.Close())
+	require.NoError(c, w.Close())
+}
+
+func closeTwice(c *C) {
+	require.NoError(c, c.CloseRuntime())
+	require.ErrorIs(c, c.rt.Close(), runtime.ErrClosed)
+	require.ErrorIs(c, c.rt.Poll(0), runtime.ErrClosed)
+}
+
+func info(c *C) {
+	i := c.rt.Info()
+	require.NotEmpty(c, i.Backend)
+	for _, f := range i.Features {
+		require.NotEmpty(c, f.Name)
+		require.NotEmpty(c, f.Why, "%s: no reason is given", f.Name)
+		require.Equal(c, f.On, i.Has(f.Name))
+	}
+	require.False(c, i.Has("no such feature"))
+}

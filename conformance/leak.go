@@ -1,0 +1,70 @@
+package conformance
+
+import (
+	"fmt"
+	"os"
+	goruntime "runtime"
+	"strings"
+	"time"
+)
+
+// surroundings are what a case must leave as it found it. Where there is no
+// /proc, only goroutines are counted.
+type surroundings struct {
+	fds        int
+	rings      int
+	goroutines int
+}
+
+func lookAround() surroundings {
+	return surroundings{fds: countFDs(), rings: countRings(), goroutines: goruntime.NumGoroutine()}
+}
+
+// compare waits for what is about to go, and then says what is left.
+func (s surroundings) compare() error {
+	var now surroundings
+	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); goruntime.Gosched() {
+		now = lookAround()
+		if now.fds <= s.fds && now.rings <= s.rings && now.goroutines <= s.goroutines {
+			return nil
+		}
+	}
+	switch {
+	case now.fds > s.fds:
+		return fmt.Errorf("%w: descriptors: %d before, now %d: %s", errLeak, s.fds, now.fds, listFDs())
+	case now.rings > s.rings:
+		return fmt.Errorf("%w: mappings of rings: %d before, now %d", errLeak, s.rings, now.rings)
+	default:
+		return fmt.Errorf("%w: goroutines: %d before, now %d\n%s", errLeak, s.goroutines, now.goroutines, stacks())
+	}
+}
+
+const fdDir = "/proc/self/fd"
+
+func countFDs() int {
+	entries, err := os.ReadDir(fdDir)
+	if err != nil {
+		return 0
+	}
+	return len(entries)
+}
+
+func listFDs() string {
+	entries, _ := os.ReadDir(fdDir)
+	var list []string
+	for _, e := range entries {
+		to, _ := os.Readlink(fdDir + "/" + e.Name())
+		list = append(list, e.Name()+" "+to)
+	}
+	return strings.Join(list, ", ")
+}
+
+// countRings counts the mappings of io_uring: one that is left keeps its ring
+// alive, and the ring may write into memory that is somebody else's by then.
+func countRings() int {
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return 0
+	}
+	return strings.Count(string(maps), "io_uring")
+}

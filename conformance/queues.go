@@ -1,0 +1,217 @@
+package conformance
+
+import (
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+func queueCases() []Case {
+	small := Wishes{QueueEntries: 4}
+	return []Case{
+		{Name: "rule06/full-submission-queue", Wishes: small, Run: fullQueue},
+		{Name: "rule06/cancels-in-a-full-queue", Wishes: small, Run: fullOfCancels},
+		{Name: "rule06/completion-flood", Wishes: small, Run: flood},
+		{Name: "rule06/accept-goes-on", Run: acceptGoesOn},
+	}
+}
+
+func fullQueue(c *C) {
+	h, peer := c.pair()
+	var ops []*rec
+	var want []byte
+	for i := range 3000 {
+		if i%3 == 0 {
+			r := c.op(runtime.OpSend, h)
+			r.Buf = runtime.NewShared([]byte{byte(i)})
+			ops, want = append(ops, r), append(want, byte(i))
+			continue
+		}
+		ops = append(ops, c.op(runtime.OpNop, 0))
+	}
+	c.submit(ops...)
+	c.wait(ops...)
+	for _, r := range ops {
+		require.NoError(c, r.Err)
+		require.Equal(c, 1, r.ends)
+	}
+	c.expect(peer, want)
+}
+
+func fullOfCancels(c *C) {
+	var ops []*rec
+	for range 100 {
+		h, _ := c.pair()
+		r := c.op(runtime.OpRecv, h)
+		r.Buf = c.room(1)
+		ops = append(ops, r)
+	}
+	for _, polled := range []bool{false, true} {
+		c.submit(ops...)
+		if polled {
+			c.idle()
+		}
+		for _, r := range ops {
+			c.rt.Cancel(&r.Op)
+		}
+		c.wait(ops...)
+		for _, r := range ops {
+			require.ErrorIs(c, r.Err, runtime.ErrCanceled)
+		}
+	}
+	for _, r := range ops {
+		r.Buf.Release()
+	}
+}
+
+// flood has far more complete at once than any queue of completions holds.
+func flood(c *C) {
+	const n = 300
+	var ops []*rec
+	var writes []func()
+	for range n {
+		h, peer := c.pair()
+		r := c.op(runtime.OpRecvMany, h)
+		c.submit(r)
+		ops = append(ops, r)
+		writes = append(writes, func() { c.write(peer, []byte("now")) })
+	}
+	c.idle()
+	for round := 1; round <= 5; round++ {
+		for _, w := range writes {
+			w()
+		}
+		for _, r := range ops {
+			c.until("every connection's bytes", func() bool { return len(r.data) == 3*round })
+		}
+	}
+}
+
+func acceptGoesOn(c *C) {
+	ln, addr := c.listen(runtime.ListenOptions{})
+	accept := c.op(runtime.OpAcceptMany, ln)
+	c.submit(accept)
+	const n = 300
+	for i := range n {
+		nc := c.dial(addr)
+		if i%10 == 0 {
+			c.until("the connections so far", func() bool { return len(accept.got) == i+1 })
+		}
+		c.write(nc, []byte{byte(i)})
+	}
+	c.until("all connections", func() bool { return len(accept.got) == n })
+	seen := map[runtime.Handle]bool{}
+	for _, h := range accept.got {
+		require.False(c, seen[h], "one handle twice")
+		seen[h] = true
+		r := c.op(runtime.OpRecv, h)
+		r.Buf = c.room(1)
+		c.do(r)
+		r.Buf.Release()
+		c.close(h)
+	}
+	require.Zero(c, accept.ends)
+	c.rt.Cancel(&accept.Op)
+	c.wait(accept)
+	require.ErrorIs(c, accept.Err, runtime.ErrCanceled)
+}
+
+func pollCases() []Case {
+	return []Case{
+		{Name: "poll/deadline", Run: pollDeadline},
+		{Name: "poll/once", Run: pollOnce},
+		{Name: "rule07/eintr", Run: eintr},
+		{Name: "wake/counts-before-poll", Run: wakeBefore},
+		{Name: "wake/never-lost", Run: wakeNeverLost},
+	}
+}
+
+func pollDeadline(c *C) {
+	h, _ := c.pair()
+	r := c.op(runtime.OpRecvMany, h)
+	c.submit(r)
+	for _, past := range []int64{0, 1, c.rt.Now() - 1} {
+		require.NoError(c, c.rt.Poll(past))
+	}
+	for _, d := range []time.Duration{10 * time.Microsecond, time.Millisecond, 3*time.Millisecond + 7, 20 * time.Millisecond} {
+		deadline := c.rt.Now() + int64(d)
+		require.NoError(c, c.rt.Poll(deadline))
+		require.GreaterOrEqual(c, c.rt.Now(), deadline, "Poll came back before its deadline, and for nothing")
+	}
+	last := c.rt.Now()
+	for range 1000 {
+		now := c.rt.Now()
+		require.GreaterOrEqual(c, now, last, "the clock goes backwards")
+		last = now
+	}
+	// What is ready does not wait for the deadline.
+	c.submit(c.op(runtime.OpNop, 0))
+	start := time.Now()
+	require.NoError(c, c.rt.Poll(c.rt.Now()+int64(c.limits.Whole)))
+	require.Less(c, time.Since(start), c.limits.Whole/2)
+}
+
+func pollOnce(c *C) {
+	h, peer := c.pair()
+	w := c.op(runtime.OpPoll, h)
+	w.Flags = runtime.PollWrite
+	require.Equal(c, runtime.PollWrite, c.do(w).N)
+	r := c.op(runtime.OpPoll, h)
+	r.Flags = runtime.PollRead | runtime.PollWrite
+	require.NotZero(c, c.do(r).N&runtime.PollWrite)
+	r.Flags = runtime.PollRead
+	c.submit(r)
+	c.idle()
+	require.True(c, r.InFlight(), "readable before anything arrived")
+	c.write(peer, []byte("x"))
+	c.wait(r)
+	require.Equal(c, runtime.PollRead, r.N)
+	require.Equal(c, runtime.PollRead, c.do(r).N, "what is ready already is ready again")
+	require.NoError(c, peer.Close())
+	require.NotZero(c, c.do(r).N)
+}
+
+func wakeBefore(c *C) {
+	for range 100 {
+		c.rt.Wake()
+		c.rt.Wake()
+		require.NoError(c, c.rt.Poll(runtime.Forever), "a Wake before Poll counts")
+	}
+	// And once only: the next Poll waits.
+	deadline := c.rt.Now() + int64(2*time.Millisecond)
+	c.until("the deadline", func() bool { return c.rt.Now() >= deadline })
+}
+
+// wakeNeverLost has others wake it, each time after something that Poll must
+// come back for.
+func wakeNeverLost(c *C) {
+	const rounds = 20_000
+	to, from := make(chan struct{}), make(chan struct{}, 1)
+	c.background(func() {
+		for range to {
+			from <- struct{}{}
+			c.rt.Wake()
+		}
+	})
+	defer close(to)
+	stuck := time.AfterFunc(c.limits.Wait, func() {
+		c.Errorf("a Wake was lost")
+		for range 1000 { // so that the case ends, also with a Runtime that loses every second
+			c.rt.Wake()
+		}
+	})
+	defer stuck.Stop()
+	for range rounds {
+		to <- struct{}{}
+		for got := false; !got; {
+			require.NoError(c, c.rt.Poll(runtime.Forever))
+			select {
+			case <-from:
+				got = true
+			default:
+			}
+		}
+	}
+}

@@ -1,0 +1,382 @@
+package conformance
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"syscall"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+func socketCases() []Case {
+	return []Case{
+		{Name: "rule07/cloexec", Run: cloexec},
+		{Name: "rule07/whoever-set-the-flags", Run: foreignFlags},
+		{Name: "rule07/lengths-are-cut", Run: lengthsAreCut},
+		{Name: "rule11/second-program", Run: secondProgram},
+		{Name: "sockets/accept-out-of-descriptors", Run: outOfDescriptors},
+		{Name: "sockets/connect-cancelled", Run: connectCancelled},
+		{Name: "sockets/options", Run: options},
+		{Name: "sockets/unix", Run: unixSockets},
+		{Name: "sockets/adopt-and-detach", Run: adoptDetach},
+	}
+}
+
+// detach takes h's descriptor and closes it with the case.
+func (c *C) detach(h runtime.Handle) int {
+	fd, err := c.rt.Detach(h)
+	require.NoError(c, err)
+	c.Defer(func() { _ = unix.Close(fd) })
+	return fd
+}
+
+func cloexec(c *C) {
+	ln, addr := c.listen(runtime.ListenOptions{})
+	one, many := c.op(runtime.OpAccept, ln), c.op(runtime.OpAcceptMany, ln)
+	c.submit(one)
+	first := c.connect(addr)
+	c.submit(first)
+	c.wait(one, first)
+	c.submit(many)
+	second := c.do(c.connect(addr))
+	c.until("a connection", func() bool { return len(many.got) == 1 })
+	c.rt.Cancel(&many.Op)
+	c.wait(many)
+	file := c.open(filepath.Join(c.tempDir(), "file"), openCreate)
+	for _, h := range []runtime.Handle{ln, one.Got, first.Got, second.Got, many.got[0], file} {
+		flags, err := unix.FcntlInt(uintptr(c.detach(h)), unix.F_GETFD, 0)
+		require.NoError(c, err)
+		require.NotZero(c, flags&unix.FD_CLOEXEC, "a descriptor would be inherited by a child")
+	}
+}
+
+// foreignFlags adopts sockets that somebody else made blocking, or not: the
+// loop must not stall on the one, nor see EAGAIN from the other.
+func foreignFlags(c *C) {
+	for _, nonblock := range []bool{false, true} {
+		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		require.NoError(c, err)
+		require.NoError(c, unix.SetNonblock(fds[0], nonblock))
+		require.NoError(c, unix.SetNonblock(fds[1], nonblock))
+		a, err := c.rt.Adopt(fds[0])
+		require.NoError(c, err)
+		b, err := c.rt.Adopt(fds[1])
+		require.NoError(c, err)
+		one, many := c.op(runtime.OpRecv, a), c.op(runtime.OpRecvMany, b)
+		one.Buf = c.room(10)
+		c.submit(one, many)
+		c.idle()
+		require.True(c, one.InFlight() && many.InFlight(), "EAGAIN shows: %v %v", one.Err, many.Err)
+		c.send(a, []byte("to b"))
+		c.send(b, []byte("to a"))
+		c.wait(one)
+		c.until("bytes", func() bool { return len(many.data) == 4 })
+		require.Equal(c, "to a", string(one.Buf.Bytes()))
+		one.Buf.Release()
+		// A send that the peer does not take must wait, and not stall the loop.
+		s := c.op(runtime.OpSend, a)
+		s.Buf = c.buffer(make([]byte, 4<<20))
+		c.rt.Cancel(&many.Op)
+		c.wait(many)
+		for sent := 0; sent < s.Buf.Len(); sent += s.N {
+			c.submit(s)
+			c.idle()
+			if s.InFlight() {
+				break
+			}
+			require.NoError(c, s.Err)
+		}
+		require.True(c, s.InFlight(), "4 MiB went to a peer that does not read")
+		c.rt.Cancel(&s.Op)
+		c.wait(s)
+		s.Buf.Release()
+
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(c, err)
+		file, err := ln.(*net.TCPListener).File()
+		require.NoError(c, err)
+		fd, err := unix.FcntlInt(file.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+		require.NoError(c, err)
+		require.NoError(c, unix.SetNonblock(fd, nonblock))
+		h, err := c.rt.Adopt(fd)
+		require.NoError(c, err)
+		accept := c.op(runtime.OpAcceptMany, h)
+		c.submit(accept)
+		c.idle()
+		require.True(c, accept.InFlight(), "%v", accept.Err)
+		c.dial(runtime.TCPAddr(ln.Addr().(*net.TCPAddr).AddrPort()))
+		c.until("a connection", func() bool { return len(accept.got) == 1 })
+		require.NoError(c, file.Close())
+		require.NoError(c, ln.Close())
+	}
+}
+
+// lengthsAreCut reads and writes with buffers of more than a call can take.
+// They are mapped and never touched, but for what really moves.
+func lengthsAreCut(c *C) {
+	const size = 1<<32 + 1<<16 // cut to 32 bits it would be 64 KiB; with 1<<32 it would be 0, and the end
+	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	require.NoError(c, err)
+	c.Defer(func() { _ = unix.Munmap(mem) })
+	for _, n := range []int{1 << 32, size} {
+		h, peer := c.pair()
+		r := c.op(runtime.OpRecv, h)
+		r.Buf = runtime.NewBuffer(c.pool, noHome{}, mem[:n], 0).Hand(0, 0)
+		c.submit(r)
+		c.write(peer, []byte("hello"))
+		c.wait(r)
+		require.NoError(c, r.Err)
+		require.Equal(c, 5, r.N)
+		r.Buf.Release()
+		s := c.op(runtime.OpSend, h)
+		s.Buf = runtime.NewBuffer(c.pool, noHome{}, mem[:n], 0).Hand(0, n)
+		c.do(s)
+		require.Positive(c, s.N)
+		require.LessOrEqual(c, s.N, runtime.MaxBytes)
+		s.Buf.Release()
+		_ = peer.Close()
+		c.close(h)
+	}
+}
+
+type noHome struct{}
+
+func (noHome) PutBack(*runtime.Buffer) {}
+
+func secondProgram(c *C) {
+	for _, first := range []runtime.ReusePort{runtime.ReusePortOff, runtime.ReusePortFirst} {
+		ln, addr := c.listen(runtime.ListenOptions{ReusePort: first})
+		joined := 0
+		if first == runtime.ReusePortFirst {
+			_, err := c.rt.Listen(addr, runtime.ListenOptions{ReusePort: runtime.ReusePortJoin})
+			require.NoError(c, err, "another loop of this program")
+			joined++
+		} else {
+			_, err := c.rt.Listen(addr, runtime.ListenOptions{ReusePort: runtime.ReusePortJoin})
+			require.ErrorIs(c, err, syscall.EADDRINUSE)
+		}
+		for _, second := range []runtime.ReusePort{runtime.ReusePortOff, runtime.ReusePortFirst} {
+			_, err := c.rt.Listen(addr, runtime.ListenOptions{ReusePort: second})
+			require.ErrorIs(c, err, syscall.EADDRINUSE, "a second program binds silently, beside %d listeners", 1+joined)
+		}
+		c.close(ln)
+	}
+	// A program that has just ended left connections in TIME_WAIT: not in use.
+	ln, addr := c.listen(runtime.ListenOptions{})
+	accept := c.op(runtime.OpAccept, ln)
+	c.submit(accept)
+	nc := c.dial(addr)
+	c.wait(accept)
+	c.close(accept.Got) // closing first, we have the TIME_WAIT
+	_ = nc.Close()
+	c.close(ln)
+	again, err := c.rt.Listen(addr, runtime.ListenOptions{})
+	require.NoError(c, err)
+	c.close(again)
+}
+
+// outOfDescriptors takes all descriptors away: accepting says so, and goes on
+// when there are some again.
+func outOfDescriptors(c *C) {
+	ln, addr := c.listen(runtime.ListenOptions{})
+	a, err := net.Dial("tcp", addr.String())
+	require.NoError(c, err)
+	defer a.Close()
+	var old unix.Rlimit
+	require.NoError(c, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
+	spare, err := os.Open("/dev/null")
+	require.NoError(c, err)
+	limit := old
+	limit.Cur = uint64(spare.Fd()) // all numbers below are taken, or will be
+	require.NoError(c, spare.Close())
+	var fill []*os.File
+	for {
+		f, err := os.Open("/dev/null")
+		require.NoError(c, err)
+		if uint64(f.Fd()) >= limit.Cur {
+			limit.Cur = uint64(f.Fd())
+			require.NoError(c, f.Close())
+			break
+		}
+		fill = append(fill, f)
+	}
+	require.NoError(c, unix.Prlimit(0, unix.RLIMIT_NOFILE, &limit, nil))
+	accept := c.op(runtime.OpAcceptMany, ln)
+	c.submit(accept)
+	c.wait(accept)
+	require.NoError(c, unix.Prlimit(0, unix.RLIMIT_NOFILE, &old, nil))
+	for _, f := range fill {
+		_ = f.Close()
+	}
+	require.ErrorIs(c, accept.Err, syscall.EMFILE)
+	c.submit(accept)
+	c.until("the connection that waited", func() bool { return len(accept.got) == 1 })
+}
+
+// connectCancelled connects to where nobody answers: a backlog that is full.
+func connectCancelled(c *C) {
+	_, addr := c.listen(runtime.ListenOptions{Backlog: 1})
+	var ops []*rec
+	for range 10 {
+		r := c.connect(addr)
+		c.submit(r)
+		ops = append(ops, r)
+	}
+	c.idle()
+	waiting := 0
+	for _, r := range ops {
+		if r.InFlight() {
+			waiting++
+			c.rt.Cancel(&r.Op)
+		}
+	}
+	require.NotZero(c, waiting, "nothing had to wait: the case shows nothing")
+	c.wait(ops...)
+	for _, r := range ops {
+		if r.Err != nil {
+			require.ErrorIs(c, r.Err, runtime.ErrCanceled)
+		}
+	}
+}
+
+func options(c *C) {
+	ln, addr := c.listen(runtime.ListenOptions{})
+	accept, dial := c.op(runtime.OpAccept, ln), c.connect(addr)
+	c.submit(accept, dial)
+	c.wait(accept, dial)
+	local, err := c.rt.LocalAddr(accept.Got)
+	require.NoError(c, err)
+	peer, err := c.rt.PeerAddr(dial.Got)
+	require.NoError(c, err)
+	require.Equal(c, addr, local)
+	require.Equal(c, addr, peer)
+	h := accept.Got
+	for opt, v := range map[runtime.Option]int{runtime.OptNoDelay: 0, runtime.OptKeepAlive: 7, runtime.OptUserTimeout: 4000,
+		runtime.OptSendBuffer: 10_000, runtime.OptRecvBuffer: 10_000, runtime.OptResetOnClose: 1, runtime.OptQuickAck: 1} {
+		require.NoError(c, c.rt.SetOption(h, opt, v))
+	}
+	require.NoError(c, c.rt.SetOption(ln, runtime.OptDeferAccept, 1))
+	require.Error(c, c.rt.SetOption(h, 99, 1))
+	get := func(fd, level, opt int) int {
+		v, err := unix.GetsockoptInt(fd, level, opt)
+		require.NoError(c, err)
+		return v
+	}
+	fd := c.detach(h)
+	require.Zero(c, get(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY))
+	require.Equal(c, 7, get(fd, unix.IPPROTO_TCP, unix.TCP_KEEPIDLE))
+	require.Equal(c, 4000, get(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT))
+	require.Equal(c, 20_000, get(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)) // the kernel doubles it: socket(7)
+	require.NotZero(c, get(c.detach(dial.Got), unix.IPPROTO_TCP, unix.TCP_NODELAY), "TCP_NODELAY is not the default of what connects")
+	accept, dial = c.op(runtime.OpAccept, ln), c.connect(addr)
+	c.submit(accept, dial)
+	c.wait(dial)
+	c.send(dial.Got, []byte("x")) // what a deferred accept waits for
+	c.wait(accept)
+	require.NotZero(c, get(c.detach(accept.Got), unix.IPPROTO_TCP, unix.TCP_NODELAY), "TCP_NODELAY is not the default of what is accepted")
+	c.close(dial.Got)
+}
+
+func unixSockets(c *C) {
+	path := filepath.Join(c.tempDir(), "socket")
+	for _, addr := range []runtime.Addr{runtime.UnixAddr(path), runtime.UnixAddr("@noria-conformance-" + path)} {
+		for range 2 { // the second time there is a socket that somebody left behind
+			ln, err := c.rt.Listen(addr, runtime.ListenOptions{})
+			require.NoError(c, err)
+			_, err = c.rt.Listen(addr, runtime.ListenOptions{})
+			require.ErrorIs(c, err, syscall.EADDRINUSE)
+			accept, dial := c.op(runtime.OpAccept, ln), c.connect(addr)
+			c.submit(accept, dial)
+			c.wait(accept, dial)
+			require.NoError(c, dial.Err)
+			require.NoError(c, accept.Err)
+			got, err := c.rt.PeerAddr(dial.Got)
+			require.NoError(c, err)
+			require.Equal(c, addr, got)
+			c.send(dial.Got, []byte("hello"))
+			r := c.op(runtime.OpRecvMany, accept.Got)
+			c.submit(r)
+			c.until("hello", func() bool { return string(r.data) == "hello" })
+			c.close(dial.Got)
+			c.wait(r)
+			c.close(ln)
+		}
+	}
+	long := make([]byte, 200)
+	for i := range long {
+		long[i] = 'x'
+	}
+	_, err := c.rt.Listen(runtime.UnixAddr(string(long)), runtime.ListenOptions{})
+	require.ErrorIs(c, err, syscall.ENAMETOOLONG)
+	require.ErrorIs(c, c.try(c.connect(runtime.UnixAddr(string(long)))).Err, syscall.ENAMETOOLONG)
+	require.ErrorIs(c, c.try(c.connect(runtime.UnixAddr(path+"none"))).Err, syscall.ENOENT)
+	v6, err := c.rt.Listen(runtime.TCPAddr(netip.MustParseAddrPort("[::]:0")), runtime.ListenOptions{})
+	require.NoError(c, err)
+	addr, err := c.rt.LocalAddr(v6)
+	require.NoError(c, err)
+	c.dial(runtime.TCPAddr(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), addr.AddrPort.Port())))
+}
+
+func adoptDetach(c *C) {
+	_, err := c.rt.Adopt(1 << 20)
+	require.ErrorIs(c, err, syscall.EBADF)
+	h, peer := c.pair()
+	r := c.op(runtime.OpRecvMany, h)
+	c.submit(r)
+	_, err = c.rt.Detach(h)
+	require.ErrorIs(c, err, runtime.ErrBusy)
+	c.write(peer, []byte("one"))
+	c.until("one", func() bool { return len(r.data) == 3 })
+	c.rt.Cancel(&r.Op)
+	c.wait(r)
+	fd, err := c.rt.Detach(h)
+	require.NoError(c, err)
+	require.ErrorIs(c, c.try(c.op(runtime.OpRecvMany, h)).Err, runtime.ErrClosed)
+	c.write(peer, []byte("two"))
+	c.idle() // an event for a descriptor that is not ours any more
+	again, err := c.rt.Adopt(fd)
+	require.NoError(c, err)
+	require.NotEqual(c, h, again)
+	r = c.op(runtime.OpRecvMany, again)
+	c.submit(r)
+	c.until("two", func() bool { return string(r.data) == "two" })
+	c.close(again)
+	c.expectEOF(peer)
+}
+
+// eintr has signals arrive all the time, on this very thread.
+func eintr(c *C) {
+	goruntime.LockOSThread()
+	pid, tid := unix.Getpid(), unix.Gettid()
+	stop := make(chan struct{})
+	c.background(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = unix.Tgkill(pid, tid, unix.SIGURG) // Go's own, for preemption: it is ignored
+			}
+		}
+	})
+	defer close(stop)
+	h, peer := c.pair()
+	many := c.op(runtime.OpRecvMany, h)
+	c.submit(many)
+	for i := range 200 {
+		deadline := c.rt.Now() + int64(time.Millisecond)
+		require.NoError(c, c.rt.Poll(deadline), "EINTR shows")
+		c.write(peer, []byte{byte(i)})
+		c.until("a byte", func() bool { return len(many.data) == i+1 })
+		c.send(h, []byte{byte(i)})
+		c.expect(peer, []byte{byte(i)})
+	}
+	require.NoError(c, many.Err)
+}

@@ -1,0 +1,240 @@
+package conformance
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// A rec is an operation that writes down what happens to it.
+type rec struct {
+	runtime.Op
+	c         *C
+	ends      int // terminal completions
+	delivered int
+	data      []byte            // what OpRecvMany delivered
+	held      []*runtime.Buffer // its buffers, if keep is set
+	keep      bool
+	got       []runtime.Handle
+	then      func() // called after each completion
+}
+
+// op makes an operation on h.
+func (c *C) op(code runtime.OpCode, h runtime.Handle) *rec {
+	r := &rec{c: c}
+	r.Code, r.Handle = code, h
+	r.Done = r.done
+	return r
+}
+
+func (r *rec) done(op *runtime.Op) {
+	if op != &r.Op {
+		r.c.Errorf("%s: Done is called with another Op", r.Code)
+	}
+	switch {
+	case op.More && r.ends > 0:
+		r.c.Errorf("%s: a completion after the terminal one", r.Code)
+	case op.More && op.Code == runtime.OpRecvMany:
+		r.delivered++
+		r.data = append(r.data, op.Buf.Bytes()...)
+		if op.N != op.Buf.Len() || op.N == 0 {
+			r.c.Errorf("recv-many delivers N %d with a buffer of %d bytes", op.N, op.Buf.Len())
+		}
+		if r.keep {
+			r.held = append(r.held, op.Buf)
+		} else {
+			op.Buf.Release()
+		}
+	case op.More:
+		r.delivered++
+		r.got = append(r.got, op.Got)
+	default:
+		r.ends++
+		if op.Got != 0 {
+			r.got = append(r.got, op.Got)
+		}
+	}
+	if r.then != nil {
+		r.then()
+	}
+}
+
+// release lets go of what was kept.
+func (r *rec) release() {
+	for _, b := range r.held {
+		b.Release()
+	}
+	r.held = nil
+}
+
+func (c *C) submit(ops ...*rec) {
+	for _, r := range ops {
+		before := r.ends
+		c.rt.Submit(&r.Op)
+		require.Equal(c, before, r.ends, "Submit called Done")
+		require.True(c, r.InFlight(), "the operation is not in flight after Submit")
+	}
+}
+
+// poll polls once, without waiting longer than a moment.
+func (c *C) poll() { require.NoError(c, c.rt.Poll(c.rt.Now()+int64(time.Millisecond)), "Poll") }
+
+// until polls until ok.
+func (c *C) until(what string, ok func() bool) {
+	for deadline := time.Now().Add(c.limits.Wait); !ok(); c.poll() {
+		require.True(c, time.Now().Before(deadline), "waited in vain for %s", what)
+	}
+}
+
+// wait polls until the operations have ended.
+func (c *C) wait(ops ...*rec) {
+	for _, r := range ops {
+		c.until("the end of "+r.Code.String(), func() bool { return !r.InFlight() })
+	}
+}
+
+// do submits and waits, and expects success.
+func (c *C) do(r *rec) *rec {
+	c.try(r)
+	require.NoError(c, r.Err, r.Code.String())
+	return r
+}
+
+// try submits and waits.
+func (c *C) try(r *rec) *rec {
+	c.submit(r)
+	c.wait(r)
+	return r
+}
+
+// idle polls for a while in which nothing more should happen.
+func (c *C) idle() {
+	for range 5 {
+		c.poll()
+	}
+}
+
+func (c *C) close(h runtime.Handle) { c.do(c.op(runtime.OpClose, h)) }
+
+// buffer returns a buffer with this content.
+func (c *C) buffer(p []byte) *runtime.Buffer {
+	b, err := c.pool.Get(max(1, len(p)))
+	require.NoError(c, err)
+	require.Equal(c, len(p), b.Append(p))
+	return b
+}
+
+// room returns an empty buffer.
+func (c *C) room(n int) *runtime.Buffer {
+	b, err := c.pool.Get(n)
+	require.NoError(c, err)
+	return b
+}
+
+var loopback = runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0"))
+
+// listen returns a listener and its address.
+func (c *C) listen(opts runtime.ListenOptions) (runtime.Handle, runtime.Addr) {
+	h, err := c.rt.Listen(loopback, opts)
+	require.NoError(c, err)
+	addr, err := c.rt.LocalAddr(h)
+	require.NoError(c, err)
+	require.NotZero(c, addr.AddrPort.Port())
+	return h, addr
+}
+
+func (c *C) connect(addr runtime.Addr) *rec {
+	r := c.op(runtime.OpConnect, 0)
+	r.Addr = addr
+	return r
+}
+
+// dial is a plain connection to addr, closed with the case.
+func (c *C) dial(addr runtime.Addr) *net.TCPConn {
+	nc, err := net.Dial("tcp", addr.String())
+	require.NoError(c, err)
+	c.Defer(func() { _ = nc.Close() })
+	return nc.(*net.TCPConn)
+}
+
+// pair is a connection: a handle, and a plain peer.
+func (c *C) pair() (runtime.Handle, *net.TCPConn) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(c, err)
+	defer ln.Close()
+	h := c.do(c.connect(runtime.TCPAddr(ln.Addr().(*net.TCPAddr).AddrPort()))).Got
+	require.NotZero(c, h)
+	peer, err := ln.Accept()
+	require.NoError(c, err)
+	c.Defer(func() { _ = peer.Close() })
+	return h, peer.(*net.TCPConn)
+}
+
+// send sends all of p from h.
+func (c *C) send(h runtime.Handle, p []byte) {
+	b := c.buffer(p)
+	defer b.Release()
+	for skip := 0; skip < len(p); {
+		r := c.op(runtime.OpSend, h)
+		r.Buf, r.Skip = b, skip
+		c.do(r)
+		require.Positive(c, r.N)
+		skip += r.N
+	}
+}
+
+// write writes p to a peer.
+func (c *C) write(peer io.Writer, p []byte) {
+	_, err := peer.Write(p)
+	require.NoError(c, err)
+}
+
+// expect reads p from a peer.
+func (c *C) expect(peer net.Conn, p []byte) {
+	require.NoError(c, peer.SetReadDeadline(time.Now().Add(c.limits.Wait)))
+	got := make([]byte, len(p))
+	_, err := io.ReadFull(peer, got)
+	require.NoError(c, err)
+	require.True(c, string(p) == string(got), "the peer got other bytes than were sent")
+}
+
+// expectEOF expects the end of what a peer can read.
+func (c *C) expectEOF(peer net.Conn) {
+	require.NoError(c, peer.SetReadDeadline(time.Now().Add(c.limits.Wait)))
+	n, err := peer.Read(make([]byte, 1))
+	require.Zero(c, n)
+	require.ErrorIs(c, err, io.EOF)
+}
+
+// pattern is n bytes that show where each belongs.
+func (c *C) pattern(n int) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(c.rand.Uint32())
+	}
+	return p
+}
+
+// background runs f on a goroutine that is joined when the case ends. f must
+// end by itself, at the latest when the case's peers are closed.
+func (c *C) background(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	c.defers = append([]func(){func() { <-done }}, c.defers...) // last of all
+}
+
+// expectEOFOrReset expects that the other end is gone, in whichever way.
+func (c *C) expectEOFOrReset(peer net.Conn) {
+	require.NoError(c, peer.SetReadDeadline(time.Now().Add(c.limits.Wait)))
+	_, err := peer.Read(make([]byte, 1))
+	require.True(c, errorsIsAny(err, io.EOF, syscall.ECONNRESET), "%v", err)
+}
