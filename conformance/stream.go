@@ -145,7 +145,7 @@ func budget(c *C) {
 	stop := false
 	again.then = func() {
 		if !stop {
-			c.rt.Submit(&again.Op)
+			again.again()
 		}
 	}
 	c.submit(again)

@@ -148,7 +148,7 @@ func reuseFromDone(c *C) {
 	left := 1000
 	r.then = func() {
 		if left--; left > 0 {
-			c.rt.Submit(&r.Op)
+			r.again()
 		}
 	}
 	c.submit(r)

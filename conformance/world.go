@@ -16,7 +16,8 @@ import (
 type rec struct {
 	runtime.Op
 	c         *C
-	ends      int // terminal completions
+	ends      int // terminal completions, of all its submissions
+	over      bool // the last submission has had its terminal completion
 	delivered int
 	data      []byte            // what OpRecvMany delivered
 	held      []*runtime.Buffer // its buffers, if keep is set
@@ -38,7 +39,7 @@ func (r *rec) done(op *runtime.Op) {
 		r.c.Errorf("%s: Done is called with another Op", r.Code)
 	}
 	switch {
-	case op.More && r.ends > 0:
+	case r.over:
 		r.c.Errorf("%s: a completion after the terminal one", r.Code)
 	case op.More && op.Code == runtime.OpRecvMany:
 		r.delivered++
@@ -56,6 +57,7 @@ func (r *rec) done(op *runtime.Op) {
 		r.got = append(r.got, op.Got)
 	default:
 		r.ends++
+		r.over = true
 		if op.Got != 0 {
 			r.got = append(r.got, op.Got)
 		}
@@ -63,6 +65,12 @@ func (r *rec) done(op *runtime.Op) {
 	if r.then != nil {
 		r.then()
 	}
+}
+
+// again submits r from its own Done.
+func (r *rec) again() {
+	r.over = false
+	r.c.rt.Submit(&r.Op)
 }
 
 // release lets go of what was kept.
@@ -76,6 +84,7 @@ func (r *rec) release() {
 func (c *C) submit(ops ...*rec) {
 	for _, r := range ops {
 		before := r.ends
+		r.over = false
 		c.rt.Submit(&r.Op)
 		require.Equal(c, before, r.ends, "Submit called Done")
 		require.True(c, r.InFlight(), "the operation is not in flight after Submit")
