@@ -21,6 +21,9 @@ func (r *Runtime) closeConn(c *conn, op *runtime.Op) {
 
 // cancelConn ends what stands in line on c.
 func (r *Runtime) cancelConn(c *conn) {
+	if c.in.parked {
+		r.unparkConn(c)
+	}
 	for _, q := range []*opQueue{&c.in.opQueue, &c.out.opQueue, &c.polls} {
 		for op := q.pop(); op != nil; op = q.pop() {
 			r.finish(c, op, 0, 0, runtime.ErrCanceled)

@@ -150,8 +150,13 @@ func (r *Runtime) finish(c *conn, op *runtime.Op, n int, got runtime.Handle, err
 
 func (r *Runtime) canUnpark() bool { return len(r.parked) > 0 && len(r.idle) > 0 }
 
-// unpark lets as many receives go on as there are buffers. Some of those that
-// waited may be gone by now.
+// unparkConn takes c out of those that wait for a hot buffer.
+func (r *Runtime) unparkConn(c *conn) {
+	c.in.parked = false
+	r.parked = slices.DeleteFunc(r.parked, func(h runtime.Handle) bool { return h == c.h })
+}
+
+// unpark lets as many receives go on as there are buffers.
 func (r *Runtime) unpark() {
 	n := min(len(r.idle), len(r.parked))
 	for _, h := range r.parked[:n] {

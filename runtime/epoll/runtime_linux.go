@@ -28,6 +28,7 @@ type Runtime struct {
 	done    opQueue          // results that wait to be delivered
 	files   workers
 	scratch vec
+	peer    sys.RawAddr // what connect gives the kernel: not on a stack, which may move
 
 	live      int // operations in flight
 	delivered int // in this Poll

@@ -37,6 +37,9 @@ func (r *Runtime) Submit(op *runtime.Op) {
 	case runtime.OpPoll:
 		r.watch(c, op)
 	case runtime.OpSend, runtime.OpSendVec:
+		if !c.out.ready {
+			r.vacate(op) // it will wait for the peer
+		}
 		r.standInLine(c, &c.out, op)
 	case runtime.OpShutdown:
 		if op.Flags == runtime.ShutRead {
@@ -99,7 +102,7 @@ func (r *Runtime) connect(op *runtime.Op) {
 }
 
 func (r *Runtime) startConnect(c *conn, op *runtime.Op) {
-	var raw sys.RawAddr
+	raw := &r.peer
 	err := raw.Set(op.Addr)
 	if err == nil {
 		_, errno := call(unix.SYS_CONNECT, uintptr(c.fd), uintptr(unsafe.Pointer(&raw.Any)), uintptr(raw.Len), 0, false)
@@ -181,6 +184,9 @@ func (r *Runtime) cancelInLine(op *runtime.Op) {
 	case runtime.OpSend, runtime.OpSendVec, runtime.OpShutdown:
 		c.out.remove(op)
 	default:
+		if c.in.head == op && c.in.parked {
+			r.unparkConn(c) // the next in line may need no hot buffer
+		}
 		c.in.remove(op)
 	}
 	r.finish(c, op, 0, 0, runtime.ErrCanceled)

@@ -177,7 +177,9 @@ func (r *Runtime) tryOut(c *conn) {
 	}
 	n, size, errno := r.send(c.fd, op)
 	if errno == unix.EAGAIN {
-		r.vacate(op)
+		for o := op; o != nil; o = o.Sys.Next {
+			r.vacate(o)
+		}
 		r.notReady(c, &c.out)
 		return
 	}

@@ -61,7 +61,7 @@ func (w *workers) add(op *runtime.Op) {
 	*f = fileOp{op: op, fd: op.Sys.N}
 	op.Sys.State = inWorkers
 	w.todo = append(w.todo, f)
-	if w.idle == 0 && w.started < w.max {
+	if len(w.todo) > w.idle && w.started < w.max {
 		w.started++
 		w.all.Go(w.serve)
 		return

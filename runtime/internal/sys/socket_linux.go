@@ -65,7 +65,9 @@ func stale(a runtime.Addr) bool {
 	if unix.Lstat(a.Path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return false
 	}
-	fd, err := Socket(a, true) // a full backlog must not stop us
+	// A socket of another type: one that listens refuses it with EPROTOTYPE, and
+	// never sees a connection that nobody meant.
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false
 	}
@@ -110,18 +112,19 @@ func listen(a runtime.Addr, o runtime.ListenOptions, nonblock bool) (fd int, err
 	if err = bind(fd, a); err != nil {
 		return fd, err
 	}
-	if o.ReusePort == runtime.ReusePortFirst && !a.IsUnix() {
-		// Bound without it, so that nobody else is there; set before others join.
-		set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT")
-		if err != nil {
-			return fd, err
-		}
-	}
 	backlog := o.Backlog
 	if backlog <= 0 {
 		backlog = 1<<31 - 1 // the kernel cuts it to net.core.somaxconn
 	}
-	return fd, unix.Listen(fd, backlog)
+	if err = unix.Listen(fd, backlog); err != nil {
+		return fd, err
+	}
+	if o.ReusePort == runtime.ReusePortFirst && !a.IsUnix() {
+		// Not earlier: two that are bound with SO_REUSEADDR and do not listen yet
+		// do not see each other, and with SO_REUSEPORT too both would get to listen.
+		set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT")
+	}
+	return fd, err
 }
 
 func bind(fd int, a runtime.Addr) error {
