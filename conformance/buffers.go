@@ -47,10 +47,11 @@ func sharedSends(c *C) {
 	for i := range 20 {
 		h, peer := c.pair()
 		r := c.op(runtime.OpSend, h)
-		r.Buf = own.Retain()
 		if i%2 == 0 {
 			r = c.op(runtime.OpSendVec, h)
 			r.Bufs = []*runtime.Buffer{shared.Retain(), own.Retain()}
+		} else {
+			r.Buf = own.Retain()
 		}
 		ops, peers = append(ops, r), append(peers, peer)
 	}
