@@ -181,7 +181,7 @@ func (c *C) finish(before surroundings) {
 			c.Errorf("leak: %v", err)
 		}
 	}
-	if err := before.compare(); err != nil {
+	if err := before.compare(c.limits.Wait); err != nil {
 		c.Errorf("leak: %v", err)
 	}
 }

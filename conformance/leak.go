@@ -21,9 +21,9 @@ func lookAround() surroundings {
 }
 
 // compare waits for what is about to go, and then says what is left.
-func (s surroundings) compare() error {
+func (s surroundings) compare(patience time.Duration) error {
 	var now surroundings
-	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); goruntime.Gosched() {
+	for deadline := time.Now().Add(min(patience, 5*time.Second)); time.Now().Before(deadline); goruntime.Gosched() {
 		now = lookAround()
 		if now.fds <= s.fds && now.rings <= s.rings && now.goroutines <= s.goroutines {
 			return nil

@@ -118,7 +118,7 @@ func (l *L) run(cs LoopCase) {
 		l.contain(l.defers[i])
 	}
 	before.goroutines += l.lost
-	if err := before.compare(); err != nil {
+	if err := before.compare(l.limits.Wait); err != nil {
 		l.Errorf("leak: %v", err)
 	}
 }

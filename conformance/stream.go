@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"syscall"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -64,7 +65,8 @@ func dataWins(c *C) {
 	one, many := c.op(runtime.OpRecv, h), c.op(runtime.OpRecvMany, h)
 	one.Buf = c.room(512)
 	defer one.Buf.Release()
-	for len(got) < len(want) {
+	for deadline := time.Now().Add(c.limits.Wait); len(got) < len(want); {
+		require.True(c, time.Now().Before(deadline), "%d of %d bytes arrived", len(got), len(want))
 		if c.rand.IntN(2) == 0 {
 			one.Buf.Reset(0)
 			c.submit(one)

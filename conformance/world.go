@@ -16,7 +16,7 @@ import (
 type rec struct {
 	runtime.Op
 	c         *C
-	ends      int // terminal completions, of all its submissions
+	ends      int  // terminal completions, of all its submissions
 	over      bool // the last submission has had its terminal completion
 	delivered int
 	data      []byte            // what OpRecvMany delivered

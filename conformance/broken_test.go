@@ -1,0 +1,65 @@
+package conformance_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/conformance"
+	"github.com/noria-go/noria/conformance/broken"
+	"github.com/noria-go/noria/runtime"
+)
+
+// TestBroken shows that the suite can fail: each faulty runtime fails the case
+// that names what it breaks.
+func TestBroken(t *testing.T) {
+	cases := map[string]conformance.Case{}
+	for _, cs := range conformance.Cases() {
+		cases[cs.Name] = cs
+	}
+	limits := conformance.Limits{Wait: time.Second}
+	for _, v := range variants {
+		if v.name != "io_uring" && v.name != "epoll" {
+			continue // they would show the same
+		}
+		for _, f := range broken.All() {
+			t.Run(v.name+"/"+f.Case+"/"+f.Name, func(t *testing.T) {
+				require.Contains(t, cases, f.Case)
+				err := conformance.Check(cases[f.Case], func(w conformance.Wishes) (runtime.Runtime, error) {
+					good, err := v.factory(w)
+					if err != nil {
+						return nil, err
+					}
+					return f.Wrap(good), nil
+				}, limits)
+				require.Error(t, err, "nobody notices")
+				require.NotContains(t, err.Error(), "hangs", "a fault must not cost more than its case's patience")
+				t.Log(firstLines(err.Error()))
+			})
+		}
+	}
+}
+
+func firstLines(s string) string {
+	if len(s) > 600 {
+		return s[:600] + " …"
+	}
+	return s
+}
+
+// withoutFault are the cases that no runtime here fails, and why.
+var withoutFault = map[string]string{
+	"close/wake-after-it": "it would have to write to a descriptor that is somebody else's by then",
+}
+
+// TestEveryCaseHasAFault: a case that nothing ever failed may be unable to.
+func TestEveryCaseHasAFault(t *testing.T) {
+	has := map[string]bool{}
+	for _, f := range broken.All() {
+		has[f.Case] = true
+	}
+	for _, cs := range conformance.Cases() {
+		require.True(t, has[cs.Name] || withoutFault[cs.Name] != "", "%s has no fault", cs.Name)
+	}
+}
