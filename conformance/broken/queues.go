@@ -2,6 +2,7 @@ package broken
 
 import (
 	"errors"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -101,11 +102,11 @@ func (deaf) Wake() {}
 
 type dozy struct {
 	*shim
-	calls int
+	calls atomic.Int64 // from any goroutine
 }
 
 func (d *dozy) Wake() {
-	if d.calls++; d.calls != 1000 {
+	if d.calls.Add(1) != 1000 {
 		d.Runtime.Wake()
 	}
 }
