@@ -92,7 +92,6 @@ func newTLS(ctx context.Context, s *runtime.Stream, opts TLSOptions, side func(*
 	w := &wire{s: s, shaking: true}
 	c := &TLSStream{s: s, wire: w, conn: side(w), more: true} // it may have read beyond the handshake
 	if err := c.handshake(ctx, opts.HandshakeTimeout); err != nil {
-		w.drop()
 		return nil, &runtime.OpError{Op: "tls handshake", Handle: s.Handle(), Detail: s.RemoteAddr().String(), Err: err}
 	}
 	return c, nil
@@ -204,7 +203,6 @@ func (c *TLSStream) Close() error {
 	if !c.closed {
 		c.closed = true
 		_ = c.conn.CloseWrite() // a stream that has failed cannot take it, and Close says so
-		c.wire.drop()
 		runtime.Drop(c.plain...)
 		c.plain, c.bytes = nil, 0
 	}

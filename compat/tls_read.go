@@ -43,6 +43,8 @@ func (c *TLSStream) decrypt(p []byte) (int, error) {
 	starved := errors.As(err, &wait)
 	c.more = !starved // it reads ahead: there may be more records inside it
 	switch {
+	case c.wire.failed != nil: // crypto/tls tells only the writer, and stumbles over the next record
+		c.err = &runtime.OpError{Op: "recv", Handle: c.s.Handle(), Err: c.wire.failed}
 	case err == nil || starved:
 		// With bytes and starved, it looked for a goodbye behind them.
 	case err == io.EOF:
@@ -91,7 +93,7 @@ func (c *TLSStream) open() (*runtime.Buffer, error) {
 
 // pending reports whether crypto/tls could have something without waiting.
 func (c *TLSStream) pending() bool {
-	return c.more || len(c.wire.in) > 0 || c.wire.err != nil
+	return c.more || c.s.Buffered() > 0 || c.s.ReadErr() == io.EOF
 }
 
 func (c *TLSStream) popPlain() *runtime.Buffer {
@@ -127,7 +129,7 @@ func (c *TLSStream) ReadBuf() (*runtime.Buffer, error) {
 		if b, err := c.open(); b != nil || err != nil {
 			return b, err
 		}
-		if err := c.wire.fill(); err != nil {
+		if err := c.wire.wait(); err != nil && err != io.EOF {
 			return nil, err
 		}
 	}
@@ -141,22 +143,9 @@ func (c *TLSStream) TryReadBuf() *runtime.Buffer {
 	if b := c.popPlain(); b != nil {
 		return b
 	}
-	c.tryErr = nil
-	for {
-		if b, err := c.open(); b != nil || err != nil {
-			c.tryErr = err
-			return b
-		}
-		b := c.s.TryReadBuf()
-		if b == nil {
-			if c.wire.err != nil || c.s.ReadErr() != io.EOF {
-				return nil
-			}
-			c.wire.err = io.EOF
-			continue
-		}
-		_ = c.wire.take(b, nil)
-	}
+	b, err := c.open()
+	c.tryErr = err
+	return b
 }
 
 // ReadErr returns why a read would fail when TryReadBuf finds nothing and it
@@ -196,7 +185,7 @@ func (c *TLSStream) Read(p []byte) (n int, err error) {
 		if n, err := c.decrypt(p); n > 0 || err != nil {
 			return n, err
 		}
-		if err := c.wire.fill(); err != nil {
+		if err := c.wire.wait(); err != nil && err != io.EOF {
 			return 0, err
 		}
 	}
@@ -206,15 +195,7 @@ func (c *TLSStream) Read(p []byte) (n int, err error) {
 func (c *TLSStream) copyOut(p []byte) int {
 	b := c.popPlain()
 	n := copy(p, b.Bytes())
-	switch {
-	case n == b.Len():
-		b.Release()
-	case b.Shared(): // it cannot be changed
-		rest := runtime.NewShared(append([]byte(nil), b.Bytes()[n:]...))
-		b.Release()
-		c.unpop(rest)
-	default:
-		b.Advance(n)
+	if b = rest(b, n); b != nil {
 		c.unpop(b)
 	}
 	return n

@@ -16,15 +16,14 @@ const maxAnswers = 16 << 10
 
 // A wire is the net.Conn that crypto/tls sees. But for the handshake it never
 // waits: reading beyond what has arrived fails with errWait, and writing goes
-// into the stream's queue.
+// into the stream's queue. It holds no bytes: what crypto/tls does not take
+// goes back into the stream.
 type wire struct {
 	s       *runtime.Stream
-	in      []*runtime.Buffer // arrived, and not read by crypto/tls
-	pos     int               // of the first of them, how much was read
-	err     error             // io.EOF: no more will arrive
-	shaking bool              // the handshake goes on: reads and writes wait
-	reading bool              // a read goes on: what is written is an answer
-	answers int               // bytes of them since the queue last had room
+	shaking bool  // the handshake goes on: reads and writes wait
+	reading bool  // a read goes on: what is written is an answer
+	answers int   // bytes of them since the queue last had room
+	failed  error // why an answer could not be given
 }
 
 // errWait is temporary: crypto/tls then keeps what it has of a record, and can
@@ -38,57 +37,53 @@ func (*waitError) Timeout() bool   { return true }
 func (*waitError) Temporary() bool { return true }
 
 func (w *wire) Read(p []byte) (n int, err error) {
-	for w.shaking && len(w.in) == 0 && w.err == nil {
-		if err := w.fill(); err != nil {
+	if w.shaking {
+		if err := w.wait(); err != nil {
 			return 0, err
 		}
 	}
-	for n < len(p) && len(w.in) > 0 {
-		data := w.in[0].Bytes()[w.pos:]
-		c := copy(p[n:], data)
+	for n < len(p) {
+		b := w.s.TryReadBuf()
+		if b == nil {
+			break
+		}
+		c := copy(p[n:], b.Bytes())
 		n += c
-		if w.pos += c; c == len(data) {
-			w.pop()
+		if b = rest(b, c); b != nil {
+			w.s.Unread(b)
 		}
 	}
 	switch {
 	case n > 0 || len(p) == 0:
 		return n, nil
-	case w.err != nil:
-		return 0, w.err
+	case w.s.ReadErr() == io.EOF:
+		return 0, io.EOF // for crypto/tls to judge; what else goes wrong is not
 	}
 	return 0, errWait
 }
 
-// fill waits until something has arrived. The end of the stream is something
-// for crypto/tls to judge; what else goes wrong is not.
-func (w *wire) fill() error {
+// wait waits until the stream has something, or says why it never will.
+func (w *wire) wait() error {
 	b, err := w.s.ReadBuf()
-	return w.take(b, err)
-}
-
-// take adds b, or the end.
-func (w *wire) take(b *runtime.Buffer, err error) error {
-	switch {
-	case err == io.EOF:
-		w.err = err
-	case err != nil:
-		return err
-	case b != nil:
-		w.in = append(w.in, b)
+	if err == nil {
+		w.s.Unread(b)
 	}
-	return nil
+	return err
 }
 
-func (w *wire) pop() {
-	w.in[0].Release()
-	w.in = append(w.in[:0], w.in[1:]...)
-	w.pos = 0
-}
-
-func (w *wire) drop() {
-	runtime.Drop(w.in...)
-	w.in, w.pos = nil, 0
+// rest returns b without its first n bytes, or nil if nothing is left.
+func rest(b *runtime.Buffer, n int) *runtime.Buffer {
+	switch {
+	case n == b.Len():
+		b.Release()
+		return nil
+	case b.Shared(): // it cannot be changed
+		own := runtime.NewShared(append([]byte(nil), b.Bytes()[n:]...))
+		b.Release()
+		return own
+	}
+	b.Advance(n)
+	return b
 }
 
 func (w *wire) Write(p []byte) (int, error) {
@@ -100,7 +95,8 @@ func (w *wire) Write(p []byte) (int, error) {
 			w.answers = 0 // there is room
 		}
 		if w.answers += len(p); w.answers > maxAnswers {
-			return 0, fmt.Errorf("compat: the peer provokes TLS answers and takes none: %d bytes wait: %w", w.answers, ErrTooLarge)
+			w.failed = fmt.Errorf("compat: the peer provokes TLS answers and takes none: %d bytes wait: %w", w.answers, ErrTooLarge)
+			return 0, w.failed
 		}
 	}
 	if err := w.s.WriteNow(p); err != nil {

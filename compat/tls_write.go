@@ -19,6 +19,9 @@ func (c *TLSStream) room() error {
 		return c.writeErr()
 	}
 	_, err := c.s.Write(nil)
+	if err == nil {
+		c.wire.answers = 0 // those that were queued have moved up
+	}
 	return err
 }
 
