@@ -185,6 +185,11 @@ func (l *Loop) onThread() bool {
 	return tid != 0 && tid == int64(threadID())
 }
 
+// OnLoop reports whether the caller runs on the loop's thread: as one of its
+// tasks, or in a function given to Post, which must not wait. It may be called
+// from anywhere.
+func (l *Loop) OnLoop() bool { return l.onThread() }
+
 // current returns the task that the caller is, or nil if it is none.
 func (l *Loop) current() *Task {
 	if g := self(); g != 0 && g == l.curG.Load() {

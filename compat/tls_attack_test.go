@@ -1,0 +1,273 @@
+package compat_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+)
+
+// A sealer makes a client's TLS 1.3 records by hand, because crypto/tls never
+// asks for a key update: RFC 8446, sections 5.2, 7.2 and 7.3.
+type sealer struct {
+	secret []byte
+	seq    uint64
+	aead   cipher.AEAD
+	iv     []byte
+}
+
+// newSealer takes the client's secret from what crypto/tls logged.
+func newSealer(t *testing.T, state tls.ConnectionState, keyLog string) *sealer {
+	t.Helper()
+	require.Equal(t, uint16(tls.TLS_AES_128_GCM_SHA256), state.CipherSuite, "this test speaks one suite only, which every machine with AES instructions chooses")
+	for line := range strings.Lines(keyLog) {
+		if f := strings.Fields(line); f[0] == "CLIENT_TRAFFIC_SECRET_0" {
+			secret, err := hex.DecodeString(f[2])
+			require.NoError(t, err)
+			s := &sealer{secret: secret}
+			s.setKeys()
+			return s
+		}
+	}
+	require.FailNow(t, "no secret was logged")
+	return nil
+}
+
+func expandLabel(secret []byte, label string, n int) []byte {
+	info := binary.BigEndian.AppendUint16(nil, uint16(n))
+	info = append(info, byte(len("tls13 "+label)))
+	info = append(info, "tls13 "+label...)
+	info = append(info, 0)
+	out, err := hkdf.Expand(sha256.New, secret, string(info), n)
+	if err != nil {
+		panic(err)
+	}
+	return out
+}
+
+func (s *sealer) setKeys() {
+	block, err := aes.NewCipher(expandLabel(s.secret, "key", 16))
+	if err != nil {
+		panic(err)
+	}
+	if s.aead, err = cipher.NewGCM(block); err != nil {
+		panic(err)
+	}
+	s.iv, s.seq = expandLabel(s.secret, "iv", 12), 0
+}
+
+// record seals one record of this content type.
+func (s *sealer) record(content byte, payload []byte) []byte {
+	inner := append(bytes.Clone(payload), content)
+	head := binary.BigEndian.AppendUint16([]byte{23, 3, 3}, uint16(len(inner)+s.aead.Overhead()))
+	nonce := bytes.Clone(s.iv)
+	seq := binary.BigEndian.AppendUint64(nil, s.seq)
+	for i, b := range seq {
+		nonce[4+i] ^= b
+	}
+	s.seq++
+	return s.aead.Seal(head, nonce, inner, head)
+}
+
+func (s *sealer) data(p string) []byte { return s.record(23, []byte(p)) }
+
+// keyUpdate asks for an answer.
+func (s *sealer) keyUpdate() []byte {
+	r := s.record(22, []byte{24, 0, 0, 1, 1})
+	s.secret = expandLabel(s.secret, "traffic upd", sha256.Size)
+	s.setKeys()
+	return r
+}
+
+// flood is as many key updates as crypto/tls lets pass, and then a byte, which
+// makes it count anew.
+func (s *sealer) flood() (p []byte) {
+	for range 16 {
+		p = append(p, s.keyUpdate()...)
+	}
+	return append(p, s.data("x")...)
+}
+
+// withTLSAttacker is withTLSPeer with the means to forge the peer's records.
+func withTLSAttacker(t *testing.T, g *runtime.Group, f func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, raw net.Conn, s *sealer) error) {
+	t.Helper()
+	var keyLog bytes.Buffer
+	_, config := tlsConfigs()
+	config = config.Clone()
+	config.KeyLogWriter = &keyLog
+	withTLSPeer(t, g, config, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, raw net.Conn) error {
+		return f(ctx, c, peer, raw, newSealer(t, peer.ConnectionState(), keyLog.String()))
+	})
+}
+
+// stuckWriter starts a task that writes to a peer that does not read, and
+// returns when it is suspended in the middle.
+func stuckWriter(ctx context.Context, c *compat.TLSStream) (*runtime.Task, error) {
+	written := 0
+	w, err := runtime.Go(ctx, "writer", func(context.Context) error {
+		p := make([]byte, 100_000)
+		for {
+			n, err := c.Write(p)
+			written += n
+			if err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	for still := 0; still < 100; still++ {
+		before, queued := written, c.Queued()
+		if err := runtime.Yield(ctx); err != nil {
+			return nil, err
+		}
+		if written != before || c.Queued() != queued || queued < runtime.DefaultQueueLimit {
+			still = 0
+		}
+	}
+	return w, nil
+}
+
+// A bad record makes the reading side say why, and close, while a writer is
+// suspended. With a *tls.Conn over the stream the loop's thread would now wait
+// for itself.
+func TestTLSBadRecordWhileTheWriterIsStuck(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, _ *tls.Conn, raw net.Conn) error {
+			writer, err := stuckWriter(ctx, c)
+			if err != nil {
+				return err
+			}
+			if _, err := raw.Write(append([]byte{23, 3, 3, 0, 32}, make([]byte, 32)...)); err != nil {
+				return err
+			}
+			var alert *net.OpError
+			if _, err := c.ReadBuf(); !errors.As(err, &alert) || alert.Op != "local error" {
+				return fmt.Errorf("reading: %v", err)
+			}
+			if err := c.ReadErr(); !errors.As(err, &alert) {
+				return fmt.Errorf("reading again: %v", err)
+			}
+			if err := loopLives(g); err != nil {
+				return err
+			}
+			_ = raw.Close()
+			if werr := writer.Wait(ctx); werr == nil {
+				return errors.New("the writer went on")
+			}
+			_ = c.Close() // it says that the peer is gone
+			return nil
+		})
+	})
+}
+
+// loopLives asks from outside.
+func loopLives(g *runtime.Group) error {
+	done := make(chan error, 1)
+	if err := g.Loops()[0].Go("alive", func(ctx context.Context) error { return runtime.Yield(ctx) }, func(err error) { done <- err }); err != nil {
+		return err
+	}
+	return g.Loops()[0].Call(context.Background(), "alive", func(ctx context.Context) error {
+		return offload(ctx, func() error { return <-done })
+	})
+}
+
+// Key updates without end, while a writer is suspended: each is answered from
+// inside a read. What they make the server queue has a bound, and whoever goes
+// beyond it is cut off.
+func TestTLSKeyUpdateFloodWhileTheWriterIsStuck(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withTLSAttacker(t, g, func(ctx context.Context, c *compat.TLSStream, _ *tls.Conn, raw net.Conn, s *sealer) error {
+			writer, err := stuckWriter(ctx, c)
+			if err != nil {
+				return err
+			}
+			flooded := make(chan struct{})
+			go func() {
+				defer close(flooded)
+				w := bufio.NewWriter(raw)
+				for range 10_000 { // it ends when the server closes
+					if _, err := w.Write(s.flood()); err != nil {
+						return
+					}
+				}
+			}()
+			got := 0
+			for err == nil {
+				var n int
+				n, err = c.Read(make([]byte, 100))
+				got += n
+				if limit := runtime.DefaultQueueLimit + 2*(16<<10) + 4096; c.Queued() > limit {
+					return fmt.Errorf("%d bytes are queued", c.Queued())
+				}
+			}
+			if !errors.Is(err, compat.ErrTooLarge) || got == 0 {
+				return fmt.Errorf("%d bytes, then %v", got, err)
+			}
+			if err := loopLives(g); err != nil {
+				return err
+			}
+			_ = raw.Close()
+			<-flooded
+			if werr := writer.Wait(ctx); werr == nil {
+				return errors.New("the writer went on")
+			}
+			_ = c.Close()
+			return nil
+		})
+	})
+}
+
+// A peer that changes its keys all the time, and reads, is served. There are
+// bytes between the answers, or crypto/tls at the other end would think that
+// it is being flooded.
+func TestTLSKeyUpdates(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		data := randomBytes(seeded(t), bulk(t))
+		sum := sha256.Sum256(data)
+		const rounds = 200
+		withTLSAttacker(t, g, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, raw net.Conn, s *sealer) error {
+			done := make(chan error, 2)
+			go func() { done <- sameBytes(peer, sum) }()
+			go func() {
+				var err error
+				for range rounds {
+					_, werr := raw.Write(s.flood())
+					err = errors.Join(err, werr)
+				}
+				done <- err
+			}()
+			for round := range rounds {
+				if _, err := c.Read(make([]byte, 1)); err != nil {
+					return err
+				}
+				if _, err := c.Write(data[len(data)/rounds*round : len(data)/rounds*(round+1)]); err != nil {
+					return err
+				}
+			}
+			_, err := c.Write(data[len(data)/rounds*rounds:])
+			return errors.Join(err, c.CloseWrite(), offload(ctx, func() error { return errors.Join(<-done, <-done) }), c.Close())
+		})
+	})
+}
