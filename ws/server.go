@@ -10,18 +10,18 @@ import (
 	"github.com/noria-go/noria/tcp"
 )
 
-// A Handler serves one connection. ctx ends with the connection and with the
+// A HandlerFunc serves one connection. ctx ends with the connection and with the
 // server's drain. When the handler returns, the connection is closed: with
 // StatusNormalClosure if it returned nil, with StatusGoingAway if ctx had ended,
 // and with StatusInternalError if it returned an error of its own. What it still
 // holds is reclaimed.
-type Handler func(ctx context.Context, c *Conn) error
+type HandlerFunc func(ctx context.Context, c *Conn) error
 
 // A Server serves WebSocket connections with a Handler. It is a
 // runtime.Service. Its fields must not change while it serves. One Server may
 // serve several addresses.
 type Server struct {
-	Handler Handler
+	Handler HandlerFunc
 
 	// OnGoroutine runs each handler on a goroutine of its own in place of the
 	// loop's thread. It may block as it likes; each call on the connection then
@@ -111,7 +111,7 @@ func (s *Server) serve(ctx context.Context, tc *tcp.Conn) error {
 }
 
 // run runs a handler on c, and closes c whatever the handler does.
-func (c *Conn) run(ctx context.Context, handler Handler, onGoroutine bool) (err error) {
+func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (err error) {
 	returned := false
 	defer func() {
 		if !returned { // it panicked: that goes on, and this must not wait

@@ -52,11 +52,19 @@ const request = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConn
 // connect opens a connection, with the opening handshake.
 func connect(t testing.TB, addr string, after ...byte) *peer {
 	t.Helper()
-	p := dialTCP(t, addr)
+	return upgrade(dialTCP(t, addr), after...)
+}
+
+func connectOver(t testing.TB, nc net.Conn) *peer {
+	return upgrade(&peer{t, nc, bufio.NewReader(nc)})
+}
+
+func upgrade(p *peer, after ...byte) *peer {
+	p.t.Helper()
 	p.send(append([]byte(request), after...))
 	head := p.head()
-	require.Contains(t, head, " 101 ")
-	require.Contains(t, head, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+	require.Contains(p.t, head, " 101 ")
+	require.Contains(p.t, head, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
 	return p
 }
 
