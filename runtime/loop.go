@@ -186,10 +186,6 @@ func (l *Loop) onThread() bool {
 	return tid != 0 && tid == int64(threadID())
 }
 
-// OnThread reports whether the caller runs on the loop's thread: as a task of
-// the loop, or as a function that it calls. It costs a nanosecond or two.
-func (l *Loop) OnThread() bool { return l.onThread() }
-
 // Local returns what the loop keeps under key, for packages that have
 // something for each loop, such as free lists; the first time it is made by
 // init. It is called on the loop.
@@ -204,6 +200,11 @@ func (l *Loop) Local(key any, init func() any) any {
 	}
 	return v
 }
+
+// OnLoop reports whether the caller runs on the loop's thread: as one of its
+// tasks, or in a function given to Post, which must not wait. It may be called
+// from anywhere.
+func (l *Loop) OnLoop() bool { return l.onThread() }
 
 // current returns the task that the caller is, or nil if it is none.
 func (l *Loop) current() *Task {

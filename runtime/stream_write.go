@@ -3,6 +3,7 @@ package runtime
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 )
 
@@ -298,7 +299,7 @@ func (s *Stream) Write(p []byte) (n int, err error) {
 	out := &s.out
 	out.busy = true
 	for {
-		c, err := s.copyIn(p[n:])
+		c, err := s.copyIn(p[n:], s.opts.QueueLimit)
 		n += c
 		if err == nil && n == len(p) {
 			break
@@ -330,11 +331,34 @@ func (s *Stream) writeElsewhere(p []byte) (n int, err error) {
 	return n, err
 }
 
-// copyIn appends as much of p to the queue as its limit allows.
-func (s *Stream) copyIn(p []byte) (n int, err error) {
+// WriteNow is Write that never waits, whatever is queued already: QueueLimit
+// does not count. It is for code that must not be suspended half-way, such as a
+// library that holds a mutex while it writes, and that bounds what it writes in
+// some other way: it waits for room first (Write of nothing does), or looks at
+// Queued. Where the pool has no memory, it takes Go's. It may be called from a
+// function given to Post.
+func (s *Stream) WriteNow(p []byte) error {
+	if !s.loop.onThread() {
+		return &OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+	}
+	if err := s.writeErr(); err != nil {
+		return err
+	}
+	if s.out.busy {
+		return &OpError{Op: "send", Handle: s.h, Err: fmt.Errorf("%w: a Write is half-way", ErrBusy)}
+	}
+	n, err := s.copyIn(p, math.MaxInt)
+	if err != nil {
+		s.enqueue(NewShared(append([]byte(nil), p[n:]...)))
+	}
+	return nil
+}
+
+// copyIn appends as much of p to the queue as limit allows.
+func (s *Stream) copyIn(p []byte, limit int) (n int, err error) {
 	out := &s.out
 	s.markDirty()
-	for n < len(p) && out.bytes < s.opts.QueueLimit {
+	for n < len(p) && out.bytes < limit {
 		if out.tail == nil || out.tail.end == len(out.tail.mem) {
 			size := min(len(p)-n, slab)
 			if out.tail != nil {

@@ -231,6 +231,20 @@ func WaitAny(ctx context.Context, sources ...Source) (int, error) {
 	return i, wrapErr("wait", 0, err)
 }
 
+// When returns a Source that has something when ready says so, and otherwise
+// when src has. It is for what keeps bytes of its own in front of a stream's:
+// ready is called on src's loop, must not block, and wakes nobody by becoming
+// true.
+func When(ready func() bool, src Source) Source { return &when{ready, src} }
+
+type when struct {
+	ready func() bool
+	src   Source
+}
+
+func (c *when) poll(w *waiter) bool { return c.ready() || c.src.poll(w) }
+func (c *when) unpoll(w *waiter)    { c.src.unpoll(w) }
+
 // Notify has fn called once, on the loop, when src may have something: it is
 // what WaitAny is for code that is no task. It is called on the loop's thread,
 // and src must belong to this loop.

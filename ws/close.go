@@ -29,7 +29,7 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	if len(reason) > maxReason || !utf8.ValidString(reason) || code == StatusNoStatus && reason != "" {
 		return fmt.Errorf("ws: close: the reason %.40q…: want at most %d bytes of UTF-8, and a code with it", reason, maxReason)
 	}
-	if !c.loop.OnThread() {
+	if !c.loop.OnLoop() {
 		// Not with a caller's context: what closes must not be cut short.
 		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.Close(code, reason) })
 	}
@@ -44,7 +44,7 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 // CloseNow closes the connection without a word to the peer. It may be called
 // from any goroutine.
 func (c *Conn) CloseNow() error {
-	if !c.loop.OnThread() {
+	if !c.loop.OnLoop() {
 		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.CloseNow() })
 	}
 	if c.closed {

@@ -39,7 +39,7 @@ type DialOptions struct {
 // has dialed closes it.
 func Dial(ctx context.Context, url string, opts DialOptions) (*Conn, error) {
 	t := runtime.TaskOf(ctx)
-	if t == nil || !t.Loop().OnThread() {
+	if t == nil || !t.Loop().OnLoop() {
 		return nil, &runtime.OpError{Op: "dial", Detail: url, Err: runtime.ErrOffLoop}
 	}
 	c, err := dial(ctx, t.Loop(), url, &opts)

@@ -106,7 +106,7 @@ func (m *Message) Segments() [][]byte {
 func (m *Message) Release() {
 	m.check("Release")
 	m.gone = true
-	if m.local != nil && m.local.loop.OnThread() {
+	if m.local != nil && m.local.loop.OnLoop() {
 		m.free()
 		return
 	}
@@ -253,7 +253,7 @@ func (m *Message) settle() {
 // join makes one segment of all.
 func (m *Message) join() {
 	var b *runtime.Buffer
-	if m.local != nil && m.local.loop.OnThread() {
+	if m.local != nil && m.local.loop.OnLoop() {
 		b, _ = m.local.loop.Pool().Get(headroom + m.size) // without: see below
 	}
 	var all []byte

@@ -20,7 +20,7 @@ import (
 //
 // Only one caller at a time may receive.
 func (c *Conn) Receive(ctx context.Context) (*Message, error) {
-	if !c.loop.OnThread() {
+	if !c.loop.OnLoop() {
 		return c.receiveElsewhere(ctx)
 	}
 	for {

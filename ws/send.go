@@ -23,7 +23,7 @@ const smallMessage = 2 << 10
 // It may be called from any goroutine and from tasks of any loop.
 func (c *Conn) Send(ctx context.Context, m *Message) error {
 	m.check("Send")
-	if !c.loop.OnThread() {
+	if !c.loop.OnLoop() {
 		return c.sendElsewhere(ctx, m)
 	}
 	if err := c.room(ctx); err != nil {
@@ -56,7 +56,7 @@ func (c *Conn) SendText(ctx context.Context, s string) error { return c.sendCopy
 func (c *Conn) SendBinary(ctx context.Context, p []byte) error { return c.sendCopy(ctx, Binary, p) }
 
 func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
-	if !c.loop.OnThread() || len(p) > smallMessage {
+	if !c.loop.OnLoop() || len(p) > smallMessage {
 		return c.Send(ctx, NewMessage(t, append([]byte(nil), p...)))
 	}
 	if err := c.room(ctx); err != nil {
