@@ -102,6 +102,7 @@ type Loop struct {
 	offloads waitList             // wait for busy to fall
 	refused  bool                 // no more tasks are started
 	live     map[*Stream]struct{} // open streams
+	local    map[any]any          // see Local
 
 	state   atomic.Int32
 	stopped chan struct{}
@@ -183,6 +184,21 @@ func (l *Loop) onThread() bool {
 	}
 	tid := l.thread.Load()
 	return tid != 0 && tid == int64(threadID())
+}
+
+// Local returns what the loop keeps under key, for packages that have
+// something for each loop, such as free lists; the first time it is made by
+// init. It is called on the loop.
+func (l *Loop) Local(key any, init func() any) any {
+	v, ok := l.local[key]
+	if !ok {
+		v = init()
+		if l.local == nil {
+			l.local = map[any]any{}
+		}
+		l.local[key] = v
+	}
+	return v
 }
 
 // OnLoop reports whether the caller runs on the loop's thread: as one of its

@@ -168,6 +168,13 @@ func (s *Stream) SetOption(opt Option, value int) error {
 	return s.loop.rt.SetOption(s.h, opt, value)
 }
 
+// SetQueueLimit changes StreamOptions.QueueLimit. It is called on the loop.
+func (s *Stream) SetQueueLimit(bytes int) {
+	if s.opts.QueueLimit = bytes; bytes <= 0 {
+		s.opts.QueueLimit = DefaultQueueLimit
+	}
+}
+
 // SetDeadline sets both deadlines: see SetReadDeadline and SetWriteDeadline.
 func (s *Stream) SetDeadline(d time.Time) error {
 	if !s.loop.onThread() {

@@ -7,6 +7,8 @@ import (
 	"os"
 )
 
+const slab = 32 << 10 // bytes that small writes are gathered in
+
 // An outbox is the sending half of a Stream.
 type outbox struct {
 	op       Op
@@ -207,6 +209,83 @@ func (s *Stream) enqueue(bufs ...*Buffer) {
 	s.markDirty()
 }
 
+// WriteErr returns why a write would fail, or ErrBusy if it would wait; nil if
+// the queue has room. It never waits. From outside the loop it is ErrOffLoop.
+func (s *Stream) WriteErr() error {
+	if !s.loop.onThread() {
+		return &OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+	}
+	if err := s.writeErr(); err != nil {
+		return err
+	}
+	switch {
+	case s.out.bytes < s.opts.QueueLimit && !s.out.busy:
+		return nil
+	case s.out.deadline.passed(s.loop):
+		return &OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
+	}
+	return errQueueFull
+}
+
+var errQueueFull = &OpError{Op: "send", Err: fmt.Errorf("%w: the queue is full", ErrBusy)}
+
+// Enqueue queues bufs, in order and together, and takes them: also when it
+// fails, which it only does when the stream is closed or broken. It never
+// waits and minds no limit: whoever calls it has looked at WriteErr, or has
+// something small that must not wait behind the rest, and a limit of his own.
+// It may be called from a function given to Post.
+func (s *Stream) Enqueue(bufs ...*Buffer) error {
+	err := error(nil)
+	if !s.loop.onThread() {
+		err = &OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+	} else {
+		err = s.writeErr()
+	}
+	if err != nil {
+		Drop(bufs...)
+		return err
+	}
+	s.enqueue(bufs...)
+	return nil
+}
+
+// Grow is Enqueue for small things: it returns the queue's next n bytes, at
+// most 64 KiB, to be filled in at once, before anything else happens on the
+// stream. What one turn of the loop puts there lies side by side and leaves in
+// one piece. more says how many bytes are likely to follow them in this turn.
+func (s *Stream) Grow(n, more int) ([]byte, error) {
+	if !s.loop.onThread() {
+		return nil, &OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+	}
+	if err := s.writeErr(); err != nil {
+		return nil, err
+	}
+	out := &s.out
+	b := out.tail
+	if b == nil || len(b.mem)-b.end < n {
+		var err error
+		if b, err = s.loop.pool.Get(max(n, min(n+more, slab))); err != nil {
+			return nil, &OpError{Op: "send", Handle: s.h, Err: err}
+		}
+		out.queue = append(out.queue, b)
+		out.tail = b
+	}
+	s.markDirty()
+	at := b.end
+	b.end += n
+	out.bytes += n
+	return b.mem[at:b.end:b.end], nil
+}
+
+// TailRoom returns how many bytes Grow could return now without beginning a
+// new piece; 0 if nothing was put there in this turn.
+func (s *Stream) TailRoom() int {
+	if b := s.out.tail; b != nil {
+		return len(b.mem) - b.end
+	}
+	return 0
+}
+
 // Write is net.Conn's: it copies p into the queue, and waits while that is
 // full. An error of sending shows in a later call.
 func (s *Stream) Write(p []byte) (n int, err error) {
@@ -277,7 +356,6 @@ func (s *Stream) WriteNow(p []byte) error {
 
 // copyIn appends as much of p to the queue as limit allows.
 func (s *Stream) copyIn(p []byte, limit int) (n int, err error) {
-	const slab = 32 << 10
 	out := &s.out
 	s.markDirty()
 	for n < len(p) && out.bytes < limit {

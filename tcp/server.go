@@ -141,7 +141,8 @@ func (s *Server) run(ctx context.Context, c *Conn, p *pen) {
 		if !returned {
 			s.panicked.Add(1)
 		}
-		if cerr := c.Close(); err == nil {
+		// A handler may have closed it already.
+		if cerr := c.Close(); err == nil && !errors.Is(cerr, runtime.ErrClosed) {
 			err = cerr
 		}
 		if err != nil && !errors.Is(err, io.EOF) {

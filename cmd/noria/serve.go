@@ -89,27 +89,27 @@ func stopOnSignal(parent context.Context) (context.Context, func()) {
 // An endpoint is a service and where it listens.
 type endpoint struct {
 	name, address string
-	service       *tcp.Server
+	service       runtime.Service
 	listeners     *runtime.Listeners
 }
 
 func (c *serveConfig) endpoints() (list []*endpoint) {
+	drain := c.drain
+	if drain <= 0 {
+		drain = -1 // 0 would be the default
+	}
 	if c.tcp != "" {
 		echo := func(_ context.Context, conn *tcp.Conn) error {
 			_, err := io.Copy(conn, conn) // hands over the buffers: no byte is copied
 			return err
 		}
-		list = append(list, &endpoint{name: "tcp", address: c.tcp, service: &tcp.Server{Handler: echo}})
+		list = append(list, &endpoint{name: "tcp", address: c.tcp, service: &tcp.Server{
+			Handler: echo, OnGoroutine: c.goroutine, DrainTime: drain}})
 	}
 	if c.ws != "" {
-		list = append(list, &endpoint{name: "ws", address: c.ws, service: ws.EchoServer()})
-	}
-	for _, e := range list {
-		e.service.OnGoroutine = c.goroutine
-		e.service.DrainTime = c.drain
-		if c.drain <= 0 {
-			e.service.DrainTime = -1 // 0 would be the default
-		}
+		srv := ws.EchoServer()
+		srv.OnGoroutine, srv.DrainTime = c.goroutine, drain
+		list = append(list, &endpoint{name: "ws", address: c.ws, service: srv})
 	}
 	return list
 }

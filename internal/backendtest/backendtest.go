@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	goruntime "runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -107,4 +108,18 @@ func fdList() string {
 		names = append(names, e.Name()+"="+to)
 	}
 	return strings.Join(names, " ")
+}
+
+// Seed returns a seed for the test's randomness, and logs it. The environment
+// variable NORIA_SEED repeats one.
+func Seed(t testing.TB) uint64 {
+	t.Helper()
+	seed := uint64(time.Now().UnixNano())
+	if s := os.Getenv("NORIA_SEED"); s != "" {
+		var err error
+		seed, err = strconv.ParseUint(s, 0, 64)
+		require.NoError(t, err, "NORIA_SEED")
+	}
+	t.Logf("NORIA_SEED=%d", seed)
+	return seed
 }

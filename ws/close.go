@@ -1,0 +1,133 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+	"unicode/utf8"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// Close closes the connection: it sends a Close frame with code and reason (at
+// most 123 bytes of UTF-8), waits for the peer's for as long as
+// Options.CloseTimeout, and closes the transport. What had been sent before
+// goes out first. Messages that still come are dropped; a Receive that waits
+// ends with the peer's *CloseError. A code that must not be sent, or a reason
+// that is too long, is an error, and then nothing was closed.
+//
+// After the peer has closed the connection, or it was closed otherwise, only
+// the transport is left to be closed. A Server does that when the handler has
+// returned; who has dialed calls Close.
+//
+// It may be called from any goroutine and from tasks of any loop.
+func (c *Conn) Close(code StatusCode, reason string) error {
+	if code != StatusNoStatus && !code.sendable() {
+		return fmt.Errorf("ws: close: the code %d must not be sent", code)
+	}
+	if len(reason) > maxReason || !utf8.ValidString(reason) || code == StatusNoStatus && reason != "" {
+		return fmt.Errorf("ws: close: the reason %.40q…: want at most %d bytes of UTF-8, and a code with it", reason, maxReason)
+	}
+	if !c.loop.OnLoop() {
+		// Not with a caller's context: what closes must not be cut short.
+		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.Close(code, reason) })
+	}
+	if c.closed {
+		return errClosed
+	}
+	c.sendClose(code, reason)
+	c.handshake()
+	return c.shut()
+}
+
+// CloseNow closes the connection without a word to the peer. It may be called
+// from any goroutine.
+func (c *Conn) CloseNow() error {
+	if !c.loop.OnLoop() {
+		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.CloseNow() })
+	}
+	if c.closed {
+		return errClosed
+	}
+	if c.failed == nil {
+		c.failed = errClosed
+	}
+	return c.shut()
+}
+
+// handshake waits for the rest of the closing handshake: for the peer's Close
+// frame, and, from the client's side or after a failure, for the end of the
+// connection, so that what the peer is told is not destroyed by a reset.
+func (c *Conn) handshake() {
+	d := c.opts.CloseTimeout
+	if d < 0 || c.failed != nil {
+		return
+	}
+	if c.busy {
+		// Another task receives, and sees the peer's Close frame.
+		ctx, cancel := context.WithTimeout(context.Background(), d)
+		defer cancel()
+		_ = c.over.Wait(ctx) // in vain: then the transport is closed
+		return
+	}
+	if err := c.stream.SetReadDeadline(time.Now().Add(d)); err != nil {
+		return
+	}
+	for c.readErr == nil {
+		m, err := c.TryReceive()
+		if m != nil {
+			m.Release()
+			continue
+		}
+		if err != nil || c.await(context.Background()) != nil {
+			break
+		}
+	}
+	var broken *ProtocolError
+	switch {
+	case errors.As(c.readErr, &broken):
+		if c.stream.CloseWrite() == nil {
+			c.discard()
+		}
+	case c.client && c.gotClose != nil:
+		c.discard()
+	}
+}
+
+// discard reads until the peer has ended the connection, or the deadline is
+// over.
+func (c *Conn) discard() {
+	for {
+		b, err := c.stream.ReadBuf()
+		if err != nil {
+			return
+		}
+		b.Release()
+	}
+}
+
+// shut closes the transport, after what is queued was sent.
+func (c *Conn) shut() error {
+	c.closed = true
+	c.end(errClosed)
+	if err := c.stream.Close(); err != nil && !errors.Is(err, runtime.ErrClosed) {
+		return fmt.Errorf("ws: close: %w", err)
+	}
+	return nil
+}
+
+// finish closes what a handler has left, which returned err.
+func (c *Conn) finish(ctx context.Context, err error) {
+	if c.closed {
+		return
+	}
+	code := StatusNormalClosure
+	switch {
+	case ctx.Err() != nil:
+		code = StatusGoingAway
+	case err != nil:
+		code = StatusInternalError
+	}
+	_ = c.Close(code, "") // the peer may be gone: then there is nobody to close with
+}

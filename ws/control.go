@@ -1,0 +1,136 @@
+package ws
+
+import (
+	"encoding/binary"
+	"unicode/utf8"
+
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+const (
+	// maxPongs is how many bytes of pongs may wait to be sent before they
+	// coalesce: from then on only the newest ping is answered, once there is
+	// room (RFC 6455, section 5.5.3).
+	maxPongs = 4 << 10
+
+	maxReason = frame.MaxControl - 2 // bytes of a Close frame's reason
+)
+
+// receiveControl goes on with a control frame, and handles it once it is
+// complete.
+func (c *Conn) receiveControl() error {
+	h := &c.head
+	for c.at < h.Len {
+		n := c.eng.control(c.control[c.at:h.Len], h, c.at)
+		if n == 0 {
+			return nil
+		}
+		c.at += int64(n)
+	}
+	c.inFrame = false
+	p := c.control[:h.Len]
+	switch h.Op {
+	case frame.Ping:
+		c.pong(p)
+		return nil
+	case frame.Pong:
+		return nil
+	}
+	return c.receiveClose(p)
+}
+
+// pong answers a ping.
+func (c *Conn) pong(p []byte) {
+	if c.sentClose != 0 {
+		return
+	}
+	if c.written-int64(c.stream.Queued()) >= c.pongEnd {
+		c.pongs = 0 // they are all gone
+	}
+	if c.pongs >= maxPongs || c.pongDue {
+		c.pending = append(c.pending[:0], p...)
+		if !c.pongDue {
+			c.pongDue = true
+			c.loop.Notify(c.writable, c.latePong)
+		}
+		return
+	}
+	if c.queueControl(frame.Pong, p) {
+		c.pongs += int64(len(p)) + 2
+		c.pongEnd = c.written
+	}
+}
+
+// latePong answers the newest ping, after the peer has read something.
+func (c *Conn) latePong() {
+	if !c.pongDue || c.closed {
+		return
+	}
+	if c.written-int64(c.stream.Queued()) < c.pongEnd && c.stream.Queued() > 0 && c.stream.WriteErr() != nil {
+		c.loop.Notify(c.writable, c.latePong)
+		return
+	}
+	c.pongDue, c.pongs = false, 0
+	c.pong(c.pending)
+	c.pending = nil
+}
+
+// queueControl queues a control frame, whatever else is queued: they are small,
+// and whoever calls it bounds their number. It reports whether it could.
+func (c *Conn) queueControl(op frame.Opcode, p []byte) bool {
+	h := frame.Header{Op: op, Fin: true, Len: int64(len(p))}
+	if c.client {
+		h.Masked, h.Mask = true, c.local.masks.next()
+	}
+	b, err := c.stream.Grow(h.Size()+len(p), 0)
+	if err != nil {
+		return false // the transport is gone: receiving will say so
+	}
+	n := h.Put(b)
+	copy(b[n:], p)
+	if h.Masked {
+		frame.Mask(b[n:], h.Mask, 0)
+	}
+	c.written += int64(len(b))
+	return true
+}
+
+// sendClose queues a Close frame, unless there was one, and reports whether it
+// is on its way. Nothing is sent after it.
+func (c *Conn) sendClose(code StatusCode, reason string) bool {
+	if c.sentClose != 0 {
+		return true
+	}
+	var buf [frame.MaxControl]byte
+	p := buf[:0]
+	if code != StatusNoStatus {
+		p = binary.BigEndian.AppendUint16(p, uint16(code))
+		p = append(p, reason...)
+	}
+	if !c.queueControl(frame.Close, p) {
+		return false
+	}
+	c.sentClose = code
+	return true
+}
+
+// receiveClose answers the peer's Close frame.
+func (c *Conn) receiveClose(p []byte) error {
+	closed := &CloseError{Code: StatusNoStatus}
+	switch {
+	case len(p) == 1:
+		return c.fail(StatusProtocolError, "a Close frame with half a status code")
+	case len(p) >= 2:
+		closed.Code = StatusCode(binary.BigEndian.Uint16(p))
+		if !closed.Code.sendable() {
+			return c.fail(StatusProtocolError, "a Close frame with the status code "+closed.Code.String()+", which must not be sent")
+		}
+		if !utf8.Valid(p[2:]) {
+			return c.fail(StatusInvalidPayload, "a Close frame whose reason is not UTF-8")
+		}
+		closed.Reason = string(p[2:])
+	}
+	c.gotClose = closed
+	c.sendClose(closed.Code, "")
+	return c.end(closed)
+}

@@ -1,0 +1,158 @@
+package ws
+
+import (
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Limits of a connection, unless Options say otherwise.
+const (
+	// DefaultMaxMessage is 1 MiB: more than nearly every message, and so little
+	// that a thousand peers that each send one at once take a loop's pool of
+	// 1 GiB and not the machine's memory. The 32 KiB that others have cut off
+	// pictures and documents, and 16 MiB let 64 peers fill the pool.
+	DefaultMaxMessage = 1 << 20
+
+	DefaultSendQueue    = 256 << 10
+	DefaultCloseTimeout = 5 * time.Second
+	DefaultWriteTimeout = 30 * time.Second
+)
+
+// A Policy says what happens to a message for a peer that does not keep up:
+// one for which more than Options.SendQueue bytes are waiting, or more than its
+// Budget allows.
+type Policy uint8
+
+const (
+	// Wait makes Send wait until there is room, for as long as WriteTimeout.
+	Wait Policy = iota
+	// Drop makes Send drop the message and return ErrDropped.
+	Drop
+	// Disconnect closes the connection with StatusPolicyViolation; Send returns
+	// ErrTooSlow.
+	Disconnect
+)
+
+// An Engine does the framing beneath a Conn. What a Conn does is the same.
+type Engine uint8
+
+const (
+	// Native parses, unmasks and sends in the buffers that the kernel filled.
+	Native Engine = iota
+	// Adapter is gobwas/ws, a synchronous library, over compat's
+	// GrowableSyncStream. It is there to show how that is done, and what it
+	// costs.
+	Adapter
+)
+
+func (e Engine) String() string {
+	switch e {
+	case Native:
+		return "native"
+	case Adapter:
+		return "adapter"
+	}
+	return fmt.Sprintf("engine(%d)", uint8(e))
+}
+
+// ParseEngine is the reverse of Engine.String.
+func ParseEngine(s string) (Engine, error) {
+	for _, e := range []Engine{Native, Adapter} {
+		if s == e.String() {
+			return e, nil
+		}
+	}
+	return 0, fmt.Errorf("ws: unknown engine %q, want native or adapter", s)
+}
+
+// Options are what a connection can be told, on either side. The zero value is
+// good. They must not change while connections use them.
+type Options struct {
+	// Engine does the framing.
+	Engine Engine
+
+	// MaxMessage is how many bytes of payload a message that is received may
+	// have, after it was decompressed. A longer one closes the connection with
+	// StatusMessageTooBig, as soon as a header announces it. 0 means
+	// DefaultMaxMessage, negative means no limit. It does not bound what is read
+	// by NextReader, which holds nothing whole.
+	MaxMessage int64
+
+	// SendQueue is how many bytes may wait to be sent before Policy says what
+	// happens to the next message. One message more may be there, of whatever
+	// size. 0 means DefaultSendQueue.
+	SendQueue int
+
+	// Policy is for peers that do not keep up.
+	Policy Policy
+
+	// WriteTimeout is how long Send waits for room before it gives up and closes
+	// the connection. 0 means DefaultWriteTimeout, negative means for ever.
+	WriteTimeout time.Duration
+
+	// CloseTimeout is how long closing waits for the peer's Close frame and for
+	// its end of the connection. 0 means DefaultCloseTimeout, negative means not
+	// at all.
+	CloseTimeout time.Duration
+
+	// Logger takes what goes wrong with nobody to tell; nil: slog.Default().
+	Logger *slog.Logger
+
+	// Hooks are called for what happens on connections.
+	Hooks Hooks
+}
+
+// Hooks are called on the connection's loop. They must not block. Those that
+// are nil cost nothing.
+type Hooks struct {
+	// Opened is called after the opening handshake.
+	Opened func(c *Conn)
+
+	// Closed is called once when an opened connection has ended: with the code
+	// of the first Close frame that was sent or received, or
+	// StatusAbnormalClosure, and with what ended it, nil for an orderly close
+	// from here.
+	Closed func(c *Conn, code StatusCode, cause error)
+
+	// MessageIn and MessageOut are called for each message, with the bytes of
+	// its payload: uncompressed.
+	MessageIn  func(c *Conn, t Type, bytes int)
+	MessageOut func(c *Conn, t Type, bytes int)
+
+	// Dropped is called for each message that Policy dropped.
+	Dropped func(c *Conn, t Type, bytes int)
+}
+
+func (o *Options) withDefaults() Options {
+	r := *o
+	if r.MaxMessage == 0 {
+		r.MaxMessage = DefaultMaxMessage
+	}
+	if r.MaxMessage < 0 {
+		r.MaxMessage = 1<<63 - 1
+	}
+	if r.SendQueue <= 0 {
+		r.SendQueue = DefaultSendQueue
+	}
+	if r.CloseTimeout == 0 {
+		r.CloseTimeout = DefaultCloseTimeout
+	}
+	if r.WriteTimeout == 0 {
+		r.WriteTimeout = DefaultWriteTimeout
+	}
+	if r.Logger == nil {
+		r.Logger = slog.Default()
+	}
+	return r
+}
+
+func (o *Options) check() error {
+	switch {
+	case o.Engine > Adapter:
+		return fmt.Errorf("ws: unknown engine %d", o.Engine)
+	case o.Policy > Disconnect:
+		return fmt.Errorf("ws: unknown policy %d", o.Policy)
+	}
+	return nil
+}

@@ -1,0 +1,239 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// Receive waits for the next message and returns it; it is the caller's, who
+// sends it on or releases it. Pings and pongs are answered and noted meanwhile.
+//
+// When the peer closes the connection, the error is a *CloseError; when the
+// peer broke the protocol, a *ProtocolError; when the connection ended without
+// a Close frame, it is ErrAbnormal. After one of these every call fails in the
+// same way. When ctx ends, or a deadline passes, nothing is lost: the next call
+// goes on where this one stopped.
+//
+// Only one caller at a time may receive.
+func (c *Conn) Receive(ctx context.Context) (*Message, error) {
+	if !c.loop.OnLoop() {
+		return c.receiveElsewhere(ctx)
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if c.busy {
+			return nil, errReceiving
+		}
+		m, err := c.TryReceive()
+		if m != nil || err != nil {
+			return m, err
+		}
+		if err := c.await(ctx); err != nil {
+			return nil, err
+		}
+	}
+}
+
+var errReceiving = fmt.Errorf("ws: another call is receiving: %w", runtime.ErrBusy)
+
+func (c *Conn) receiveElsewhere(ctx context.Context) (m *Message, err error) {
+	cerr := c.elsewhere(ctx, "receive", func(ctx context.Context) error {
+		m, err = c.Receive(ctx)
+		return nil
+	})
+	return m, errors.Join(err, cerr)
+}
+
+// TryReceive is Receive that never waits: it returns nil, and no error, if no
+// message is there. It is called on the loop; also from a function given to
+// Post.
+func (c *Conn) TryReceive() (*Message, error) {
+	for {
+		s, last, ok, err := c.next()
+		if err != nil || !ok {
+			return nil, err
+		}
+		m := c.msg
+		if m == nil {
+			if c.foreign.Load() != nil {
+				c.collect()
+			}
+			m = c.local.newMessage(c, c.typ)
+			c.msg = m
+		}
+		if s.buf != nil {
+			m.add(s)
+		}
+		if last {
+			c.msg = nil
+			if hook := c.opts.Hooks.MessageIn; hook != nil {
+				hook(c, m.typ, m.size)
+			}
+			return m, nil
+		}
+	}
+}
+
+// await waits until there is more to read, on the loop.
+func (c *Conn) await(ctx context.Context) error {
+	if c.msg != nil {
+		c.msg.settle()
+	}
+	c.busy = true
+	_, err := runtime.WaitAny(ctx, c.readable)
+	c.busy = false
+	if err != nil {
+		if cerr := ctx.Err(); cerr != nil {
+			return cerr
+		}
+		return fmt.Errorf("ws: receive: %w", err)
+	}
+	return nil
+}
+
+// next returns the next piece of a message that has arrived: unmasked, and
+// checked if it is text. ok is false when there is none. last says that it
+// ends its message; it may be empty then. Control frames are dealt with on the
+// way.
+func (c *Conn) next() (s segment, last, ok bool, err error) {
+	if c.readErr != nil {
+		return s, false, false, c.readErr
+	}
+	for {
+		if !c.inFrame {
+			ok, err := c.eng.header(&c.head)
+			if err != nil {
+				return s, false, false, c.headerError(err)
+			}
+			if !ok {
+				return s, false, false, c.nothing()
+			}
+			if err := c.begin(); err != nil {
+				return s, false, false, err
+			}
+		}
+		if c.head.Op.IsControl() {
+			if err := c.receiveControl(); err != nil {
+				return s, false, false, err
+			}
+			if c.inFrame {
+				return s, false, false, c.nothing()
+			}
+			continue
+		}
+		if c.at < c.head.Len {
+			if s, ok = c.eng.payload(&c.head, c.at); !ok {
+				return s, false, false, c.nothing()
+			}
+			c.at += int64(len(s.data))
+		}
+		if c.at == c.head.Len {
+			c.inFrame = false
+			if last = c.head.Fin; last {
+				c.inMsg = false
+			} else if s.buf == nil {
+				continue // an empty fragment is nothing
+			}
+		}
+		if c.typ == Text && !c.valid(s.data, last) {
+			if s.buf != nil {
+				c.native.release(s.buf)
+			}
+			return segment{}, false, false, c.fail(StatusInvalidPayload, "text that is not UTF-8")
+		}
+		return s, last, true, nil
+	}
+}
+
+func (c *Conn) valid(p []byte, last bool) bool {
+	if !c.text.Write(p) {
+		return false
+	}
+	if last {
+		ok := c.text.Complete()
+		c.text.Reset()
+		return ok
+	}
+	return true
+}
+
+// begin checks a header against what came before it.
+func (c *Conn) begin() error {
+	h := &c.head
+	c.inFrame, c.at = true, 0
+	if h.Op.IsControl() {
+		return nil
+	}
+	if h.Op == frame.Continuation {
+		if !c.inMsg {
+			return c.fail(StatusProtocolError, "a continuation of no message")
+		}
+		c.length += h.Len
+	} else {
+		if c.inMsg {
+			return c.fail(StatusProtocolError, "a new message inside a fragmented one")
+		}
+		c.inMsg, c.typ, c.length = true, Type(h.Op), h.Len
+	}
+	// On the word of the header, before any of it has come; and without an
+	// overflow, since both are at least 0.
+	if c.length > c.opts.MaxMessage || c.length < 0 {
+		return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", c.opts.MaxMessage))
+	}
+	return nil
+}
+
+// nothing is what next returns when nothing is there: nil if more may come.
+func (c *Conn) nothing() error {
+	if c.stream.Buffered() > 0 {
+		return nil
+	}
+	err := c.stream.ReadErr()
+	if err == nil {
+		return nil
+	}
+	if timeout(err) && !c.closed {
+		return err // of a deadline: it may be moved
+	}
+	return c.end(abnormal(err))
+}
+
+func timeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
+}
+
+// end notes what has ended receiving.
+func (c *Conn) end(err error) error {
+	if c.readErr == nil {
+		c.readErr = err
+		c.over.Set()
+		c.eng.drop()
+		if c.msg != nil {
+			c.msg.free()
+			c.msg = nil
+		}
+	}
+	return c.readErr
+}
+
+func (c *Conn) headerError(err error) error {
+	var broken frame.Error
+	if errors.As(err, &broken) {
+		return c.fail(StatusProtocolError, broken.Error())
+	}
+	return c.end(abnormal(err))
+}
+
+// fail tells the peer what it did wrong, and ends receiving.
+func (c *Conn) fail(code StatusCode, detail string) error {
+	err := &ProtocolError{Code: code, Detail: detail}
+	c.sendClose(code, "") // what the peer cannot be told is in the error all the same
+	return c.end(err)
+}

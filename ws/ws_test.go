@@ -1,0 +1,272 @@
+package ws_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// patience is how long a test waits for what must come. It only matters when it
+// fails.
+const patience = 30 * time.Second
+
+// serve runs svc on g and returns its address. It ends with the test.
+func serve(t testing.TB, g *runtime.Group, svc runtime.Service) string {
+	t.Helper()
+	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+	require.NoError(t, err)
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- g.Serve(ctx, ls, svc) }()
+	t.Cleanup(func() {
+		stop()
+		require.NoError(t, <-done)
+	})
+	return ls.Addr().String()
+}
+
+// A peer is a WebSocket client that does what it is told, right or wrong.
+type peer struct {
+	t testing.TB
+	net.Conn
+	r *bufio.Reader
+}
+
+const request = "GET / HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+
+// connect opens a connection, with the opening handshake.
+func connect(t testing.TB, addr string, after ...byte) *peer {
+	t.Helper()
+	return upgrade(dialTCP(t, addr), after...)
+}
+
+func connectOver(t testing.TB, nc net.Conn) *peer {
+	return upgrade(&peer{t, nc, bufio.NewReader(nc)})
+}
+
+func upgrade(p *peer, after ...byte) *peer {
+	p.t.Helper()
+	p.send(append([]byte(request), after...))
+	head := p.head()
+	require.Contains(p.t, head, " 101 ")
+	require.Contains(p.t, head, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
+	return p
+}
+
+func dialTCP(t testing.TB, addr string) *peer {
+	t.Helper()
+	nc, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	require.NoError(t, nc.SetDeadline(time.Now().Add(patience)))
+	t.Cleanup(func() { nc.Close() })
+	return &peer{t, nc, bufio.NewReaderSize(nc, 64<<10)}
+}
+
+func (p *peer) send(b []byte) {
+	p.t.Helper()
+	_, err := p.Write(b)
+	require.NoError(p.t, err)
+}
+
+func (p *peer) head() string {
+	p.t.Helper()
+	var head strings.Builder
+	for {
+		line, err := p.r.ReadString('\n')
+		require.NoError(p.t, err)
+		head.WriteString(line)
+		if line == "\r\n" {
+			return head.String()
+		}
+	}
+}
+
+// fr makes a masked frame.
+func fr(op frame.Opcode, fin bool, payload string) []byte {
+	h := frame.Header{Op: op, Fin: fin, Len: int64(len(payload)), Masked: true, Mask: [4]byte{1, 2, 3, byte(len(payload))}}
+	b := make([]byte, h.Size()+len(payload))
+	n := h.Put(b)
+	copy(b[n:], payload)
+	frame.Mask(b[n:], h.Mask, 0)
+	return b
+}
+
+func text(payload string) []byte { return fr(frame.Text, true, payload) }
+
+// read reads a server's frame.
+func (p *peer) read() (frame.Header, string, error) {
+	var h frame.Header
+	d := frame.Decoder{Client: true, Rsv: 7}
+	for {
+		b, err := p.r.ReadByte()
+		if err != nil {
+			return h, "", err
+		}
+		_, ok, err := d.Next([]byte{b}, &h)
+		if err != nil {
+			return h, "", err
+		}
+		if ok {
+			break
+		}
+	}
+	payload := make([]byte, h.Len)
+	_, err := io.ReadFull(p.r, payload)
+	return h, string(payload), err
+}
+
+func (p *peer) want(op frame.Opcode, payload string) {
+	p.t.Helper()
+	h, got, err := p.read()
+	require.NoError(p.t, err)
+	require.Equal(p.t, op, h.Op)
+	require.True(p.t, h.Fin)
+	if len(payload) > 200 {
+		require.True(p.t, payload == got, "%d bytes differ from %d", len(got), len(payload))
+	} else {
+		require.Equal(p.t, payload, got)
+	}
+}
+
+// wantClose reads a Close frame with this code, answers it unless it is the
+// answer, and reads the end.
+func (p *peer) wantClose(code ws.StatusCode) {
+	p.t.Helper()
+	p.wantCloseFrame(code)
+	p.send(fr(frame.Close, true, "\x03\xe8"))
+	p.wantEnd()
+}
+
+func (p *peer) wantCloseFrame(code ws.StatusCode) {
+	p.t.Helper()
+	for {
+		h, got, err := p.read()
+		require.NoError(p.t, err)
+		if h.Op != frame.Close {
+			continue // what was echoed before
+		}
+		if code == ws.StatusNoStatus {
+			require.Empty(p.t, got)
+		} else {
+			require.GreaterOrEqual(p.t, len(got), 2)
+			require.Equal(p.t, code, ws.StatusCode(got[0])<<8|ws.StatusCode(got[1]))
+		}
+		return
+	}
+}
+
+func (p *peer) wantEnd() {
+	p.t.Helper()
+	_, err := p.r.ReadByte()
+	require.Equal(p.t, io.EOF, err, "the connection has an orderly end")
+}
+
+func TestEcho(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		addr := serve(t, backendtest.Group(t, v, 2), ws.EchoServer())
+		p := connect(t, addr, text("at once")...)
+		p.want(frame.Text, "at once")
+		for _, n := range []int{0, 1, 125, 126, 127, 4096, 65535, 65536, 1 << 20, 5 << 20} {
+			msg := strings.Repeat("0123456789abcdef", n/16+1)[:n]
+			go func() { _, _ = p.Write(fr(frame.Binary, true, msg)) }()
+			p.want(frame.Binary, msg)
+		}
+		// Fragments, with a ping between them.
+		p.send(bytes.Join([][]byte{fr(frame.Text, false, "ab"), fr(frame.Ping, true, "p"), fr(frame.Continuation, false, ""),
+			fr(frame.Continuation, false, "cd"), fr(frame.Continuation, true, "ef")}, nil))
+		p.want(frame.Pong, "p")
+		p.want(frame.Text, "abcdef")
+		p.send(fr(frame.Close, true, "\x03\xe8bye"))
+		p.wantCloseFrame(ws.StatusNormalClosure)
+		p.wantEnd()
+	})
+}
+
+// Many messages that are on their way together, of all sizes, cut anywhere.
+func TestEchoStream(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		seed := backendtest.Seed(t)
+		rnd := rand.New(rand.NewPCG(seed, 0))
+		addr := serve(t, backendtest.Group(t, v, 1), ws.EchoServer())
+		p := connect(t, addr)
+		var msgs []string
+		var all []byte
+		for range 500 {
+			size := rnd.IntN(300)
+			if rnd.IntN(10) == 0 {
+				size = rnd.IntN(100_000)
+			}
+			m := strings.Repeat(string(rune('a'+rnd.IntN(26))), size)
+			msgs = append(msgs, m)
+			all = append(all, text(m)...)
+		}
+		go func() {
+			for len(all) > 0 {
+				n := min(1+rnd.IntN(50_000), len(all))
+				if rnd.IntN(3) == 0 {
+					n = min(1+rnd.IntN(20), len(all))
+				}
+				if _, err := p.Write(all[:n]); err != nil {
+					return
+				}
+				all = all[n:]
+			}
+		}()
+		for _, m := range msgs {
+			p.want(frame.Text, m)
+		}
+	})
+}
+
+func TestDial(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 2)
+		addr := serve(t, g, ws.EchoServer())
+		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+			c, err := ws.Dial(ctx, "ws://"+addr+"/chat", ws.DialOptions{})
+			if err != nil {
+				return err
+			}
+			for _, n := range []int{0, 1, 125, 2000, 70_000, 1 << 20} {
+				want := bytes.Repeat([]byte{'x'}, n)
+				if err := c.SendBinary(ctx, want); err != nil {
+					return err
+				}
+				m, err := c.Receive(ctx)
+				if err != nil {
+					return err
+				}
+				if !bytes.Equal(m.Bytes(), want) || m.Type() != ws.Binary {
+					return fmt.Errorf("%d bytes came back as %d of %v", n, m.Len(), m.Type())
+				}
+				// The very message goes out again, masked in place.
+				if err := c.Send(ctx, m); err != nil {
+					return err
+				}
+				if m, err = c.Receive(ctx); err != nil {
+					return err
+				}
+				if !bytes.Equal(m.Bytes(), want) {
+					return fmt.Errorf("%d bytes came back differently", n)
+				}
+				m.Release()
+			}
+			return c.Close(ws.StatusNormalClosure, "done")
+		}))
+	})
+}
