@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria"
@@ -85,6 +86,32 @@ func TestBenchEchoManySizes(t *testing.T) {
 	}
 }
 
+func TestBenchEchoWebSocket(t *testing.T) {
+	r, raw := runBench(t, "echo", "--proto", "tcp,ws", "--json", "--sizes", "1,1000", "--conns", "3", "--outstanding", "1,16",
+		"--rounds", "2", "--seconds", "0.02", "--warm", "0.01", "--contenders", noria.Backends()[0]+",ws-"+strings.Join(noria.Backends(), ",ws-"),
+		"--peer", "ours="+program+" serve --ws 127.0.0.1:{port}", "--peer", "tcp:ours-tcp="+program+" serve --tcp 127.0.0.1:{port}")
+	require.Len(t, r.Rows, 4)
+	for _, row := range r.Rows {
+		require.Contains(t, []int{1, 16}, row.Outstanding)
+		for _, c := range row.Contenders {
+			requirePositive(t, c.PerSecond, c.CPU, c.P50)
+			require.Equal(t, strings.HasPrefix(c.Name, "ws-") || c.Name == "ours", c.Protocol == "ws", c.Name)
+		}
+		var against []string
+		for _, v := range row.Versus {
+			require.Positive(t, v.PerSecond.Low)
+			require.LessOrEqual(t, v.PerSecond.Low, v.PerSecond.High)
+			if v.Name == "ws-"+noria.Backends()[0] {
+				against = append(against, v.Against)
+			}
+		}
+		require.Equal(t, []string{noria.Backends()[0], "ours"}, against)
+	}
+	for _, name := range []string{"outstanding", "protocols", "protocol", "versus", "against", "ratio", "low", "high", "at_least", "at_most"} {
+		require.Contains(t, string(raw), `"`+name+`":`)
+	}
+}
+
 func TestBenchTasks(t *testing.T) {
 	r, _ := runBench(t, "tasks", "--rounds", "3", "--seconds", "0.02", "--warm", "0.01", "--conns", "10", "--json")
 	require.Len(t, r.Tasks, len(noria.Backends()))
@@ -114,7 +141,9 @@ func TestBenchRefuses(t *testing.T) {
 	}{
 		{nil, 2, "Usage"},
 		{[]string{"reverse"}, 2, "Usage"},
-		{[]string{"echo", "--proto", "udp"}, 1, "only tcp"},
+		{[]string{"echo", "--proto", "udp"}, 1, "only tcp and ws"},
+		{[]string{"echo", "--proto", "ws", "--contenders", "net"}, 1, `no contender for ws is called "net"`},
+		{[]string{"echo", "--peer", "ws:x=x {port}"}, 1, "peer x speaks ws, which --proto tcp does not have"},
 		{[]string{"echo", "--sizes", "64,x"}, 2, `"x" is not a positive number`},
 		{[]string{"echo", "--rounds", "0"}, 1, "at least 1"},
 		{[]string{"echo", "--contenders", "net,kqueue"}, 1, `"kqueue"`},
@@ -134,16 +163,21 @@ func TestBenchRefuses(t *testing.T) {
 func TestBenchChecksWhatComesBack(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
-	for lie, says := range map[string]string{
-		"change": "sent something else than it was given, from byte 0",
-		"add":    "sent 1 bytes more than it was given",
-		"close":  "the server ended a connection",
+	for _, tt := range []struct{ proto, lie, says string }{
+		{"tcp", "change", "sent something else than it was given, from byte 0"},
+		{"tcp", "add", "sent 1 bytes more than it was given"},
+		{"tcp", "close", "the server ended a connection"},
+		{"ws", "change", "sent something else than it was given, from byte 2"},
+		{"ws", "add", "sent 1 bytes more than it was given"},
+		{"ws", "close", "the server ended a connection"},
+		{"ws", "header", "sent a frame with header 02 40 where 82 40 was due"},
 	} {
-		out, err := exec.Command(program, "bench", "echo", "--quick", "--contenders", noria.Backends()[0],
-			"--peer", "liar=env "+lieVariable+"="+lie+" "+portVariable+"={port} "+self).CombinedOutput()
+		names := map[string]string{"tcp": noria.Backends()[0], "ws": "ws-" + noria.Backends()[0]}
+		out, err := exec.Command(program, "bench", "echo", "--proto", tt.proto, "--quick", "--contenders", names[tt.proto],
+			"--peer", "liar=env "+lieVariable+"="+tt.proto+"-"+tt.lie+" "+portVariable+"={port} "+self).CombinedOutput()
 		require.Error(t, err)
-		require.Contains(t, string(out), "liar: ")
-		require.Contains(t, string(out), says)
+		require.Contains(t, string(out), "liar: ", "%v", tt)
+		require.Contains(t, string(out), tt.says, "%v", tt)
 	}
 }
 
@@ -155,8 +189,8 @@ const (
 
 // becomeLiar does so if the variables say it, and does not return then.
 func becomeLiar() {
-	lie := os.Getenv(lieVariable)
-	if lie == "" {
+	proto, lie, ok := strings.Cut(os.Getenv(lieVariable), "-")
+	if !ok {
 		return
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:"+os.Getenv(portVariable))
@@ -170,20 +204,43 @@ func becomeLiar() {
 		}
 		go func() {
 			defer c.Close()
-			message := make([]byte, 64)
-			for lie != "close" {
-				if _, err := io.ReadFull(c, message); err != nil {
-					return
-				}
-				if lie == "change" {
-					message[0]++
-				} else {
-					message = append(message, 0)
-				}
-				if _, err := c.Write(message); err != nil {
-					return
-				}
-			}
+			deceive(c, proto, lie)
 		}()
+	}
+}
+
+// deceive answers messages of 64 bytes with something else than them.
+func deceive(c net.Conn, proto, lie string) {
+	var header []byte
+	if proto == "ws" {
+		if _, err := ws.Upgrade(c); err != nil {
+			return
+		}
+		header = []byte{0x82, 64}
+	}
+	for n := 0; lie != "close"; n++ {
+		message := make([]byte, 64)
+		var asked ws.Header
+		if proto == "ws" {
+			var err error
+			if asked, err = ws.ReadHeader(c); err != nil {
+				return
+			}
+		}
+		if _, err := io.ReadFull(c, message); err != nil {
+			return
+		}
+		ws.Cipher(message, asked.Mask, 0)
+		switch {
+		case lie == "change":
+			message[0]++
+		case lie == "add":
+			message = append(message, 0)
+		case lie == "header" && n > 3: // when payloads are not looked at any more
+			header[0] = 0x02
+		}
+		if _, err := c.Write(append(header[:len(header):len(header)], message...)); err != nil {
+			return
+		}
 	}
 }

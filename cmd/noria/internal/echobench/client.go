@@ -3,7 +3,6 @@ package echobench
 import (
 	"flag"
 	"fmt"
-	"math/rand/v2"
 	"net/netip"
 	"os"
 
@@ -14,20 +13,22 @@ import (
 // ClientCommand is the hidden command that the client's process runs.
 const ClientCommand = "bench-client"
 
-const (
-	verified = 3  // messages of each connection that are compared byte for byte
-	payloads = 16 // that differ; connections take them in turn
-)
+// verified is how many messages of each connection are compared byte for byte,
+// at least: as many as may be on their way are, in any case.
+const verified = 3
 
 // A clientConfig is how the client's process is told what to be.
 type clientConfig struct {
 	address     string
+	proto       string
 	conns, size int
+	outstanding int // messages of a connection that are on their way
 	pid, cpu    int // of the server
 }
 
 func (c clientConfig) args() []string {
-	return []string{ClientCommand, "--address", c.address, fmt.Sprintf("--conns=%d", c.conns), fmt.Sprintf("--size=%d", c.size),
+	return []string{ClientCommand, "--address", c.address, "--proto", c.proto, fmt.Sprintf("--conns=%d", c.conns),
+		fmt.Sprintf("--size=%d", c.size), fmt.Sprintf("--outstanding=%d", c.outstanding),
 		fmt.Sprintf("--pid=%d", c.pid), fmt.Sprintf("--cpu=%d", c.cpu)}
 }
 
@@ -37,8 +38,10 @@ func ClientMain(args []string) int {
 	c := &client{}
 	fs := flag.NewFlagSet(ClientCommand, flag.ContinueOnError)
 	fs.StringVar(&c.cfg.address, "address", "", "of the server")
+	fs.StringVar(&c.cfg.proto, "proto", protoTCP, "protocol")
 	fs.IntVar(&c.cfg.conns, "conns", 1, "connections")
 	fs.IntVar(&c.cfg.size, "size", 64, "bytes of a message")
+	fs.IntVar(&c.cfg.outstanding, "outstanding", 1, "messages on their way on each connection")
 	fs.IntVar(&c.cfg.pid, "pid", 0, "of the server")
 	fs.IntVar(&c.cfg.cpu, "cpu", -1, "of the server")
 	if fs.Parse(args) != nil {
@@ -67,8 +70,8 @@ type client struct {
 	loop  *noria.Loop
 	rt    runtime.Runtime
 
-	conns    []*clientConn
-	payloads []*runtime.Buffer
+	conns   []*clientConn
+	traffic *traffic
 
 	window // of the task that is carried out
 	active int
@@ -99,22 +102,18 @@ func (c *client) open() (err error) {
 	}
 	c.loop = c.group.Loops()[0]
 	c.rt = c.loop.Runtime()
-	random := rand.NewChaCha8([32]byte{}) // the same in every round
-	for range payloads {
-		data := make([]byte, c.cfg.size)
-		_, _ = random.Read(data)
-		c.payloads = append(c.payloads, runtime.NewShared(data))
-	}
+	c.traffic = newTraffic(c.cfg.proto, c.cfg.size, c.cfg.outstanding)
 	opened := c.onLoop(func() {
 		for i := range c.cfg.conns {
-			k := newClientConn(c, c.payloads[i%payloads])
+			k := newClientConn(c, &c.traffic.scripts[i%len(c.traffic.scripts)])
 			c.conns = append(c.conns, k)
 			c.active++
 			k.open(runtime.TCPAddr(addr))
 		}
 	})
 	if opened.Error == "" {
-		opened = c.do(task{Each: verified})
+		n := int64(c.cfg.outstanding)
+		opened = c.do(task{Each: (verified + n - 1) / n * n, verify: true})
 	}
 	if opened.Error != "" {
 		return fmt.Errorf("%s", opened.Error)
@@ -152,11 +151,11 @@ func (c *client) do(t task) clientResult {
 		}
 		c.active = len(c.conns)
 		for _, k := range c.conns {
-			k.left = t.Each
+			each := t.Each
 			if t.WindowNS > 0 {
-				k.left = -1 // until the window is over
+				each = -1 // until the window is over
 			}
-			k.next(now)
+			k.begin(now, each)
 		}
 	})
 }

@@ -7,23 +7,30 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A clientConn sends a message, waits for all of it to come back, and sends
-// it again.
+// A clientConn keeps its messages on their way: it sends as many as may be,
+// and for each that comes back another. Those that come back together are
+// answered together, with one send.
 type clientConn struct {
 	client  *client
-	payload *runtime.Buffer
-	bytes   []byte // of the payload
+	script  *script
 	connect runtime.Op
 	send    runtime.Op
 	recv    runtime.Op
-	got     int   // bytes of the message that have come back
-	checked int   // messages that were compared
+	opening bool   // until the upgrade is through
+	head    []byte // of the answer to it
+
+	replies replies
 	left    int64 // messages still to be sent; negative: until told to stop
-	sentAt  int64
+	free    int   // messages that may be sent now
+	away    int   // messages that have been sent, or are being sent, and are not back
+	checked int   // bytes of the script's replies that have come back in this batch
+	sentAt  times
 }
 
-func newClientConn(c *client, payload *runtime.Buffer) *clientConn {
-	return &clientConn{client: c, payload: payload, bytes: payload.Bytes()}
+func newClientConn(c *client, s *script) *clientConn {
+	k := &clientConn{client: c, script: s, replies: replies{traffic: c.traffic}}
+	k.sentAt.made = make([]batch, c.cfg.outstanding)
+	return k
 }
 
 func (k *clientConn) open(addr runtime.Addr) {
@@ -42,19 +49,49 @@ func (k *clientConn) connected(op *runtime.Op) {
 		return
 	}
 	k.recv = runtime.Op{Code: runtime.OpRecvMany, Handle: op.Got, Done: k.received}
-	k.send = runtime.Op{Code: runtime.OpSend, Handle: op.Got, Buf: k.payload, Done: k.sent}
+	k.send = runtime.Op{Code: runtime.OpSend, Handle: op.Got, Done: k.sent}
 	c.rt.Submit(&k.recv)
+	if c.cfg.proto == protoWS {
+		k.opening = true
+		k.send.Buf = runtime.NewShared(upgradeRequest(c.cfg.address))
+		c.rt.Submit(&k.send)
+		return
+	}
 	c.ended(c.rt.Now())
 }
 
-// next sends the message again, if there is more to do.
+// begin is a task's start: everything is back.
+func (k *clientConn) begin(now, each int64) {
+	k.left, k.free, k.checked = each, k.client.cfg.outstanding, 0
+	k.send.Buf = k.script.requests
+	k.next(now)
+}
+
+// next sends as many messages as may be sent, if there is more to do.
 func (k *clientConn) next(now int64) {
-	if k.left == 0 || k.client.stopping {
-		k.client.ended(now)
+	if k.send.InFlight() {
+		return // once that is over
+	}
+	n := k.free
+	if k.left >= 0 {
+		n = int(min(int64(n), k.left))
+	}
+	if k.client.stopping {
+		n = 0
+	}
+	if n == 0 {
+		if k.away == 0 {
+			k.client.ended(now)
+		}
 		return
 	}
-	k.left--
-	k.got, k.sentAt, k.send.Skip = 0, now, 0
+	if k.left > 0 {
+		k.left -= int64(n)
+	}
+	k.free -= n
+	k.away += n
+	k.sentAt.add(now, n)
+	k.send.Skip = k.send.Buf.Len() - n*k.script.request
 	k.client.rt.Submit(&k.send)
 }
 
@@ -63,11 +100,19 @@ func (k *clientConn) sent(op *runtime.Op) {
 		k.client.fail(op.Err)
 		return
 	}
-	if op.Skip += op.N; op.Skip < len(k.bytes) {
+	if op.Skip += op.N; op.Skip < op.Buf.Len() {
 		k.client.rt.Submit(op)
 		return
 	}
-	k.whole()
+	// What comes back may be faster than this, and then it is up to us to go on.
+	switch {
+	case k.opening:
+		if err := k.opened(); err != nil {
+			k.client.fail(err)
+		}
+	case k.away == 0, k.free > 0 && !k.client.task.verify:
+		k.next(k.client.rt.Now())
+	}
 }
 
 func (k *clientConn) received(op *runtime.Op) {
@@ -75,39 +120,114 @@ func (k *clientConn) received(op *runtime.Op) {
 		k.client.fail(fmt.Errorf("the server ended a connection: %w", op.Err))
 		return
 	}
-	err := k.check(op)
+	n, err := k.take(op.Buf.Bytes())
 	op.Buf.Release()
 	if err != nil {
 		k.client.fail(err)
-		return
+	} else if n > 0 {
+		k.back(n)
 	}
-	k.got += op.N
-	k.whole()
 }
 
-func (k *clientConn) check(op *runtime.Op) error {
-	if k.got+op.N > len(k.bytes) {
-		return fmt.Errorf("the server sent %d bytes more than it was given", k.got+op.N-len(k.bytes))
-	}
-	if k.checked < verified && !bytes.Equal(op.Buf.Bytes(), k.bytes[k.got:k.got+op.N]) {
-		return fmt.Errorf("the server sent something else than it was given, from byte %d on", k.got)
-	}
-	return nil
-}
-
-// whole goes on once the message has come back and the send of it is known to
-// be over: the echo may be faster than that.
-func (k *clientConn) whole() {
-	if k.got < len(k.bytes) || k.send.InFlight() {
-		return
-	}
+// take looks at what arrived, and returns how many messages are whole by it.
+func (k *clientConn) take(p []byte) (int, error) {
 	c := k.client
-	k.checked++
+	if k.opening {
+		k.head = append(k.head, p...)
+		return 0, k.opened()
+	}
+	if extra := len(p) - (k.away*c.traffic.reply - k.replies.at); extra > 0 {
+		return 0, fmt.Errorf("the server sent %d bytes more than it was given", extra)
+	}
+	if c.task.verify {
+		due := k.script.replies[k.checked:]
+		if i := differ(p, due); i >= 0 {
+			return 0, fmt.Errorf("the server sent something else than it was given, from byte %d on", k.checked+i)
+		}
+		k.checked += len(p)
+	}
+	return k.replies.whole(p)
+}
+
+// opened ends the opening once its answer is there and its send is over.
+func (k *clientConn) opened() error {
+	if k.send.InFlight() {
+		return nil
+	}
+	done, err := upgraded(k.head)
+	if done {
+		k.opening, k.head = false, nil
+		k.client.ended(k.client.rt.Now())
+	}
+	return err
+}
+
+// differ returns where p is not what due begins with; negative if it is.
+func differ(p, due []byte) int {
+	if bytes.HasPrefix(due, p) {
+		return -1
+	}
+	for i := range p {
+		if i == len(due) || p[i] != due[i] {
+			return i
+		}
+	}
+	return -1
+}
+
+// back goes on when n messages have come back.
+func (k *clientConn) back(n int) {
+	c := k.client
 	now := c.rt.Now()
-	c.messages++
-	c.hist.add(now - k.sentAt)
+	k.away -= n
+	k.free += n
+	c.messages += int64(n)
+	for n > 0 {
+		at, count := k.sentAt.take(n)
+		c.hist.add(now-at, count)
+		n -= count
+	}
 	if c.turnAt != 0 && now >= c.turnAt {
 		c.turn(now)
 	}
+	if c.task.verify && k.away > 0 {
+		return // whole scripts are compared
+	}
+	k.checked = 0
 	k.next(now)
+}
+
+// times are when the messages that are away were sent, in a ring: those of one
+// send together.
+type times struct {
+	made        []batch
+	first, used int
+}
+
+type batch struct {
+	at    int64
+	count int
+}
+
+func (t *times) add(at int64, count int) {
+	i := t.first + t.used
+	if i >= len(t.made) {
+		i -= len(t.made)
+	}
+	t.made[i] = batch{at, count}
+	t.used++
+}
+
+// take takes up to n of the oldest that were sent together.
+func (t *times) take(n int) (at int64, count int) {
+	b := &t.made[t.first]
+	count = min(n, b.count)
+	at = b.at
+	if b.count -= count; b.count == 0 {
+		if t.first++; t.first == len(t.made) {
+			t.first = 0
+		}
+		t.used--
+	}
+	return at, count
 }

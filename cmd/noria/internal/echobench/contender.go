@@ -13,13 +13,19 @@ import (
 // A contender is a kind of server: one of ours, or a peer's command.
 type contender struct {
 	name    string
+	proto   string
 	server  serverConfig
 	procs   int    // GOMAXPROCS; 0: as many as the machine has CPUs
 	command string // of a peer
 }
 
-// suffix of the contenders that are callbacks.
-const callback = "-callback"
+// Parts of names: ws-io_uring-adapter is WebSocket on io_uring by the adapter
+// engine.
+const (
+	callback = "-callback"
+	wsPrefix = protoWS + "-"
+	adapter  = "-adapter"
+)
 
 // The net package's contenders. A process that is tied to one CPU would choose
 // GOMAXPROCS 1 by itself, so "its default" is told: what it is on this machine
@@ -33,33 +39,41 @@ const (
 func known() (list []contender) {
 	for _, backend := range noria.Backends() {
 		list = append(list,
-			contender{name: backend, server: serverConfig{kind: kindTask, backend: backend}},
-			contender{name: backend + callback, server: serverConfig{kind: kindCallback, backend: backend}})
+			contender{name: backend, proto: protoTCP, server: serverConfig{kind: kindTask, backend: backend}},
+			contender{name: backend + callback, proto: protoTCP, server: serverConfig{kind: kindCallback, backend: backend}})
 	}
-	return append(list,
-		contender{name: netDefault, server: serverConfig{kind: kindNet}},
-		contender{name: netOne, server: serverConfig{kind: kindNet}, procs: 1})
+	list = append(list,
+		contender{name: netDefault, proto: protoTCP, server: serverConfig{kind: kindNet}},
+		contender{name: netOne, proto: protoTCP, server: serverConfig{kind: kindNet}, procs: 1})
+	for _, backend := range noria.Backends() {
+		list = append(list,
+			contender{name: wsPrefix + backend, proto: protoWS, server: serverConfig{kind: kindNative, backend: backend}},
+			contender{name: wsPrefix + backend + adapter, proto: protoWS, server: serverConfig{kind: kindAdapter, backend: backend}})
+	}
+	return list
 }
 
-// defaultContenders are those that the table has unless told otherwise: a
-// callback one for the preferred backend only.
-func defaultContenders() (list []contender) {
+// defaultContenders are those of some protocols that the table has unless told
+// otherwise: a callback one for the preferred backend only.
+func defaultContenders(protos []string) (list []contender) {
 	preferred := noria.Backends()[0]
 	for _, c := range known() {
-		if !strings.HasSuffix(c.name, callback) || c.name == preferred+callback {
+		if slices.Contains(protos, c.proto) && (!strings.HasSuffix(c.name, callback) || c.name == preferred+callback) {
 			list = append(list, c)
 		}
 	}
 	return list
 }
 
-// choose returns the contenders with these names, in this order.
-func choose(names []string) (list []contender, err error) {
+// choose returns the contenders of some protocols with these names, in this
+// order.
+func choose(protos, names []string) (list []contender, err error) {
 	all := known()
+	all = slices.DeleteFunc(all, func(c contender) bool { return !slices.Contains(protos, c.proto) })
 	for _, name := range names {
 		i := slices.IndexFunc(all, func(c contender) bool { return c.name == name })
 		if i < 0 {
-			return nil, fmt.Errorf("no contender is called %q: this build has %s", name, strings.Join(contenderNames(all), ", "))
+			return nil, fmt.Errorf("no contender for %s is called %q: this build has %s", strings.Join(protos, " or "), name, strings.Join(contenderNames(all), ", "))
 		}
 		list = append(list, all[i])
 	}
@@ -75,10 +89,16 @@ func contenderNames(list []contender) (names []string) {
 
 func (c contender) isNet() bool { return c.server.kind == kindNet }
 
+// isNative says whether the contender is what the WebSocket servers are
+// compared with.
+func (c contender) isNative() bool { return c.server.kind == kindNative }
+
 // canLoad says whether the contender belongs into a row with garbage: peers
 // cannot be told to make it, and one processor for three goroutines that want
-// it would measure Go's scheduler.
-func (c contender) canLoad() bool { return c.command == "" && c.procs != 1 }
+// it would measure Go's scheduler. What is compared there is package net.
+func (c contender) canLoad() bool {
+	return c.command == "" && c.procs != 1 && c.proto == protoTCP
+}
 
 // start starts the server for a row, on a CPU.
 func (c contender) start(ctx context.Context, cpu, cpus int, row rowKey) (*target, error) {

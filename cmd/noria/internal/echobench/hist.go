@@ -15,10 +15,11 @@ type histogram struct {
 	max    int64
 }
 
-func (h *histogram) add(ns int64) {
+// add adds n times the same.
+func (h *histogram) add(ns int64, n int) {
 	ns = max(ns, 0)
-	h.counts[bucket(uint64(ns))]++
-	h.total++
+	h.counts[bucket(uint64(ns))] += uint64(n)
+	h.total += uint64(n)
 	h.max = max(h.max, ns)
 }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,11 +18,13 @@ import (
 	"github.com/noria-go/noria"
 )
 
-const text = `Usage: noria bench echo --proto tcp [FLAGS]
+const text = `Usage: noria bench echo --proto tcp|ws|tcp,ws [FLAGS]
        noria bench tasks [FLAGS]
 
 echo measures io_uring, epoll and the net package against each other, and any
---peer, each in a process of its own on one CPU, with the client on another.
+--peer, each in a process of its own on one CPU, with the client on another;
+over WebSocket it measures both engines, and with --proto tcp,ws what WebSocket
+costs.
 tasks measures a task for each connection against bare callbacks on the same
 backend, and gives the interval. Close other programs first: both CPUs are
 wanted. docs/performance.md says how it measures.
@@ -31,12 +34,14 @@ Flags:
 
 // settings are what the flags say, as far as a report repeats it.
 type settings struct {
-	Sizes   []int         `json:"sizes"`
-	Conns   []int         `json:"conns"`
-	Rounds  int           `json:"rounds"`
-	Window  time.Duration `json:"window_ns"`
-	Warm    time.Duration `json:"warm_ns"`
-	Garbage bool          `json:"garbage"`
+	Protocols   []string      `json:"protocols"`
+	Sizes       []int         `json:"sizes"`
+	Conns       []int         `json:"conns"`
+	Outstanding []int         `json:"outstanding"`
+	Rounds      int           `json:"rounds"`
+	Window      time.Duration `json:"window_ns"`
+	Warm        time.Duration `json:"warm_ns"`
+	Garbage     bool          `json:"garbage"`
 
 	contenders []contender
 }
@@ -88,13 +93,12 @@ func newFlags(name string, o *options, out io.Writer) *flag.FlagSet {
 		fmt.Fprint(fs.Output(), text)
 		fs.PrintDefaults()
 	}
-	o.Sizes, o.Conns = []int{64, 1024, 16384}, []int{1, 10, 100, 1000}
+	o.Sizes, o.Conns, o.Outstanding = []int{64, 1024, 16384}, []int{1, 10, 100, 1000}, []int{1}
 	o.Rounds, o.Window, o.Warm = 5, time.Second, 300*time.Millisecond
 	if name == "tasks" {
 		o.Sizes, o.Conns = []int{64}, []int{100}
 		o.Rounds, o.Window, o.Warm = 30, 500*time.Millisecond, 200*time.Millisecond
 	}
-	fs.StringVar(&o.proto, "proto", "tcp", "protocol; for now there is tcp")
 	fs.Func("sizes", "`bytes` of a message, separated by commas (default "+join(o.Sizes)+")", numbers(&o.Sizes))
 	fs.Func("conns", "`numbers` of connections (default "+join(o.Conns)+")", numbers(&o.Conns))
 	fs.IntVar(&o.Rounds, "rounds", o.Rounds, "how often each is measured")
@@ -106,9 +110,12 @@ func newFlags(name string, o *options, out io.Writer) *flag.FlagSet {
 		fs.StringVar(&o.backends, "backends", strings.Join(noria.Backends(), ","), "`names` of backends")
 		return fs
 	}
-	fs.BoolVar(&o.Garbage, "garbage", false, "one more row: "+garbageRow.String())
-	fs.StringVar(&o.names, "contenders", strings.Join(contenderNames(defaultContenders()), ","), "`names`, of "+strings.Join(contenderNames(known()), ", "))
-	fs.Func("peer", "another server: `name=command`, with {port} where its port goes; may be given again", func(s string) error {
+	fs.StringVar(&o.proto, "proto", protoTCP, "`protocols`: tcp, ws, or both in the same rounds: tcp,ws")
+	fs.Func("outstanding", "`numbers` of messages that are on their way on each connection (default "+join(o.Outstanding)+")", numbers(&o.Outstanding))
+	fs.BoolVar(&o.Garbage, "garbage", false, "one more row, for tcp: "+garbageRow.String())
+	fs.StringVar(&o.names, "contenders", "", "`names`, of "+strings.Join(contenderNames(known()), ", ")+
+		" (default all of --proto, less the callbacks on "+strings.Join(noria.Backends()[1:], " and ")+")")
+	fs.Func("peer", "another server: `name=command`, with {port} where its port goes; with --proto tcp,ws it speaks ws unless it is called tcp:name; may be given again", func(s string) error {
 		p, err := parsePeer(s)
 		o.peers = append(o.peers, p)
 		return err
@@ -120,9 +127,6 @@ func newFlags(name string, o *options, out io.Writer) *flag.FlagSet {
 func (o *options) main(ctx context.Context, what string, fs *flag.FlagSet) error {
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected %q", fs.Arg(0))
-	}
-	if o.proto != "tcp" {
-		return fmt.Errorf("--proto %s: there is only tcp", o.proto)
 	}
 	if err := supported(); err != nil {
 		return err
@@ -138,8 +142,8 @@ func (o *options) main(ctx context.Context, what string, fs *flag.FlagSet) error
 	var err error
 	if what == "tasks" {
 		report, err = b.runTasks(ctx, strings.Split(o.backends, ","), os.Stderr)
-	} else if b.contenders, err = choose(strings.Split(o.names, ",")); err == nil {
-		b.contenders = append(b.contenders, o.peers...)
+	} else if b.contenders, err = o.chosen(); err == nil {
+		b.settings.Protocols = o.Protocols
 		report, err = b.run(ctx, os.Stderr)
 	}
 	if err != nil {
@@ -151,6 +155,28 @@ func (o *options) main(ctx context.Context, what string, fs *flag.FlagSet) error
 		return enc.Encode(report)
 	}
 	return report.print(os.Stdout)
+}
+
+// chosen returns the contenders of noria bench echo, and the peers.
+func (o *options) chosen() (list []contender, err error) {
+	if o.Protocols, err = parseProtocols(o.proto); err != nil {
+		return nil, err
+	}
+	if list = defaultContenders(o.Protocols); o.names != "" {
+		if list, err = choose(o.Protocols, strings.Split(o.names, ",")); err != nil {
+			return nil, err
+		}
+	}
+	for _, p := range o.peers {
+		if p.proto == "" {
+			p.proto = slices.Max(o.Protocols) // ws, if it is there
+		}
+		if !slices.Contains(o.Protocols, p.proto) {
+			return nil, fmt.Errorf("peer %s speaks %s, which --proto %s does not have", p.name, p.proto, o.proto)
+		}
+		list = append(list, p)
+	}
+	return list, nil
 }
 
 // numbers reads positive ones, separated by commas.

@@ -9,13 +9,17 @@ import (
 
 // A rowKey is what a row of the table is about.
 type rowKey struct {
-	Size    int  `json:"size"`
-	Conns   int  `json:"conns"`
-	Garbage bool `json:"garbage"`
+	Size        int  `json:"size"`
+	Conns       int  `json:"conns"`
+	Outstanding int  `json:"outstanding"` // messages on their way on each connection
+	Garbage     bool `json:"garbage"`
 }
 
 func (r rowKey) String() string {
 	s := fmt.Sprintf("%d bytes, %d connections", r.Size, r.Conns)
+	if r.Outstanding > 1 {
+		s += fmt.Sprintf(", %d messages on their way on each", r.Outstanding)
+	}
 	if r.Garbage {
 		s += ", with garbage and busy goroutines in the server"
 	}
@@ -62,7 +66,8 @@ func (b *bench) measure(ctx context.Context, c contender, row rowKey) (m measure
 	}
 	defer server.stop()
 	client, err := startChild(ctx, b.clientCPU, nil,
-		clientConfig{address: server.address, conns: row.Conns, size: row.Size, pid: server.pid, cpu: b.serverCPU}.args())
+		clientConfig{address: server.address, proto: c.proto, conns: row.Conns, size: row.Size, outstanding: row.Outstanding,
+			pid: server.pid, cpu: b.serverCPU}.args())
 	if err != nil {
 		return m, err
 	}

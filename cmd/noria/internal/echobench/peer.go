@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -13,11 +14,14 @@ import (
 // portMark is what a peer's command has in place of the port.
 const portMark = "{port}"
 
-// parsePeer reads name=command.
+// parsePeer reads name=command, or protocol:name=command.
 func parsePeer(s string) (contender, error) {
 	name, command, ok := strings.Cut(s, "=")
 	if !ok || name == "" || !strings.Contains(command, portMark) {
 		return contender{}, fmt.Errorf("peer %q: want name=command, with %s where its port goes", s, portMark)
+	}
+	if proto, rest, ok := strings.Cut(name, ":"); ok && slices.Contains(protocols, proto) {
+		return contender{name: rest, proto: proto, command: command}, nil
 	}
 	return contender{name: name, command: command}, nil
 }

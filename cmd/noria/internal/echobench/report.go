@@ -36,12 +36,14 @@ func (b *bench) newReport() *Report {
 type Row struct {
 	rowKey
 	Contenders []*Result `json:"contenders"`
+	Versus     []*Versus `json:"versus,omitempty"`
 }
 
 // A Result is one contender in a Row: medians and spreads over the rounds.
 type Result struct {
-	Name   string `json:"name"`
-	Detail string `json:"detail"`
+	Name     string `json:"name"`
+	Protocol string `json:"protocol"`
+	Detail   string `json:"detail"`
 
 	PerSecond *Spread `json:"messages_per_second"`
 	CPU       *Spread `json:"cpu_us_per_message"` // null with garbage, which used most of it
@@ -59,14 +61,15 @@ type Result struct {
 	ClientBound bool `json:"client_bound"`
 	Disturbed   bool `json:"disturbed"`
 
-	// Ratio is messages a second over those of package net, the better of its
-	// settings; null if either was bound by the client.
+	// Ratio, of servers that speak TCP, is messages a second over those of
+	// package net, the better of its settings; null if either was bound by the
+	// client.
 	Ratio *float64 `json:"ratio_to_net"`
 	// TailRatio is p99.9 over package net's; only with garbage.
 	TailRatio *float64 `json:"p999_ratio_to_net,omitempty"`
 
 	Rounds []measurement `json:"rounds"`
-	isNet  bool
+	isNet  bool          // what those that speak TCP are compared with
 }
 
 func newRow(key rowKey, list []contender, rounds [][]measurement) *Row {
@@ -75,6 +78,7 @@ func newRow(key rowKey, list []contender, rounds [][]measurement) *Row {
 		row.Contenders = append(row.Contenders, newResult(c, key, rounds[i]))
 	}
 	row.compare()
+	row.Versus = versus(list, row)
 	return row
 }
 
@@ -86,7 +90,7 @@ func newResult(c contender, key rowKey, rounds []measurement) *Result {
 		}
 		return spread(values)
 	}
-	r := &Result{Name: c.name, Rounds: rounds, isNet: c.isNet(), Detail: rounds[0].detail,
+	r := &Result{Name: c.name, Protocol: c.proto, Rounds: rounds, isNet: c.isNet(), Detail: rounds[0].detail,
 		PerSecond: of(func(m measurement) float64 { return m.PerSecond }),
 		CPU:       of(func(m measurement) float64 { return m.CPU }),
 		Busy:      of(func(m measurement) float64 { return m.Busy }),
@@ -130,6 +134,9 @@ func (r *Row) compare() {
 		return
 	}
 	for _, c := range r.Contenders {
+		if c.Protocol != protoTCP {
+			continue
+		}
 		if !c.ClientBound && !net.ClientBound && !r.Garbage {
 			v := c.PerSecond.Median / net.PerSecond.Median
 			c.Ratio = &v

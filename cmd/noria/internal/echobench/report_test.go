@@ -15,10 +15,10 @@ func measured(rate, busy, idle float64) measurement {
 }
 
 func TestRowComparesWithTheBetterNet(t *testing.T) {
-	list, err := choose([]string{"net", "net-1"})
+	list, err := choose(protocols, []string{"net", "net-1"})
 	require.NoError(t, err)
-	list = append(list, contender{name: "other", command: "x {port}"})
-	row := newRow(rowKey{Size: 64, Conns: 100}, list, [][]measurement{
+	list = append(list, contender{name: "other", proto: protoTCP, command: "x {port}"})
+	row := newRow(rowKey{Size: 64, Conns: 100, Outstanding: 1}, list, [][]measurement{
 		{measured(80, 1, 0), measured(90, 1, 0), measured(100, 0.99, 0)},
 		{measured(110, 1, 0), measured(100, 1, 0), measured(120, 0.98, 0)},
 		{measured(220, 1, 0), measured(230, 1, 0), measured(210, 1, 0)},
@@ -31,7 +31,7 @@ func TestRowComparesWithTheBetterNet(t *testing.T) {
 }
 
 func TestRowBoundByTheClientHasNoRatio(t *testing.T) {
-	list, err := choose([]string{"net", "net-1"})
+	list, err := choose(protocols, []string{"net", "net-1"})
 	require.NoError(t, err)
 	for _, tt := range []struct {
 		name                       string
@@ -55,7 +55,7 @@ func TestRowBoundByTheClientHasNoRatio(t *testing.T) {
 }
 
 func TestRowWithGarbageComparesTheTail(t *testing.T) {
-	list, err := choose([]string{"net", "net-1"})
+	list, err := choose(protocols, []string{"net", "net-1"})
 	require.NoError(t, err)
 	row := newRow(rowKey{Garbage: true}, list, [][]measurement{{measured(100, 0.5, 0)}, {measured(50, 0.5, 0)}})
 	require.InDelta(t, 2, *row.Contenders[1].TailRatio, 1e-9)
@@ -65,10 +65,10 @@ func TestRowWithGarbageComparesTheTail(t *testing.T) {
 }
 
 func TestReportPrints(t *testing.T) {
-	list, err := choose([]string{"net", "net-1"})
+	list, err := choose(protocols, []string{"net", "net-1"})
 	require.NoError(t, err)
 	r := &Report{ServerCPU: -1, Settings: settings{Rounds: 1, Window: time.Second}, Notes: []string{"look"}, Rows: []*Row{
-		newRow(rowKey{Size: 64, Conns: 100}, list, [][]measurement{{measured(100, 1, 0)}, {measured(50, 0.5, 0.1)}})}}
+		newRow(rowKey{Size: 64, Conns: 100, Outstanding: 1}, list, [][]measurement{{measured(100, 1, 0)}, {measured(50, 0.5, 0.1)}})}}
 	var out strings.Builder
 	require.NoError(t, r.print(&out))
 	for _, part := range []string{"64 bytes, 100 connections", "50%*!", "bound by the client", "disturbed", "note: look", "n/a"} {
@@ -77,8 +77,8 @@ func TestReportPrints(t *testing.T) {
 }
 
 func TestRowsAndNotes(t *testing.T) {
-	b := &bench{settings: settings{Sizes: []int{1, 2}, Conns: []int{3}, Garbage: true}}
-	require.Equal(t, []rowKey{{1, 3, false}, {2, 3, false}, garbageRow}, b.rows())
+	b := &bench{settings: settings{Sizes: []int{1, 2}, Conns: []int{3}, Outstanding: []int{1, 16}, Garbage: true}}
+	require.Equal(t, []rowKey{{1, 3, 1, false}, {1, 3, 16, false}, {2, 3, 1, false}, {2, 3, 16, false}, garbageRow}, b.rows())
 	b.note("once")
 	b.note("once")
 	require.Len(t, b.notes, 1)

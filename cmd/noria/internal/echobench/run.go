@@ -36,7 +36,9 @@ func (b *bench) tie() {
 func (b *bench) rows() (rows []rowKey) {
 	for _, size := range b.Sizes {
 		for _, conns := range b.Conns {
-			rows = append(rows, rowKey{Size: size, Conns: conns})
+			for _, outstanding := range b.Outstanding {
+				rows = append(rows, rowKey{Size: size, Conns: conns, Outstanding: outstanding})
+			}
 		}
 	}
 	if b.Garbage {
@@ -47,7 +49,7 @@ func (b *bench) rows() (rows []rowKey) {
 
 // garbageRow is few connections and small messages, where there is nothing
 // but waiting that could make latency.
-var garbageRow = rowKey{Size: 64, Conns: 10, Garbage: true}
+var garbageRow = rowKey{Size: 64, Conns: 10, Outstanding: 1, Garbage: true}
 
 // runRow measures each contender once a round, beginning with another one each
 // time, so that none has always the same one before it.

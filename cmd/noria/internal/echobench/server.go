@@ -16,6 +16,8 @@ const (
 	kindTask     = "task"     // a task for each connection, on one loop
 	kindCallback = "callback" // bare operations and callbacks, on the same Runtime
 	kindNet      = "net"      // a goroutine for each connection, on package net
+	kindNative   = "native"   // WebSocket by the native engine, a task for each connection
+	kindAdapter  = "adapter"  // the same by the adapter engine
 )
 
 // A serverConfig is how a server's process is told what to be.
@@ -32,8 +34,8 @@ func (c serverConfig) args() []string {
 func ServerMain(args []string) int {
 	c := serverConfig{}
 	fs := flag.NewFlagSet(ServerCommand, flag.ContinueOnError)
-	fs.StringVar(&c.kind, "kind", kindTask, "task, callback or net")
-	fs.StringVar(&c.backend, "backend", "auto", "backend of a task or callback server")
+	fs.StringVar(&c.kind, "kind", kindTask, "task, callback, net, native or adapter")
+	fs.StringVar(&c.backend, "backend", "auto", "backend of a server that has one")
 	fs.BoolVar(&c.load, "load", false, "burn CPU and make garbage beside")
 	if fs.Parse(args) != nil {
 		return 2
@@ -65,7 +67,9 @@ func (c serverConfig) serve() (hello, error) {
 	case kindNet:
 		return serveNet()
 	case kindTask:
-		return serveTasks(c.backend)
+		return serveTasks(c.backend, tcpEcho())
+	case kindNative, kindAdapter:
+		return serveTasks(c.backend, wsEcho(c.kind))
 	case kindCallback:
 		return serveCallbacks(c.backend)
 	}

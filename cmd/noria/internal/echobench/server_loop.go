@@ -11,6 +11,7 @@ import (
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
+	"github.com/noria-go/noria/ws"
 )
 
 // startLoop starts one loop.
@@ -22,8 +23,8 @@ func describe(g *noria.Group) string {
 	return fmt.Sprintf("%s, one loop, GOMAXPROCS %d", g.Info().Backend, goruntime.GOMAXPROCS(0))
 }
 
-// serveTasks is the server that a user of Noria writes.
-func serveTasks(backend string) (hello, error) {
+// serveTasks serves as a user of Noria does.
+func serveTasks(backend string, service noria.Service) (hello, error) {
 	g, err := startLoop(backend)
 	if err != nil {
 		return hello{}, err
@@ -32,12 +33,22 @@ func serveTasks(backend string) (hello, error) {
 	if err != nil {
 		return hello{}, err
 	}
-	srv := &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
+	go func() { giveUp(g.Serve(context.Background(), ls, service)) }()
+	return hello{Address: ls.Addr().String(), Detail: describe(g)}, nil
+}
+
+// tcpEcho is the server that a user of Noria writes.
+func tcpEcho() noria.Service {
+	return &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
 		_, err := io.Copy(c, c)
 		return err
 	}}
-	go func() { giveUp(g.Serve(context.Background(), ls, srv)) }()
-	return hello{Address: ls.Addr().String(), Detail: describe(g)}, nil
+}
+
+// wsEcho is the same over WebSocket.
+func wsEcho(engine string) noria.Service {
+	_ = engine
+	return ws.EchoServer()
 }
 
 // giveUp ends the process of a server that cannot go on.

@@ -15,7 +15,7 @@ func TestHistogramQuantiles(t *testing.T) {
 	var all []int64
 	for range 100_000 {
 		v := int64(math.Exp(random.Float64() * 25)) // up to 72 seconds
-		h.add(v)
+		h.add(v, 1)
 		all = append(all, v)
 	}
 	slices.Sort(all)
@@ -39,8 +39,8 @@ func TestHistogramBuckets(t *testing.T) {
 			require.InDelta(t, float64(v), float64(middle(i)), float64(v)/64+0.5, "%d", v)
 		}
 	}
-	h.add(math.MaxInt64)
-	h.add(-1) // a clock that went backwards
+	h.add(math.MaxInt64, 1)
+	h.add(-1, 1) // a clock that went backwards
 	require.EqualValues(t, 2, h.total)
 }
 

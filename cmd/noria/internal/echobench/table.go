@@ -3,6 +3,7 @@ package echobench
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 )
@@ -24,6 +25,9 @@ func (r *Report) print(out io.Writer) error {
 	}
 	if r.has(func(c *Result) bool { return c.ClientBound }) {
 		fmt.Fprintf(out, "\n*  bound by the client: the server was less than %.0f %% busy, so there is no ratio; CPU per message holds\n", saturated*100)
+	}
+	if slices.ContainsFunc(r.Rows, func(row *Row) bool { return len(row.Versus) > 0 && row.Versus[0].PerSecond != nil }) {
+		fmt.Fprint(out, "\nagainst: ratios over the rounds and what holds them with 95 % confidence; > at least, < at most, ? neither: who had time to spare\n")
 	}
 	if r.has(func(c *Result) bool { return c.Disturbed }) {
 		fmt.Fprint(out, "!  disturbed: another process used the server's CPU\n")
@@ -54,7 +58,10 @@ func (row *Row) print(out io.Writer) error {
 			c.PerSecond.Median, c.PerSecond.Min, c.PerSecond.Max, c.ratio(), 100*c.Busy.Median, c.marks(), number(c.CPU, "%.2f"),
 			c.P50.Median, c.P99.Median, c.P999.Median, number(c.Calls, "%.2f"), number(c.Allocs, "%.3f"))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	return row.printVersus(out)
 }
 
 func (c *Result) ratio() string {

@@ -23,7 +23,7 @@ func (b *bench) runTasks(ctx context.Context, backends []string, progress io.Wri
 	report := b.newReport()
 	for _, backend := range backends {
 		var err error
-		if b.contenders, err = choose([]string{backend, backend + callback}); err != nil {
+		if b.contenders, err = choose([]string{protoTCP}, []string{backend, backend + callback}); err != nil {
 			return nil, err
 		}
 		for _, key := range b.rows() {
@@ -39,18 +39,8 @@ func (b *bench) runTasks(ctx context.Context, backends []string, progress io.Wri
 }
 
 func compareTasks(backend string, row *Row) *Comparison {
-	of := func(f func(measurement) float64) *Interval {
-		var sides [2][]float64
-		for i := range sides {
-			for _, m := range row.Contenders[i].Rounds {
-				sides[i] = append(sides[i], f(m))
-			}
-		}
-		return pairedRatio(sides[0], sides[1])
-	}
-	return &Comparison{rowKey: row.rowKey, Backend: backend, Row: row,
-		PerSecond: of(func(m measurement) float64 { return m.PerSecond }),
-		CPU:       of(func(m measurement) float64 { return m.CPU })}
+	v := newVersus(row.Contenders[0], row.Contenders[1])
+	return &Comparison{rowKey: row.rowKey, Backend: backend, Row: row, PerSecond: v.PerSecond, CPU: v.CPU}
 }
 
 func (c *Comparison) print(out io.Writer) {

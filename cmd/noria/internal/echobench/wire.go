@@ -31,6 +31,7 @@ type task struct {
 	WarmNS   int64 `json:"warm_ns,omitempty"`
 	WindowNS int64 `json:"window_ns,omitempty"`
 	Each     int64 `json:"each,omitempty"` // or: so many messages on each connection
+	verify   bool  // compare all of them, as many at a time as may be on their way
 }
 
 // A clientResult is what came of a task. Only the fields up to Seconds are
