@@ -29,7 +29,7 @@ type LoopCase struct {
 // LoopCases returns all of them.
 func LoopCases() []LoopCase {
 	var all []LoopCase
-	for _, group := range [][]LoopCase{loopTaskCases(), loopWaitCases(), loopStreamCases(), loopServeCases(), loopLimitCases()} {
+	for _, group := range [][]LoopCase{loopTaskCases(), loopWaitCases(), loopStreamCases(), loopServeCases(), loopLimitCases(), loopHostileCases()} {
 		all = append(all, group...)
 	}
 	return all
@@ -108,7 +108,11 @@ type failNow struct{}
 func (l *L) Helper() {}
 
 // Defer has f called when the case ends.
-func (l *L) Defer(f func()) { l.defers = append(l.defers, f) }
+func (l *L) Defer(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.defers = append(l.defers, f)
+}
 
 func (l *L) run(cs LoopCase) {
 	before := lookAround()
@@ -130,6 +134,19 @@ func (l *L) contain(f func()) {
 		}
 	}()
 	f()
+}
+
+// background runs f on a goroutine that is joined when the case ends. f must end
+// by itself, at the latest when the case's peers are closed.
+func (l *L) background(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+	}()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.defers = append([]func(){func() { <-done }}, l.defers...) // last of all
 }
 
 // bg runs f on a goroutine of wg; a failed require ends just that.

@@ -11,6 +11,9 @@ import (
 // socket of its own fails with ErrUnsupported, and then nc still is the
 // caller's. It is called on the loop.
 func (l *Loop) AdoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
+	if !l.onThread() {
+		return nil, &OpError{Op: "adopt", Err: ErrOffLoop}
+	}
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return nil, fmt.Errorf("adopt %T: it has no descriptor to take over: %w", nc, ErrUnsupported)

@@ -34,8 +34,9 @@ type GroupOptions struct {
 	Loop LoopOptions
 }
 
-// A Group is a number of loops that share nothing and serve together. All its
-// methods may be called from any goroutine; from a task they fail.
+// A Group is a number of loops that share nothing and serve together. Its
+// methods may be called from any goroutine. Serve and Stop, which wait for
+// loops, fail on one of them.
 type Group struct {
 	opts  GroupOptions
 	loops []*Loop
@@ -223,6 +224,9 @@ func (ls *Listeners) Close() error {
 // Serve runs svc on every loop until ctx ends and it has drained, or it fails
 // on one of them. ls is closed then. The handlers' contexts have ctx's values.
 func (g *Group) Serve(ctx context.Context, ls *Listeners, svc Service) error {
+	if err := g.onLoop("serve"); err != nil {
+		return err
+	}
 	sctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	errs := make([]error, len(ls.per))
@@ -268,6 +272,9 @@ func serveOn(ctx context.Context, ln *Listener, svc Service) error {
 // tasks that still run. It returns what went wrong on each, and names the
 // task that holds a loop if it cannot be stopped at all.
 func (g *Group) Stop() error {
+	if err := g.onLoop("stop group"); err != nil {
+		return err
+	}
 	g.stop.Do(func() {
 		for _, l := range g.loops {
 			l.Stop()
@@ -291,6 +298,17 @@ func (g *Group) Stop() error {
 		}
 	})
 	return g.err
+}
+
+// onLoop fails if the caller is on a loop of the group, which would wait for
+// itself.
+func (g *Group) onLoop(op string) error {
+	for _, l := range g.loops {
+		if l.onThread() {
+			return &OpError{Op: op, Err: fmt.Errorf("called on %s, which it would wait for: call it from a goroutine: %w", l.Name(), ErrBusy)}
+		}
+	}
+	return nil
 }
 
 func (g *Group) stuck() error {

@@ -36,6 +36,9 @@ type Listener struct {
 
 // Listen opens a listening socket on the loop. It is called on the loop.
 func (l *Loop) Listen(addr Addr, opts ListenOptions, streams StreamOptions) (*Listener, error) {
+	if !l.onThread() {
+		return nil, &OpError{Op: "listen", Detail: addr.String(), Err: ErrOffLoop}
+	}
 	h, err := l.rt.Listen(addr, opts)
 	if err != nil {
 		return nil, err
@@ -46,6 +49,9 @@ func (l *Loop) Listen(addr Addr, opts ListenOptions, streams StreamOptions) (*Li
 // AdoptListener makes a listening socket's descriptor, which becomes the
 // loop's own, into a Listener. It is called on the loop.
 func (l *Loop) AdoptListener(fd int, streams StreamOptions) (*Listener, error) {
+	if !l.onThread() {
+		return nil, &OpError{Op: "adopt listener", Err: ErrOffLoop}
+	}
 	h, err := l.rt.Adopt(fd)
 	if err != nil {
 		return nil, err

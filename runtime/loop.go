@@ -89,6 +89,7 @@ type Loop struct {
 	cur      *Task
 	runq     ring[*Task]
 	nextTurn ring[func()]
+	batch    []func() // posted, and about to run
 	timers   timers
 	clock    int64     // when this turn began
 	stopBy   int64     // when tasks are abandoned; 0: the loop is not stopping
@@ -101,8 +102,10 @@ type Loop struct {
 	busy     int                  // goroutines of Offload
 	offloads waitList             // wait for busy to fall
 	refused  bool                 // no more tasks are started
+	goexit   bool                 // see exitedBy
 	live     map[*Stream]struct{} // open streams
 	local    map[any]any          // see Local
+	closings int                  // of those, which are being closed
 
 	state   atomic.Int32
 	stopped chan struct{}
@@ -224,7 +227,7 @@ func (l *Loop) current() *Task {
 // operations drained, buffers and descriptors given back. It returns nil after
 // an orderly stop, and otherwise what went wrong, such as the names of tasks
 // that did not end within StopTimeout.
-func (l *Loop) Run(ctx context.Context) (err error) {
+func (l *Loop) Run(ctx context.Context) error {
 	if !l.state.CompareAndSwap(loopNew, loopRunning) {
 		return &OpError{Op: "run loop", Detail: l.opts.Name, Err: ErrClosed}
 	}
@@ -257,12 +260,29 @@ func (l *Loop) Run(ctx context.Context) (err error) {
 		defer l.watch()()
 	}
 
+	defer l.exitedBy()
 	for l.state.Load() == loopRunning {
 		if err := l.step(Forever); err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", l.opts.Name, err), l.end())
 		}
 	}
 	return l.end()
+}
+
+// exitedBy does what Run would have done, had a function on the loop not ended
+// the loop's goroutine by runtime.Goexit. Nothing stops that; but what others
+// wait for, and what the kernel has, must not be lost with it.
+func (l *Loop) exitedBy() {
+	if !l.goexit {
+		return
+	}
+	l.goexit = false
+	defer l.exitedBy() // the functions that are left to run may do it again
+	l.cur = nil
+	l.curG.Store(0)
+	l.curRef.Store(nil)
+	l.opts.Logger.Error("noria: a function on the loop, outside any task, called runtime.Goexit (testing.T.FailNow does): the loop has ended",
+		"loop", l.opts.Name, "error", l.end())
 }
 
 // forgetThread makes every later check say that the caller is elsewhere: the
@@ -292,7 +312,7 @@ func (l *Loop) step(deadline int64) error {
 	l.flush()
 	deadline = min(deadline, l.timers.next())
 	l.asleep.Store(true)
-	if l.runq.len() > 0 || l.nextTurn.len() > 0 || len(l.dirty) > 0 || l.hasPosts() || l.pool.pending.Load() {
+	if l.stopBy != 0 && l.ended() || l.runq.len() > 0 || l.nextTurn.len() > 0 || len(l.dirty) > 0 || l.hasPosts() || l.pool.pending.Load() {
 		deadline = 0
 	}
 	return l.rt.Poll(deadline)
@@ -325,7 +345,8 @@ func (l *Loop) wake() {
 }
 
 // Post runs fn on the loop, outside any task: fn must not block, and what
-// blocks refuses to. It fails with ErrBusy if MaxPosts functions wait already,
+// blocks refuses to. A panic of it is contained; runtime.Goexit is not, and
+// ends the loop. It fails with ErrBusy if MaxPosts functions wait already,
 // and with ErrClosed if the loop has ended or will not get to fn any more.
 func (l *Loop) Post(fn func()) error {
 	l.mu.Lock()
@@ -362,6 +383,7 @@ func (l *Loop) hasPosts() bool {
 }
 
 func (l *Loop) takePosts() {
+	l.runBatch() // the rest of one that runtime.Goexit has cut short
 	l.mu.Lock()
 	if len(l.posts) == 0 && l.wakes == nil {
 		l.mu.Unlock()
@@ -379,10 +401,8 @@ func (l *Loop) takePosts() {
 		}
 		l.makeReady(t)
 	}
-	for i, fn := range posts {
-		posts[i] = nil
-		l.runPost(fn)
-	}
+	l.batch = posts
+	l.runBatch()
 	if cap(posts) <= 1024 {
 		l.mu.Lock()
 		l.spare = posts[:0]
@@ -390,14 +410,30 @@ func (l *Loop) takePosts() {
 	}
 }
 
+func (l *Loop) runBatch() {
+	for len(l.batch) > 0 {
+		fn := l.batch[0]
+		l.batch[0] = nil
+		l.batch = l.batch[1:]
+		l.runPost(fn)
+	}
+}
+
 // runPost contains a panic of fn, as a task's is.
 func (l *Loop) runPost(fn func()) {
+	returned := false
 	defer func() {
+		if returned {
+			return
+		}
 		if v := recover(); v != nil {
 			l.reportPanic(newPanicError("posted function", v))
+		} else {
+			l.goexit = true
 		}
 	}()
 	fn()
+	returned = true
 }
 
 func (l *Loop) reportPanic(p *PanicError) {
@@ -428,8 +464,12 @@ func (l *Loop) end() error {
 	deadline := l.rt.Now() + int64(l.opts.StopTimeout)
 	l.stopBy = deadline
 	l.root.cancel(true)
+	l.takePosts() // what came before Stop is done like everything else
+	for s := range l.live {
+		s.hurry()
+	}
 	var errs []error
-	for l.tasks > 0 && l.rt.Now() < deadline {
+	for !l.ended() && l.rt.Now() < deadline {
 		if err := l.step(deadline); err != nil {
 			errs = append(errs, err)
 			break
@@ -461,6 +501,9 @@ func (l *Loop) end() error {
 	return nil
 }
 
+// ended reports whether a loop that stops has nothing left to wait for.
+func (l *Loop) ended() bool { return l.tasks == 0 && l.closings == 0 }
+
 // refuse ends Post. What was accepted still runs, and what waits for a task
 // that will not go on is told so, lest it wait in vain.
 func (l *Loop) refuse() {
@@ -471,8 +514,9 @@ func (l *Loop) refuse() {
 	l.takePosts()
 	l.root.eachKid(func(t *Task) {
 		if t.onEnd != nil {
-			t.onEnd(&OpError{Op: "task", Detail: t.name, Err: fmt.Errorf("abandoned: %w", ErrCanceled)})
+			tell := t.onEnd
 			t.onEnd = nil
+			l.runPost(func() { tell(&OpError{Op: "task", Detail: t.name, Err: fmt.Errorf("abandoned: %w", ErrCanceled)}) })
 		}
 	})
 }

@@ -31,7 +31,8 @@ type StreamOptions struct {
 	Linger time.Duration
 
 	// IdleTimeout ends a stream on which nothing has moved in either direction
-	// for this long: reading fails with os.ErrDeadlineExceeded. 0 means never.
+	// for this long: reading fails with os.ErrDeadlineExceeded, and so does
+	// what waits for the peer to take what was written. 0 means never.
 	IdleTimeout time.Duration
 }
 
@@ -82,8 +83,9 @@ type Stream struct {
 	closeEr error
 	linger  timer
 
-	moved int64 // when bytes last did, either way
-	idle  timer
+	moved  int64 // when bytes last did, either way
+	idle   timer
+	idleEr error
 }
 
 var _ net.Conn = (*Stream)(nil)
@@ -120,8 +122,12 @@ func (s *Stream) checkIdle() {
 		s.loop.timers.set(&s.idle, until)
 		return
 	}
-	s.in.err = &OpError{Op: "recv", Handle: s.h, Err: fmt.Errorf("idle for %v: %w", s.opts.IdleTimeout, os.ErrDeadlineExceeded)}
+	s.idleEr = &OpError{Op: "recv", Handle: s.h, Err: fmt.Errorf("idle for %v: %w", s.opts.IdleTimeout, os.ErrDeadlineExceeded)}
+	if s.in.err == nil { // else it has ended already
+		s.in.err = s.idleEr
+	}
 	s.in.readers.wakeAll()
+	s.out.writers.wakeAll()
 }
 
 // Loop returns the stream's loop.
@@ -286,6 +292,7 @@ func (s *Stream) closeElsewhere() error {
 
 func (s *Stream) beginClose() {
 	s.closing = true
+	s.loop.closings++
 	s.in.readers.wakeAll()
 	s.out.writers.wakeAll()
 	s.loop.timers.stop(&s.in.deadline.timer)
@@ -301,12 +308,20 @@ func (s *Stream) beginClose() {
 			s.out.bytes, s.opts.Linger, os.ErrDeadlineExceeded)}
 		s.closeNow()
 	}
-	now := s.loop.rt.Now()
-	until := now + int64(s.opts.Linger)
-	if by := s.loop.stopBy; by != 0 {
-		until = min(until, now+max(by-now, 0)/2) // or the task that closes would be abandoned
+	s.loop.timers.set(&s.linger, s.loop.rt.Now()+int64(s.opts.Linger))
+	if s.loop.stopBy != 0 {
+		s.hurry()
 	}
-	s.loop.timers.set(&s.linger, until)
+}
+
+// hurry cuts the time that Close may take once the loop is stopping, or the
+// task that closes would be abandoned.
+func (s *Stream) hurry() {
+	if s.linger.at == 0 {
+		return
+	}
+	now := s.loop.rt.Now()
+	s.loop.timers.set(&s.linger, min(s.linger.when, now+max(s.loop.stopBy-now, 0)/2))
 }
 
 func (s *Stream) closeNow() {
@@ -316,6 +331,7 @@ func (s *Stream) closeNow() {
 	}
 	s.closeOp = Op{Code: OpClose, Handle: s.h, Done: func(*Op) {
 		s.closed = true
+		s.loop.closings--
 		s.discard()
 		s.closers.wakeAll()
 	}}

@@ -13,6 +13,7 @@ type inbox struct {
 	bytes    int
 	stopping bool // the op is being cancelled: too much is here, or ReadInto wants the socket
 	into     bool // a ReadInto is going on
+	wanted   int  // how many of them wait for the socket
 	err      error
 	readers  waitList
 	deadline deadline
@@ -34,7 +35,7 @@ func (in *inbox) pop() *Buffer {
 // arm starts receiving, unless that goes on or there is no reason to.
 func (s *Stream) arm() {
 	in := &s.in
-	if in.op.InFlight() || in.into || in.err != nil || s.closing || in.bytes >= s.opts.InboxLimit {
+	if in.op.InFlight() || in.into || in.wanted > 0 || in.err != nil || s.closing || in.bytes >= s.opts.InboxLimit {
 		return
 	}
 	in.op.Code, in.op.Buf, in.stopping = OpRecvMany, nil, false
@@ -45,6 +46,9 @@ func (s *Stream) arm() {
 func (s *Stream) received(op *Op) {
 	in := &s.in
 	if op.Code == OpRecv { // of ReadInto, which looks at the op itself
+		if op.N > 0 {
+			s.touch()
+		}
 		in.readers.wakeAll()
 		return
 	}
@@ -85,11 +89,13 @@ func (s *Stream) beginRead() (*Task, error) {
 func (s *Stream) await(t *Task) error {
 	in := &s.in
 	for in.bufs.len() == 0 {
-		if err := s.ReadErr(); err != nil {
+		if err := s.readErr(); err != nil {
 			return err
 		}
 		s.arm()
-		if err := t.waitOn(&in.readers, noContext); err != nil && in.bufs.len() == 0 {
+		// Killed, it must not go on because bytes have come meanwhile: with a
+		// peer that never stops it would never end. They are kept.
+		if err := t.waitOn(&in.readers, noContext); err != nil {
 			return &OpError{Op: "recv", Handle: s.h, Err: err}
 		}
 	}
@@ -146,6 +152,13 @@ func (s *Stream) TryReadBuf() *Buffer {
 // ReadErr returns why a read would fail when Buffered is 0 and it would not
 // wait; nil if it would wait.
 func (s *Stream) ReadErr() error {
+	if !s.loop.onThread() {
+		return s.elsewhere("recv", s.readErr)
+	}
+	return s.readErr()
+}
+
+func (s *Stream) readErr() error {
 	switch {
 	case s.closing:
 		return &OpError{Op: "recv", Handle: s.h, Err: ErrClosed}
@@ -176,7 +189,13 @@ func (s *Stream) Unread(b *Buffer) {
 }
 
 // Buffered returns how many bytes can be read without waiting.
-func (s *Stream) Buffered() int { return s.in.bytes }
+func (s *Stream) Buffered() (n int) {
+	if !s.loop.onThread() {
+		_ = s.elsewhere("buffered", func() error { n = s.in.bytes; return nil }) // else nothing can be read
+		return n
+	}
+	return s.in.bytes
+}
 
 // Read is net.Conn's: it waits for at least one byte and copies what is there
 // and fits into p.
@@ -258,21 +277,24 @@ func (s *Stream) ReadInto(b *Buffer) (int, error) {
 		return 0, &OpError{Op: "recv", Handle: s.h, Err: errors.New("the buffer has no room")}
 	}
 	in := &s.in
-	if in.bufs.len() == 0 && in.op.InFlight() && !in.into {
-		for in.op.InFlight() && in.bufs.len() == 0 && !in.into {
-			if !in.stopping { // another reader may have begun anew meanwhile
-				in.stopping = true
-				s.loop.rt.Cancel(&in.op)
-			}
-			s.park(t, &in.readers)
+	in.wanted++ // other readers do not begin anew meanwhile
+	for in.op.InFlight() && in.bufs.len() == 0 && !in.into {
+		if !in.stopping {
+			in.stopping = true
+			s.loop.rt.Cancel(&in.op)
 		}
+		s.park(t, &in.readers)
 	}
+	in.wanted--
 	if in.bufs.len() > 0 || in.into || in.err != nil {
 		if err := s.await(t); err != nil {
 			return 0, err
 		}
 		n := s.copyOut(room)
 		b.Extend(n)
+		if in.bufs.len() > 0 {
+			in.readers.wakeOne() // the rest is for whoever else waits
+		}
 		return n, nil
 	}
 	return s.recvInto(t, b)
@@ -294,21 +316,14 @@ func (s *Stream) recvInto(t *Task, b *Buffer) (int, error) {
 	s.loop.rt.Submit(&in.op)
 	var why error
 	for in.op.InFlight() {
+		// Also before the first wait: it may have come while the socket was not
+		// ours yet, and does not come again.
+		if why == nil {
+			if why = s.noInto(t); why != nil {
+				s.loop.rt.Cancel(&in.op)
+			}
+		}
 		s.park(t, &in.readers)
-		if !in.op.InFlight() || why != nil {
-			continue
-		}
-		switch {
-		case s.closing:
-			why = ErrClosed
-		case t.killed:
-			why = ErrCanceled
-		case in.deadline.passed(s.loop):
-			why = os.ErrDeadlineExceeded
-		}
-		if why != nil {
-			s.loop.rt.Cancel(&in.op)
-		}
 	}
 	in.into, in.op.Buf = false, nil
 	in.readers.wakeAll()
@@ -320,11 +335,24 @@ func (s *Stream) recvInto(t *Task, b *Buffer) (int, error) {
 		if why == nil {
 			why = ErrClosed
 		}
-		return 0, &OpError{Op: "recv", Handle: s.h, Err: why}
+		return 0, wrapErr("recv", s.h, why)
 	default:
 		in.err = err
 		return 0, err
 	}
+}
+
+// noInto says why a ReadInto must not wait any longer.
+func (s *Stream) noInto(t *Task) error {
+	switch {
+	case s.closing:
+		return ErrClosed
+	case t.killed:
+		return ErrCanceled
+	case s.in.deadline.passed(s.loop):
+		return os.ErrDeadlineExceeded
+	}
+	return s.in.err // it was idle for too long
 }
 
 // park waits for list and nothing else.
@@ -371,10 +399,12 @@ func (s *Stream) Readable() Source { return (*readable)(s) }
 
 type readable Stream
 
+func (r *readable) home() *Loop { return r.loop }
+
 func (r *readable) poll(w *waiter) bool {
 	s := (*Stream)(r)
 	in := &s.in
-	if in.bufs.len() > 0 || s.ReadErr() != nil {
+	if in.bufs.len() > 0 || s.readErr() != nil {
 		return true
 	}
 	s.arm()

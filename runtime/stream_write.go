@@ -130,14 +130,26 @@ func (s *Stream) room(t *Task, mine bool) error {
 		if out.bytes < s.opts.QueueLimit && (mine || !out.busy) {
 			return nil
 		}
-		if out.deadline.passed(s.loop) {
-			return &OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
-		}
-		s.send()
-		if err := t.waitOn(&out.writers, noContext); err != nil {
-			return &OpError{Op: "send", Handle: s.h, Err: err}
+		if err := s.awaitSent(t); err != nil {
+			return err
 		}
 	}
+}
+
+// awaitSent waits until the peer has taken some of what is queued, or says why
+// that must not be waited for.
+func (s *Stream) awaitSent(t *Task) error {
+	switch {
+	case s.out.deadline.passed(s.loop):
+		return &OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
+	case s.idleEr != nil:
+		return &OpError{Op: "send", Handle: s.h, Err: errors.Unwrap(s.idleEr)}
+	}
+	s.send()
+	if err := t.waitOn(&s.out.writers, noContext); err != nil {
+		return &OpError{Op: "send", Handle: s.h, Err: err}
+	}
+	return nil
 }
 
 func (s *Stream) writeErr() error {
@@ -304,8 +316,15 @@ func (s *Stream) Write(p []byte) (n int, err error) {
 		if err == nil && n == len(p) {
 			break
 		}
-		if err == nil || out.bytes > 0 && errors.Is(err, ErrNoBuffers) {
+		switch {
+		case err == nil:
 			err = s.room(t, true)
+		case out.bytes > 0 && errors.Is(err, ErrNoBuffers):
+			// There is room in the queue and no memory to fill it: there will be
+			// when what is queued has been sent.
+			if err = s.awaitSent(t); err == nil {
+				err = s.writeErr()
+			}
 		}
 		if err != nil {
 			s.writeDone()
@@ -379,7 +398,13 @@ func (s *Stream) copyIn(p []byte, limit int) (n int, err error) {
 }
 
 // Queued returns how many bytes were written and are not with the kernel yet.
-func (s *Stream) Queued() int { return s.out.bytes }
+func (s *Stream) Queued() (n int) {
+	if !s.loop.onThread() {
+		_ = s.elsewhere("queued", func() error { n = s.out.bytes; return nil }) // else nobody can say
+		return n
+	}
+	return s.out.bytes
+}
 
 // Flush waits until the kernel has taken everything that was written, or
 // returns why it will not.
@@ -397,12 +422,9 @@ func (s *Stream) Flush() error {
 			return out.err
 		case out.idle():
 			return nil
-		case out.deadline.passed(s.loop):
-			return &OpError{Op: "flush", Handle: s.h, Err: os.ErrDeadlineExceeded}
 		}
-		s.send()
-		if err := t.waitOn(&out.writers, noContext); err != nil {
-			return &OpError{Op: "flush", Handle: s.h, Err: err}
+		if err := s.awaitSent(t); err != nil {
+			return &OpError{Op: "flush", Handle: s.h, Err: errors.Unwrap(err)}
 		}
 	}
 }
@@ -419,6 +441,7 @@ func (s *Stream) CloseWrite() error {
 	}
 	s.out.shut = true
 	if err := s.Flush(); err != nil {
+		s.out.shut = false // it may be tried again
 		return err
 	}
 	c := s.loop.newCall(t, OpShutdown, s.h)
@@ -432,6 +455,8 @@ func (s *Stream) CloseWrite() error {
 func (s *Stream) Writable() Source { return (*writable)(s) }
 
 type writable Stream
+
+func (r *writable) home() *Loop { return r.loop }
 
 func (r *writable) poll(w *waiter) bool {
 	s := (*Stream)(r)

@@ -94,6 +94,9 @@ func Go(ctx context.Context, name string, fn func(ctx context.Context) error) (*
 	if !parent.loop.onThread() {
 		return nil, &OpError{Op: "go", Detail: name, Err: ErrOffLoop}
 	}
+	if parent.over {
+		return nil, &OpError{Op: "go", Detail: name, Err: fmt.Errorf("task %s, whose child it would be, has ended: %w", parent.name, ErrClosed)}
+	}
 	return parent.loop.spawn(parent, name, fn, nil), nil
 }
 
@@ -169,17 +172,28 @@ func (l *Loop) spawn(parent *Task, name string, fn func(context.Context) error, 
 	t := &Task{loop: l, name: name, fn: fn, onEnd: ended, values: parent.values}
 	t.sleep.fire = func() { l.makeReady(t) }
 	l.tasks++
+	if parent.over {
+		// Nobody would cancel it: what is over is in no list of children.
+		l.root.addKid(t)
+		t.refuse()
+		return t
+	}
 	parent.addKid(t)
 	if l.state.Load() == loopDone || l.refused {
-		t.body = true
-		t.finish(&OpError{Op: "go", Detail: name, Err: ErrClosed})
+		t.refuse()
 		return t
 	}
 	if parent.ended.Load() {
-		t.cancel(parent.killed)
+		t.cancel(parent.killed || parent.body)
 	}
 	l.makeReady(t)
 	return t
+}
+
+// refuse ends t, which has not begun.
+func (t *Task) refuse() {
+	t.body = true
+	t.finish(&OpError{Op: "go", Detail: t.name, Err: ErrClosed})
 }
 
 // resume runs t until it waits or ends.
@@ -294,7 +308,12 @@ func (t *Task) finish(err error) {
 	p := t.parent
 	p.removeKid(t)
 	if t.onEnd != nil {
-		t.loop.runPost(func() { t.onEnd(err) }) // a panic of it is contained too
+		// A panic of it is contained too. It is no task's: t, whose coroutine
+		// this may be, is over and could not be resumed if it waited.
+		cur := t.loop.cur
+		t.loop.cur = nil
+		t.loop.runPost(func() { t.onEnd(err) })
+		t.loop.cur = cur
 		t.onEnd = nil
 	}
 	t.joiners.wakeAll()

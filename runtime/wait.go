@@ -24,7 +24,7 @@ func (w *waiter) wake() {
 		return
 	}
 	if w.fn != nil {
-		w.loop.NextTurn(w.fn)
+		w.loop.nextTurn.push(w.fn) // on its loop's thread: see Notify
 		return
 	}
 	select {
@@ -158,8 +158,20 @@ type Source interface {
 	unpoll(w *waiter)
 }
 
-// waitSources waits for the first of several sources. stop is looked at for
-// what ends the wait.
+// A bound is a Source that belongs to a loop.
+type bound interface{ home() *Loop }
+
+// checkHome fails if a source is another loop's, or the caller is on none.
+func checkHome(sources []Source) error {
+	for _, s := range sources {
+		if b, ok := s.(bound); ok && !b.home().onThread() {
+			return ErrOffLoop
+		}
+	}
+	return nil
+}
+
+// waitSources waits for the first of several sources.
 func waitSources(ctx context.Context, sources []Source) (int, error) {
 	t := currentTask(ctx)
 	if t == nil {
@@ -224,9 +236,14 @@ func pollAll(sources []Source, ws []waiter, t *Task, ch chan struct{}) int {
 
 // WaitAny suspends the calling task until one of the sources has something,
 // and returns the index of the first that has. It takes nothing: whoever
-// calls it takes with TryGet or a Read that will not wait. An ordinary
-// goroutine may call it for events and queues.
+// calls it takes with TryGet or a Read that will not wait. A source that always
+// has something hides those behind it: look at them too from time to time. An
+// ordinary goroutine may call it for events and queues; a stream is for the
+// tasks of its own loop.
 func WaitAny(ctx context.Context, sources ...Source) (int, error) {
+	if err := checkHome(sources); err != nil {
+		return -1, wrapErr("wait", 0, err)
+	}
 	i, err := waitSources(ctx, sources)
 	return i, wrapErr("wait", 0, err)
 }
@@ -247,8 +264,12 @@ func (c *when) unpoll(w *waiter)    { c.src.unpoll(w) }
 
 // Notify has fn called once, on the loop, when src may have something: it is
 // what WaitAny is for code that is no task. It is called on the loop's thread,
-// and src must belong to this loop.
+// and src must be of a stream of this loop: an event or a queue could be set by
+// somebody else.
 func (l *Loop) Notify(src Source, fn func()) {
+	if b, ok := src.(bound); !ok || b.home() != l || !l.onThread() {
+		panic("runtime: Notify is for the streams of the loop, on its thread")
+	}
 	w := &waiter{loop: l}
 	w.fn = func() {
 		src.unpoll(w)
@@ -261,7 +282,12 @@ func (l *Loop) Notify(src Source, fn func()) {
 
 // NextTurn has fn called on the loop in its next turn. It is called on the
 // loop's thread, and unlike Post it cannot fail.
-func (l *Loop) NextTurn(fn func()) { l.nextTurn.push(fn) }
+func (l *Loop) NextTurn(fn func()) {
+	if !l.onThread() {
+		panic("runtime: NextTurn is called from outside the loop: use Post")
+	}
+	l.nextTurn.push(fn)
+}
 
 // Sleep suspends the calling task for d. It returns early, with an error,
 // when ctx ends or the task is killed. On an ordinary goroutine it does the

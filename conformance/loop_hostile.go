@@ -1,0 +1,413 @@
+package conformance
+
+import (
+	"context"
+	"crypto/sha256"
+	"io"
+	"net"
+	"os"
+	goruntime "runtime"
+	"sync/atomic"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// These are ways to use a loop against itself, each of which once hung it,
+// killed it, or left something behind.
+func loopHostileCases() []LoopCase {
+	return []LoopCase{
+		{Name: "hostile/end-callback-that-waits", Run: loopWaitingEnd},
+		{Name: "hostile/child-of-a-task-that-has-ended", Run: loopOrphan},
+		{Name: "hostile/goexit-in-posted-function", Run: loopGoexitPosted},
+		{Name: "hostile/group-stopped-from-a-task", Run: loopStopInside},
+		{Name: "hostile/loop-used-from-elsewhere", Run: loopForeignCalls},
+		{Name: "hostile/killed-reader-of-a-peer-that-never-stops", Run: loopFirehose},
+		{Name: "hostile/read-into-interrupted-at-once", Run: loopReadIntoInterrupted},
+		{Name: "hostile/read-into-beside-a-reader", Run: loopReadIntoBeside},
+		{Name: "hostile/idle-read-into-and-write", Run: loopIdleElsewhere},
+		{Name: "hostile/write-without-memory", Run: loopWriteWithoutMemory},
+		{Name: "hostile/linger-longer-than-the-loop", Run: loopLingerAtStop},
+		{Name: "hostile/close-write-cut-short", Run: loopCloseWriteAgain},
+	}
+}
+
+// loopWaitingEnd: what is told of a task's end is no task, and may not wait
+// as if it were the one that has just ended.
+func loopWaitingEnd(l *L) {
+	lp := l.loop()
+	told := make(chan error, 1)
+	var s *runtime.Stream
+	l.call(lp, func(ctx context.Context) { s, _ = l.pair(lp, runtime.StreamOptions{}) })
+	require.NoError(l, lp.Go("short", func(context.Context) error { return nil }, func(error) {
+		_, err := s.Read(make([]byte, 1))
+		if err == nil {
+			err = io.ErrUnexpectedEOF
+		}
+		_ = s.Close()                                                                                        // which only begins
+		_ = lp.Call(context.Background(), "nested", func(context.Context) error { told <- nil; return nil }) // refused
+		told <- err
+	}))
+	require.ErrorIs(l, <-told, runtime.ErrOffLoop)
+	l.soon("the stream's end", func() bool {
+		st, err := lp.Stats()
+		require.NoError(l, err)
+		return st.Streams == 0
+	})
+}
+
+// loopOrphan: nobody would cancel, or wait for, the child of a task that has
+// ended.
+func loopOrphan(l *L) {
+	g := l.groupWith(1, l.options())
+	lp := g.Loops()[0]
+	var gone context.Context
+	l.call(lp, func(ctx context.Context) { gone = ctx })
+	l.call(lp, func(ctx context.Context) {
+		_, err := runtime.Go(gone, "orphan", func(ctx context.Context) error { return runtime.Sleep(context.Background(), time.Hour) })
+		require.ErrorIs(l, err, runtime.ErrClosed)
+	})
+	err := lp.Call(gone, "orphan", func(context.Context) error { return runtime.Sleep(context.Background(), time.Hour) })
+	require.ErrorIs(l, err, runtime.ErrClosed)
+
+	// One that has returned and waits for its children kills the late ones too.
+	ended := make(chan error, 1)
+	l.call(lp, func(ctx context.Context) {
+		t, err := runtime.Go(ctx, "parent", func(parent context.Context) error {
+			_, err := runtime.Go(parent, "child", func(child context.Context) error {
+				_ = runtime.Sleep(child, time.Hour) // until parent has returned
+				_, err := runtime.Go(parent, "late", func(context.Context) error {
+					err := runtime.Sleep(context.Background(), time.Hour)
+					ended <- err
+					return err
+				})
+				return err
+			})
+			return err
+		})
+		require.NoError(l, err)
+		require.NoError(l, t.Wait(ctx))
+	})
+	require.ErrorIs(l, <-ended, runtime.ErrCanceled)
+	require.NoError(l, g.Stop(), "somebody was left behind")
+}
+
+// loopGoexitPosted: nothing stops runtime.Goexit outside a task, so the loop
+// ends; but in order, and nobody waits for it in vain.
+func loopGoexitPosted(l *L) {
+	g := l.groupWith(1, l.options())
+	lp := g.Loops()[0]
+	var s *runtime.Stream
+	var peer *net.TCPConn
+	l.call(lp, func(ctx context.Context) { s, peer = l.pair(lp, runtime.StreamOptions{}) })
+	read, called := make(chan error, 1), make(chan error, 1)
+	require.NoError(l, lp.Go("reader", func(context.Context) error { return second(s.Read(make([]byte, 1))) }, func(err error) { read <- err }))
+	l.call(lp, func(context.Context) {}) // the reader waits
+	require.NoError(l, lp.Post(func() {
+		require.NoError(l, lp.Post(goruntime.Goexit))
+		require.NoError(l, lp.Post(goruntime.Goexit))
+		go func() {
+			called <- lp.Call(context.Background(), "behind it", func(context.Context) error { return nil })
+		}()
+	}))
+	require.ErrorIs(l, <-read, runtime.ErrCanceled)
+	<-lp.Stopped()
+	if err := <-called; err != nil { // whichever came first
+		require.ErrorIs(l, err, runtime.ErrClosed)
+	}
+	require.ErrorIs(l, lp.Post(func() {}), runtime.ErrClosed)
+	_, err := peer.Read(make([]byte, 1))
+	require.Error(l, err, "the peer was not told")
+	require.NoError(l, g.Stop())
+}
+
+func loopStopInside(l *L) {
+	g := l.group(2)
+	svc := serviceFunc(func(ctx context.Context, ln *runtime.Listener) error { return nil })
+	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+	require.NoError(l, err)
+	l.call(g.Loops()[1], func(ctx context.Context) {
+		require.ErrorIs(l, g.Stop(), runtime.ErrBusy)
+		require.ErrorIs(l, g.Serve(ctx, ls, svc), runtime.ErrBusy)
+		more, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{}) // this one may
+		require.NoError(l, err)
+		require.NoError(l, more.Close())
+	})
+	require.NoError(l, ls.Close())
+}
+
+type serviceFunc func(ctx context.Context, ln *runtime.Listener) error
+
+func (f serviceFunc) Serve(ctx context.Context, ln *runtime.Listener) error { return f(ctx, ln) }
+
+// loopForeignCalls: what belongs to a loop says so, from a goroutine and from
+// another loop's task, and corrupts nothing.
+func loopForeignCalls(l *L) {
+	g := l.group(2)
+	here, there := g.Loops()[0], g.Loops()[1]
+	var s *runtime.Stream
+	l.call(here, func(context.Context) { s, _ = l.pair(here, runtime.StreamOptions{}) })
+	try := func(ctx context.Context) {
+		short, cancel := context.WithTimeout(ctx, l.limits.Wait)
+		defer cancel()
+		for _, src := range []runtime.Source{s.Readable(), s.Writable()} {
+			_, err := runtime.WaitAny(short, &runtime.Event{}, src)
+			require.ErrorIs(l, err, runtime.ErrOffLoop)
+		}
+		_, err := here.Listen(loopback, runtime.ListenOptions{}, runtime.StreamOptions{})
+		require.ErrorIs(l, err, runtime.ErrOffLoop)
+		_, err = here.AdoptListener(-1, runtime.StreamOptions{})
+		require.ErrorIs(l, err, runtime.ErrOffLoop)
+		_, err = here.AdoptConn(&net.TCPConn{}, runtime.StreamOptions{})
+		require.ErrorIs(l, err, runtime.ErrOffLoop)
+		_, err = here.Dial(short, "127.0.0.1:1", runtime.DialOptions{})
+		require.ErrorIs(l, err, runtime.ErrOffLoop)
+		_, err = here.Open(short, os.DevNull, os.O_RDONLY, 0)
+		require.ErrorIs(l, err, runtime.ErrOffLoop)
+		require.ErrorIs(l, s.ReadErr(), runtime.ErrOffLoop)
+		require.Zero(l, s.Buffered())
+		require.Zero(l, s.Queued())
+		require.Panics(l, func() { here.NextTurn(func() {}) })
+		require.Panics(l, func() { here.Notify(s.Readable(), func() {}) })
+	}
+	try(context.Background())
+	l.call(there, try)
+	l.call(here, func(ctx context.Context) {
+		require.Panics(l, func() { here.Notify(&runtime.Event{}, func() {}) }, "an event may be set from anywhere")
+		require.NoError(l, s.Close())
+	})
+}
+
+// loopFirehose: a killed task ends, though its peer always has something more
+// for it.
+func loopFirehose(l *L) {
+	g := l.groupWith(1, l.options())
+	lp := g.Loops()[0]
+	var taken atomic.Int64
+	require.NoError(l, lp.Go("reader", func(ctx context.Context) error {
+		s, peer := l.pair(lp, runtime.StreamOptions{})
+		defer s.Close()
+		l.background(func() {
+			for p := make([]byte, 1<<16); ; {
+				if _, err := peer.Write(p); err != nil {
+					return
+				}
+			}
+		})
+		for {
+			b, err := s.ReadBuf()
+			if err != nil {
+				return err
+			}
+			for range 10 {
+				sha256.Sum256(b.Bytes()) // slower than peer
+			}
+			taken.Add(int64(b.Len()))
+			b.Release()
+		}
+	}, nil))
+	l.soon("the first megabytes", func() bool { return taken.Load() > 1<<20 })
+	require.NoError(l, g.Stop(), "it goes on")
+}
+
+// loopReadIntoInterrupted: a ReadInto has to wait until the socket is its own;
+// what ends it meanwhile must end it.
+func loopReadIntoInterrupted(l *L) {
+	for _, tt := range []struct {
+		name string
+		stop func(s *runtime.Stream, t *runtime.Task)
+		want error
+	}{
+		{"killed", func(_ *runtime.Stream, t *runtime.Task) { t.Cancel(true) }, runtime.ErrCanceled},
+		{"deadline", func(s *runtime.Stream, _ *runtime.Task) { _ = s.SetReadDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
+		{"closed", func(s *runtime.Stream, _ *runtime.Task) { _ = s.Close() }, runtime.ErrClosed},
+	} {
+		l.with(runtime.StreamOptions{Linger: time.Hour, QueueLimit: 64 << 20}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+			if tt.name == "closed" { // which then takes until peer has read this
+				_, err := s.Write(make([]byte, 16<<20))
+				require.NoError(l, err)
+			}
+			first, err := runtime.Go(ctx, "first", func(ctx context.Context) error { return second(s.ReadBuf()) })
+			require.NoError(l, err)
+			require.NoError(l, runtime.Yield(ctx)) // it waits in a receive-many
+			into, err := runtime.Go(ctx, "into", func(ctx context.Context) error {
+				b, err := s.Loop().Pool().Get(1000)
+				require.NoError(l, err)
+				defer b.Release()
+				return second(s.ReadInto(b))
+			})
+			require.NoError(l, err)
+			_, err = runtime.Go(ctx, "stop", func(ctx context.Context) error { // right behind it
+				tt.stop(s, into)
+				return nil
+			})
+			require.NoError(l, err)
+			require.ErrorIs(l, into.Wait(ctx), tt.want, tt.name)
+			first.Cancel(true)
+			_ = first.Wait(ctx)
+			l.background(func() { _, _ = io.Copy(io.Discard, peer) })
+		})
+	}
+}
+
+// loopReadIntoBeside: a ReadInto and a reader that waits too do not fight for
+// the socket.
+func loopReadIntoBeside(l *L) {
+	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+		var got []byte
+		done := 0
+		read := func(read func(b *runtime.Buffer) error) {
+			_, err := runtime.Go(ctx, "reader", func(ctx context.Context) error {
+				defer func() { done++ }()
+				b, err := s.Loop().Pool().Get(1)
+				require.NoError(l, err)
+				b.Reset(b.Cap() - 1) // room for one byte
+				require.NoError(l, read(b))
+				got = append(got, b.Bytes()...)
+				b.Release()
+				return nil
+			})
+			require.NoError(l, err)
+		}
+		plain := func(b *runtime.Buffer) error {
+			p := make([]byte, 1)
+			n, err := s.Read(p)
+			b.Append(p[:n])
+			return err
+		}
+		into := func(b *runtime.Buffer) error { return second(s.ReadInto(b)) }
+		for _, r := range []func(b *runtime.Buffer) error{plain, into, plain, into} {
+			read(r)
+		}
+		// A fight would be a turn of the loop for each blow. This many yields
+		// of ours are as many turns, during which each blow would be a switch.
+		before := s.Loop()
+		st, err := before.Stats()
+		require.NoError(l, err)
+		const turns = 100
+		for range turns {
+			require.NoError(l, runtime.Yield(ctx))
+		}
+		after, err := before.Stats()
+		require.NoError(l, err)
+		require.Less(l, after.Turns-st.Turns, uint64(turns+40), "readers are resumed again and again, with nothing to read")
+		require.Zero(l, done)
+		l.off(ctx, func() {
+			_, err := peer.Write([]byte("abcd"))
+			require.NoError(l, err)
+		})
+		for done < 4 {
+			require.NoError(l, runtime.Yield(ctx))
+		}
+		require.ElementsMatch(l, []byte("abcd"), got)
+	})
+}
+
+// loopIdleElsewhere: a stream on which nothing moves ends whatever waits on it:
+// a ReadInto, and a Write that the peer does not take.
+func loopIdleElsewhere(l *L) {
+	opts := runtime.StreamOptions{IdleTimeout: 50 * time.Millisecond, Linger: -1, QueueLimit: 1 << 10}
+	l.with(opts, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+		b, err := s.Loop().Pool().Get(1000)
+		require.NoError(l, err)
+		defer b.Release()
+		require.ErrorIs(l, second(s.ReadInto(b)), os.ErrDeadlineExceeded)
+	})
+	l.with(opts, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+		for {
+			_, err := s.Write(make([]byte, 1<<20)) // nobody reads it
+			if err == nil {
+				continue
+			}
+			require.ErrorIs(l, err, os.ErrDeadlineExceeded)
+			break
+		}
+		require.ErrorIs(l, s.Flush(), os.ErrDeadlineExceeded)
+	})
+}
+
+// loopWriteWithoutMemory: a Write that finds no memory waits for what it has
+// queued to be sent, and holds nobody up meanwhile.
+func loopWriteWithoutMemory(l *L) {
+	opts := l.options()
+	opts.PoolLimit = 4 << 20 // of which the receive buffers are half
+	g := l.groupWith(1, opts)
+	l.Defer(func() { require.NoError(l, g.Stop()) })
+	lp := g.Loops()[0]
+	data := l.pattern(24 << 20)
+	l.call(lp, func(ctx context.Context) {
+		s, peer := l.pair(lp, runtime.StreamOptions{QueueLimit: 1 << 30})
+		defer s.Close()
+		w, err := runtime.Go(ctx, "writer", func(context.Context) error { return second(s.Write(data)) })
+		require.NoError(l, err)
+		for range 100 {
+			require.NoError(l, runtime.Yield(ctx), "the loop stands still")
+		}
+		l.off(ctx, func() { l.expect(peer, data) })
+		require.NoError(l, w.Wait(ctx))
+	})
+}
+
+// loopLingerAtStop: a loop that stops does not wait for a Close that would
+// take longer, whether it began before or is nobody's.
+func loopLingerAtStop(l *L) {
+	opts := l.options()
+	opts.StopTimeout = 2 * time.Second
+	g := l.groupWith(1, opts)
+	lp := g.Loops()[0]
+	closed := make(chan error, 1)
+	began := make(chan struct{})
+	require.NoError(l, lp.Go("closer", func(ctx context.Context) error {
+		s, _ := l.pair(lp, runtime.StreamOptions{QueueLimit: 64 << 20, Linger: time.Hour})
+		_, err := s.Write(make([]byte, 32<<20)) // nobody reads it
+		require.NoError(l, err)
+		require.NoError(l, lp.Post(func() { close(began) }))
+		return s.Close()
+	}, func(err error) { closed <- err }))
+	<-began
+	require.NoError(l, g.Stop(), "the task that closes is abandoned")
+	require.ErrorIs(l, <-closed, os.ErrDeadlineExceeded)
+
+	// And what only began to close, with nobody waiting for it, is sent.
+	g = l.groupWith(1, l.options())
+	lp = g.Loops()[0]
+	data := l.pattern(8 << 20)
+	var peer *net.TCPConn
+	l.call(lp, func(ctx context.Context) {
+		var s *runtime.Stream
+		s, peer = l.pair(lp, runtime.StreamOptions{QueueLimit: 64 << 20})
+		_, err := s.Write(data)
+		require.NoError(l, err)
+		require.NoError(l, lp.Post(func() { _ = s.Close() }))
+	})
+	lp.Stop()
+	l.expect(peer, data)
+	require.NoError(l, g.Stop())
+}
+
+// loopCloseWriteAgain: a CloseWrite that could not flush in time may be called
+// again, and then the peer sees the end.
+func loopCloseWriteAgain(l *L) {
+	l.with(runtime.StreamOptions{QueueLimit: 64 << 20}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+		data := l.pattern(16 << 20)
+		_, err := s.Write(data)
+		require.NoError(l, err)
+		require.NoError(l, s.SetWriteDeadline(time.Unix(1, 0)))
+		require.ErrorIs(l, s.CloseWrite(), os.ErrDeadlineExceeded)
+		require.NoError(l, s.SetWriteDeadline(time.Time{}))
+		read := make(chan struct{})
+		l.background(func() {
+			defer close(read)
+			l.contain(func() {
+				l.expect(peer, data)
+				_, err := peer.Read(make([]byte, 1))
+				require.ErrorIs(l, err, io.EOF)
+			})
+		})
+		require.NoError(l, s.CloseWrite())
+		require.ErrorIs(l, s.CloseWrite(), runtime.ErrClosed)
+		l.off(ctx, func() { <-read })
+	})
+}
