@@ -16,6 +16,7 @@ func closeCases() []Case {
 		{Name: "close/before-start", Run: closeBeforeStart},
 		{Name: "close/wake-after-it", Run: wakeAfterClose},
 		{Name: "close/twice", Run: closeTwice},
+		{Name: "close/what-comes-later-comes-back", Run: submitAfterClose},
 		{Name: "info", Run: info},
 	}
 }
@@ -98,6 +99,23 @@ func closeTwice(c *C) {
 	require.NoError(c, c.CloseRuntime())
 	require.ErrorIs(c, c.rt.Close(), runtime.ErrClosed)
 	require.ErrorIs(c, c.rt.Poll(0), runtime.ErrClosed)
+}
+
+// submitAfterClose: an operation that is submitted too late is refused like any
+// other, and its buffer comes back.
+func submitAfterClose(c *C) {
+	h, _ := c.pair()
+	require.NoError(c, c.CloseRuntime())
+	late := c.op(runtime.OpRecv, h)
+	late.Buf = c.room(100)
+	nop := c.op(runtime.OpNop, 0)
+	c.submit(late, nop)
+	require.ErrorIs(c, c.rt.Poll(0), runtime.ErrClosed)
+	for _, r := range []*rec{late, nop} {
+		require.False(c, r.InFlight(), "it never comes back")
+		require.ErrorIs(c, r.Err, runtime.ErrClosed)
+	}
+	late.Buf.Release()
 }
 
 func info(c *C) {

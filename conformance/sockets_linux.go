@@ -26,6 +26,7 @@ func socketCases() []Case {
 		{Name: "sockets/options", Run: options},
 		{Name: "sockets/unix", Run: unixSockets},
 		{Name: "sockets/adopt-and-detach", Run: adoptDetach},
+		{Name: "files/pipes-are-cancelled", Run: openPipes},
 	}
 }
 
@@ -349,6 +350,48 @@ func adoptDetach(c *C) {
 	c.until("two", func() bool { return string(r.data) == "two" })
 	c.close(again)
 	c.expectEOF(peer)
+}
+
+// openPipes opens named pipes that have no other end. It may wait; but it can be
+// cancelled, and Close does not wait for it.
+func openPipes(c *C) {
+	path := filepath.Join(c.tempDir(), "fifo")
+	require.NoError(c, unix.Mkfifo(path, 0o600))
+	before := countFDs()
+	open := func(flags int) *rec {
+		r := c.op(runtime.OpOpen, 0)
+		r.Path, r.Flags = path, flags
+		c.submit(r)
+		return r
+	}
+	for range 2 {
+		var ops []*rec
+		for range 20 {
+			ops = append(ops, open(unix.O_RDONLY))
+		}
+		c.idle()
+		for _, r := range ops {
+			c.rt.Cancel(&r.Op)
+		}
+		c.wait(ops...)
+		for _, r := range ops {
+			if r.Err == nil {
+				c.close(r.Got)
+			} else {
+				require.ErrorIs(c, r.Err, runtime.ErrCanceled)
+			}
+		}
+		w := open(unix.O_WRONLY)
+		c.idle()
+		c.rt.Cancel(&w.Op)
+		c.wait(w)
+		require.Error(c, w.Err, "there is no reader")
+	}
+	require.LessOrEqual(c, countFDs(), before, "descriptors that nobody knows: %s", listFDs())
+	last := open(unix.O_RDONLY)
+	c.idle()
+	require.NoError(c, c.CloseRuntime())
+	require.False(c, last.InFlight())
 }
 
 // eintr has signals arrive all the time, on this very thread.

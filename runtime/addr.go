@@ -80,7 +80,7 @@ func ParseListenAddr(s string) (Addr, error) {
 	if err != nil {
 		return Addr{}, fmt.Errorf("listen address %q: the host must be an IP address, localhost or empty: %w", s, err)
 	}
-	return TCPAddr(netip.AddrPortFrom(ip, uint16(p))), nil
+	return TCPAddr(netip.AddrPortFrom(ip.Unmap(), uint16(p))), nil
 }
 
 func cutPrefix(s, prefix string) (string, bool) {

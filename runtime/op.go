@@ -56,7 +56,8 @@ const (
 	// the descriptor is closed.
 	OpClose
 
-	// OpOpen: Path, Flags (os.O_…), Mode → Got, a file.
+	// OpOpen: Path, Flags (os.O_…), Mode → Got, a file. Opening what is no
+	// file, such as a named pipe, may wait until it is cancelled, or not wait.
 	OpOpen
 
 	// OpReadAt: Handle, Buf, Off → Buf extended by N. N == 0 comes with io.EOF.

@@ -106,8 +106,10 @@ func (p *pen) accept(ctx context.Context) error {
 			return err
 		}
 		c := &Conn{stream}
+		if err := p.server.take(ctx); err != nil {
+			return errors.Join(err, c.Close())
+		}
 		p.server.accepted.Add(1)
-		p.server.active.Add(1)
 		p.tasks++
 		if _, err := runtime.Go(ctx, "connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
 			p.server.run(ctx, c, p)
@@ -118,7 +120,8 @@ func (p *pen) accept(ctx context.Context) error {
 	}
 }
 
-// waitRoom waits while MaxConns connections are there.
+// waitRoom waits while MaxConns connections are there, so that further ones
+// wait in the kernel.
 func (s *Server) waitRoom(ctx context.Context) error {
 	for s.MaxConns > 0 && s.active.Load() >= int64(s.MaxConns) {
 		s.room.Clear()
@@ -132,11 +135,36 @@ func (s *Server) waitRoom(ctx context.Context) error {
 	return nil
 }
 
+// take counts a connection that was accepted, once there is room for it:
+// another loop may have accepted one meanwhile.
+func (s *Server) take(ctx context.Context) error {
+	for s.active.Add(1) > int64(s.MaxConns) && s.MaxConns > 0 {
+		s.leave()
+		if err := s.waitRoom(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// leave uncounts one.
+func (s *Server) leave() {
+	if s.active.Add(-1) < int64(s.MaxConns) {
+		s.room.Set()
+	}
+}
+
 // run serves c. Whatever the handler does, by panic or runtime.Goexit too, the
 // connection is closed and counted.
 func (s *Server) run(ctx context.Context, c *Conn, p *pen) {
 	err := errors.New("tcp: the handler did not return")
 	returned := false
+	defer func() { // whatever OnEnd does
+		s.leave()
+		if p.tasks--; p.tasks == 0 {
+			p.empty.Set()
+		}
+	}()
 	defer func() {
 		if !returned {
 			s.panicked.Add(1)
@@ -150,12 +178,6 @@ func (s *Server) run(ctx context.Context, c *Conn, p *pen) {
 		}
 		if s.OnEnd != nil {
 			s.OnEnd(c, err)
-		}
-		if s.active.Add(-1) < int64(s.MaxConns) {
-			s.room.Set()
-		}
-		if p.tasks--; p.tasks == 0 {
-			p.empty.Set()
 		}
 	}()
 	if s.OnStart != nil {

@@ -146,16 +146,18 @@ func TestGoexit(t *testing.T) {
 // TestMaxConns: no more are served at once, and those that wait get their turn.
 func TestMaxConns(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
+		g := backendtest.Group(t, v, 3)
 		var now, most atomic.Int64
 		srv := &tcp.Server{MaxConns: 3, Handler: func(ctx context.Context, c *tcp.Conn) error {
-			most.Store(max(most.Load(), now.Add(1)))
+			n := now.Add(1)
 			defer now.Add(-1)
+			for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
+			}
 			return echo(ctx, c)
 		}}
 		addr, stop := serve(t, g, srv)
 		var wg sync.WaitGroup
-		for range 20 {
+		for range 200 {
 			nc := dial(t, addr)
 			wg.Go(func() {
 				_, _ = nc.Write([]byte("x"))
@@ -167,8 +169,29 @@ func TestMaxConns(t *testing.T) {
 		}
 		wg.Wait()
 		require.NoError(t, stop())
-		require.EqualValues(t, 20, srv.Stats().Accepted)
+		require.EqualValues(t, 200, srv.Stats().Accepted)
+		require.Zero(t, srv.Stats().Active)
 		require.LessOrEqual(t, most.Load(), int64(3))
+	})
+}
+
+// TestPanickingHooks: a hook that panics takes nothing with it but what its
+// connection was about to say.
+func TestPanickingHooks(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := quietGroup(t, v)
+		srv := &tcp.Server{MaxConns: 1, Handler: echo, DrainTime: time.Hour,
+			OnEnd: func(*tcp.Conn, error) { panic("mine") }}
+		addr, stop := serve(t, g, srv)
+		for range 3 {
+			nc := dial(t, addr)
+			echoes(t, nc)
+			require.NoError(t, nc.CloseWrite())
+			_, err := nc.Read(make([]byte, 1))
+			require.Equal(t, io.EOF, err)
+		}
+		require.NoError(t, stop(), "it waits for a connection that is gone")
+		require.Zero(t, srv.Stats().Active)
 	})
 }
 

@@ -17,6 +17,9 @@ func closeFaults() []Fault {
 		{Name: "cannot be closed before Start", Case: "close/before-start", Wrap: func(good runtime.Runtime) runtime.Runtime {
 			return &needsStart{shim: newShim(good)}
 		}},
+		{Name: "keeps what is submitted after Close", Case: "close/what-comes-later-comes-back", Wrap: func(good runtime.Runtime) runtime.Runtime {
+			return &keeper{shim: newShim(good)}
+		}},
 		{Name: "closes as often as one likes", Case: "close/twice", Wrap: func(good runtime.Runtime) runtime.Runtime {
 			return &undead{shim: newShim(good)}
 		}},
@@ -58,6 +61,25 @@ func (u *undead) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime.
 		return runtime.MakeHandle(1, 1), nil
 	}
 	return u.shim.Listen(addr, opts)
+}
+
+// keeper has nobody told of anything after Close.
+type keeper struct {
+	*shim
+	closed bool
+}
+
+func (k *keeper) Close() error {
+	k.closed = true
+	return k.shim.Close()
+}
+
+func (k *keeper) Submit(op *runtime.Op) {
+	if k.closed {
+		op.Begin()
+		return
+	}
+	k.shim.Submit(op)
 }
 
 type needsStart struct {

@@ -44,6 +44,13 @@ func socketFaults() []Fault {
 		{Name: "detaches what is busy", Case: "sockets/adopt-and-detach", Wrap: func(good runtime.Runtime) runtime.Runtime {
 			return hasty{newShim(good)}
 		}},
+		onSubmit("waits for the other end of a pipe for ever", "files/pipes-are-cancelled", func(_ *shim, op *runtime.Op) bool {
+			if op.Code != runtime.OpOpen {
+				return false
+			}
+			op.Begin()
+			return true
+		}),
 		{Name: "leaves a descriptor", Case: "info", Wrap: func(good runtime.Runtime) runtime.Runtime {
 			return leavesFD{newShim(good)}
 		}},

@@ -51,11 +51,14 @@ func (r *Runtime) closeIfDone(c *conn) {
 }
 
 // closeFD closes a socket and takes its handle out. The kernel takes it out of
-// epoll, whose registration ends with the last descriptor of the socket; if
-// somebody else has another, events go on and find a stale handle, so that is
-// done here.
+// epoll with the last descriptor of the socket; if somebody else may have
+// another, that is done here, or its events would go on, and find a stale
+// handle, for as long as that one is open.
 func (r *Runtime) closeFD(c *conn) error {
 	fd := c.fd
+	if c.adopted && c.registered {
+		_ = r.poller.remove(fd) // if it cannot be, there are those events
+	}
 	if c.retryAt != 0 {
 		r.retries = slices.DeleteFunc(r.retries, func(o *conn) bool { return o == c })
 	}

@@ -8,6 +8,7 @@ type conn struct {
 	fd         int
 	file       bool // goes to the workers
 	registered bool
+	adopted    bool // somebody else may have a descriptor of it
 	broken     bool // an event said so: every try tells the rest
 	news       bool // an event came that OpPolls have not looked at
 	ops        int  // in flight, but for closer

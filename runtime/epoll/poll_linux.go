@@ -14,10 +14,11 @@ import (
 // be delivered, and otherwise at least every other time, lest those who are
 // busy keep the rest from being seen.
 func (r *Runtime) Poll(deadline int64) error {
+	r.delivered = 0
 	if !r.started || r.closing {
+		r.deliver() // what was submitted after Close
 		return opErr("poll", 0, runtime.ErrClosed)
 	}
-	r.delivered = 0
 	r.work()
 	if r.delivered > 0 && !r.skipped {
 		r.skipped = true

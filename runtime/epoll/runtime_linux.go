@@ -151,7 +151,9 @@ func (r *Runtime) Adopt(fd int) (runtime.Handle, error) {
 		}
 	}
 	unix.CloseOnExec(fd)
-	return r.open(fd, file), nil
+	h := r.open(fd, file)
+	r.fds.Get(h).Data.adopted = true
+	return h, nil
 }
 
 // Detach gives the descriptor away.

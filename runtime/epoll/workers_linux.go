@@ -111,7 +111,7 @@ func (f *fileOp) once() (int, error) {
 	op := f.op
 	switch op.Code {
 	case runtime.OpOpen:
-		return unix.Open(op.Path, op.Flags|unix.O_CLOEXEC, op.Mode)
+		return open(op)
 	case runtime.OpReadAt:
 		return unix.Pread(f.fd, op.Target(), op.Off)
 	case runtime.OpWriteAt:
@@ -126,6 +126,20 @@ func (f *fileOp) once() (int, error) {
 		return 0, unix.Close(f.fd)
 	}
 	return 0, unix.EINVAL
+}
+
+// open opens a file. What is none, such as a named pipe, could keep a worker,
+// and Close, waiting for as long as its other end pleases; so it is opened
+// non-blocking, which means nothing to a file.
+func open(op *runtime.Op) (int, error) {
+	fd, err := unix.Open(op.Path, op.Flags|unix.O_CLOEXEC|unix.O_NONBLOCK, op.Mode)
+	if err == nil && op.Flags&unix.O_NONBLOCK == 0 {
+		err = unix.SetNonblock(fd, false)
+		if err != nil {
+			_ = unix.Close(fd) // it was never used
+		}
+	}
+	return fd, err
 }
 
 // takeFiles takes in what the workers have done.
