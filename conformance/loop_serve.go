@@ -460,6 +460,10 @@ func loopStalledPeers(l *L) {
 			}
 			return err
 		default: // sends to who does not read
+			// The kernel would take megabytes for each before it says no.
+			if err := s.SetOption(runtime.OptSendBuffer, 16<<10); err != nil {
+				return err
+			}
 			for {
 				if _, err := s.Write(make([]byte, 64<<10)); err != nil {
 					return err
