@@ -336,7 +336,7 @@ func loopWriteWithoutMemory(l *L) {
 	g := l.groupWith(1, opts)
 	l.Defer(func() { require.NoError(l, g.Stop()) })
 	lp := g.Loops()[0]
-	data := l.pattern(24 << 20)
+	data := l.pattern(8 << 20)
 	l.call(lp, func(ctx context.Context) {
 		s, peer := l.pair(lp, runtime.StreamOptions{QueueLimit: 1 << 30})
 		defer s.Close()
@@ -371,9 +371,10 @@ func loopLingerAtStop(l *L) {
 	require.ErrorIs(l, <-closed, os.ErrDeadlineExceeded)
 
 	// And what only began to close, with nobody waiting for it, is sent.
-	g = l.groupWith(1, l.options())
+	opts.StopTimeout = l.limits.Wait
+	g = l.groupWith(1, opts)
 	lp = g.Loops()[0]
-	data := l.pattern(8 << 20)
+	data := l.pattern(4 << 20)
 	var peer *net.TCPConn
 	l.call(lp, func(ctx context.Context) {
 		var s *runtime.Stream
