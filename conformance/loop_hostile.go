@@ -152,7 +152,7 @@ func loopForeignCalls(l *L) {
 	try := func(ctx context.Context) {
 		short, cancel := context.WithTimeout(ctx, l.limits.Wait)
 		defer cancel()
-		for _, src := range []runtime.Source{s.Readable(), s.Writable()} {
+		for _, src := range []runtime.Source{s.Readable(), s.Writable(), runtime.When(func() bool { return false }, s.Readable())} {
 			_, err := runtime.WaitAny(short, &runtime.Event{}, src)
 			require.ErrorIs(l, err, runtime.ErrOffLoop)
 		}
@@ -325,6 +325,9 @@ func loopIdleElsewhere(l *L) {
 			break
 		}
 		require.ErrorIs(l, s.Flush(), os.ErrDeadlineExceeded)
+		require.ErrorIs(l, s.WriteErr(), os.ErrDeadlineExceeded)
+		_, err := runtime.WaitAny(ctx, s.Writable())
+		require.NoError(l, err, "it waits for what does not come")
 	})
 }
 

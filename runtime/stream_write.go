@@ -143,7 +143,7 @@ func (s *Stream) awaitSent(t *Task) error {
 	case s.out.deadline.passed(s.loop):
 		return &OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
 	case s.idleEr != nil:
-		return &OpError{Op: "send", Handle: s.h, Err: errors.Unwrap(s.idleEr)}
+		return s.idleWriteErr()
 	}
 	s.send()
 	if err := t.waitOn(&s.out.writers, noContext); err != nil {
@@ -160,6 +160,10 @@ func (s *Stream) writeErr() error {
 		return &OpError{Op: "send", Handle: s.h, Err: fmt.Errorf("CloseWrite was called: %w", ErrClosed)}
 	}
 	return s.out.err
+}
+
+func (s *Stream) idleWriteErr() error {
+	return &OpError{Op: "send", Handle: s.h, Err: errors.Unwrap(s.idleEr)}
 }
 
 // WriteBuf queues bufs, in order and together, and takes them: also when it
@@ -235,6 +239,8 @@ func (s *Stream) WriteErr() error {
 		return nil
 	case s.out.deadline.passed(s.loop):
 		return &OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
+	case s.idleEr != nil:
+		return s.idleWriteErr()
 	}
 	return errQueueFull
 }
@@ -460,7 +466,7 @@ func (r *writable) home() *Loop { return r.loop }
 
 func (r *writable) poll(w *waiter) bool {
 	s := (*Stream)(r)
-	if s.writeErr() != nil || s.out.bytes < s.opts.QueueLimit && !s.out.busy || s.out.deadline.passed(s.loop) {
+	if s.writeErr() != nil || s.out.bytes < s.opts.QueueLimit && !s.out.busy || s.out.deadline.passed(s.loop) || s.idleEr != nil {
 		return true
 	}
 	if w != nil {

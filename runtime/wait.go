@@ -164,9 +164,20 @@ type bound interface{ home() *Loop }
 // checkHome fails if a source is another loop's, or the caller is on none.
 func checkHome(sources []Source) error {
 	for _, s := range sources {
-		if b, ok := s.(bound); ok && !b.home().onThread() {
+		if l := homeOf(s); l != nil && !l.onThread() {
 			return ErrOffLoop
 		}
+	}
+	return nil
+}
+
+// homeOf returns the loop that s belongs to, or nil: it may be used anywhere.
+func homeOf(s Source) *Loop {
+	switch s := s.(type) {
+	case *when:
+		return homeOf(s.src)
+	case bound:
+		return s.home()
 	}
 	return nil
 }
@@ -267,7 +278,7 @@ func (c *when) unpoll(w *waiter)    { c.src.unpoll(w) }
 // and src must be of a stream of this loop: an event or a queue could be set by
 // somebody else.
 func (l *Loop) Notify(src Source, fn func()) {
-	if b, ok := src.(bound); !ok || b.home() != l || !l.onThread() {
+	if homeOf(src) != l || !l.onThread() {
 		panic("runtime: Notify is for the streams of the loop, on its thread")
 	}
 	w := &waiter{loop: l}
