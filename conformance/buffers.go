@@ -17,6 +17,7 @@ func bufferCases() []Case {
 		{Name: "buffers/shared-in-many-sends", Run: sharedSends},
 		{Name: "buffers/released-from-elsewhere", Run: releasedElsewhere},
 		{Name: "rule06/out-of-buffers", Wishes: few, Run: outOfBuffers},
+		{Name: "rule06/cancel-loses-no-buffer", Wishes: few, Run: cancelLosesNone},
 		{Name: "rule06/holders-do-not-stop-others", Wishes: few, Run: holders},
 		{Name: "rule06/senders-that-wait-do-not-stop-others", Wishes: few, Run: stuckSenders},
 	}
@@ -121,6 +122,27 @@ func outOfBuffers(c *C) {
 		require.ErrorIs(c, r.Err, io.EOF)
 		require.True(c, bytes.Equal(want[i], r.data), "connection %d lost bytes", i)
 	}
+}
+
+// cancelLosesNone cancels receives at the moment at which they get a buffer, far
+// more often than there are buffers. If each cost one, receiving would end.
+func cancelLosesNone(c *C) {
+	h, peer := c.pair()
+	r := c.op(runtime.OpRecvMany, h)
+	const rounds = 300
+	for range rounds {
+		c.submit(r)
+		if c.rand.IntN(2) == 0 {
+			require.NoError(c, c.rt.Poll(0))
+		}
+		c.write(peer, []byte("x"))
+		c.race(r)
+		require.ErrorIs(c, r.Err, runtime.ErrCanceled)
+	}
+	c.submit(r)
+	c.until("every byte", func() bool { return len(r.data) == rounds })
+	c.rt.Cancel(&r.Op)
+	c.wait(r)
 }
 
 // holders: whoever keeps what was received, and there are many of them, must

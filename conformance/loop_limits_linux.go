@@ -15,7 +15,10 @@ import (
 )
 
 func loopLimitCases() []LoopCase {
-	return []LoopCase{{Name: "trap/listener-survives-emfile", Run: loopOutOfDescriptors}}
+	return []LoopCase{
+		{Name: "trap/listener-survives-emfile", Run: loopOutOfDescriptors},
+		{Name: "faults/pinning-is-refused", Run: loopNotPinned},
+	}
 }
 
 // countWriter counts what is written: a log's lines.
@@ -24,6 +27,37 @@ type countWriter struct{ atomic.Int64 }
 func (w *countWriter) Write(p []byte) (int, error) {
 	w.Add(1)
 	return len(p), nil
+}
+
+// loopNotPinned: a loop that must not be tied to its CPU says so and goes on. (A
+// CPU that is not there is refused like one that is not allowed.)
+func loopNotPinned(l *L) {
+	opts := l.options()
+	var warned countWriter
+	opts.Logger = slog.New(slog.NewTextHandler(&warned, nil))
+	opts.CPUs = []int{1023}
+	var before, after unix.CPUSet
+	g := l.groupWith(1, opts)
+	lp := g.Loops()[0]
+	require.NoError(l, unix.SchedGetaffinity(0, &before))
+	l.call(lp, func(context.Context) { require.NoError(l, unix.SchedGetaffinity(0, &after)) })
+	require.Equal(l, before, after)
+	require.EqualValues(l, 1, warned.Load(), "nobody was told")
+	require.NoError(l, g.Stop())
+
+	opts.CPUs = nil
+	for cpu := range 1024 {
+		if before.IsSet(cpu) {
+			opts.CPUs = []int{cpu}
+			break
+		}
+	}
+	g = l.groupWith(1, opts)
+	l.call(g.Loops()[0], func(context.Context) { require.NoError(l, unix.SchedGetaffinity(0, &after)) })
+	require.Equal(l, 1, after.Count())
+	require.True(l, after.IsSet(opts.CPUs[0]))
+	require.NoError(l, g.Stop())
+	require.EqualValues(l, 1, warned.Load())
 }
 
 // loopOutOfDescriptors: accept fails for want of descriptors, the listener

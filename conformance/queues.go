@@ -121,6 +121,7 @@ func acceptGoesOn(c *C) {
 func pollCases() []Case {
 	return []Case{
 		{Name: "poll/deadline", Run: pollDeadline},
+		{Name: "poll/without-waiting-delivers", Run: pollWithoutWaiting},
 		{Name: "poll/once", Run: pollOnce},
 		{Name: "rule07/eintr", Run: eintr},
 		{Name: "wake/counts-before-poll", Run: wakeBefore},
@@ -151,6 +152,22 @@ func pollDeadline(c *C) {
 	start := time.Now()
 	require.NoError(c, c.rt.Poll(c.rt.Now()+int64(c.limits.Whole)))
 	require.Less(c, time.Since(start), c.limits.Whole/2)
+}
+
+// pollWithoutWaiting: a loop that has something else to do all the time must
+// still see what the kernel has for it, deferred work too.
+func pollWithoutWaiting(c *C) {
+	h, peer := c.pair()
+	r := c.op(runtime.OpRecvMany, h)
+	c.submit(r)
+	for round := range 50 {
+		c.write(peer, []byte("x"))
+		deadline := time.Now().Add(c.limits.Wait)
+		for len(r.data) <= round {
+			require.NoError(c, c.rt.Poll(0))
+			require.True(c, time.Now().Before(deadline), "Poll(0) never sees what has arrived")
+		}
+	}
 }
 
 func pollOnce(c *C) {

@@ -49,6 +49,22 @@ func queueFaults() []Fault {
 				return true
 			}
 		}),
+		hooked("forgets the buffer of what is cancelled", "rule06/cancel-loses-no-buffer", func(s *shim) {
+			lost := 0
+			s.done = func(op *runtime.Op) bool {
+				if op.Code != runtime.OpRecvMany {
+					return true
+				}
+				if lost >= 4 && op.More { // there is none left to receive into
+					op.Buf.Release()
+					return false
+				}
+				if errors.Is(op.Err, runtime.ErrCanceled) {
+					lost++
+				}
+				return true
+			}
+		}),
 		hooked("stops receiving while buffers are held", "rule06/holders-do-not-stop-others", noneWhileHeld),
 		hooked("stops receiving while senders wait", "rule06/senders-that-wait-do-not-stop-others", noneWhileHeld),
 	}
@@ -70,6 +86,14 @@ func pollFaults() []Fault {
 	return []Fault{
 		hooked("comes back before the deadline", "poll/deadline", func(s *shim) {
 			s.poll = func(int64) error { return s.Runtime.Poll(0) }
+		}),
+		hooked("does nothing unless it may wait", "poll/without-waiting-delivers", func(s *shim) {
+			s.poll = func(deadline int64) error {
+				if deadline == 0 {
+					return nil
+				}
+				return s.Runtime.Poll(deadline)
+			}
 		}),
 		onDone("finds everything ready", "poll/once", func(_ *shim, op *runtime.Op) bool {
 			if op.Code == runtime.OpPoll {
