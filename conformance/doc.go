@@ -38,7 +38,12 @@
 //     runtime.Runtime and runtime.Op says of these.
 //
 // (2 of the design is that all backends behave the same, which is that they all
-// pass; 12 is about choosing one.)
+// pass; 12 is about choosing one: TestRule12Selection.)
+//
+// TestLoop is the same for what stands on a Runtime: loops, tasks, streams,
+// serving. Its cases that begin with trap are named after what others got wrong,
+// those that begin with hostile after ways to use a loop against itself. Which
+// case is for which known mistake is listed in traps_test.go.
 //
 // Each case runs on a thread of its own with a new Runtime, and ends with a look
 // for leaks: descriptors, goroutines, buffers, mappings. Package
