@@ -29,6 +29,7 @@ func loopHostileCases() []LoopCase {
 		{Name: "hostile/read-into-beside-a-reader", Run: loopReadIntoBeside},
 		{Name: "hostile/idle-read-into-and-write", Run: loopIdleElsewhere},
 		{Name: "hostile/write-without-memory", Run: loopWriteWithoutMemory},
+		{Name: "hostile/loop-that-takes-no-connections", Run: loopTakesNone},
 		{Name: "hostile/linger-longer-than-the-loop", Run: loopLingerAtStop},
 		{Name: "hostile/close-write-cut-short", Run: loopCloseWriteAgain},
 	}
@@ -351,6 +352,70 @@ func loopWriteWithoutMemory(l *L) {
 		l.off(ctx, func() { l.expect(peer, data) })
 		require.NoError(l, w.Wait(ctx))
 	})
+}
+
+// loopTakesNone: when a loop does not take the connections that are dealt to it,
+// only so many wait for it; the others get the rest, and when those take none
+// either, the rest waits in the kernel. Nothing is lost when they take them again.
+func loopTakesNone(l *L) {
+	const n, most = 1500, 256 // most wait for each loop
+	g := l.group(2)
+	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{Spread: true})
+	require.NoError(l, err)
+	gates := make([]runtime.Event, 2)
+	taken := make([]atomic.Int64, 2)
+	svc := serviceFunc(func(ctx context.Context, ln *runtime.Listener) error {
+		i := 0
+		if ln.Loop() == g.Loops()[1] {
+			i = 1
+		}
+		for {
+			s, err := ln.Accept(ctx)
+			if err != nil {
+				return err
+			}
+			taken[i].Add(1)
+			if err := s.Close(); err != nil {
+				return err
+			}
+			if err := gates[i].Wait(ctx); err != nil {
+				return err
+			}
+		}
+	})
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	served := make(chan error, 1)
+	go func() { served <- g.Serve(ctx, ls, svc) }()
+	gates[1].Set() // the first, which accepts for both, takes just one
+	for range n {
+		nc, err := net.Dial("tcp", ls.Addr().String())
+		require.NoError(l, err)
+		l.Defer(func() { _ = nc.Close() })
+	}
+	l.soon("the connections that go round the first loop", func() bool { return taken[1].Load() >= n-1-most })
+	require.EqualValues(l, 1, taken[0].Load())
+	gates[1].Clear()
+	gates[0].Set()
+	l.soon("all", func() bool { return taken[0].Load()+taken[1].Load() == n })
+	require.LessOrEqual(l, taken[0].Load(), int64(1+most))
+
+	// Neither takes any: both are full, and the rest is in the kernel. Whoever
+	// goes on first gets it.
+	taken[0].Store(0)
+	taken[1].Store(0)
+	gates[0].Clear()
+	for range n {
+		nc, err := net.Dial("tcp", ls.Addr().String())
+		require.NoError(l, err)
+		l.Defer(func() { _ = nc.Close() })
+	}
+	gates[1].Set()
+	l.soon("what the second loop gets", func() bool { return taken[1].Load() >= n-most-2 })
+	gates[0].Set()
+	l.soon("all", func() bool { return taken[0].Load()+taken[1].Load() == n })
+	cancel()
+	require.NoError(l, <-served)
 }
 
 // loopLingerAtStop: a loop that stops does not wait for a Close that would

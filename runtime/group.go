@@ -163,7 +163,7 @@ func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 		}
 	}
 	if deal {
-		ls.per[0].dealTo = ls.per
+		ls.deal()
 	}
 	return ls, nil
 }
@@ -200,11 +200,19 @@ func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, e
 			return nil, errors.Join(fmt.Errorf("adopt %T: %w", ln, err), ls.Close())
 		}
 	}
-	ls.per[0].dealTo = ls.per
+	ls.deal()
 	if u, ok := ln.(*net.UnixListener); ok {
 		u.SetUnlinkOnClose(false) // the path is still in use
 	}
 	return ls, ln.Close()
+}
+
+// deal has the first listener accept for all. Nobody uses them yet.
+func (ls *Listeners) deal() {
+	ls.per[0].dealTo = ls.per
+	for _, ln := range ls.per {
+		ln.dealer = ls.per[0]
+	}
 }
 
 // Addr returns the address that is listened on.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -16,8 +17,9 @@ const (
 
 // A Listener accepts connections on one loop: from its own listening socket,
 // or dealt out by a listener of another loop. It stops accepting while 256
-// connections wait to be taken, so that the rest waits in the kernel, and
-// pauses when the process is out of descriptors: it survives that.
+// connections wait to be taken (for each loop that is dealt to; none gets more),
+// so that the rest waits in the kernel, and pauses when the process is out of
+// descriptors: it survives that.
 type Listener struct {
 	loop    *Loop
 	h       Handle // 0: it is dealt to
@@ -30,6 +32,9 @@ type Listener struct {
 	paused  bool
 	dealTo  []*Listener // itself among them; nil: keep all
 	nextTo  int
+	dealer  *Listener    // who deals to it, maybe itself; nil: nobody
+	waiting atomic.Int32 // connections that are its own, or on their way, and not accepted yet
+	stalled atomic.Bool  // it does not accept because too many wait
 	closing bool
 	err     error
 }
@@ -93,7 +98,9 @@ func (ln *Listener) Accept(ctx context.Context) (*Stream, error) {
 			return nil, &OpError{Op: "accept", Handle: ln.h, Err: ErrClosed}
 		case ln.ready.len() > 0:
 			h := ln.ready.pop()
+			ln.waiting.Add(-1)
 			ln.arm()
+			ln.callDealer()
 			if ln.ready.len() > 0 {
 				ln.waiters.wakeOne()
 			}
@@ -109,18 +116,48 @@ func (ln *Listener) Accept(ctx context.Context) (*Stream, error) {
 }
 
 func (ln *Listener) arm() {
-	if ln.h == 0 || ln.op.InFlight() || ln.paused || ln.closing || ln.err != nil || ln.ready.len() >= maxUnaccepted/2 {
+	if ln.h == 0 || ln.op.InFlight() || ln.paused || ln.closing || ln.err != nil {
 		return
 	}
+	if ln.crowded(maxUnaccepted / 2) {
+		ln.stalled.Store(true)
+		if ln.crowded(maxUnaccepted / 2) { // else somebody accepted meanwhile and has not seen it
+			return
+		}
+	}
+	ln.stalled.Store(false)
 	ln.op.Code, ln.op.Handle = OpAcceptMany, ln.h
 	ln.loop.rt.Submit(&ln.op)
+}
+
+// crowded reports whether limit connections wait for everyone that ln accepts
+// for.
+func (ln *Listener) crowded(limit int32) bool {
+	if ln.waiting.Load() < limit {
+		return false
+	}
+	for _, to := range ln.dealTo {
+		if to.waiting.Load() < limit {
+			return false
+		}
+	}
+	return true
+}
+
+// callDealer has who deals to ln go on, if it does not because too many wait.
+// Should its loop be too busy to be told, the next Accept tries again.
+func (ln *Listener) callDealer() {
+	d := ln.dealer
+	if d != nil && d != ln && d.stalled.Load() && ln.waiting.Load() < maxUnaccepted/2 {
+		_ = d.loop.Post(d.arm)
+	}
 }
 
 // accepted takes a completion of accept-many.
 func (ln *Listener) accepted(op *Op) {
 	if op.More {
 		ln.take(op.Got)
-		if ln.ready.len() >= maxUnaccepted {
+		if ln.crowded(maxUnaccepted) {
 			ln.loop.rt.Cancel(op)
 		}
 		return
@@ -157,24 +194,38 @@ func survives(err error) bool {
 
 // take keeps a new connection, or deals it to another loop.
 func (ln *Listener) take(h Handle) {
-	if len(ln.dealTo) == 0 {
-		ln.push(h)
-		return
-	}
-	to := ln.dealTo[ln.nextTo]
-	ln.nextTo = (ln.nextTo + 1) % len(ln.dealTo)
+	to := ln.turn()
+	to.waiting.Add(1)
 	if to == ln {
 		ln.push(h)
 		return
 	}
 	fd, err := ln.loop.rt.Detach(h)
-	if err != nil {
-		ln.push(h) // better here than nowhere
-		return
+	if err == nil {
+		if err = to.loop.Post(func() { to.keep(fd) }); err == nil {
+			return
+		}
 	}
-	if err := to.loop.Post(func() { to.keep(fd) }); err != nil {
+	to.waiting.Add(-1)
+	ln.waiting.Add(1) // better here than nowhere
+	if fd < 0 {
+		ln.push(h)
+	} else {
 		ln.keep(fd)
 	}
+}
+
+// turn returns whose turn it is to get a connection. A loop that takes none
+// loses its turn.
+func (ln *Listener) turn() *Listener {
+	for range ln.dealTo {
+		to := ln.dealTo[ln.nextTo]
+		ln.nextTo = (ln.nextTo + 1) % len(ln.dealTo)
+		if to.waiting.Load() < maxUnaccepted {
+			return to
+		}
+	}
+	return ln
 }
 
 // keep takes the descriptor of a connection that a listener has accepted.
@@ -183,6 +234,7 @@ func (ln *Listener) keep(fd int) {
 	if err != nil {
 		ln.loop.opts.Logger.Error("noria: a connection is lost", "error", err)
 		closeDescriptor(fd)
+		ln.waiting.Add(-1)
 		return
 	}
 	ln.push(h)
