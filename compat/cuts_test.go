@@ -1,0 +1,209 @@
+package compat_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+
+	"github.com/gobwas/ws"
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+)
+
+// An adapter is a sync stream of either kind.
+type adapter interface {
+	compat.Sync
+	FillReadBuf() (int, error)
+	Buffered() int
+	Close() error
+}
+
+var adapters = map[string]func(s compat.Stream) (adapter, error){
+	"fixed": func(s compat.Stream) (adapter, error) {
+		return compat.NewSyncStream(s, compat.Options{Size: 128 << 10})
+	},
+	"exact": func(s compat.Stream) (adapter, error) {
+		return compat.NewGrowableSyncStream(s, compat.Options{Exact: true})
+	},
+	"doubling": func(s compat.Stream) (adapter, error) {
+		return compat.NewGrowableSyncStream(s, compat.Options{Size: 16})
+	},
+	"linear": func(s compat.Stream) (adapter, error) {
+		return compat.NewGrowableSyncStream(s, compat.Options{Size: 16, Growth: compat.Linear, Step: 4096})
+	},
+}
+
+// A cutInput is what a peer sends, and what a synchronous library makes of it,
+// as text; answer is what the peer gets back.
+type cutInput struct {
+	input  []byte
+	parse  func(a adapter, past *int) (string, error) // past is how much of it has been used up already
+	answer int
+}
+
+const upgradeRequest = "GET /chat HTTP/1.1\r\nHost: noria.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+
+// upgradeAnswer is how long gobwas/ws's answer to it is.
+var upgradeAnswer = len("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
+
+func cutInputs() map[string]cutInput {
+	inputs := map[string]cutInput{
+		"upgrade":      {[]byte(upgradeRequest), parseUpgrade(false), upgradeAnswer},
+		"upgrade head": {append([]byte(upgradeRequest), clientFrame(ws.OpText, []byte("hello"))...), parseUpgrade(true), upgradeAnswer},
+	}
+	// Each way to write a length: 7 bits, 16, 64.
+	for _, n := range []int{0, 5, 125, 126, 1000, 65535, 65536} {
+		inputs[fmt.Sprintf("frame of %d", n)] = cutInput{clientFrame(ws.OpBinary, bytes.Repeat([]byte("payload "), n/8+1)[:n]), parseFrame, 0}
+	}
+	return inputs
+}
+
+func clientFrame(op ws.OpCode, payload []byte) []byte {
+	f := ws.MaskFrameWith(ws.NewFrame(op, true, payload), [4]byte{1, 2, 3, 4})
+	return ws.MustCompileFrame(f)
+}
+
+// parseUpgrade has the library upgrade: once, when the head is there, with a
+// frame behind it; or again and again, with rollback.
+func parseUpgrade(head bool) func(a adapter, past *int) (string, error) {
+	return func(a adapter, past *int) (string, error) {
+		var hs ws.Handshake
+		upgrade := func(rw io.ReadWriter) (err error) {
+			hs, err = ws.Upgrade(rw)
+			return err
+		}
+		if !head {
+			err := compat.Run(a, upgrade)
+			return fmt.Sprintf("%+v", hs), err
+		}
+		if err := compat.RunHead(a, "\r\n\r\n", 4096, upgrade); err != nil {
+			return "", err
+		}
+		*past = len(upgradeRequest)
+		frame, err := parseFrame(a, past)
+		return fmt.Sprintf("%+v %s", hs, frame), err
+	}
+}
+
+// parseFrame is what loses header bytes if it is interrupted.
+func parseFrame(a adapter, _ *int) (string, error) {
+	var f ws.Frame
+	err := compat.Run(a, func(rw io.ReadWriter) (err error) {
+		f, err = ws.ReadFrame(rw)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	f = ws.UnmaskFrameInPlace(f)
+	return fmt.Sprintf("%+v %s", f.Header, base64.StdEncoding.EncodeToString(f.Payload)), nil
+}
+
+// Every input, cut at every byte, is the same as whole: for each adapter.
+func TestEveryCut(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for kind, newAdapter := range adapters {
+			for name, in := range cutInputs() {
+				if kind == "exact" && name == "upgrade" {
+					continue // the library reads ahead with bufio: Options.Exact is not for it
+				}
+				t.Run(kind+"/"+name, func(t *testing.T) {
+					require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+						return cutEverywhere(ctx, in, newAdapter)
+					}))
+				})
+			}
+		}
+	})
+}
+
+func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(compat.Stream) (adapter, error)) error {
+	s, peer, err := streamPair(ctx)
+	if err != nil {
+		return err
+	}
+	a, err := newAdapter(s)
+	if err != nil {
+		return err
+	}
+	var whole string
+	for cut := len(in.input); cut > 0; cut -= cutStep(cut, len(in.input)) {
+		past := 0
+		cr := &crew{ctx: ctx}
+		cr.run("peer", func(ctx context.Context) error {
+			if _, err := peer.Write(in.input[:cut]); err != nil {
+				return err
+			}
+			for cut < len(in.input) && past+a.Buffered() < cut { // it has seen that much and no more
+				if err := runtime.Yield(ctx); err != nil {
+					return err
+				}
+			}
+			_, werr := peer.Write(in.input[cut:])
+			_, rerr := io.ReadFull(peer, make([]byte, in.answer))
+			return errors.Join(werr, rerr)
+		})
+		got, err := in.parse(a, &past)
+		if err := errors.Join(err, cr.wait()); err != nil {
+			return fmt.Errorf("cut at %d of %d: %w", cut, len(in.input), err)
+		}
+		if cut == len(in.input) {
+			whole = got
+		}
+		if got != whole || a.Buffered() != 0 {
+			return fmt.Errorf("cut at %d of %d: got %.200s, and %d bytes left; whole, it was %.200s", cut, len(in.input), got, a.Buffered(), whole)
+		}
+	}
+	return errors.Join(a.Close(), peer.Close())
+}
+
+// cutStep is 1, but in the short form, and in the middle of much.
+func cutStep(cut, size int) int {
+	if near := 40; !testing.Short() || size < 500 || cut < near || size-cut < near {
+		return 1
+	}
+	return min(997, cut-20)
+}
+
+// A TLS handshake from a goroutine over compat.Conn, cut at every byte of what
+// the peer sends.
+func TestTLSHandshakeOverConnAtEveryCut(t *testing.T) {
+	serverConfig, clientConfig := tlsConfigs()
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, ln.Close()) }()
+		step := 1
+		if testing.Short() {
+			step = 29
+		}
+		total := 1 << 20
+		for cut := -1; cut < total; cut += step {
+			raw, err := net.Dial("tcp", ln.Addr().String())
+			require.NoError(t, err)
+			nc, err := ln.Accept()
+			require.NoError(t, err)
+			cc := &cutConn{Conn: raw, loop: g.Loops()[0], cut: cut}
+			peerDone := make(chan error, 1)
+			go func() { peerDone <- peerPingPong(tls.Client(cc, clientConfig)) }()
+			c := tls.Server(nc, serverConfig)
+			var p [4]byte
+			_, rerr := io.ReadFull(c, p[:])
+			_, werr := c.Write(p[:])
+			require.NoError(t, errors.Join(rerr, werr, <-peerDone, c.Close(), raw.Close()), "cut at %d", cut)
+			total = min(total, cc.written)
+		}
+	})
+}
