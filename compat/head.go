@@ -11,6 +11,7 @@ import (
 // with its end.
 func (r *ReadHalf) waitHead(end string, limit int) (int, error) {
 	limit = min(limit, r.opts.Max)
+	r.block = false // whoever was told so before has nothing to do with this
 	seen := 0
 	for {
 		have := r.Peek()
@@ -35,9 +36,6 @@ type headConn struct {
 	io.Reader
 	io.Writer
 }
-
-// newHeadReader returns a reader of exactly n bytes, all of which are there.
-func newHeadReader(r *ReadHalf, n int) io.Reader { return io.LimitReader(r, int64(n)) }
 
 // flushingWriter waits where a WriteHalf would not.
 type flushingWriter struct{ w *WriteHalf }

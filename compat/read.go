@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/noria-go/noria/runtime"
 )
@@ -15,7 +16,7 @@ const directMin = 32 << 10
 // A ReadHalf is the reading half of a sync stream: an io.Reader that never
 // waits. It belongs to the stream's loop.
 type ReadHalf struct {
-	src    *runtime.Stream
+	src    Stream
 	opts   Options
 	fixed  bool
 	buf    *runtime.Buffer // nil: it holds nothing
@@ -90,7 +91,6 @@ func (r *ReadHalf) drop() {
 		return
 	}
 	if r.pos < r.buf.Len() {
-		r.own()
 		r.buf.Advance(r.pos)
 	} else if r.fixed {
 		r.buf.Reset(0)
@@ -99,14 +99,6 @@ func (r *ReadHalf) drop() {
 		r.buf = nil
 	}
 	r.pos = 0
-}
-
-// own makes sure that the buffer may be changed: what was received could have
-// been put back by somebody who kept an owner.
-func (r *ReadHalf) own() {
-	if r.buf.Shared() {
-		_ = r.move(r.buf.Len()) // without memory it stays, and the window panics: see Buffer
-	}
 }
 
 // Checkpoint keeps what is read from now on until Commit, so that Rollback can
@@ -137,11 +129,16 @@ func (r *ReadHalf) Rollback() {
 }
 
 // need returns how many bytes must be buffered for going back to be worth it.
+// Without a checkpoint, what does not fit can be read piece by piece.
 func (r *ReadHalf) need() int {
-	if r.opts.Exact && r.block {
-		return max(1, r.want)
+	if !r.opts.Exact || !r.block {
+		return r.Buffered() + 1
 	}
-	return r.Buffered() + 1
+	want := max(r.Buffered()+1, r.want)
+	if !r.marked {
+		want = max(r.Buffered()+1, min(want, r.opts.Max))
+	}
+	return want
 }
 
 // FillReadBuf waits until there is more to read and returns how many bytes
@@ -181,7 +178,7 @@ func (r *ReadHalf) end(before int, err error) (int, error) {
 	if r.buf != nil {
 		r.counts.PeakBuffer = max(r.counts.PeakBuffer, r.buf.Cap())
 	}
-	if err != nil && !errors.Is(err, ErrTooLarge) && !errors.Is(err, runtime.ErrNoBuffers) && !timeout(err) {
+	if err != nil && !passing(err) {
 		r.err = err
 	}
 	if n := r.Buffered() - before; n > 0 {
@@ -190,21 +187,25 @@ func (r *ReadHalf) end(before int, err error) (int, error) {
 	return 0, err
 }
 
-// timeout reports whether err is a deadline's: the stream can be used again
-// when that was moved.
-func timeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
+// passing reports whether err says nothing about later calls: a deadline can
+// be moved, room be made, and another task not be killed.
+func passing(err error) bool {
+	for _, target := range []error{ErrTooLarge, runtime.ErrNoBuffers, runtime.ErrOffLoop, runtime.ErrCanceled, os.ErrDeadlineExceeded} {
+		if errors.Is(err, target) {
+			return true
+		}
+	}
+	return false
 }
 
 // more waits for bytes and buffers them. need says how many will be wanted.
 func (r *ReadHalf) more(need int) error {
 	if r.buf == nil && !r.fixed {
 		b, err := r.src.ReadBuf()
-		if err == nil {
-			r.adopt(b)
+		if err != nil {
+			return err
 		}
-		return err
+		return r.adopt(b)
 	}
 	if r.src.Buffered() == 0 {
 		if err := r.settle(need); err != nil {
@@ -237,7 +238,7 @@ func (r *ReadHalf) FillReadBufThen(done func(n int, err error)) {
 			b := r.src.TryReadBuf()
 			if b == nil {
 				if err = r.src.ReadErr(); err == nil {
-					if err = r.rest(need); err == nil {
+					if err = r.rested(need); err == nil {
 						r.src.Loop().Notify(r.src.Readable(), step)
 						return
 					}
@@ -251,8 +252,8 @@ func (r *ReadHalf) FillReadBufThen(done func(n int, err error)) {
 	r.src.Loop().NextTurn(step)
 }
 
-// rest is settle, if there is anything to be settled.
-func (r *ReadHalf) rest(need int) error {
+// rested is settle, if there is anything to be settled.
+func (r *ReadHalf) rested(need int) error {
 	if r.buf == nil {
 		return nil
 	}
@@ -262,8 +263,7 @@ func (r *ReadHalf) rest(need int) error {
 // absorb buffers as much of b as there is room for.
 func (r *ReadHalf) absorb(b *runtime.Buffer, need int) error {
 	if r.buf == nil && !r.fixed {
-		r.adopt(b)
-		return nil
+		return r.adopt(b)
 	}
 	if err := r.makeRoom(need); err != nil {
 		r.src.Unread(b)
@@ -272,37 +272,52 @@ func (r *ReadHalf) absorb(b *runtime.Buffer, need int) error {
 	n := copy(r.limitedRoom(), b.Bytes())
 	r.buf.Extend(n)
 	r.counts.BytesCopied += int64(n)
-	if n < b.Len() && b.Shared() {
-		rest := runtime.NewShared(append([]byte(nil), b.Bytes()[n:]...))
-		b.Release()
-		b = rest
-	} else {
-		b.Advance(n)
+	if b = rest(b, n); b != nil {
+		r.src.Unread(b)
 	}
-	r.src.Unread(b)
 	return nil
 }
 
 // adopt takes the very buffer that was received, as far as the maximum allows.
-func (r *ReadHalf) adopt(b *runtime.Buffer) {
-	if b.Len() > r.opts.Max && !b.Shared() {
-		// Only a maximum smaller than one receive buffer gets here.
-		rest := runtime.NewShared(append([]byte(nil), b.Bytes()[r.opts.Max:]...))
-		r.counts.BytesCopied += int64(rest.Len())
-		b.Truncate(r.opts.Max)
-		r.src.Unread(rest)
+// One that has other owners, which was put back by somebody, is copied: it
+// could not be changed. If there is no memory for that, nothing is lost.
+func (r *ReadHalf) adopt(b *runtime.Buffer) error {
+	n := min(b.Len(), r.opts.Max)
+	if b.Shared() {
+		own, err := r.src.Loop().Pool().Copy(0, b.Bytes()[:n])
+		if err != nil {
+			r.src.Unread(b)
+			return err
+		}
+		r.counts.BytesCopied += int64(n)
+		if b = rest(b, n); b != nil {
+			r.src.Unread(b)
+		}
+		r.buf = own
+		return nil
+	}
+	if n < b.Len() { // only a maximum smaller than one receive buffer gets here
+		behind := runtime.NewShared(append([]byte(nil), b.Bytes()[n:]...))
+		r.counts.BytesCopied += int64(behind.Len())
+		b.Truncate(n)
+		r.src.Unread(behind)
 	}
 	r.buf = b
+	return nil
 }
 
 // settle moves a few bytes that lie in a large buffer into a small one, before
 // waiting with them: half a message must not hold a receive buffer, nor one
 // that was grown for its predecessor.
 func (r *ReadHalf) settle(need int) error {
-	if r.fixed || r.buf.Cap() <= 2*r.buf.Len()+r.opts.Size || need-r.Buffered() >= directMin {
+	if r.fixed || r.buf.Cap() <= 2*r.buf.Len()+r.opts.Size {
 		return nil
 	}
-	return r.move(max(r.buf.Len()+1, r.opts.Size))
+	size := max(r.buf.Len()+1, r.opts.Size)
+	if total := need + r.pos; r.opts.Exact && total > size {
+		size = max(size, min(total, 2*r.buf.Len())) // it will be moved once less
+	}
+	return r.move(min(size, r.opts.Max))
 }
 
 // makeRoom sees to it that at least a byte can be added.
@@ -315,7 +330,6 @@ func (r *ReadHalf) makeRoom(need int) error {
 	if r.buf.Len() >= r.opts.Max {
 		return fmt.Errorf("compat: %d bytes are buffered and more are wanted, the maximum is %d: %w", r.buf.Len(), r.opts.Max, ErrTooLarge)
 	}
-	r.own()
 	if len(r.limitedRoom()) > 0 {
 		return nil
 	}

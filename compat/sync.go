@@ -19,7 +19,7 @@ import (
 // All of it belongs to the stream's loop. One task may use the reading half
 // while another uses the writing half.
 type SyncStream struct {
-	s      *runtime.Stream
+	s      Stream
 	r      ReadHalf
 	w      WriteHalf
 	counts Counts
@@ -31,7 +31,7 @@ type SyncStream struct {
 type GrowableSyncStream struct{ SyncStream }
 
 // NewSyncStream returns a SyncStream over s, which it owns from now on.
-func NewSyncStream(s *runtime.Stream, opts Options) (*SyncStream, error) {
+func NewSyncStream(s Stream, opts Options) (*SyncStream, error) {
 	opts, err := opts.check(false)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func NewSyncStream(s *runtime.Stream, opts Options) (*SyncStream, error) {
 
 // NewGrowableSyncStream returns a GrowableSyncStream over s, which it owns
 // from now on.
-func NewGrowableSyncStream(s *runtime.Stream, opts Options) (*GrowableSyncStream, error) {
+func NewGrowableSyncStream(s Stream, opts Options) (*GrowableSyncStream, error) {
 	opts, err := opts.check(true)
 	if err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func NewGrowableSyncStream(s *runtime.Stream, opts Options) (*GrowableSyncStream
 	return gs, nil
 }
 
-func (ss *SyncStream) init(s *runtime.Stream, opts Options, fixed bool) {
+func (ss *SyncStream) init(s Stream, opts Options, fixed bool) {
 	ss.s = s
 	ss.r = ReadHalf{src: s, opts: opts, fixed: fixed, counts: &ss.counts}
 	ss.w = WriteHalf{dst: s, opts: opts, counts: &ss.counts}
@@ -113,12 +113,12 @@ func (ss *SyncStream) Split() (*ReadHalf, *WriteHalf) { return &ss.r, &ss.w }
 
 // Stream returns the stream beneath, which stays the SyncStream's own: it is
 // for options, deadlines and addresses.
-func (ss *SyncStream) Stream() *runtime.Stream { return ss.s }
+func (ss *SyncStream) Stream() Stream { return ss.s }
 
 // Take gives the stream back to the caller. What was buffered and not read (or
 // read since a checkpoint that was not committed) is put back into it, and what
 // was not flushed is written. The SyncStream must not be used any more.
-func (ss *SyncStream) Take() (*runtime.Stream, error) {
+func (ss *SyncStream) Take() (Stream, error) {
 	_, err := ss.w.FlushWriteBuf()
 	ss.r.take()
 	ss.w.release()
@@ -130,6 +130,7 @@ func (ss *SyncStream) Take() (*runtime.Stream, error) {
 func (ss *SyncStream) Close() error {
 	_, err := ss.w.FlushWriteBuf()
 	ss.r.release()
+	ss.r.err = &runtime.OpError{Op: "read", Err: runtime.ErrClosed}
 	ss.w.release()
 	ss.w.closed = true
 	return errors.Join(err, ss.s.Close())
@@ -172,11 +173,12 @@ func Run(s Sync, fn func(rw io.ReadWriter) error) error {
 		}
 		// Whatever fn made of ErrWouldBlock: it was told, and it failed.
 		blockedOnRead := ss.r.block
-		if _, err := ss.w.FlushWriteBuf(); err != nil {
+		ss.r.Rollback()
+		_, err = ss.w.FlushWriteBuf()
+		ss.w.Rollback()
+		if err != nil {
 			return err
 		}
-		ss.r.Rollback()
-		ss.w.Rollback()
 		if !blockedOnRead {
 			continue
 		}
@@ -192,15 +194,19 @@ func Run(s Sync, fn func(rw io.ReadWriter) error) error {
 // RunHead waits until a head that ends with end is complete (an HTTP request's
 // ends with an empty line), and at most limit bytes long, and then calls fn
 // once, with a reader that has exactly the head. It is for functions with side
-// effects, such as an upgrade with the user's hooks. What follows the head
-// stays buffered. What fn writes is flushed, also when it fails.
+// effects, such as an upgrade with the user's hooks. The head is consumed then,
+// whether fn has read it or not; what follows it stays buffered. What fn writes is flushed, also when it fails.
 func RunHead(s Sync, end string, limit int, fn func(rw io.ReadWriter) error) error {
 	ss := s.sync()
-	head, err := ss.r.waitHead(end, limit)
+	n, err := ss.r.waitHead(end, limit)
 	if err != nil {
 		return err
 	}
-	err = fn(&headConn{Reader: newHeadReader(&ss.r, head), Writer: &flushingWriter{&ss.w}})
+	head := &io.LimitedReader{R: &ss.r, N: int64(n)}
+	err = fn(&headConn{Reader: head, Writer: &flushingWriter{&ss.w}})
+	if derr := ss.r.Discard(int(head.N)); err == nil { // what fn did not read of it
+		err = derr
+	}
 	if _, ferr := ss.w.FlushWriteBuf(); err == nil {
 		err = ferr
 	}

@@ -11,7 +11,7 @@ import (
 // A WriteHalf is the writing half of a sync stream: an io.Writer that never
 // waits. It belongs to the stream's loop.
 type WriteHalf struct {
-	dst    *runtime.Stream
+	dst    Stream
 	opts   Options
 	buf    *runtime.Buffer // nil: it holds nothing
 	closed bool
@@ -99,60 +99,71 @@ func (w *WriteHalf) makeRoom(want int) error {
 
 // FlushWriteBuf hands everything that was written to the stream and returns
 // how many bytes that were. It waits while the stream's own queue is full, and
-// is called from a task, which it suspends. What goes wrong in sending shows
-// here or in a later call.
-func (w *WriteHalf) FlushWriteBuf() (int, error) {
-	b, n, err := w.takeBuf()
-	if b == nil {
-		return 0, err
+// is called from a task, which it suspends. A write deadline that passes
+// meanwhile loses nothing. What goes wrong in sending shows here or in a later
+// call.
+func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
+	w.counts.Flushes++
+	w.block = false
+	for {
+		if w.err != nil || w.buf == nil {
+			return 0, w.err
+		}
+		if _, err := w.dst.Write(nil); err != nil { // it waits for room
+			return 0, w.failed(err)
+		}
+		if n, err = w.handOver(); !errors.Is(err, runtime.ErrBusy) {
+			return n, w.failed(err)
+		}
 	}
-	if err := w.dst.WriteBuf(b); err != nil {
-		w.err = err
-		return 0, err
-	}
-	return n, nil
 }
 
 // FlushWriteBufThen is FlushWriteBuf for callbacks on the loop: it returns at
-// once and calls done, later and on the loop.
+// once and calls done, later and on the loop. It sends what has been written by
+// the time that there is room.
 func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
-	b, n, err := w.takeBuf()
+	w.counts.Flushes++
+	w.block = false
 	var step func()
 	step = func() {
-		if b == nil {
-			done(0, err)
+		if w.err != nil || w.buf == nil {
+			done(0, w.err)
 			return
 		}
-		err := w.dst.TryWriteBuf(b)
+		n, err := w.handOver()
 		if errors.Is(err, runtime.ErrBusy) {
 			w.dst.Loop().Notify(w.dst.Writable(), step)
 			return
 		}
-		if err != nil {
-			b.Release()
-			w.err, n = err, 0
-		}
-		done(n, err)
+		done(n, w.failed(err))
 	}
 	w.dst.Loop().NextTurn(step)
 }
 
-// takeBuf takes the buffer out to be sent.
-func (w *WriteHalf) takeBuf() (b *runtime.Buffer, n int, err error) {
-	w.counts.Flushes++
-	w.block = false
-	if w.err != nil || w.buf == nil {
-		return nil, 0, w.err
+// failed remembers an error that later calls would meet too.
+func (w *WriteHalf) failed(err error) error {
+	if err != nil && w.err == nil && !passing(err) {
+		w.err = err
 	}
+	return err
+}
+
+// handOver gives the buffer to the stream, if that has room.
+func (w *WriteHalf) handOver() (int, error) {
+	n := w.buf.Len()
+	if w.marked && len(w.log)+n-w.base > DefaultMax {
+		return 0, fmt.Errorf("compat: one call has written more than %d bytes, which is too much to roll back: %w", DefaultMax, ErrTooLarge)
+	}
+	sent := len(w.log)
 	if w.marked {
-		if len(w.log)+w.buf.Len()-w.base > DefaultMax {
-			return nil, 0, fmt.Errorf("compat: one call has written more than %d bytes, which is too much to roll back: %w", DefaultMax, ErrTooLarge)
-		}
 		w.log = append(w.log, w.buf.Bytes()[w.base:]...)
-		w.replay, w.base = len(w.log), 0
 	}
-	b, w.buf = w.buf, nil
-	return b, b.Len(), nil
+	if err := w.dst.TryWriteBuf(w.buf); err != nil {
+		w.log = w.log[:sent]
+		return 0, err
+	}
+	w.replay, w.base, w.buf = len(w.log), 0, nil
+	return n, nil
 }
 
 // Close refuses further writes. What is pending can still be flushed.
