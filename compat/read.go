@@ -33,7 +33,15 @@ func (r *ReadHalf) Buffered() int {
 	if r.buf == nil {
 		return 0
 	}
-	return r.buf.Len() - r.pos
+	return r.buf.Holds() - r.pos // also while it is being received into
+}
+
+// Held returns the size of the memory that the half holds, in bytes.
+func (r *ReadHalf) Held() int {
+	if r.buf == nil {
+		return 0
+	}
+	return r.buf.Cap()
 }
 
 // EOF reports whether the peer has ended its side and all was read.

@@ -1,0 +1,414 @@
+package compat_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+)
+
+func roundUp(n int) int {
+	size := 512
+	for size < n {
+		size *= 2
+	}
+	return size
+}
+
+// A peer that announces 16 MiB and sends less: what is held follows what has
+// arrived, at every size. The pool's sizes are powers of two.
+func TestMemoryFollowsWhatArrived(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for _, growth := range []compat.Growth{compat.Doubling, compat.Linear} {
+			for sent := 5; sent < 4<<20; sent = sent*3 + 1 {
+				withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+					ss, err := compat.NewGrowableSyncStream(s, compat.Options{Exact: true, Growth: growth})
+					if err != nil {
+						return err
+					}
+					r, _ := ss.Split()
+					message := binary.BigEndian.AppendUint32(nil, 16<<20)
+					message = append(message, make([]byte, sent)...)
+					go func() { _, _ = peer.Write(message) }() // it fails when the test does
+					task, err := runtime.Go(ctx, "reader", func(context.Context) error {
+						return compat.Run(ss, func(rw io.ReadWriter) error {
+							_, err := readFrame(rw)
+							return err
+						})
+					})
+					if err != nil {
+						return err
+					}
+					for r.Buffered() < len(message) {
+						if err := runtime.Yield(ctx); err != nil {
+							return fmt.Errorf("%d of %d bytes are there: %w", r.Buffered(), len(message), err)
+						}
+						if limit := roundUp(2*r.Buffered() + compat.DefaultSize); r.Held() > limit && r.Buffered() > 0 {
+							return fmt.Errorf("%d bytes hold %d, more than %d", r.Buffered(), r.Held(), limit)
+						}
+					}
+					if err := peer.Close(); err != nil {
+						return err
+					}
+					if err := task.Wait(ctx); !errors.Is(err, io.ErrUnexpectedEOF) {
+						return fmt.Errorf("a peer gone in the middle: %v", err)
+					}
+					return ss.Close()
+				})
+			}
+		}
+	})
+}
+
+// A drained stream holds nothing, however large it was, and half a message
+// that follows a large one holds little.
+func TestShrinks(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewGrowableSyncStream(s, compat.Options{}) // not Exact: it reads ahead
+			if err != nil {
+				return err
+			}
+			r, _ := ss.Split()
+			large := frame(bytes.Repeat([]byte("x"), 1<<20))
+			go func() { _, _ = peer.Write(append(large, 0, 0, 0)) }()
+			read := func() error {
+				return compat.Run(ss, func(rw io.ReadWriter) error { _, err := readFrame(rw); return err })
+			}
+			if err := read(); err != nil {
+				return err
+			}
+			task, err := runtime.Go(ctx, "reader", func(context.Context) error { return read() })
+			if err != nil {
+				return err
+			}
+			for r.Buffered() < 3 || r.Held() > compat.DefaultSize {
+				if err := runtime.Yield(ctx); err != nil {
+					return fmt.Errorf("%d bytes hold %d: %w", r.Buffered(), r.Held(), err)
+				}
+			}
+			if _, err := peer.Write([]byte{1, 'y'}); err != nil {
+				return err
+			}
+			if err := task.Wait(ctx); err != nil {
+				return err
+			}
+			if r.Held() != 0 || s.Loop().Pool().Stats().Outstanding != 0 {
+				return fmt.Errorf("a drained stream holds %d bytes", r.Held())
+			}
+			return ss.Close()
+		})
+	})
+}
+
+// A write deadline passes while the queue is full: what was buffered stays,
+// and goes out later, once.
+func TestFlushDeadlineLosesNothing(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
+			if err != nil {
+				return err
+			}
+			require.NoError(t, s.SetWriteDeadline(time.Now().Add(10*time.Millisecond)))
+			block := bytes.Repeat([]byte("0123456789"), 10_000)
+			total := 0
+			for err == nil {
+				var n int
+				if n, err = ss.Write(block); err == nil {
+					total += n
+					_, err = ss.FlushWriteBuf()
+				}
+			}
+			if !errors.Is(err, os.ErrDeadlineExceeded) || ss.Pending() == 0 {
+				return fmt.Errorf("%d bytes pending, %v", ss.Pending(), err)
+			}
+			got := make(chan error, 1)
+			go func() {
+				p, err := io.ReadAll(peer)
+				if !bytes.Equal(p, bytes.Repeat(block, total/len(block))) {
+					err = errors.Join(err, fmt.Errorf("%d bytes came, %d were written", len(p), total))
+				}
+				got <- err
+			}()
+			require.NoError(t, s.SetWriteDeadline(time.Time{}))
+			return errors.Join(ss.Close(), offload(ctx, func() error { return <-got }))
+		})
+	})
+}
+
+func TestAfterClose(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewSyncStream(s, compat.Options{})
+			if err != nil {
+				return err
+			}
+			if _, err := io.WriteString(ss, "pending"); err != nil {
+				return err
+			}
+			if err := ss.Close(); err != nil {
+				return err
+			}
+			_, werr := ss.Write([]byte("x"))
+			_, rerr := ss.Read(make([]byte, 1))
+			_, ferr := ss.FillReadBuf()
+			for _, err := range []error{werr, rerr, ferr} {
+				if !errors.Is(err, net.ErrClosed) {
+					return fmt.Errorf("got %v, want net.ErrClosed", err)
+				}
+			}
+			return offload(ctx, func() error {
+				p, err := io.ReadAll(peer)
+				if string(p) != "pending" {
+					err = errors.Join(err, fmt.Errorf("the peer got %q", p))
+				}
+				return err
+			})
+		})
+	})
+}
+
+// Take gives back what was buffered, and what was read since a checkpoint that
+// was not committed.
+func TestTakePutsBack(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for _, fixed := range []bool{true, false} {
+			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+				var ss *compat.SyncStream
+				var err error
+				if fixed {
+					ss, err = compat.NewSyncStream(s, compat.Options{})
+				} else {
+					var gs *compat.GrowableSyncStream
+					if gs, err = compat.NewGrowableSyncStream(s, compat.Options{}); err == nil {
+						ss = &gs.SyncStream
+					}
+				}
+				if err != nil {
+					return err
+				}
+				s.Unread(runtime.NewShared([]byte("shared "))) // as TakeOver does
+				if _, err := peer.Write([]byte("one two three")); err != nil {
+					return err
+				}
+				if err := peer.(*net.TCPConn).CloseWrite(); err != nil {
+					return err
+				}
+				var p [4]byte
+				for ss.Buffered() < len("shared one two three") {
+					if _, err := ss.FillReadBuf(); err != nil {
+						return err
+					}
+				}
+				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "shar" {
+					return fmt.Errorf("%q, %w", p, err)
+				}
+				ss.Checkpoint()
+				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "ed o" {
+					return fmt.Errorf("%q, %w", p, err)
+				}
+				if _, err := io.WriteString(ss, "answer"); err != nil {
+					return err
+				}
+				taken, err := ss.Take()
+				if err != nil {
+					return err
+				}
+				rest, err := io.ReadAll(taken)
+				if string(rest) != "ed one two three" {
+					return fmt.Errorf("taken back: %q, %w", rest, err)
+				}
+				return errors.Join(err, taken.Close(), offload(ctx, func() error {
+					p, err := io.ReadAll(peer)
+					if string(p) != "answer" {
+						err = errors.Join(err, fmt.Errorf("the peer got %q", p))
+					}
+					return err
+				}))
+			})
+		}
+	})
+}
+
+// The halves in two tasks, over a plain stream and over TLS, each of which
+// fills or flushes while the other one is in the middle of something.
+func TestSplitHalves(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		data := randomBytes(seeded(t), bulk(t))
+		halves := func(ctx context.Context, s compat.Stream, peer net.Conn) error {
+			ss, err := compat.NewSyncStream(s, compat.Options{Size: 1000})
+			if err != nil {
+				return err
+			}
+			r, w := ss.Split()
+			peerDone := make(chan error, 2)
+			go func() { _, err := peer.Write(data); peerDone <- err }()
+			go func() {
+				p := make([]byte, len(data))
+				_, err := io.ReadFull(peer, p)
+				if !bytes.Equal(p, data) {
+					err = errors.Join(err, errors.New("the peer got something else"))
+				}
+				peerDone <- err
+			}()
+			writer, err := runtime.Go(ctx, "writer", func(context.Context) error {
+				for p := data; len(p) > 0; {
+					n, err := w.Write(p)
+					p = p[n:]
+					if errors.Is(err, compat.ErrWouldBlock) || len(p) == 0 {
+						_, err = w.FlushWriteBuf()
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			got := make([]byte, 0, len(data))
+			for len(got) < len(data) {
+				var p [777]byte
+				n, err := r.Read(p[:])
+				got = append(got, p[:n]...)
+				if errors.Is(err, compat.ErrWouldBlock) {
+					_, err = r.FillReadBuf()
+				}
+				if err != nil {
+					return err
+				}
+			}
+			if !bytes.Equal(got, data) {
+				return errors.New("what came is something else")
+			}
+			return errors.Join(writer.Wait(ctx), offload(ctx, func() error { return errors.Join(<-peerDone, <-peerDone) }), ss.Close())
+		}
+		t.Run("tcp", func(t *testing.T) {
+			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error { return halves(ctx, s, peer) })
+		})
+		t.Run("tls", func(t *testing.T) {
+			withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
+				return halves(ctx, c, peer)
+			})
+		})
+	})
+}
+
+// The head's function runs once, however slowly the head comes, sees the head
+// and nothing else, and what it leaves of it is gone.
+func TestRunHead(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewGrowableSyncStream(s, compat.Options{Exact: true})
+			if err != nil {
+				return err
+			}
+			if _, err := ss.Read(make([]byte, 1<<20)); !errors.Is(err, compat.ErrWouldBlock) {
+				return err // what was wanted before must not be waited for
+			}
+			go func() {
+				for _, b := range []byte("GET /\r\nA: b\r\n\r\nframes") {
+					_, _ = peer.Write([]byte{b})
+				}
+				_ = peer.(*net.TCPConn).CloseWrite()
+			}()
+			calls := 0
+			if err := compat.RunHead(ss, "\r\n\r\n", 1000, func(rw io.ReadWriter) error {
+				calls++
+				var p [5]byte
+				_, err := io.ReadFull(rw, p[:])
+				_, werr := io.WriteString(rw, strings.Repeat("w", 100_000)) // more than a buffer
+				return errors.Join(err, werr)
+			}); err != nil || calls != 1 {
+				return fmt.Errorf("%d calls, %w", calls, err)
+			}
+			taken, err := ss.Take()
+			if err != nil {
+				return err
+			}
+			rest, err := io.ReadAll(taken)
+			if string(rest) != "frames" {
+				return fmt.Errorf("left: %q, %w", rest, err)
+			}
+			return taken.Close()
+		})
+		for name, tc := range map[string]struct {
+			send string
+			want error
+		}{
+			"too long": {strings.Repeat("a", 200), compat.ErrTooLarge},
+			"cut off":  {"GET", io.ErrUnexpectedEOF},
+			"nothing":  {"", io.EOF},
+		} {
+			withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+				ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
+				if err != nil {
+					return err
+				}
+				if _, err := io.WriteString(peer, tc.send); err != nil {
+					return err
+				}
+				if err := peer.(*net.TCPConn).CloseWrite(); err != nil {
+					return err
+				}
+				err = compat.RunHead(ss, "\r\n\r\n", 100, func(io.ReadWriter) error { return errors.New("called") })
+				if !errors.Is(err, tc.want) {
+					return fmt.Errorf("%s: got %v", name, err)
+				}
+				return ss.Close()
+			})
+		}
+	})
+}
+
+// A reader that wants more than a fixed buffer has, without a checkpoint, gets
+// it piece by piece.
+func TestFixedExactWithoutCheckpoint(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewSyncStream(s, compat.Options{Size: 64, Exact: true})
+			if err != nil {
+				return err
+			}
+			if _, err := peer.Write(bytes.Repeat([]byte("z"), 200)); err != nil {
+				return err
+			}
+			p := make([]byte, 200)
+			for n := 0; n < len(p); {
+				m, err := ss.Read(p[n:])
+				n += m
+				if errors.Is(err, compat.ErrWouldBlock) {
+					_, err = ss.FillReadBuf()
+				}
+				if err != nil {
+					return fmt.Errorf("after %d bytes: %w", n, err)
+				}
+			}
+			return ss.Close()
+		})
+	})
+}
