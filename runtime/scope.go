@@ -167,6 +167,9 @@ func (t *Task) within(other *Task) bool {
 		if t == other {
 			return true
 		}
+		if t.apart {
+			return false
+		}
 	}
 	return false
 }

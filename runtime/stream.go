@@ -181,6 +181,13 @@ func (s *Stream) SetQueueLimit(bytes int) {
 	}
 }
 
+// SetLinger changes StreamOptions.Linger. It is called on the loop.
+func (s *Stream) SetLinger(d time.Duration) {
+	if s.opts.Linger = d; d == 0 {
+		s.opts.Linger = DefaultLinger
+	}
+}
+
 // SetDeadline sets both deadlines: see SetReadDeadline and SetWriteDeadline.
 func (s *Stream) SetDeadline(d time.Time) error {
 	if !s.loop.onThread() {
@@ -343,6 +350,9 @@ func (s *Stream) discard() {
 	delete(s.loop.live, s)
 	s.in.drop()
 	s.out.drop()
+	if s.out.onSent != nil {
+		s.out.onSent()
+	}
 }
 
 // stream lets WriteTo see the Stream inside a type that embeds it.

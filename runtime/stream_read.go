@@ -11,6 +11,7 @@ type inbox struct {
 	op       Op // a recv-many most of the time
 	bufs     ring[*Buffer]
 	bytes    int
+	total    int64
 	stopping bool // the op is being cancelled: too much is here, or ReadInto wants the socket
 	into     bool // a ReadInto is going on
 	wanted   int  // how many of them wait for the socket
@@ -55,6 +56,7 @@ func (s *Stream) received(op *Op) {
 	if op.More {
 		in.bufs.push(op.Buf)
 		in.bytes += op.N
+		in.total += int64(op.N)
 		s.touch()
 		if in.bytes >= s.opts.InboxLimit && !in.stopping {
 			in.stopping = true
@@ -197,6 +199,13 @@ func (s *Stream) Buffered() (n int) {
 	return s.in.bytes
 }
 
+// Received returns how many bytes have arrived in all, read or not.
+func (s *Stream) Received() int64 { return s.in.total }
+
+// ReadAhead begins to receive, as a read does, without waiting for anything. It
+// is called on the loop.
+func (s *Stream) ReadAhead() { s.arm() }
+
 // Read is net.Conn's: it waits for at least one byte and copies what is there
 // and fits into p.
 func (s *Stream) Read(p []byte) (int, error) {
@@ -330,6 +339,7 @@ func (s *Stream) recvInto(t *Task, b *Buffer) (int, error) {
 	err := in.op.Err
 	switch {
 	case err == nil:
+		in.total += int64(in.op.N)
 		return in.op.N, nil
 	case errors.Is(err, ErrCanceled):
 		if why == nil {

@@ -22,6 +22,7 @@ type outbox struct {
 	err      error
 	writers  waitList
 	deadline deadline
+	onSent   func()
 }
 
 func (out *outbox) idle() bool { return out.head == len(out.queue) && !out.op.InFlight() }
@@ -99,6 +100,9 @@ func (s *Stream) sent(op *Op) {
 func (s *Stream) afterSend() {
 	out := &s.out
 	s.send()
+	if out.onSent != nil {
+		out.onSent()
+	}
 	if out.writers.head != nil && (out.bytes <= s.opts.QueueLimit/2 || out.err != nil) {
 		out.writers.wakeAll()
 	}
@@ -402,6 +406,10 @@ func (s *Stream) copyIn(p []byte, limit int) (n int, err error) {
 	}
 	return n, nil
 }
+
+// OnSent has f called on the loop, outside any task, whenever Queued has become
+// less. f must not block. nil ends it.
+func (s *Stream) OnSent(f func()) { s.out.onSent = f }
 
 // Queued returns how many bytes were written and are not with the kernel yet.
 func (s *Stream) Queued() (n int) {

@@ -37,6 +37,7 @@ type Task struct {
 	worker *worker
 
 	queued bool // in the loop's run queue
+	apart  bool // a drain of the parent does not reach it
 	killed bool
 	body   bool // fn has returned
 	over   bool // and the children have ended too
@@ -98,6 +99,17 @@ func Go(ctx context.Context, name string, fn func(ctx context.Context) error) (*
 		return nil, &OpError{Op: "go", Detail: name, Err: fmt.Errorf("task %s, whose child it would be, has ended: %w", parent.name, ErrClosed)}
 	}
 	return parent.loop.spawn(parent, name, fn, nil), nil
+}
+
+// GoApart is Go for a task that a drain of its parent does not reach: its
+// context goes on until it is cancelled itself, or killed, by itself or with its
+// parent. So whoever starts it decides when it is told to end.
+func GoApart(ctx context.Context, name string, fn func(ctx context.Context) error) (*Task, error) {
+	parent := TaskOf(ctx)
+	if parent == nil || !parent.loop.onThread() {
+		return nil, &OpError{Op: "go", Detail: name, Err: ErrOffLoop}
+	}
+	return parent.loop.spawnKid(parent, name, fn, nil, true), nil
 }
 
 // Go starts a task on the loop. From elsewhere than its thread it fails as
@@ -169,7 +181,11 @@ func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Contex
 
 // spawn makes a task and lets it run in the next turn.
 func (l *Loop) spawn(parent *Task, name string, fn func(context.Context) error, ended func(error)) *Task {
-	t := &Task{loop: l, name: name, fn: fn, onEnd: ended, values: parent.values}
+	return l.spawnKid(parent, name, fn, ended, false)
+}
+
+func (l *Loop) spawnKid(parent *Task, name string, fn func(context.Context) error, ended func(error), apart bool) *Task {
+	t := &Task{loop: l, name: name, fn: fn, onEnd: ended, values: parent.values, apart: apart}
 	t.sleep.fire = func() { l.makeReady(t) }
 	l.tasks++
 	if parent.over {
@@ -183,7 +199,7 @@ func (l *Loop) spawn(parent *Task, name string, fn func(context.Context) error, 
 		t.refuse()
 		return t
 	}
-	if parent.ended.Load() {
+	if parent.ended.Load() && (parent.killed || parent.body || !apart) {
 		t.cancel(parent.killed || parent.body)
 	}
 	l.makeReady(t)
@@ -387,7 +403,9 @@ func (t *Task) cancel(kill bool) {
 		t.killed = true
 	}
 	for k := t.kids; k != nil; k = k.next {
-		k.cancel(kill)
+		if kill || !k.apart {
+			k.cancel(kill)
+		}
 	}
 	if t.parent != nil {
 		t.loop.makeReady(t) // what waits looks at the context again

@@ -1,5 +1,7 @@
 package runtime
 
+import "time"
+
 // A timer is a moment on its loop's clock and what to do then. It is part of
 // what it times (a task, a direction of a stream), so arming one allocates
 // nothing.
@@ -7,6 +9,35 @@ type timer struct {
 	when int64
 	at   int // place in the heap, plus 1; 0: not armed
 	fire func()
+}
+
+// A Timer calls a function on a loop, outside any task, after a time. It is
+// embedded in what it times; all of it is called on the loop.
+type Timer struct {
+	loop *Loop
+	t    timer
+}
+
+// Init sets the function, which must not block, once.
+func (t *Timer) Init(l *Loop, fire func()) {
+	t.loop = l
+	t.t.fire = fire
+}
+
+// Set has the function called once, after d. It moves a timer that was set.
+func (t *Timer) Set(d time.Duration) {
+	when := t.loop.rt.Now() + int64(d)
+	if when < 0 {
+		when = Forever
+	}
+	t.loop.timers.set(&t.t, when)
+}
+
+// Stop takes back Set. It does nothing if the timer is not set.
+func (t *Timer) Stop() {
+	if t.loop != nil {
+		t.loop.timers.stop(&t.t)
+	}
 }
 
 // timers is a heap with four children to a node: half as deep as a binary

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -34,6 +36,11 @@ type Server struct {
 	// ended; then they are killed: see runtime.Task. 0 means DefaultDrainTime,
 	// negative means not at all.
 	DrainTime time.Duration
+
+	// DrainSpread spreads the beginning of the drain: the handlers' contexts end
+	// one after another over this time, so that their peers do not all come back
+	// somewhere else at once. It is part of DrainTime. 0: all end at once.
+	DrainSpread time.Duration
 
 	// OnGoroutine runs each handler on a goroutine of its own in place of the
 	// loop's thread. It may block as it likes; each call on the connection then
@@ -77,7 +84,7 @@ func (s *Server) Serve(ctx context.Context, ln *runtime.Listener) error {
 	if s.Handler == nil {
 		return errors.New("tcp: the Server has no Handler")
 	}
-	p := &pen{server: s, ln: ln}
+	p := &pen{server: s, ln: ln, tasks: map[*runtime.Task]struct{}{}}
 	err := p.accept(ctx) // never nil: it only ends when something stops it
 	if ctx.Err() != nil {
 		err = nil // it was told to
@@ -92,7 +99,7 @@ func (s *Server) Serve(ctx context.Context, ln *runtime.Listener) error {
 type pen struct {
 	server *Server
 	ln     *runtime.Listener
-	tasks  int
+	tasks  map[*runtime.Task]struct{}
 	empty  runtime.Event
 }
 
@@ -110,13 +117,14 @@ func (p *pen) accept(ctx context.Context) error {
 			return errors.Join(err, c.Close())
 		}
 		p.server.accepted.Add(1)
-		p.tasks++
-		if _, err := runtime.Go(ctx, "connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
+		t, err := runtime.GoApart(ctx, "connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
 			p.server.run(ctx, c, p)
 			return nil
-		}); err != nil {
+		})
+		if err != nil {
 			return err
 		}
+		p.tasks[t] = struct{}{}
 	}
 }
 
@@ -161,7 +169,7 @@ func (s *Server) run(ctx context.Context, c *Conn, p *pen) {
 	returned := false
 	defer func() { // whatever OnEnd does
 		s.leave()
-		if p.tasks--; p.tasks == 0 {
+		if delete(p.tasks, runtime.TaskOf(ctx)); len(p.tasks) == 0 {
 			p.empty.Set()
 		}
 	}()
@@ -194,28 +202,47 @@ func (s *Server) run(ctx context.Context, c *Conn, p *pen) {
 	returned = true
 }
 
-// drain waits until the handlers have ended, and kills them when their time
-// is over: what is killed ends at its next call.
+// drain ends the handlers' contexts, waits until the handlers have ended, and
+// kills them when their time is over: what is killed ends at its next call.
 func (p *pen) drain(ctx context.Context) error {
-	if p.tasks == 0 {
-		return nil
-	}
-	t := runtime.TaskOf(ctx)
-	t.Cancel(false) // also when accepting has failed while ctx goes on
 	limit := p.server.DrainTime
 	if limit == 0 {
 		limit = DefaultDrainTime
 	}
+	limit = max(limit, 0)
 	p.empty.Clear()
-	// ctx has ended; what is waited for now is something else.
-	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(limit, 0))
-	defer cancel()
-	if err := p.empty.Wait(wctx); err == nil {
+	if len(p.tasks) == 0 {
 		return nil
 	}
-	p.server.killed.Add(int64(p.tasks))
-	p.log().Warn("noria: the drain time is over: connections are closed by force", "address", p.ln.Addr().String(), "connections", p.tasks)
+	// ctx has ended; what is waited for now is something else.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	defer cancel()
+	p.tellAll(ctx, min(p.server.DrainSpread, limit))
+	if err := p.empty.Wait(ctx); err == nil {
+		return nil
+	}
+	p.server.killed.Add(int64(len(p.tasks)))
+	p.log().Warn("noria: the drain time is over: connections are closed by force", "address", p.ln.Addr().String(), "connections", len(p.tasks))
 	return nil // the tasks are children of this one, and are killed with its end
+}
+
+// tellAll ends the contexts of the handlers, evenly spread over this time.
+func (p *pen) tellAll(ctx context.Context, spread time.Duration) {
+	tasks := slices.Collect(maps.Keys(p.tasks)) // in an order of no meaning
+	const pause = 5 * time.Millisecond
+	begun := time.Now()
+	for told := 0; told < len(tasks); {
+		due := len(tasks)
+		if spread > 0 {
+			due = min(due, 1+int(float64(len(tasks))*float64(time.Since(begun))/float64(spread)))
+		}
+		for ; told < due; told++ {
+			tasks[told].Cancel(false)
+		}
+		if told < len(tasks) && runtime.Sleep(ctx, pause) != nil {
+			return // they are killed now
+		}
+	}
 }
 
 func (p *pen) log() *slog.Logger {

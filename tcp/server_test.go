@@ -221,3 +221,34 @@ func TestDialOffLoop(t *testing.T) {
 	require.ErrorIs(t, err, runtime.ErrOffLoop)
 	require.Error(t, (&tcp.Server{}).Serve(t.Context(), nil), "no Handler")
 }
+
+// With DrainSpread the handlers are told to end one after another, and all of
+// them within DrainTime.
+func TestDrainSpread(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		const conns = 20
+		var mu sync.Mutex
+		var told []time.Time
+		var started sync.WaitGroup
+		started.Add(conns)
+		srv := &tcp.Server{DrainTime: 20 * time.Second, DrainSpread: 200 * time.Millisecond,
+			Handler: func(ctx context.Context, c *tcp.Conn) error {
+				started.Done()
+				var never runtime.Event
+				_ = never.Wait(ctx)
+				mu.Lock()
+				defer mu.Unlock()
+				told = append(told, time.Now())
+				return nil
+			}}
+		addr, stop := serve(t, backendtest.Group(t, v, 2), srv)
+		for range conns {
+			dial(t, addr)
+		}
+		started.Wait()
+		require.NoError(t, stop())
+		require.Len(t, told, conns)
+		require.Zero(t, srv.Stats().Killed)
+		require.Greater(t, told[conns-1].Sub(told[0]), 50*time.Millisecond, "they were told together")
+	})
+}

@@ -36,6 +36,10 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	if c.closed {
 		return errClosed
 	}
+	c.flushRemote()
+	if c.closed {
+		return errClosed
+	}
 	c.sendClose(code, reason)
 	c.handshake()
 	return c.shut()
@@ -53,6 +57,7 @@ func (c *Conn) CloseNow() error {
 	if c.failed == nil {
 		c.failed = errClosed
 	}
+	c.stream.SetLinger(-1)
 	return c.shut()
 }
 
@@ -71,8 +76,11 @@ func (c *Conn) handshake() {
 		_ = c.over.Wait(ctx) // in vain: then the transport is closed
 		return
 	}
-	if err := c.stream.SetReadDeadline(time.Now().Add(d)); err != nil {
+	if err := c.t.SetReadDeadline(time.Now().Add(d)); err != nil {
 		return
+	}
+	if c.tls != nil {
+		c.tls.flush()
 	}
 	for c.readErr == nil {
 		m, err := c.TryReceive()
@@ -87,7 +95,7 @@ func (c *Conn) handshake() {
 	var broken *ProtocolError
 	switch {
 	case errors.As(c.readErr, &broken):
-		if c.stream.CloseWrite() == nil {
+		if c.t.CloseWrite() == nil {
 			c.discard()
 		}
 	case c.client && c.gotClose != nil:
@@ -95,11 +103,13 @@ func (c *Conn) handshake() {
 	}
 }
 
+var past = time.Unix(1, 0) // a deadline that has passed
+
 // discard reads until the peer has ended the connection, or the deadline is
 // over.
 func (c *Conn) discard() {
 	for {
-		b, err := c.stream.ReadBuf()
+		b, err := c.t.ReadBuf()
 		if err != nil {
 			return
 		}
@@ -109,9 +119,25 @@ func (c *Conn) discard() {
 
 // shut closes the transport, after what is queued was sent.
 func (c *Conn) shut() error {
+	if c.closed {
+		return errClosed
+	}
 	c.closed = true
-	c.end(errClosed)
-	if err := c.stream.Close(); err != nil && !errors.Is(err, runtime.ErrClosed) {
+	c.alive.Stop()
+	_ = c.end(errClosed)
+	if c.remote.Load() != nil {
+		c.failRemote(errClosed)
+	}
+	c.unlocked.Set()
+	if c.tls != nil {
+		c.tls.flush()
+	}
+	err := c.t.Close()
+	if c.client { // a server's, when its handler has returned
+		c.reclaim()
+		c.ended(nil)
+	}
+	if err != nil && !errors.Is(err, runtime.ErrClosed) {
 		return fmt.Errorf("ws: close: %w", err)
 	}
 	return nil
@@ -121,6 +147,10 @@ func (c *Conn) shut() error {
 func (c *Conn) finish(ctx context.Context, err error) {
 	if c.closed {
 		return
+	}
+	if c.writer != nil { // left half-way: the peer will see it end there
+		c.writer = nil
+		c.unlocked.Set()
 	}
 	code := StatusNormalClosure
 	switch {

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/http"
 	"sync/atomic"
 	"time"
 
+	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/deflate"
 	"github.com/noria-go/noria/ws/internal/frame"
 	"github.com/noria-go/noria/ws/internal/utf8check"
 )
@@ -15,34 +18,48 @@ import (
 // A Conn is a WebSocket connection, after the opening handshake. See the
 // package's documentation for who may call what.
 type Conn struct {
-	stream *runtime.Stream
+	t      compat.Stream   // what is read and closed: stream, or TLS over it
+	stream *runtime.Stream // the socket's
+	tls    *tlsSink        // nil: no TLS
+	sink   sink            // where frames go: stream or tls
 	loop   *runtime.Loop
 	local  *local
 	opts   *Options // with defaults
 	client bool     // this end is the client: it masks what it sends
 
 	request     *Request
+	response    http.Header // a server's
 	subprotocol string
+	deflate     *deflater // nil: messages are not compressed
 
 	// Receiving: see receive.go.
-	eng      engine
-	native   native
-	readable runtime.Source
-	head     frame.Header // of the frame that is being received
-	inFrame  bool
-	at       int64 // bytes of its payload that have come
-	inMsg    bool  // between the first and the last frame of a message
-	typ      Type  // of that message
-	length   int64 // of that message so far
-	text     utf8check.Checker
-	msg      *Message // what Receive has of it so far
-	busy     bool     // a Receive waits
-	readErr  error    // what ended receiving
-	over     runtime.Event
-	control  [frame.MaxControl]byte
+	eng       engine
+	native    native
+	adapter   *adapter // nil: native
+	readable  runtime.Source
+	head      frame.Header // of the frame that is being received
+	inFrame   bool
+	at        int64 // bytes of its payload that have come
+	inMsg     bool  // between the first and the last frame of a message
+	typ       Type  // of that message
+	packed    bool  // it is compressed
+	length    int64 // of that message so far, as it comes
+	text      utf8check.Checker
+	msg       *Message   // what there is of the message that is being received
+	stash     []*Message // received ahead of a Receive
+	reader    *Reader    // reads the current message
+	streaming bool       // it was begun by a Reader
+	busy      bool       // somebody waits for more
+	readErr   error      // what ended receiving
+	over      runtime.Event
+	control   [frame.MaxControl]byte
 
-	// Sending: see send.go and control.go.
+	// Sending: see send.go, remote.go and control.go.
 	writable  runtime.Source
+	writer    *Writer // whose message goes on
+	unlocked  runtime.Event
+	remote    atomic.Pointer[remote]
+	charged   int64 // to the Budget
 	written   int64 // bytes of frames that were queued
 	pongEnd   int64 // written, after the last pong
 	pongs     int64 // bytes of pongs that may be queued still
@@ -53,52 +70,110 @@ type Conn struct {
 	failed    error // why nothing can be sent any more
 	closed    bool
 
+	// Pinging: see ping.go.
+	alive    runtime.Timer
+	lastSeen int64 // bytes received when it was last looked
+	pinged   bool  // and not heard of since
+	pings    []*ping
+	pingSeq  uint64
+
 	held    *Message                // received, and with the handler
 	foreign atomic.Pointer[Message] // released by other threads, not yet unlinked
 }
 
-func (c *Conn) init(s *runtime.Stream, opts *Options, client bool) {
-	c.stream, c.loop, c.opts, c.client = s, s.Loop(), opts, client
+// newConn makes a Conn over t, on the loop.
+func newConn(t compat.Stream, opts *Options, client bool) *Conn {
+	c := &Conn{t: t, loop: t.Loop(), opts: opts, client: client}
 	c.local = localOf(c.loop)
-	c.native.stream = s
+	switch t := t.(type) {
+	case *runtime.Stream:
+		c.stream, c.sink = t, t
+	case *compat.TLSStream:
+		c.stream = t.Stream()
+		c.tls = &tlsSink{tls: t, raw: c.stream}
+		c.sink = c.tls
+	}
+	c.native.stream = t
 	c.native.dec.Client = client
 	c.eng = &c.native
-	c.readable, c.writable = s.Readable(), s.Writable()
-	s.SetQueueLimit(opts.SendQueue)
+	if opts.Engine == Adapter {
+		c.adapter = newAdapter(t, c.sink, client)
+		c.eng = c.adapter
+	}
+	c.readable, c.writable = t.Readable(), t.Writable()
+	c.stream.SetQueueLimit(opts.SendQueue)
+	if opts.Budget != nil {
+		c.stream.OnSent(c.charge)
+	}
+	c.keepAlive()
+	return c
+}
+
+// agree switches compression on.
+func (c *Conn) agree(p *deflate.Params) {
+	if p == nil {
+		return
+	}
+	c.deflate = newDeflater(c.opts.Compression, *p, !c.client)
+	c.native.dec.Rsv = frame.Rsv1
+	if c.adapter != nil {
+		c.adapter.dec.Rsv = frame.Rsv1
+	}
 }
 
 // Request returns what the client asked for in the opening handshake. It must
 // not be changed.
 func (c *Conn) Request() *Request { return c.request }
 
+// Response returns the headers of the server's response, on the client's side.
+func (c *Conn) Response() http.Header { return c.response }
+
 // Subprotocol returns the subprotocol that was agreed on, or "".
 func (c *Conn) Subprotocol() string { return c.subprotocol }
+
+// Compressed reports whether compression was agreed on.
+func (c *Conn) Compressed() bool { return c.deflate != nil }
 
 // RemoteAddr returns the address of the other end.
 func (c *Conn) RemoteAddr() net.Addr { return c.stream.RemoteAddr() }
 
 // LocalAddr returns the address of this end.
-func (c *Conn) LocalAddr() net.Addr { return c.stream.LocalAddr() }
+func (c *Conn) LocalAddr() (a net.Addr) {
+	if c.loop.OnLoop() {
+		return c.stream.LocalAddr()
+	}
+	_ = c.elsewhere(context.Background(), "address", func(context.Context) error {
+		a = c.stream.LocalAddr()
+		return nil
+	})
+	return a
+}
 
 // Loop returns the loop that the connection belongs to.
 func (c *Conn) Loop() *runtime.Loop { return c.loop }
 
-// Readable returns the connection as a Source for runtime.WaitAny: it has
-// something when bytes have arrived, or when receiving would fail.
-func (c *Conn) Readable() runtime.Source { return c.readable }
+// Readable returns the connection as a Source for runtime.WaitAny, for the
+// tasks of its loop: it has something when a message has arrived, or receiving
+// would fail. Take it with TryReceive, or with Receive.
+func (c *Conn) Readable() runtime.Source { return runtime.When(c.hasMessage, c.readable) }
 
 // Queued returns how many bytes were sent and are not with the kernel yet. It
 // is called on the loop.
-func (c *Conn) Queued() int { return c.stream.Queued() }
+func (c *Conn) Queued() int { return c.sink.Queued() }
 
 // SetReadDeadline sets when receiving ends with os.ErrDeadlineExceeded, also
 // for a call that waits already; the zero time means never. Nothing is lost by
 // it: a later Receive goes on.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.stream.SetReadDeadline(t) }
+func (c *Conn) SetReadDeadline(t time.Time) error {
+	if c.loop.OnLoop() {
+		return c.t.SetReadDeadline(t)
+	}
+	return c.elsewhere(context.Background(), "set read deadline", func(context.Context) error { return c.t.SetReadDeadline(t) })
+}
 
 // elsewhere carries out a call that came from another thread.
 func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Context) error) error {
-	return c.loop.Call(ctx, what, f)
+	return c.loop.Call(ctx, "ws: "+what, f)
 }
 
 // link notes that the handler has m.
@@ -127,7 +202,7 @@ func (c *Conn) unlink(m *Message) {
 func (c *Conn) returned(m *Message) {
 	for {
 		top := c.foreign.Load()
-		m.rest, m.nextAway = nil, top
+		m.nextAway = top
 		if c.foreign.CompareAndSwap(top, m) {
 			return
 		}
@@ -151,10 +226,14 @@ func (c *Conn) reclaim() {
 	if c.foreign.Load() != nil {
 		c.collect()
 	}
-	if c.msg != nil {
-		c.msg.free()
-		c.msg = nil
+	if r := c.reader; r != nil {
+		r.drop()
+		c.reader = nil
 	}
+	for len(c.stash) > 0 {
+		c.unstash().free()
+	}
+	c.deflate.close()
 	n, first := 0, ""
 	for m := c.held; m != nil; {
 		next := m.next

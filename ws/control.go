@@ -34,6 +34,7 @@ func (c *Conn) receiveControl() error {
 		c.pong(p)
 		return nil
 	case frame.Pong:
+		c.ponged(p)
 		return nil
 	}
 	return c.receiveClose(p)
@@ -44,7 +45,7 @@ func (c *Conn) pong(p []byte) {
 	if c.sentClose != 0 {
 		return
 	}
-	if c.written-int64(c.stream.Queued()) >= c.pongEnd {
+	if c.written-int64(c.sink.Queued()) >= c.pongEnd {
 		c.pongs = 0 // they are all gone
 	}
 	if c.pongs >= maxPongs || c.pongDue {
@@ -66,7 +67,7 @@ func (c *Conn) latePong() {
 	if !c.pongDue || c.closed {
 		return
 	}
-	if c.written-int64(c.stream.Queued()) < c.pongEnd && c.stream.Queued() > 0 && c.stream.WriteErr() != nil {
+	if c.written-int64(c.sink.Queued()) < c.pongEnd && c.sink.Queued() > 0 && c.sink.WriteErr() != nil {
 		c.loop.Notify(c.writable, c.latePong)
 		return
 	}
@@ -79,10 +80,8 @@ func (c *Conn) latePong() {
 // and whoever calls it bounds their number. It reports whether it could.
 func (c *Conn) queueControl(op frame.Opcode, p []byte) bool {
 	h := frame.Header{Op: op, Fin: true, Len: int64(len(p))}
-	if c.client {
-		h.Masked, h.Mask = true, c.local.masks.next()
-	}
-	b, err := c.stream.Grow(h.Size()+len(p), 0)
+	c.mask(&h)
+	b, err := c.sink.Grow(h.Size()+len(p), 0)
 	if err != nil {
 		return false // the transport is gone: receiving will say so
 	}

@@ -1,18 +1,19 @@
 package ws
 
 import (
-	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
-	gobwas "github.com/gobwas/ws"
-
+	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/handshake"
 )
 
 // DialOptions say how to open a connection. The zero value is good.
@@ -20,23 +21,31 @@ type DialOptions struct {
 	// Options are what the connection is told.
 	Options
 
-	// Header is sent along with the request.
+	// Header is sent along with the request. It cannot have the handshake's own
+	// headers; for the others, "Origin" for one, there is no check.
 	Header http.Header
+
+	// Host is the Host header; "" means that of the URL.
+	Host string
 
 	// Subprotocols are what the client would speak, the best first.
 	Subprotocols []string
 
-	// HandshakeTimeout is for all of it: looking up the name, connecting, and
-	// the opening handshake. 0 means DefaultHandshakeTimeout.
+	// TLS is for wss; nil is good. Without a ServerName it gets the URL's host.
+	TLS *tls.Config
+
+	// HandshakeTimeout is for all of it: looking up the name, connecting, TLS
+	// and the opening handshake. 0 means DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
 	// Net says how to connect.
 	Net runtime.DialOptions
 }
 
-// Dial opens a connection to url ("ws://host:port/path"), from a task, whose
-// context ctx is or comes from. The connection belongs to the task's loop. Who
-// has dialed closes it.
+// Dial opens a connection to url ("ws://host:port/path", "wss://…"), from a
+// task, whose context ctx is or comes from. The connection belongs to the
+// task's loop. Who has dialed closes it. A server that answers with another
+// status is a *StatusError.
 func Dial(ctx context.Context, url string, opts DialOptions) (*Conn, error) {
 	t := runtime.TaskOf(ctx)
 	if t == nil || !t.Loop().OnLoop() {
@@ -57,12 +66,14 @@ func dial(ctx context.Context, l *runtime.Loop, rawURL string, opts *DialOptions
 	if err != nil {
 		return nil, err
 	}
-	if u.Scheme != "ws" && u.Scheme != "http" {
-		return nil, fmt.Errorf("the scheme %q is not ws", u.Scheme)
+	client := handshake.Client{Header: opts.Header, Host: opts.Host, Subprotocols: opts.Subprotocols}
+	if opts.Compression != nil {
+		config := opts.Compression.config()
+		client.Deflate = &config
 	}
-	address := u.Host
-	if u.Port() == "" {
-		address = net.JoinHostPort(u.Hostname(), "80")
+	attempt, err := client.Start(u)
+	if err != nil {
+		return nil, err
 	}
 	limit := opts.HandshakeTimeout
 	if limit <= 0 {
@@ -70,50 +81,116 @@ func dial(ctx context.Context, l *runtime.Loop, rawURL string, opts *DialOptions
 	}
 	deadline := time.Now().Add(limit)
 	no := opts.Net
-	if no.Timeout == 0 || no.Timeout > limit {
+	if no.Timeout <= 0 || no.Timeout > limit {
 		no.Timeout = limit
 	}
-	stream, err := l.Dial(ctx, address, no)
+	stream, err := l.Dial(ctx, address(u), no)
 	if err != nil {
 		return nil, err
 	}
-	c, err := open(stream, u, opts, deadline)
+	c, err := open(ctx, stream, u, attempt, opts, deadline)
 	if err != nil {
+		stream.SetLinger(-1)
 		return nil, errors.Join(err, stream.Close())
 	}
 	return c, nil
 }
 
-// clientConn gives the library the head of the response and nothing else.
-type clientConn struct {
-	stream *runtime.Stream
-	head   *bytes.Reader
+func isSecure(u *url.URL) bool {
+	return strings.EqualFold(u.Scheme, "wss") || strings.EqualFold(u.Scheme, "https")
 }
 
-func (c *clientConn) Write(p []byte) (int, error) { return c.stream.Write(p) }
+func address(u *url.URL) string {
+	switch {
+	case u.Port() != "":
+		return u.Host
+	case isSecure(u):
+		return net.JoinHostPort(u.Hostname(), "443")
+	}
+	return net.JoinHostPort(u.Hostname(), "80")
+}
 
-func (c *clientConn) Read(p []byte) (int, error) {
-	if c.head == nil {
-		head, err := readHead(c.stream, DefaultMaxHead)
-		if err != nil {
-			return 0, err
+// open does the client's side of the handshakes on s.
+func open(ctx context.Context, s *runtime.Stream, u *url.URL, attempt *handshake.Attempt, opts *DialOptions, deadline time.Time) (*Conn, error) {
+	t := compat.Stream(s)
+	if isSecure(u) {
+		config := opts.TLS
+		if config == nil {
+			config = &tls.Config{}
 		}
-		c.head = bytes.NewReader(head)
+		if config.ServerName == "" && !config.InsecureSkipVerify {
+			config = config.Clone()
+			config.ServerName = u.Hostname()
+		}
+		secure, err := compat.TLSClient(ctx, s, config, compat.TLSOptions{HandshakeTimeout: time.Until(deadline)})
+		if err != nil {
+			return nil, err
+		}
+		t = secure
 	}
-	return c.head.Read(p)
-}
-
-func open(s *runtime.Stream, u *url.URL, opts *DialOptions, deadline time.Time) (*Conn, error) {
-	if err := s.SetReadDeadline(deadline); err != nil {
-		return nil, err
-	}
-	d := gobwas.Dialer{Protocols: opts.Subprotocols, Header: gobwas.HandshakeHeaderHTTP(opts.Header)}
-	_, hs, err := d.Upgrade(&clientConn{stream: s}, u)
+	opened, err := shake(ctx, t, attempt, deadline)
 	if err != nil {
+		if t != compat.Stream(s) {
+			s.SetLinger(-1)
+			_ = t.Close()
+		}
 		return nil, err
 	}
 	o := opts.withDefaults()
-	c := &Conn{request: &Request{URI: u.RequestURI(), Host: u.Host, Header: opts.Header}, subprotocol: hs.Protocol}
-	c.init(s, &o, true)
-	return c, s.SetReadDeadline(time.Time{})
+	c := newConn(t, &o, true)
+	c.request = &Request{Method: http.MethodGet, URI: u.RequestURI(), Host: u.Host, Header: opts.Header}
+	c.response, c.subprotocol = opened.Header, opened.Subprotocol
+	c.agree(opened.Deflate)
+	if hook := o.Hooks.Opened; hook != nil {
+		hook(c)
+	}
+	return c, nil
+}
+
+// shake sends the request and reads the response. The end of ctx makes the
+// deadline pass.
+func shake(ctx context.Context, t compat.Stream, attempt *handshake.Attempt, deadline time.Time) (*handshake.Opened, error) {
+	if err := t.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
+	over := false
+	stop := context.AfterFunc(ctx, func() {
+		// If this fails, the loop is ending: then the task is killed.
+		_ = t.Loop().Post(func() {
+			if !over {
+				_ = t.SetDeadline(past)
+			}
+		})
+	})
+	defer func() { over = true; stop() }()
+	if _, err := t.Write(attempt.Request); err != nil {
+		return nil, err
+	}
+	head, err := readHead(t, DefaultMaxHead)
+	if err != nil {
+		if cerr := ctx.Err(); cerr != nil {
+			return nil, cerr
+		}
+		return nil, fmt.Errorf("waiting for the server's response: %w", err)
+	}
+	opened, err := attempt.Response(head, peek(t))
+	var status *handshake.StatusError
+	if errors.As(err, &status) {
+		err = (*StatusError)(status)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return opened, t.SetDeadline(time.Time{})
+}
+
+// peek returns a copy of the first bytes that have arrived.
+func peek(t compat.Stream) []byte {
+	b := t.TryReadBuf()
+	if b == nil {
+		return nil
+	}
+	p := append([]byte(nil), b.Bytes()[:min(b.Len(), handshake.MaxErrorBody)]...)
+	t.Unread(b)
+	return p
 }

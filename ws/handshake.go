@@ -4,48 +4,157 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"time"
 
-	"github.com/gobwas/httphead"
-	gobwas "github.com/gobwas/ws"
-
+	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/handshake"
 )
-
-// A Request is what a client asked for in its opening handshake.
-type Request struct {
-	URI    string      // path and query, as it was sent
-	Host   string      // the Host header
-	Header http.Header // all others
-}
 
 // Limits of the opening handshake.
 const (
 	DefaultHandshakeTimeout = 10 * time.Second
 	DefaultMaxHead          = 16 << 10 // bytes of the request or response
+
+	// What a client that is refused may still send, so that it gets to read the
+	// answer before a reset destroys it.
+	maxRefusedBytes = 1 << 20
+	maxRefusedTime  = time.Second
 )
 
-var errHeadTooLong = errors.New("ws: the opening handshake is too long")
+// A Request is what a client asked for in its opening handshake.
+type Request struct {
+	Method string      // GET, for a handshake
+	URI    string      // path and query, as it was sent
+	Host   string      // the Host header
+	Header http.Header // all others; its keys are canonical: see http.CanonicalHeaderKey
+}
+
+// A Response is an HTTP response with a body, after which the connection is
+// closed.
+type Response struct {
+	Status int
+	Header http.Header // more headers; those about the body are added
+	Body   []byte
+}
+
+// A Refusal is an error with which Server.Check refuses a handshake: it says
+// what the client is told.
+type Refusal struct {
+	Status int         // 400 to 599; 0 means 403
+	Text   string      // for the client: what is wrong and what to do; "" is the status's own
+	Header http.Header // more headers of the response
+	Err    error       // the cause, for the log; the client does not see it
+}
+
+func (r *Refusal) Error() string { return (*handshake.Refusal)(r).Error() }
+
+// Unwrap returns Err.
+func (r *Refusal) Unwrap() error { return r.Err }
+
+// A StatusError is what Dial fails with when the server answers with another
+// status than 101. It may be another kind of server, or have refused.
+type StatusError struct {
+	Status int
+	Reason string // the first line's, as it was sent
+	Header http.Header
+	Body   []byte // what had arrived of it, at most 1 KiB
+}
+
+func (e *StatusError) Error() string { return (*handshake.StatusError)(e).Error() }
+
+// handshaker is s's part of the handshake, which does no I/O.
+func (s *Server) handshaker() handshake.Server {
+	h := handshake.Server{Subprotocols: s.Subprotocols, Origins: s.Origins}
+	if s.Compression != nil {
+		config := s.Compression.config()
+		h.Deflate = &config
+	}
+	if s.Check != nil {
+		h.Check = func(r *handshake.Request) (http.Header, error) {
+			more, err := s.Check((*Request)(r))
+			var ref *Refusal
+			if errors.As(err, &ref) {
+				err = (*handshake.Refusal)(ref)
+			}
+			return more, err
+		}
+	}
+	if s.Plain != nil {
+		h.Plain = func(r *handshake.Request) *handshake.Response { return (*handshake.Response)(s.Plain((*Request)(r))) }
+	}
+	return h
+}
+
+// accept does the server's side of the opening handshake on t. It returns nil
+// and no error if a request that is no handshake was answered.
+func (s *Server) accept(t compat.Stream, deadline time.Time) (*handshake.Accepted, error) {
+	if err := t.SetReadDeadline(deadline); err != nil {
+		return nil, err
+	}
+	var acc *handshake.Accepted
+	var answer []byte
+	head, err := readHead(t, s.maxHead())
+	switch {
+	case err == nil:
+		acc, answer, err = s.shake.Accept(head)
+	case errors.Is(err, errHeadTooLong):
+		ref := handshake.TooLong(s.maxHead())
+		answer, err = ref.Response().Append(nil, ""), ref
+	case timeout(err):
+		ref := handshake.TooSlow()
+		ref.Err = err
+		answer, err = ref.Response().Append(nil, ""), ref
+	default:
+		return nil, fmt.Errorf("ws: opening handshake: %w", err)
+	}
+	if _, werr := t.Write(answer); werr != nil {
+		return nil, fmt.Errorf("ws: opening handshake: %w", errors.Join(err, werr))
+	}
+	if acc == nil {
+		linger(t)
+		if err != nil {
+			err = fmt.Errorf("ws: opening handshake: %w", err)
+		}
+		return nil, err
+	}
+	return acc, t.SetReadDeadline(time.Time{})
+}
+
+// linger ends the connection of a client that was refused: it lets it read why.
+func linger(t compat.Stream) {
+	if t.SetReadDeadline(time.Now().Add(maxRefusedTime)) != nil || t.CloseWrite() != nil {
+		return
+	}
+	for n := 0; n < maxRefusedBytes; {
+		b, err := t.ReadBuf()
+		if err != nil {
+			return
+		}
+		n += b.Len()
+		b.Release()
+	}
+}
+
+var errHeadTooLong = errors.New("the head is too long")
 
 // readHead reads up to the empty line that ends an HTTP head, and puts back
-// what follows it.
-func readHead(s *runtime.Stream, limit int) ([]byte, error) {
+// what follows it. It holds what has come and no more.
+func readHead(t compat.Stream, limit int) ([]byte, error) {
 	var head []byte
 	for {
-		b, err := s.ReadBuf()
+		b, err := t.ReadBuf()
 		if err != nil {
 			return nil, err
 		}
 		before := len(head)
-		head = append(head, b.Bytes()...)
+		head = append(head, b.Bytes()[:min(b.Len(), limit+1-before)]...)
 		from := max(0, before-3) // the end may lie across two buffers
-		if end := bytes.Index(head[from:], []byte("\r\n\r\n")); end >= 0 {
+		if end := endOfHead(head[from:]); end > 0 && from+end <= limit {
 			end += from
-			b.Advance(end + 4 - before)
-			s.Unread(b)
-			return head[:end+4], nil
+			unread(t, b, end-before)
+			return head[:end], nil
 		}
 		b.Release()
 		if len(head) > limit {
@@ -54,41 +163,31 @@ func readHead(s *runtime.Stream, limit int) ([]byte, error) {
 	}
 }
 
-type headConn struct {
-	io.Reader
-	io.Writer
+// endOfHead returns where the head ends, 0 if it does not. Lines that end with
+// a bare LF are an error, which need not be waited for.
+func endOfHead(p []byte) int {
+	crlf, lf := bytes.Index(p, []byte("\r\n\r\n")), bytes.Index(p, []byte("\n\n"))
+	switch {
+	case crlf >= 0 && (lf < 0 || crlf < lf):
+		return crlf + 4
+	case lf >= 0:
+		return lf + 2
+	}
+	return 0
 }
 
-func (s *Server) accept(stream *runtime.Stream) (*Request, string, error) {
-	if err := stream.SetReadDeadline(time.Now().Add(s.handshakeTimeout())); err != nil {
-		return nil, "", err
+// unread puts b back without its first n bytes.
+func unread(t compat.Stream, b *runtime.Buffer, n int) {
+	switch {
+	case n == b.Len():
+		b.Release()
+		return
+	case b.Shared():
+		rest := runtime.NewShared(append([]byte(nil), b.Bytes()[n:]...))
+		b.Release()
+		b = rest
+	default:
+		b.Advance(n)
 	}
-	head, err := readHead(stream, s.maxHead())
-	if err != nil {
-		return nil, "", err
-	}
-	req := &Request{Header: http.Header{}}
-	up := gobwas.Upgrader{
-		ReadBufferSize: len(head),
-		OnRequest:      func(uri []byte) error { req.URI = string(uri); return nil },
-		OnHost:         func(host []byte) error { req.Host = string(host); return nil },
-		OnHeader: func(key, value []byte) error {
-			req.Header.Add(string(key), string(value))
-			return nil
-		},
-		Protocol: func(p []byte) bool {
-			for _, want := range s.Subprotocols {
-				if want == string(p) {
-					return true
-				}
-			}
-			return false
-		},
-		Negotiate: func(httphead.Option) (httphead.Option, error) { return httphead.Option{}, nil },
-	}
-	hs, err := up.Upgrade(headConn{bytes.NewReader(head), stream})
-	if err != nil {
-		return nil, "", fmt.Errorf("ws: opening handshake: %w", err)
-	}
-	return req, hs.Protocol, stream.SetReadDeadline(time.Time{})
+	t.Unread(b)
 }

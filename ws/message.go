@@ -131,6 +131,21 @@ func (m *Message) Keep() *Message {
 	return m
 }
 
+// portable returns a message with m's bytes that any loop may send. Buffers
+// belong to their loops, so what was received is copied.
+func (m *Message) portable() *Message {
+	shared := m.conn == nil
+	m.eachSegment(func(s *segment) { shared = shared && s.buf.Home() == nil })
+	if shared {
+		return m
+	}
+	all := make([]byte, 0, m.size)
+	m.eachSegment(func(s *segment) { all = append(all, s.data...) })
+	t := m.typ
+	m.Release()
+	return NewMessage(t, all)
+}
+
 // check panics if the message is not the caller's any more.
 func (m *Message) check(what string) {
 	if m.gone {
@@ -283,6 +298,7 @@ type local struct {
 	messages *Message // free ones
 	spare    int      // how many
 	masks    masks
+	scratch  []byte // for compressing
 }
 
 const maxSpareMessages = 1024

@@ -27,7 +27,7 @@ type engine interface {
 // native is the engine that works in the buffers that the kernel filled. It
 // holds at most one of them, and none while it waits.
 type native struct {
-	stream *runtime.Stream
+	stream interface{ TryReadBuf() *runtime.Buffer }
 	dec    frame.Decoder
 	cur    *runtime.Buffer
 	in     []byte // the rest of cur

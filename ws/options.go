@@ -17,6 +17,8 @@ const (
 	DefaultSendQueue    = 256 << 10
 	DefaultCloseTimeout = 5 * time.Second
 	DefaultWriteTimeout = 30 * time.Second
+	DefaultPingInterval = 30 * time.Second
+	DefaultPongTimeout  = 20 * time.Second
 )
 
 // A Policy says what happens to a message for a peer that does not keep up:
@@ -87,6 +89,21 @@ type Options struct {
 	// Policy is for peers that do not keep up.
 	Policy Policy
 
+	// Budget bounds what waits to be sent on all connections that share it; nil:
+	// only SendQueue does.
+	Budget *Budget
+
+	// Compression says how messages are compressed; nil: not at all.
+	Compression *Compression
+
+	// PingInterval is after how long without anything from the peer it is sent
+	// a ping; if PongTimeout later still nothing has come, the connection is
+	// closed, and receiving and sending fail with ErrDead. 0 means
+	// DefaultPingInterval and DefaultPongTimeout, a negative PingInterval means
+	// that nobody is asked.
+	PingInterval time.Duration
+	PongTimeout  time.Duration
+
 	// WriteTimeout is how long Send waits for room before it gives up and closes
 	// the connection. 0 means DefaultWriteTimeout, negative means for ever.
 	WriteTimeout time.Duration
@@ -101,6 +118,10 @@ type Options struct {
 
 	// Hooks are called for what happens on connections.
 	Hooks Hooks
+
+	// DebugMessages has each message remember the stack that received it, which
+	// is slow, for the report of those that a handler forgot.
+	DebugMessages bool
 }
 
 // Hooks are called on the connection's loop. They must not block. Those that
@@ -141,10 +162,21 @@ func (o *Options) withDefaults() Options {
 	if r.WriteTimeout == 0 {
 		r.WriteTimeout = DefaultWriteTimeout
 	}
-	if r.Logger == nil {
-		r.Logger = slog.Default()
+	if r.PingInterval == 0 {
+		r.PingInterval = DefaultPingInterval
 	}
+	if r.PongTimeout <= 0 {
+		r.PongTimeout = DefaultPongTimeout
+	}
+	r.Logger = o.logger()
 	return r
+}
+
+func (o *Options) logger() *slog.Logger {
+	if o.Logger != nil {
+		return o.Logger
+	}
+	return slog.Default()
 }
 
 func (o *Options) check() error {
@@ -154,5 +186,5 @@ func (o *Options) check() error {
 	case o.Policy > Disconnect:
 		return fmt.Errorf("ws: unknown policy %d", o.Policy)
 	}
-	return nil
+	return o.Compression.check()
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"runtime/debug"
 
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -27,9 +29,6 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if c.busy {
-			return nil, errReceiving
-		}
 		m, err := c.TryReceive()
 		if m != nil || err != nil {
 			return m, err
@@ -45,15 +44,34 @@ var errReceiving = fmt.Errorf("ws: another call is receiving: %w", runtime.ErrBu
 func (c *Conn) receiveElsewhere(ctx context.Context) (m *Message, err error) {
 	cerr := c.elsewhere(ctx, "receive", func(ctx context.Context) error {
 		m, err = c.Receive(ctx)
-		return nil
+		return err
 	})
-	return m, errors.Join(err, cerr)
+	if m == nil {
+		return nil, cerr
+	}
+	return m, nil
 }
 
 // TryReceive is Receive that never waits: it returns nil, and no error, if no
 // message is there. It is called on the loop; also from a function given to
 // Post.
 func (c *Conn) TryReceive() (*Message, error) {
+	if c.busy {
+		return nil, errReceiving
+	}
+	if len(c.stash) > 0 {
+		return c.unstash(), nil
+	}
+	if c.reader != nil {
+		if ok, err := c.skip(); !ok || err != nil {
+			return nil, err
+		}
+	}
+	return c.assemble()
+}
+
+// assemble puts the next message together, as far as it is here.
+func (c *Conn) assemble() (*Message, error) {
 	for {
 		s, last, ok, err := c.next()
 		if err != nil || !ok {
@@ -61,10 +79,7 @@ func (c *Conn) TryReceive() (*Message, error) {
 		}
 		m := c.msg
 		if m == nil {
-			if c.foreign.Load() != nil {
-				c.collect()
-			}
-			m = c.local.newMessage(c, c.typ)
+			m = c.newMessage()
 			c.msg = m
 		}
 		if s.buf != nil {
@@ -80,10 +95,53 @@ func (c *Conn) TryReceive() (*Message, error) {
 	}
 }
 
+func (c *Conn) newMessage() *Message {
+	if c.foreign.Load() != nil {
+		c.collect()
+	}
+	m := c.local.newMessage(c, c.typ)
+	if c.opts.DebugMessages {
+		m.from = string(debug.Stack())
+	}
+	return m
+}
+
+// hasMessage reports whether TryReceive would return something, and takes in
+// what has arrived to find that out.
+func (c *Conn) hasMessage() bool {
+	if len(c.stash) > 0 || c.reader != nil {
+		return true
+	}
+	if c.busy {
+		return false
+	}
+	m, err := c.assemble()
+	if m != nil {
+		c.stash = append(c.stash, m)
+	}
+	return m != nil || err != nil
+}
+
+// unstash takes the oldest message that was received ahead of its receiver.
+func (c *Conn) unstash() *Message {
+	m := c.stash[0]
+	c.stash[0] = nil
+	if c.stash = c.stash[1:]; len(c.stash) == 0 {
+		c.stash = nil
+	}
+	return m
+}
+
 // await waits until there is more to read, on the loop.
 func (c *Conn) await(ctx context.Context) error {
+	if c.busy {
+		return errReceiving
+	}
 	if c.msg != nil {
 		c.msg.settle()
+	}
+	if c.tls != nil {
+		c.tls.flush()
 	}
 	c.busy = true
 	_, err := runtime.WaitAny(ctx, c.readable)
@@ -97,11 +155,49 @@ func (c *Conn) await(ctx context.Context) error {
 	return nil
 }
 
-// next returns the next piece of a message that has arrived: unmasked, and
-// checked if it is text. ok is false when there is none. last says that it
-// ends its message; it may be empty then. Control frames are dealt with on the
-// way.
+// next returns the next piece of a message that has arrived: unmasked,
+// inflated, and checked if it is text. ok is false when there is none. last
+// says that it ends its message; it may be empty then. Control frames are dealt
+// with on the way.
 func (c *Conn) next() (s segment, last, ok bool, err error) {
+	if c.deflate != nil && c.deflate.active {
+		s, last, ok, err = c.inflate()
+	} else if s, last, ok, err = c.raw(); ok && c.packed {
+		c.deflate.begin(c.limit())
+		c.deflate.piece, c.deflate.last = s, last
+		s, last, ok, err = c.inflate()
+	}
+	if ok && c.typ == Text && !c.valid(s.data, last) {
+		if s.buf != nil {
+			c.native.release(s.buf)
+		}
+		return segment{}, false, false, c.fail(StatusInvalidPayload, "text that is not UTF-8")
+	}
+	return s, last, ok, err
+}
+
+// limit returns how many bytes the message that has begun may have.
+func (c *Conn) limit() int64 {
+	if c.streaming {
+		return math.MaxInt64
+	}
+	return c.opts.MaxMessage
+}
+
+func (c *Conn) valid(p []byte, last bool) bool {
+	if !c.text.Write(p) {
+		return false
+	}
+	if last {
+		ok := c.text.Complete()
+		c.text.Reset()
+		return ok
+	}
+	return true
+}
+
+// raw is next without what extensions and types make of a piece.
+func (c *Conn) raw() (s segment, last, ok bool, err error) {
 	if c.readErr != nil {
 		return s, false, false, c.readErr
 	}
@@ -141,26 +237,8 @@ func (c *Conn) next() (s segment, last, ok bool, err error) {
 				continue // an empty fragment is nothing
 			}
 		}
-		if c.typ == Text && !c.valid(s.data, last) {
-			if s.buf != nil {
-				c.native.release(s.buf)
-			}
-			return segment{}, false, false, c.fail(StatusInvalidPayload, "text that is not UTF-8")
-		}
 		return s, last, true, nil
 	}
-}
-
-func (c *Conn) valid(p []byte, last bool) bool {
-	if !c.text.Write(p) {
-		return false
-	}
-	if last {
-		ok := c.text.Complete()
-		c.text.Reset()
-		return ok
-	}
-	return true
 }
 
 // begin checks a header against what came before it.
@@ -180,22 +258,35 @@ func (c *Conn) begin() error {
 			return c.fail(StatusProtocolError, "a new message inside a fragmented one")
 		}
 		c.inMsg, c.typ, c.length = true, Type(h.Op), h.Len
+		c.packed = h.Rsv&frame.Rsv1 != 0
 	}
-	// On the word of the header, before any of it has come; and without an
-	// overflow, since both are at least 0.
-	if c.length > c.opts.MaxMessage || c.length < 0 {
-		return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", c.opts.MaxMessage))
+	// On the word of the header, before any of it has come. Compressed bytes are
+	// not kept, and what they inflate to is counted as it comes; but there cannot
+	// be many more of them than that.
+	limit := c.limit()
+	if c.packed && limit < math.MaxInt64/2 {
+		limit += limit>>8 + 1024
+	}
+	if c.length > limit || c.length < 0 {
+		return c.tooBig()
 	}
 	return nil
 }
 
+func (c *Conn) tooBig() error {
+	return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", c.limit()))
+}
+
+// exhausted ends a connection for whose message there is no memory.
+func (c *Conn) exhausted(err error) error {
+	c.sendClose(StatusTryAgainLater, "")
+	return c.end(fmt.Errorf("ws: receive: %w", err))
+}
+
 // nothing is what next returns when nothing is there: nil if more may come.
 func (c *Conn) nothing() error {
-	if c.stream.Buffered() > 0 {
-		return nil
-	}
-	err := c.stream.ReadErr()
-	if err == nil {
+	err := c.t.ReadErr()
+	if err == nil || c.t.Buffered() > 0 {
 		return nil
 	}
 	if timeout(err) && !c.closed {

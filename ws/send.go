@@ -4,30 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// smallMessage is up to how many bytes of payload are copied behind what is
-// queued already, so that many messages leave as one piece of memory. A larger
-// one goes out as the buffer that it lies in.
-const smallMessage = 2 << 10
-
 // Send sends m and takes it: also when it fails. It returns when the message is
-// queued, and waits before that while more than Options.SendQueue bytes are
-// queued already, or does what Options.Policy says. What is queued leaves at the
-// end of the loop's turn; an error in sending shows in a later call.
+// queued. While more than Options.SendQueue bytes are queued already it waits
+// first, or does what Options.Policy says. What is queued leaves at the end of
+// the loop's turn; an error in sending shows in a later call.
 //
 // It may be called from any goroutine and from tasks of any loop.
 func (c *Conn) Send(ctx context.Context, m *Message) error {
 	m.check("Send")
 	if !c.loop.OnLoop() {
-		return c.sendElsewhere(ctx, m)
+		return c.sendElsewhere(ctx, outgoing{m: m.portable()})
 	}
-	if err := c.room(ctx); err != nil {
-		m.drop()
+	if err := c.room(ctx, nil, m.typ, m.size); err != nil {
+		m.Release()
 		return err
 	}
 	if hook := c.opts.Hooks.MessageOut; hook != nil {
@@ -36,112 +30,160 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 	return c.writeMessage(m)
 }
 
-func (c *Conn) sendElsewhere(ctx context.Context, m *Message) error {
-	m = m.portable()
-	taken := false
-	err := c.elsewhere(ctx, "send", func(ctx context.Context) error {
-		taken = true
-		return c.Send(ctx, m)
-	})
-	if !taken {
-		m.drop()
-	}
-	return err
-}
-
-// SendText sends a copy of s.
+// SendText sends a copy of s: see Send.
 func (c *Conn) SendText(ctx context.Context, s string) error { return c.sendCopy(ctx, Text, []byte(s)) }
 
-// SendBinary sends a copy of p.
+// SendBinary sends a copy of p: see Send.
 func (c *Conn) SendBinary(ctx context.Context, p []byte) error { return c.sendCopy(ctx, Binary, p) }
 
 func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
-	if !c.loop.OnLoop() || len(p) > smallMessage {
-		return c.Send(ctx, NewMessage(t, append([]byte(nil), p...)))
+	if !c.loop.OnLoop() {
+		return c.sendElsewhere(ctx, outgoing{m: NewMessage(t, append([]byte(nil), p...))})
 	}
-	if err := c.room(ctx); err != nil {
+	if err := c.room(ctx, nil, t, len(p)); err != nil {
 		return err
 	}
 	if hook := c.opts.Hooks.MessageOut; hook != nil {
 		hook(c, t, len(p))
 	}
-	h := frame.Header{Op: frame.Opcode(t), Fin: true, Len: int64(len(p))}
-	return c.writeCopy(&h, p, nil)
+	return c.writeBytes(t, p)
 }
 
-// portable returns a message with m's bytes that any loop may send. Buffers
-// belong to their loops, so what was received is copied.
-func (m *Message) portable() *Message {
-	shared := true
-	m.eachSegment(func(s *segment) { shared = shared && s.buf.Home() == nil })
-	if shared {
-		return m
+// An outgoing is what waits to be sent: one of the two.
+type outgoing struct {
+	m        *Message
+	prepared *Prepared
+}
+
+func (o outgoing) what() (t Type, bytes int) {
+	if o.m != nil {
+		return o.m.typ, o.m.size
 	}
-	all := make([]byte, 0, m.size)
-	m.eachSegment(func(s *segment) { all = append(all, s.data...) })
-	t := m.typ
-	m.Release()
-	return NewMessage(t, all)
+	return o.prepared.typ, len(o.prepared.payload)
 }
 
-// drop releases m, which nobody got, wherever that is.
-func (m *Message) drop() {
-	m.gone = false
-	m.Release()
+func (o outgoing) drop() {
+	if o.m != nil {
+		o.m.Release()
+	}
 }
 
-// room waits until a message may be queued, on the loop.
-func (c *Conn) room(ctx context.Context) error {
+// send is Send for either.
+func (c *Conn) send(ctx context.Context, o outgoing) error {
+	if !c.loop.OnLoop() {
+		return c.sendElsewhere(ctx, o)
+	}
+	t, n := o.what()
+	if err := c.room(ctx, nil, t, n); err != nil {
+		o.drop()
+		return err
+	}
+	return c.write(o)
+}
+
+// write queues o, for which there is room.
+func (c *Conn) write(o outgoing) error {
+	if hook := c.opts.Hooks.MessageOut; hook != nil {
+		t, n := o.what()
+		hook(c, t, n)
+	}
+	if o.m != nil {
+		return c.writeMessage(o.m)
+	}
+	return c.writePrepared(o.prepared)
+}
+
+// room waits until a message may be queued, on the loop, or says why it must
+// not. w is the Writer whose message goes on, if it is one of its parts.
+func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 	for {
 		if err := c.sendErr(); err != nil {
 			return err
 		}
-		err := c.stream.WriteErr()
-		if err == nil {
+		if c.writer != w { // a message in parts goes on
+			if err := c.wait(ctx, &c.unlocked); err != nil {
+				return err
+			}
+			continue
+		}
+		err := c.sink.WriteErr()
+		if err == nil && !c.overBudget() {
 			return nil
 		}
-		if !errors.Is(err, runtime.ErrBusy) {
+		if err != nil && !errors.Is(err, runtime.ErrBusy) {
 			return c.sendFailed(err)
 		}
-		if err := c.awaitRoom(ctx); err != nil {
+		switch c.opts.Policy {
+		case Drop:
+			if w == nil { // half a message cannot be dropped
+				c.dropped(t, bytes)
+				return ErrDropped
+			}
+		case Disconnect:
+			return c.tooSlow()
+		}
+		source := c.writable
+		if err == nil {
+			c.opts.Budget.wish()
+			if !c.overBudget() {
+				continue
+			}
+			source = &c.opts.Budget.room
+		}
+		if err := c.wait(ctx, source); err != nil {
 			return err
 		}
 	}
 }
 
-// awaitRoom waits while the queue is full.
-func (c *Conn) awaitRoom(ctx context.Context) error {
-	if d := c.opts.WriteTimeout; d > 0 {
-		wctx, cancel := context.WithTimeout(ctx, d)
-		defer cancel()
-		if _, err := runtime.WaitAny(wctx, c.writable); err != nil {
-			if cerr := ctx.Err(); cerr != nil {
-				return cerr
-			}
-			if wctx.Err() != nil {
-				return c.giveUp(fmt.Errorf("%w: no room for %v", ErrTooSlow, d))
-			}
-			return fmt.Errorf("ws: send: %w", err)
-		}
-		return nil
-	}
-	if _, err := runtime.WaitAny(ctx, c.writable); err != nil {
-		if cerr := ctx.Err(); cerr != nil {
-			return cerr
-		}
-		return fmt.Errorf("ws: send: %w", err)
-	}
-	return nil
+func (c *Conn) overBudget() bool {
+	b := c.opts.Budget
+	return b != nil && b.full() && c.sink.Queued() > 0
 }
 
-// giveUp ends a connection whose peer does not read: a Close frame would not
-// reach it.
+func (c *Conn) dropped(t Type, bytes int) {
+	if hook := c.opts.Hooks.Dropped; hook != nil {
+		hook(c, t, bytes)
+	}
+}
+
+// wait waits for room, no longer than WriteTimeout.
+func (c *Conn) wait(ctx context.Context, source runtime.Source) error {
+	wctx := ctx
+	d := c.opts.WriteTimeout
+	if d > 0 {
+		var cancel context.CancelFunc
+		wctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	_, err := runtime.WaitAny(wctx, source)
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case wctx.Err() != nil:
+		return c.giveUp(fmt.Errorf("%w: no room to send for %v", ErrTooSlow, d))
+	}
+	return fmt.Errorf("ws: send: %w", err)
+}
+
+// tooSlow closes a connection whose peer does not keep up.
+func (c *Conn) tooSlow() error {
+	c.sendClose(StatusPolicyViolation, "too slow")
+	return c.giveUp(ErrTooSlow)
+}
+
+// giveUp ends a connection whose peer does not read, or is not there: it is no
+// use to wait for it.
 func (c *Conn) giveUp(err error) error {
 	if c.failed == nil {
 		c.failed = err
 	}
-	_ = c.stream.SetReadDeadline(time.Now()) // whoever receives is to know
-	return c.end(err)
+	c.stream.SetLinger(-1)
+	_ = c.end(err)
+	_ = c.t.SetReadDeadline(past) // whoever receives is to look
+	return err
 }
 
 // sendErr returns why nothing can be sent.
@@ -159,151 +201,52 @@ func (c *Conn) sendErr() error {
 
 var errClosed = fmt.Errorf("ws: the connection was closed here: %w", runtime.ErrClosed)
 
+// sendFailed notes that the transport is gone, or that a frame could not be
+// queued as a whole: nothing may follow it.
 func (c *Conn) sendFailed(err error) error {
 	if c.failed == nil {
 		c.failed = abnormal(err)
+		c.stream.SetLinger(-1)
 	}
 	return c.failed
 }
 
-// writeMessage queues m as one frame.
+// writeMessage queues m and takes it.
 func (c *Conn) writeMessage(m *Message) error {
-	h := frame.Header{Op: frame.Opcode(m.typ), Fin: true, Len: int64(m.size)}
-	if m.size <= smallMessage && (c.stream.TailRoom() > 0 || len(m.rest) > 0 || m.first.buf == nil || !m.first.sole()) {
-		return c.writeCopy(&h, nil, m)
-	}
-	return c.writeBuffers(&h, m)
-}
-
-// writeCopy queues a frame with a copy of p, and then of m's bytes, which it
-// takes.
-func (c *Conn) writeCopy(h *frame.Header, p []byte, m *Message) error {
-	if c.client {
-		h.Masked, h.Mask = true, c.local.masks.next()
-	}
-	n := h.Size() + int(h.Len)
-	b, err := c.stream.Grow(n, len(c.native.in))
-	if err != nil {
-		if m != nil {
-			m.free()
-		}
-		return c.sendFailed(err)
-	}
-	at := h.Put(b)
-	payload := b[at:at]
-	payload = append(payload, p...)
-	if m != nil {
-		payload = append(payload, m.first.data...)
-		for i := range m.rest {
-			payload = append(payload, m.rest[i].data...)
-		}
+	var err error
+	switch {
+	case c.deflate.compresses(m.size):
+		err = c.writeDeflated(m.typ, func(f func([]byte)) { m.eachSegment(func(s *segment) { f(s.data) }) })
 		m.free()
+	case c.adapter != nil:
+		err = c.adapter.write(c, m)
+		m.free()
+	default:
+		h := frame.Header{Op: frame.Opcode(m.typ), Fin: true, Len: int64(m.size)}
+		c.mask(&h)
+		if m.size <= smallMessage && (c.sink.TailRoom() > 0 || len(m.rest) > 0 || m.first.buf == nil || !m.first.sole()) {
+			err = c.writeSmall(&h, m)
+		} else {
+			err = c.writeBuffers(&h, m)
+		}
 	}
-	if h.Masked {
-		frame.Mask(payload, h.Mask, 0)
+	if c.opts.Budget != nil {
+		c.charge()
 	}
-	c.written += int64(n)
-	return nil
+	return err
 }
 
-// writeBuffers queues a frame of the very buffers that m lies in.
-func (c *Conn) writeBuffers(h *frame.Header, m *Message) error {
+// writeBytes queues a message with a copy of p.
+func (c *Conn) writeBytes(t Type, p []byte) error {
+	if c.deflate.compresses(len(p)) {
+		return c.writeDeflated(t, func(f func([]byte)) { f(p) })
+	}
+	h := frame.Header{Op: frame.Opcode(t), Fin: true, Len: int64(len(p))}
+	return c.writeParts(&h, p)
+}
+
+func (c *Conn) mask(h *frame.Header) {
 	if c.client {
 		h.Masked, h.Mask = true, c.local.masks.next()
 	}
-	at := int64(0)
-	for i := -1; i < len(m.rest); i++ {
-		s := &m.first
-		if i >= 0 {
-			s = &m.rest[i]
-		}
-		if err := c.writeSegment(h, s, at); err != nil {
-			m.free()
-			return c.sendFailed(err)
-		}
-		at += int64(len(s.data))
-	}
-	c.written += int64(h.Size()) + h.Len
-	m.sent()
-	return nil
-}
-
-// sent is free for a message whose buffers have gone.
-func (m *Message) sent() {
-	if c := m.conn; c != nil {
-		c.unlink(m)
-	}
-	m.rest = m.rest[:0]
-	m.recycle()
-}
-
-// writeSegment queues a part of the payload, and in front of the first one the
-// header. It takes the segment's buffer, unless it still has it.
-func (c *Conn) writeSegment(h *frame.Header, s *segment, at int64) error {
-	size := 0
-	if at == 0 {
-		size = h.Size()
-	}
-	if s.buf == nil || !s.sole() {
-		return c.writeView(h, s, at)
-	}
-	b := s.buf
-	b.Truncate(s.off + len(s.data))
-	b.Advance(s.off)
-	if h.Masked {
-		frame.Mask(s.data, h.Mask, at)
-	}
-	if size > 0 {
-		if b.Headroom() < size {
-			if err := c.writeHeader(h); err != nil {
-				return err
-			}
-		} else {
-			h.Put(b.Prepend(size))
-		}
-	}
-	s.buf = nil
-	return c.stream.Enqueue(b)
-}
-
-func (c *Conn) writeHeader(h *frame.Header) error {
-	p, err := c.stream.Grow(h.Size(), 0)
-	if err != nil {
-		return err
-	}
-	h.Put(p)
-	return nil
-}
-
-// writeView is writeSegment for a buffer that somebody else has too.
-func (c *Conn) writeView(h *frame.Header, s *segment, at int64) error {
-	if at == 0 {
-		if err := c.writeHeader(h); err != nil {
-			return err
-		}
-	}
-	if s.buf == nil {
-		return nil
-	}
-	b := s.buf
-	if !h.Masked && s.off == 0 && s.last() {
-		s.buf = nil
-		return c.stream.Enqueue(b)
-	}
-	const most = 32 << 10
-	for p := s.data; len(p) > 0; {
-		n := min(len(p), most)
-		to, err := c.stream.Grow(n, len(p)-n)
-		if err != nil {
-			return err
-		}
-		copy(to, p[:n])
-		if h.Masked {
-			frame.Mask(to, h.Mask, at)
-		}
-		at, p = at+int64(n), p[n:]
-	}
-	s.buf = nil
-	c.native.release(b)
-	return nil
 }

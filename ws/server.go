@@ -2,12 +2,17 @@ package ws
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
+	"net/http"
 	"sync"
 	"time"
 
+	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
+	"github.com/noria-go/noria/ws/internal/handshake"
 )
 
 // A HandlerFunc serves one connection. ctx ends with the connection and with the
@@ -31,9 +36,29 @@ type Server struct {
 	// Options are what every connection is told.
 	Options
 
+	// TLS makes it a wss server. Its functions are called on the loop and must
+	// not block. nil: no TLS.
+	TLS *tls.Config
+
 	// Subprotocols are those that the handler speaks. The first of the client's
 	// that is among them is agreed on.
 	Subprotocols []string
+
+	// Origins are the origins that may connect besides the server's own, which is
+	// one whose host and port are those of the request's Host header. A browser
+	// sends the origin of the page; other programs mostly send none, and may
+	// connect. An origin is "https://example.com", or without the scheme; a '*'
+	// in it stands for any characters, and "*" alone for every origin.
+	Origins []string
+
+	// Check is asked last in the handshake, on the loop: it must not block. The
+	// headers that it returns are sent in the response. An error refuses: with
+	// its status and text if it is a *Refusal, otherwise with 403.
+	Check func(*Request) (http.Header, error)
+
+	// Plain answers requests that ask for no upgrade, on the loop; it returns nil
+	// for what it does not know, which is refused, as all are without it.
+	Plain func(*Request) *Response
 
 	// HandshakeTimeout is for all of the opening handshake. 0 means
 	// DefaultHandshakeTimeout.
@@ -47,13 +72,18 @@ type Server struct {
 	MaxConns int
 
 	// DrainTime is how long handlers may go on after the context of Serve has
-	// ended; see tcp.Server.
-	DrainTime time.Duration
+	// ended; see tcp.Server. Each connection is sent a Close frame with
+	// StatusGoingAway, and its handler's context ends, one after another over
+	// DrainSpread, so that not all come back somewhere else at once. 0 means
+	// half of DrainTime, negative means all at once.
+	DrainTime   time.Duration
+	DrainSpread time.Duration
 
-	once sync.Once
-	err  error // of Options.check
-	opts Options
-	tcp  tcp.Server
+	once  sync.Once
+	err   error // what is wrong with the fields
+	opts  Options
+	shake handshake.Server
+	tcp   tcp.Server
 }
 
 // Stats are a Server's counts since it was made: see tcp.Stats. A connection
@@ -79,10 +109,21 @@ func (s *Server) prepare() {
 		s.err = errors.New("ws: the Server has no Handler")
 		return
 	}
-	s.err = s.Options.check()
+	s.shake = s.handshaker()
+	if s.err = errors.Join(s.Options.check(), s.shake.Validate()); s.err != nil {
+		s.err = fmt.Errorf("ws: the Server cannot be used as it is: %w", s.err)
+		return
+	}
 	s.opts = s.Options.withDefaults()
 	s.tcp.Handler = s.serve
-	s.tcp.MaxConns, s.tcp.DrainTime, s.tcp.Logger = s.MaxConns, s.DrainTime, s.Logger
+	s.tcp.MaxConns, s.tcp.Logger = s.MaxConns, s.Logger
+	s.tcp.DrainTime, s.tcp.DrainSpread = s.DrainTime, s.DrainSpread
+	if s.DrainSpread == 0 {
+		s.tcp.DrainSpread = tcp.DefaultDrainTime / 2
+		if s.DrainTime != 0 {
+			s.tcp.DrainSpread = s.DrainTime / 2
+		}
+	}
 }
 
 func (s *Server) handshakeTimeout() time.Duration {
@@ -101,24 +142,48 @@ func (s *Server) maxHead() int {
 
 // serve is the task of one connection.
 func (s *Server) serve(ctx context.Context, tc *tcp.Conn) error {
-	req, protocol, err := s.accept(tc.Stream)
-	if err != nil {
+	deadline := time.Now().Add(s.handshakeTimeout())
+	t := compat.Stream(tc.Stream)
+	if s.TLS != nil {
+		secure, err := compat.TLSServer(ctx, tc.Stream, s.TLS, compat.TLSOptions{HandshakeTimeout: s.handshakeTimeout()})
+		if err != nil {
+			return fmt.Errorf("ws: %w", err)
+		}
+		defer secure.Close() // what the connection's own Close leaves, if there was no handshake
+		t = secure
+	}
+	acc, err := s.accept(t, deadline)
+	if acc == nil {
 		return err
 	}
-	c := &Conn{request: req, subprotocol: protocol}
-	c.init(tc.Stream, &s.opts, false)
-	return c.run(ctx, s.Handler, s.OnGoroutine)
+	return s.open(t, acc).run(ctx, s.Handler, s.OnGoroutine)
+}
+
+// open makes the connection of a handshake.
+func (s *Server) open(t compat.Stream, acc *handshake.Accepted) *Conn {
+	c := newConn(t, &s.opts, false)
+	c.request, c.subprotocol = (*Request)(acc.Request), acc.Subprotocol
+	c.agree(acc.Deflate)
+	return c
 }
 
 // run runs a handler on c, and closes c whatever the handler does.
 func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (err error) {
 	returned := false
+	// The end of ctx tells the peer, whatever the handler does about it.
+	stop := runtime.TaskOf(ctx).AfterFunc(func() {
+		if !c.closed {
+			c.sendClose(StatusGoingAway, "")
+		}
+	})
 	defer func() {
-		if !returned { // it panicked: that goes on, and this must not wait
-			c.sendClose(StatusInternalError, "")
-			err = errors.New("ws: the handler did not return")
-		} else {
+		stop()
+		if returned {
 			c.finish(ctx, err)
+		} else { // it panicked, which goes on: nobody is waited for
+			err = errors.New("ws: the handler did not return")
+			c.sendClose(StatusInternalError, "")
+			_ = c.shut()
 		}
 		c.reclaim()
 		c.ended(err)
@@ -127,7 +192,6 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 		hook(c)
 	}
 	if onGoroutine {
-		c.stream.AllowGoroutines(ctx)
 		if gerr := runtime.OnGoroutine(ctx, func() { err = handler(ctx, c) }); gerr != nil {
 			err = gerr
 		}
@@ -159,6 +223,13 @@ func (c *Conn) ended(err error) {
 	hook := c.opts.Hooks.Closed
 	if hook == nil {
 		return
+	}
+	if err == nil && c.readErr != nil && !errors.Is(c.readErr, errClosed) {
+		err = c.readErr
+		var closed *CloseError
+		if errors.As(err, &closed) && c.sentClose != closed.Code {
+			err = nil // the answer to ours
+		}
 	}
 	code := c.sentClose
 	switch {

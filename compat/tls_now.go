@@ -1,0 +1,19 @@
+package compat
+
+// WriteNow is runtime.Stream's: Write that never waits, whatever is queued.
+func (c *TLSStream) WriteNow(p []byte) error {
+	switch {
+	case !c.Loop().OnLoop():
+		return c.elsewhere("send", func() error { return c.WriteNow(p) })
+	case c.shut && !c.closed:
+		return c.writeErr()
+	}
+	for len(p) > 0 {
+		n, err := c.encrypt(p[:min(len(p), tlsChunk)])
+		if err != nil {
+			return err
+		}
+		p = p[n:]
+	}
+	return nil
+}

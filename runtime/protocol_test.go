@@ -1,0 +1,209 @@
+package runtime_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+)
+
+// withPeer runs f as a task, with a stream and the other end of it.
+func withPeer(t *testing.T, v backendtest.Variant, f func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error) {
+	t.Helper()
+	g := backendtest.Group(t, v, 1)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+		s, err := g.Loops()[0].Dial(ctx, ln.Addr().String(), runtime.DialOptions{Stream: runtime.StreamOptions{QueueLimit: 1000}})
+		if err != nil {
+			return err
+		}
+		peer, err := ln.Accept()
+		if err != nil {
+			return err
+		}
+		defer peer.Close()
+		if err := peer.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+			return err
+		}
+		return errors.Join(f(ctx, s, peer.(*net.TCPConn)), s.Close())
+	}))
+}
+
+// What Grow, Enqueue and Write put into the queue leaves in their order, beyond
+// the limit too, and WriteErr says when that is reached.
+func TestGrowAndEnqueue(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		withPeer(t, v, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error {
+			sent := 0
+			s.OnSent(func() { sent++ })
+			var want bytes.Buffer
+			grow := func(p string) error {
+				b, err := s.Grow(len(p), 100)
+				if err != nil {
+					return err
+				}
+				copy(b, p)
+				want.WriteString(p)
+				return nil
+			}
+			if s.TailRoom() != 0 {
+				return errors.New("an empty queue has a tail")
+			}
+			if err := grow("one"); err != nil {
+				return err
+			}
+			if room := s.TailRoom(); room < 100 {
+				return fmt.Errorf("room for %d, want the 100 that were announced", room)
+			}
+			if err := errors.Join(grow("two"), s.WriteErr()); err != nil {
+				return err
+			}
+			want.WriteString("three")
+			if err := s.Enqueue(runtime.NewShared([]byte("three"))); err != nil {
+				return err
+			}
+			if s.TailRoom() != 0 {
+				return errors.New("there is a tail before what comes later")
+			}
+			if err := errors.Join(grow("four"), grow(string(make([]byte, 2000)))); err != nil {
+				return err
+			}
+			if err := s.WriteErr(); !errors.Is(err, runtime.ErrBusy) {
+				return fmt.Errorf("beyond the limit: %v", err)
+			}
+			if err := grow("five"); err != nil {
+				return err
+			}
+			if s.Queued() != want.Len() {
+				return fmt.Errorf("%d bytes are queued, want %d", s.Queued(), want.Len())
+			}
+			if err := s.Flush(); err != nil {
+				return err
+			}
+			if sent == 0 || s.Queued() != 0 {
+				return fmt.Errorf("OnSent came %d times, %d bytes are queued", sent, s.Queued())
+			}
+			got := make([]byte, want.Len())
+			var err error
+			if oerr := runtime.Offload(ctx, func() { _, err = io.ReadFull(peer, got) }); oerr != nil || err != nil {
+				return errors.Join(oerr, err)
+			}
+			if !bytes.Equal(got, want.Bytes()) {
+				return fmt.Errorf("got %q", got)
+			}
+			return nil
+		})
+	})
+}
+
+func TestReceivedAndReadAhead(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		withPeer(t, v, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error {
+			s.ReadAhead()
+			if _, err := peer.Write([]byte("hello")); err != nil {
+				return err
+			}
+			for s.Received() < 5 { // nobody reads
+				if err := runtime.Sleep(ctx, time.Millisecond); err != nil {
+					return err
+				}
+			}
+			if s.Received() != 5 || s.Buffered() != 5 {
+				return fmt.Errorf("%d received, %d buffered", s.Received(), s.Buffered())
+			}
+			return nil
+		})
+	})
+}
+
+func TestTimer(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+			var fired, never runtime.Timer
+			var done runtime.Event
+			calls := 0
+			fired.Init(g.Loops()[0], func() { calls++; done.Set() })
+			never.Init(g.Loops()[0], func() { calls += 100 })
+			never.Set(time.Millisecond)
+			fired.Set(time.Hour)
+			fired.Set(10 * time.Millisecond) // moved
+			never.Stop()
+			never.Stop()
+			if err := done.Wait(ctx); err != nil {
+				return err
+			}
+			if calls != 1 {
+				return fmt.Errorf("%d calls", calls)
+			}
+			return nil
+		}))
+	})
+}
+
+// A drain does not reach a task that is apart; a kill does, and so does the end
+// of its parent.
+func TestGoApart(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+			var goOn runtime.Event
+			var apart, kid *runtime.Task
+			parent, err := runtime.Go(ctx, "parent", func(ctx context.Context) (err error) {
+				if kid, err = runtime.Go(ctx, "kid", func(ctx context.Context) error { return goOn.Wait(ctx) }); err != nil {
+					return err
+				}
+				apart, err = runtime.GoApart(ctx, "apart", func(own context.Context) error {
+					if err := goOn.Wait(own); err != nil {
+						return fmt.Errorf("its own context: %w", err)
+					}
+					// It may wait with its parent's context, and is told of its end.
+					var never runtime.Event
+					if err := never.Wait(ctx); !errors.Is(err, context.Canceled) {
+						return fmt.Errorf("the parent's context: %w", err)
+					}
+					return never.Wait(own)
+				})
+				if err != nil {
+					return err
+				}
+				var never runtime.Event
+				_ = never.Wait(context.Background()) // until it is killed
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if err := runtime.Yield(ctx); err != nil {
+				return err
+			}
+			parent.Cancel(false)
+			if err := kid.Wait(ctx); !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("the kid of a drained parent: %w", err)
+			}
+			if apart.Err() != nil {
+				return errors.New("the drain reached the task")
+			}
+			goOn.Set()
+			if err := runtime.Yield(ctx); err != nil {
+				return err
+			}
+			parent.Cancel(true)
+			if err := apart.Wait(ctx); !errors.Is(err, runtime.ErrCanceled) && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("killed with its parent: %w", err)
+			}
+			return parent.Wait(ctx)
+		}))
+	})
+}

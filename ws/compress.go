@@ -1,0 +1,177 @@
+package ws
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/deflate"
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// DefaultThreshold is from how many bytes on a message is compressed. Below it
+// the work is not worth the few bytes that it saves, and some messages grow.
+const DefaultThreshold = 256
+
+// Compression says how messages are compressed with those peers that agree to
+// it (permessage-deflate, RFC 7692). The zero value is good: context takeover
+// both ways, windows of 32 KiB. A connection with context takeover remembers up
+// to a window of what went by, each way.
+type Compression struct {
+	// Level is 1 (fastest) to 9; 0 means 1.
+	Level int
+
+	// Threshold is from how many bytes on a message is compressed; 0 means
+	// DefaultThreshold, negative means every message.
+	Threshold int
+
+	// Without context takeover each message is compressed by itself: less
+	// memory, and less compression.
+	ServerNoContextTakeover bool
+	ClientNoContextTakeover bool
+
+	// The windows are 1<<bits bytes, 8 to 15 bits; 0 means 15. Not every client
+	// lets a server choose the client's.
+	ServerMaxWindowBits int
+	ClientMaxWindowBits int
+}
+
+func (o *Compression) config() deflate.Config {
+	return deflate.Config{ServerNoContextTakeover: o.ServerNoContextTakeover, ClientNoContextTakeover: o.ClientNoContextTakeover,
+		ServerMaxWindowBits: o.ServerMaxWindowBits, ClientMaxWindowBits: o.ClientMaxWindowBits}
+}
+
+func (o *Compression) check() error {
+	if o == nil {
+		return nil
+	}
+	if o.Level < 0 || o.Level > 9 {
+		return fmt.Errorf("ws: compression level %d, want 1 to 9, or 0", o.Level)
+	}
+	return o.config().Check()
+}
+
+// A deflater is a connection's part of permessage-deflate. nil: it was not
+// agreed on.
+type deflater struct {
+	out       *deflate.Compressor
+	in        *deflate.Decompressor
+	threshold int
+
+	// Of the message that is being inflated:
+	active bool
+	piece  segment // received and not inflated yet
+	last   bool    // nothing comes after piece
+}
+
+func newDeflater(o *Compression, p deflate.Params, server bool) *deflater {
+	level := o.Level
+	if level == 0 {
+		level = 1
+	}
+	d := &deflater{out: p.Compressor(server, level), in: p.Decompressor(server), threshold: o.Threshold}
+	if d.threshold == 0 {
+		d.threshold = DefaultThreshold
+	}
+	return d
+}
+
+// compresses reports whether a message of n bytes is to be compressed.
+func (d *deflater) compresses(n int) bool { return d != nil && n >= d.threshold && n > 0 }
+
+func (d *deflater) close() {
+	if d == nil {
+		return
+	}
+	if d.piece.buf != nil {
+		d.piece.buf.Release()
+		d.piece = segment{}
+	}
+	d.in.Close()
+	d.out.Close()
+}
+
+// prepared returns the frame of a compressed broadcast, which every window can
+// take, and notes that the peer knows its bytes now.
+func (d *deflater) prepared(p *Prepared) *runtime.Buffer {
+	p.once.Do(func() {
+		z := deflate.NewCompressor(deflate.MinWindowBits, false, 0)
+		defer z.Close()
+		out := z.Message(nil, p.payload)
+		p.deflated = framed(frame.Header{Op: frame.Opcode(p.typ), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}, out)
+	})
+	d.out.Sent(p.payload)
+	return p.deflated
+}
+
+// inflate returns the next piece of a compressed message: see Conn.next.
+func (c *Conn) inflate() (s segment, last, ok bool, err error) {
+	d := c.deflate
+	for {
+		if len(d.piece.data) == 0 && !d.last {
+			d.drop(c)
+			if d.piece, d.last, ok, err = c.raw(); err != nil || !ok {
+				return segment{}, false, false, err
+			}
+		}
+		b, err := c.loop.Pool().Get(headroom + min(max(512, 4*len(d.piece.data)), 32<<10))
+		if err != nil {
+			return segment{}, false, false, c.exhausted(err)
+		}
+		b.Reset(headroom)
+		written, read, done, err := d.in.Inflate(b.Room(), d.piece.data, d.last)
+		b.Extend(written)
+		d.piece.data = d.piece.data[read:]
+		if err != nil {
+			b.Release()
+			d.drop(c)
+			if errors.Is(err, deflate.ErrTooLarge) {
+				return segment{}, false, false, c.tooBig()
+			}
+			return segment{}, false, false, c.fail(StatusInvalidPayload, "compressed data that is corrupt")
+		}
+		if done {
+			d.drop(c)
+			d.active, d.last = false, false
+		}
+		if written == 0 {
+			b.Release()
+			if !done {
+				continue
+			}
+			return segment{}, true, true, nil
+		}
+		return segment{buf: b, data: b.Bytes()}, done, true, nil
+	}
+}
+
+// drop gives back the piece that was inflated.
+func (d *deflater) drop(c *Conn) {
+	if d.piece.buf != nil {
+		c.native.release(d.piece.buf)
+	}
+	d.piece = segment{}
+}
+
+// settle is Message.settle for what was not inflated yet. There is nothing: a
+// connection waits only when all of it was.
+func (d *deflater) begin(limit int64) {
+	d.in.Begin(limit)
+	d.active, d.last = true, false
+}
+
+// writeDeflated queues a compressed message of these parts.
+func (c *Conn) writeDeflated(t Type, parts func(func(p []byte))) error {
+	z := c.deflate.out
+	out := c.local.scratch[:0]
+	parts(func(p []byte) { out = z.Append(out, p) })
+	out = z.End(out)
+	h := frame.Header{Op: frame.Opcode(t), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}
+	err := c.writeParts(&h, out)
+	if cap(out) <= maxScratch {
+		c.local.scratch = out
+	}
+	return err
+}
+
+const maxScratch = 256 << 10 // bytes of memory that a loop keeps for compressing

@@ -1,0 +1,107 @@
+package ws
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"time"
+
+	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/runtime"
+)
+
+// Handler returns an http.Handler that upgrades the requests of a net/http
+// server and serves the connections on g's loops:
+//
+//	mux.Handle("/ws", ws.Handler(group, echo))
+//
+// See Server.HTTPHandler for one with options.
+func Handler(g *runtime.Group, f HandlerFunc) http.Handler {
+	return (&Server{Handler: f}).HTTPHandler(g)
+}
+
+// HTTPHandler returns an http.Handler that does the opening handshake with the
+// requests of a net/http server, takes their connections over onto g's loops,
+// one loop after another, and serves them there as s does. What s says about
+// listening, draining and the time and size of requests is net/http's business
+// here; the connections end with the group, or when they are closed.
+//
+// A connection over TLS stays with net/http's goroutines, which pump its bytes
+// to the loop and back: that costs two copies and two switches between threads.
+func (s *Server) HTTPHandler(g *runtime.Group) http.Handler { return &httpHandler{s, g} }
+
+type httpHandler struct {
+	s *Server
+	g *runtime.Group
+}
+
+func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	s := h.s
+	s.once.Do(s.prepare)
+	if s.err != nil {
+		s.Options.logger().Error("noria: a handshake is refused", "error", s.err)
+		http.Error(w, "the server is not set up", http.StatusInternalServerError)
+		return
+	}
+	acc, answer, err := s.shake.AcceptHTTP(r)
+	if acc == nil {
+		replay(w, r, answer)
+		return
+	}
+	if err = h.takeOver(w, answer, func(t compat.Stream) *Conn { return s.open(t, acc) }); err != nil {
+		s.opts.Logger.Error("noria: a connection cannot be taken over from net/http", "peer", r.RemoteAddr, "error", err)
+	}
+}
+
+// replay gives w a response that was made to be sent as it is.
+func replay(w http.ResponseWriter, r *http.Request, answer []byte) {
+	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(answer)), r)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	defer resp.Body.Close()
+	maps.Copy(w.Header(), resp.Header)
+	w.WriteHeader(resp.StatusCode)
+	_, _ = io.Copy(w, resp.Body) // a client that has gone does not read it
+}
+
+func (h *httpHandler) takeOver(w http.ResponseWriter, answer []byte, open func(compat.Stream) *Conn) error {
+	nc, rw, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		http.Error(w, "this connection cannot be upgraded", http.StatusInternalServerError)
+		return err
+	}
+	unread, _ := rw.Reader.Peek(rw.Reader.Buffered()) // no more than is there
+	unread = bytes.Clone(unread)
+	if err := nc.SetDeadline(time.Time{}); err == nil {
+		_, err = nc.Write(answer)
+	}
+	if err != nil {
+		return errors.Join(err, nc.Close())
+	}
+	l := h.g.Loop()
+	stream, _, err := compat.TakeOver(l, nc, compat.TakeOverOptions{Unread: unread})
+	if err != nil {
+		return errors.Join(err, nc.Close())
+	}
+	taken := false
+	err = l.Go(fmt.Sprintf("connection %s", nc.RemoteAddr()), func(ctx context.Context) error {
+		taken = true
+		return open(stream).run(ctx, h.s.Handler, h.s.OnGoroutine)
+	}, func(error) {
+		if !taken { // the loop ends
+			stream.SetLinger(-1)
+			_ = stream.Close()
+		}
+	})
+	if err != nil {
+		return err // the loop has ended, and closes what it has
+	}
+	return nil
+}

@@ -1,0 +1,211 @@
+package deflate
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// The parameters of RFC 7692 §7.1.
+const (
+	serverNoTakeover = "server_no_context_takeover"
+	clientNoTakeover = "client_no_context_takeover"
+	serverWindow     = "server_max_window_bits"
+	clientWindow     = "client_max_window_bits"
+)
+
+// Params are what both sides have agreed on. Server… is what the server may do
+// with what it sends, Client… the client.
+type Params struct {
+	ServerNoContextTakeover bool
+	ClientNoContextTakeover bool
+	ServerMaxWindowBits     int // 8 to 15
+	ClientMaxWindowBits     int
+}
+
+// Compressor and Decompressor return what the server, or the client, needs.
+// See NewCompressor for level.
+func (p Params) Compressor(server bool, level int) *Compressor {
+	if server {
+		return NewCompressor(p.ServerMaxWindowBits, !p.ServerNoContextTakeover, level)
+	}
+	return NewCompressor(p.ClientMaxWindowBits, !p.ClientNoContextTakeover, level)
+}
+
+func (p Params) Decompressor(server bool) *Decompressor {
+	if server {
+		return NewDecompressor(p.ClientMaxWindowBits, !p.ClientNoContextTakeover)
+	}
+	return NewDecompressor(p.ServerMaxWindowBits, !p.ServerNoContextTakeover)
+}
+
+// String returns the parameters as the header has them.
+func (p Params) String() string { return p.header(p.ClientMaxWindowBits < MaxWindowBits) }
+
+func (p Params) header(clientBits bool) string {
+	var b strings.Builder
+	b.WriteString(Name)
+	if p.ServerNoContextTakeover {
+		b.WriteString("; " + serverNoTakeover)
+	}
+	if p.ClientNoContextTakeover {
+		b.WriteString("; " + clientNoTakeover)
+	}
+	if p.ServerMaxWindowBits < MaxWindowBits {
+		b.WriteString("; " + serverWindow + "=" + strconv.Itoa(p.ServerMaxWindowBits))
+	}
+	if clientBits {
+		b.WriteString("; " + clientWindow + "=" + strconv.Itoa(p.ClientMaxWindowBits))
+	}
+	return b.String()
+}
+
+// A Config is what one side wants. The zero value agrees to context takeover
+// both ways with windows of 32 KiB.
+//
+// A server with ClientMaxWindowBits set asks this of clients that allow it;
+// others get the full window.
+type Config struct {
+	ServerNoContextTakeover bool
+	ClientNoContextTakeover bool
+	ServerMaxWindowBits     int // 8 to 15; 0 means 15
+	ClientMaxWindowBits     int
+}
+
+// Check says what is wrong with c.
+func (c Config) Check() error {
+	for _, w := range []struct {
+		name string
+		bits int
+	}{{"ServerMaxWindowBits", c.ServerMaxWindowBits}, {"ClientMaxWindowBits", c.ClientMaxWindowBits}} {
+		if w.bits != 0 && (w.bits < MinWindowBits || w.bits > MaxWindowBits) {
+			return fmt.Errorf("deflate: %s is %d, want %d to %d, or 0 for %d", w.name, w.bits, MinWindowBits, MaxWindowBits, MaxWindowBits)
+		}
+	}
+	return nil
+}
+
+func orMax(bits int) int {
+	if bits == 0 {
+		return MaxWindowBits
+	}
+	return bits
+}
+
+// Accept chooses among a client's offers the first that can be met, and returns
+// what is agreed on and the answer's value. Offers of other extensions, and
+// those with parameters that are unknown, repeated or out of range, are passed
+// over (RFC 7692 §5, §7.1); if none is left, compression is not used: not ok.
+func (c Config) Accept(offers []Extension) (p Params, answer string, ok bool) {
+	for _, e := range offers {
+		o, err := parseParams(e, true)
+		if err != nil {
+			continue
+		}
+		p = Params{
+			ServerNoContextTakeover: o.ServerNoContextTakeover || c.ServerNoContextTakeover,
+			ClientNoContextTakeover: o.ClientNoContextTakeover || c.ClientNoContextTakeover,
+			ServerMaxWindowBits:     min(orMax(o.ServerMaxWindowBits), orMax(c.ServerMaxWindowBits)),
+			ClientMaxWindowBits:     MaxWindowBits,
+		}
+		if o.hasClientBits { // else it must not be in the answer: §7.1.2.2
+			p.ClientMaxWindowBits = min(orMax(o.ClientMaxWindowBits), orMax(c.ClientMaxWindowBits))
+		}
+		return p, p.String(), true
+	}
+	return Params{}, "", false
+}
+
+// Offer returns a client's offer. It always allows the server to choose the
+// client's window.
+func (c Config) Offer() string {
+	p := Params{c.ServerNoContextTakeover, c.ClientNoContextTakeover, orMax(c.ServerMaxWindowBits), orMax(c.ClientMaxWindowBits)}
+	if p.ClientMaxWindowBits == MaxWindowBits {
+		return p.header(false) + "; " + clientWindow
+	}
+	return p.header(true)
+}
+
+// Confirm checks a server's answer against the offer that c made. Without an
+// extension compression is not used: not ok. An error means that the connection
+// must be failed (RFC 7692 §7.1, RFC 6455 §4.1).
+func (c Config) Confirm(answer []Extension) (p Params, ok bool, err error) {
+	if len(answer) == 0 {
+		return Params{}, false, nil
+	}
+	if len(answer) > 1 {
+		return Params{}, false, fmt.Errorf("the server accepted %d extensions, offered was %s only", len(answer), Name)
+	}
+	a, err := parseParams(answer[0], false)
+	switch {
+	case err != nil:
+		return Params{}, false, err
+	case c.ServerNoContextTakeover && !a.ServerNoContextTakeover:
+		return Params{}, false, errors.New("the server did not agree to " + serverNoTakeover)
+	case orMax(a.ServerMaxWindowBits) > orMax(c.ServerMaxWindowBits):
+		return Params{}, false, fmt.Errorf("the server answered %s=%d, offered was %d", serverWindow, orMax(a.ServerMaxWindowBits), c.ServerMaxWindowBits)
+	}
+	// What the server does not ask of the client, the client does all the same
+	// if it was told to: a smaller window is within the larger one.
+	return Params{
+		ServerNoContextTakeover: a.ServerNoContextTakeover,
+		ClientNoContextTakeover: a.ClientNoContextTakeover || c.ClientNoContextTakeover,
+		ServerMaxWindowBits:     orMax(a.ServerMaxWindowBits),
+		ClientMaxWindowBits:     min(orMax(a.ClientMaxWindowBits), orMax(c.ClientMaxWindowBits)),
+	}, true, nil
+}
+
+// given are the parameters that an extension has; bits that it has not are 0.
+type given struct {
+	Params
+	hasClientBits bool
+}
+
+func parseParams(e Extension, offer bool) (g given, err error) {
+	if e.Name != Name {
+		return g, fmt.Errorf("extension %q was not offered", e.Name)
+	}
+	seen := map[string]bool{}
+	for _, p := range e.Params {
+		if seen[p.Name] {
+			return g, fmt.Errorf("%s is there twice", p.Name)
+		}
+		seen[p.Name] = true
+		switch p.Name {
+		case serverNoTakeover, clientNoTakeover:
+			if p.HasValue {
+				return g, fmt.Errorf("%s has a value: %q", p.Name, p.Value)
+			}
+			if p.Name == serverNoTakeover {
+				g.ServerNoContextTakeover = true
+			} else {
+				g.ClientNoContextTakeover = true
+			}
+		case serverWindow:
+			if g.ServerMaxWindowBits, err = windowBits(p); err != nil {
+				return g, err
+			}
+		case clientWindow:
+			g.hasClientBits = true
+			if !p.HasValue && offer {
+				break // the server may choose: §7.1.2.2
+			}
+			if g.ClientMaxWindowBits, err = windowBits(p); err != nil {
+				return g, err
+			}
+		default:
+			return g, fmt.Errorf("unknown parameter %q", p.Name)
+		}
+	}
+	return g, nil
+}
+
+// windowBits returns p's value: 8 to 15, with no leading zero.
+func windowBits(p Param) (int, error) {
+	n, err := strconv.Atoi(p.Value)
+	if err != nil || strconv.Itoa(n) != p.Value || n < MinWindowBits || n > MaxWindowBits {
+		return 0, fmt.Errorf("%s is %q, want %d to %d", p.Name, p.Value, MinWindowBits, MaxWindowBits)
+	}
+	return n, nil
+}

@@ -1,0 +1,219 @@
+package handshake
+
+import (
+	"bytes"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+
+	gobwas "github.com/gobwas/ws"
+
+	"github.com/noria-go/noria/ws/internal/deflate"
+)
+
+// A Server decides on requests. Its zero value takes every handshake of its own
+// origin, without subprotocol and extensions. It must not change while it is
+// used, and may be used from many goroutines.
+type Server struct {
+	// Subprotocols are those that are spoken. The first of the client's that is
+	// among them is agreed on; if there is none, none.
+	Subprotocols []string
+
+	// Origins are patterns of the origins that may connect besides the server's
+	// own: see Origins.
+	Origins Origins
+
+	// Deflate is what compression may be agreed on; nil: none.
+	Deflate *deflate.Config
+
+	// Check is asked last. The headers that it returns are sent in the response.
+	// An error refuses: with its status and text if it is a *Refusal, else with
+	// 403 and no reason.
+	Check func(*Request) (http.Header, error)
+
+	// Plain answers requests that ask for no upgrade; it returns nil for what it
+	// does not know, which is then refused like all are without it.
+	Plain func(*Request) *Response
+}
+
+// Validate says what is wrong with s.
+func (s *Server) Validate() error {
+	if s.Deflate != nil {
+		if err := s.Deflate.Check(); err != nil {
+			return err
+		}
+	}
+	return errors.Join(checkProtocols(s.Subprotocols), s.Origins.Validate())
+}
+
+// An Accepted handshake is what both sides have agreed on.
+type Accepted struct {
+	Request     *Request
+	Subprotocol string          // "" if there is none
+	Deflate     *deflate.Params // nil if there is no compression
+}
+
+// Accept decides on a request's head and returns the response, which is to be
+// sent in any case. If the connection is a WebSocket from then on, it also
+// returns what was agreed on. Otherwise it is to be closed after the response;
+// then an error says why, and is a *Refusal, or there is none if Plain has
+// answered.
+func (s *Server) Accept(head []byte) (*Accepted, []byte, error) {
+	r, ref := parseRequest(head)
+	if ref != nil {
+		return nil, ref.Response().Append(nil, ""), ref
+	}
+	return s.decide(r)
+}
+
+// AcceptHTTP is Accept for a request that net/http has read.
+func (s *Server) AcceptHTTP(hr *http.Request) (*Accepted, []byte, error) {
+	r := &Request{Method: hr.Method, URI: hr.RequestURI, Host: hr.Host, Header: hr.Header.Clone()}
+	if r.Header == nil {
+		r.Header = http.Header{}
+	}
+	ref := r.checkTarget()
+	switch {
+	case hr.ProtoMajor != 1 || hr.ProtoMinor < 1:
+		ref = refuse(http.StatusHTTPVersionNotSupported, "the request is %s: a WebSocket handshake is HTTP/1.1 (RFC 6455 §4.1)", hr.Proto)
+	case len(hr.TransferEncoding) > 0 || hr.ContentLength > 0:
+		ref = refuse(http.StatusBadRequest, "the request has a body: a WebSocket handshake has none")
+	}
+	if ref != nil {
+		return nil, ref.Response().Append(nil, r.Method), ref
+	}
+	return s.decide(r)
+}
+
+func (s *Server) decide(r *Request) (*Accepted, []byte, error) {
+	if ref := checkHost(r.Host); ref != nil {
+		return nil, ref.Response().Append(nil, r.Method), ref
+	}
+	if !hasToken(r.Header[headerUpgrade], "websocket") {
+		if s.Plain != nil {
+			if answer := s.Plain(r); answer != nil {
+				return nil, answer.Append(nil, r.Method), nil
+			}
+		}
+		ref := refuse(http.StatusUpgradeRequired, "this is a WebSocket server: connect with a WebSocket client, which sends \"Upgrade: websocket\"").
+			with(headerUpgrade, "websocket").with(headerConnection, "close, Upgrade")
+		return nil, ref.Response().Append(nil, r.Method), ref
+	}
+	a, response, ref := s.upgrade(r)
+	if ref != nil {
+		return nil, ref.Response().Append(nil, r.Method), ref
+	}
+	return a, response, nil
+}
+
+// checkUpgrade checks the headers of the handshake and returns the key (RFC
+// 6455 §4.2.1).
+func checkUpgrade(r *Request) (key string, ref *Refusal) {
+	h := r.Header
+	if r.Method != http.MethodGet {
+		return "", refuse(http.StatusMethodNotAllowed, "the method is %.20s: a WebSocket handshake is a GET", r.Method).with("Allow", http.MethodGet)
+	}
+	if !hasToken(h[headerConnection], "upgrade") {
+		return "", refuse(http.StatusBadRequest, "the Connection header does not say Upgrade: a proxy before this server may have to be told to pass it on")
+	}
+	switch v := h[headerVersion]; {
+	case len(v) == 0:
+		return "", refuse(http.StatusBadRequest, "the Sec-WebSocket-Version header is missing: this server speaks version "+Version).with(headerVersion, Version)
+	case len(v) > 1 || v[0] != Version:
+		return "", refuse(http.StatusUpgradeRequired, "the version is %.20q: this server speaks version "+Version, v[0]).
+			with(headerVersion, Version).with(headerUpgrade, "websocket").with(headerConnection, "close, Upgrade")
+	}
+	if n := len(h[headerKey]); n != 1 {
+		return "", refuse(http.StatusBadRequest, "the request has %d Sec-WebSocket-Key headers: send one", n)
+	}
+	key = h.Get(headerKey)
+	if b, err := base64.StdEncoding.Strict().DecodeString(key); err != nil || len(b) != 16 || len(key) != 24 {
+		return "", refuse(http.StatusBadRequest, "the Sec-WebSocket-Key is not 16 bytes in base64")
+	}
+	return key, nil
+}
+
+func (s *Server) upgrade(r *Request) (*Accepted, []byte, *Refusal) {
+	key, ref := checkUpgrade(r)
+	if ref != nil {
+		return nil, nil, ref
+	}
+	if ref := s.Origins.check(r); ref != nil {
+		return nil, nil, ref
+	}
+	a := &Accepted{Request: r}
+	offered, err := tokens(r.Header[headerProtocol])
+	if err != nil {
+		return nil, nil, refuse(http.StatusBadRequest, "the Sec-WebSocket-Protocol header is malformed: %v", err)
+	}
+	a.Subprotocol = s.choose(offered)
+	extensions, err := deflate.ParseExtensions(r.Header[headerExtensions])
+	if err != nil {
+		return nil, nil, refuse(http.StatusBadRequest, "the Sec-WebSocket-Extensions header is malformed: %v", err)
+	}
+	var more http.Header
+	if s.Check != nil {
+		if more, err = s.Check(r); err != nil {
+			var ref *Refusal
+			if !errors.As(err, &ref) {
+				ref = &Refusal{Err: err}
+			}
+			return nil, nil, ref
+		}
+		if err := checkHeader(more); err != nil {
+			return nil, nil, &Refusal{Status: http.StatusInternalServerError, Text: "the server's check returned a header that cannot be sent", Err: err}
+		}
+	}
+	answer := ""
+	if s.Deflate != nil {
+		if p, value, ok := s.Deflate.Accept(extensions); ok {
+			a.Deflate, answer = &p, value
+		}
+	}
+	response, err := respond(key, a.Subprotocol, answer, more)
+	if err != nil {
+		return nil, nil, &Refusal{Status: http.StatusInternalServerError, Text: "the handshake failed", Err: err}
+	}
+	return a, response, nil
+}
+
+// choose returns the first of the client's subprotocols that is spoken here.
+func (s *Server) choose(offered []string) string {
+	for _, p := range offered {
+		for _, spoken := range s.Subprotocols {
+			if p == spoken {
+				return p
+			}
+		}
+	}
+	return ""
+}
+
+// respond has gobwas/ws make the response. It is given the request in its
+// plainest form, since it takes no list in an Upgrade header, nor a Connection
+// header in two lines.
+func respond(key, subprotocol, extensions string, more http.Header) ([]byte, error) {
+	request := fmt.Sprintf("GET / HTTP/1.1\r\nHost: noria\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: %s\r\nSec-WebSocket-Key: %s\r\n", Version, key)
+	if subprotocol != "" {
+		request += "Sec-WebSocket-Protocol: " + subprotocol + "\r\n"
+	}
+	u := gobwas.Upgrader{
+		ProtocolCustom: func([]byte) (string, bool) { return subprotocol, true },
+		Header: gobwas.HandshakeHeaderFunc(func(w io.Writer) (int64, error) {
+			var b []byte
+			if extensions != "" {
+				b = append(b, "Sec-WebSocket-Extensions: "+extensions+"\r\n"...)
+			}
+			n, err := w.Write(appendHeader(b, more))
+			return int64(n), err
+		}),
+	}
+	var response bytes.Buffer
+	_, err := u.Upgrade(struct {
+		io.Reader
+		io.Writer
+	}{bytes.NewReader([]byte(request + "\r\n")), &response})
+	return response.Bytes(), err
+}

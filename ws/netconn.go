@@ -1,0 +1,119 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// NetConn returns c as a net.Conn, for protocols that want a stream of bytes
+// and tunnel it through a WebSocket. Read returns the bytes of the messages that
+// arrive, one after another, and io.EOF when the peer has closed with
+// StatusNormalClosure or StatusGoingAway; a message of the other type closes the
+// connection with StatusUnsupportedData. Each Write is a message. Close closes
+// with StatusNormalClosure. ctx bounds the net.Conn's life.
+//
+// It may be used from the tasks of c's loop, and from ordinary goroutines.
+// Nothing else may receive on c from now on.
+func (c *Conn) NetConn(ctx context.Context, t Type) net.Conn {
+	return &netConn{c: c, ctx: ctx, typ: t}
+}
+
+type netConn struct {
+	c   *Conn
+	ctx context.Context
+	typ Type
+	r   *Reader
+
+	mu      sync.Mutex // never held while anything waits
+	writeBy time.Time
+}
+
+func (n *netConn) Read(p []byte) (int, error) {
+	if !n.c.loop.OnLoop() {
+		var k int
+		err := n.c.elsewhere(n.ctx, "receive", func(context.Context) (err error) {
+			k, err = n.read(p)
+			return err
+		})
+		return k, err
+	}
+	return n.read(p)
+}
+
+func (n *netConn) read(p []byte) (int, error) {
+	for {
+		if n.r == nil {
+			t, r, err := n.c.NextReader(n.ctx)
+			if err != nil {
+				return 0, endOfStream(err)
+			}
+			if t != n.typ {
+				return 0, n.c.fail(StatusUnsupportedData, "a message of type "+t.String()+", want "+n.typ.String())
+			}
+			n.r = r
+		}
+		k, err := n.r.read(n.ctx, p)
+		if err != io.EOF {
+			return k, endOfStream(err)
+		}
+		n.r = nil
+	}
+}
+
+// endOfStream makes io.EOF of an orderly close.
+func endOfStream(err error) error {
+	var closed *CloseError
+	if errors.As(err, &closed) && (closed.Code == StatusNormalClosure || closed.Code == StatusGoingAway) {
+		return io.EOF
+	}
+	return err
+}
+
+func (n *netConn) Write(p []byte) (int, error) {
+	ctx := n.ctx
+	n.mu.Lock()
+	by := n.writeBy
+	n.mu.Unlock()
+	if !by.IsZero() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, by)
+		defer cancel()
+	}
+	err := ctx.Err()
+	if err == nil {
+		err = n.c.sendCopy(ctx, n.typ, p)
+	}
+	if errors.Is(err, context.DeadlineExceeded) && n.ctx.Err() == nil {
+		err = &runtime.OpError{Op: "send", Err: os.ErrDeadlineExceeded} // as a net.Conn has it
+	}
+	if err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
+func (n *netConn) Close() error { return n.c.Close(StatusNormalClosure, "") }
+
+func (n *netConn) LocalAddr() net.Addr  { return n.c.LocalAddr() }
+func (n *netConn) RemoteAddr() net.Addr { return n.c.RemoteAddr() }
+
+func (n *netConn) SetDeadline(t time.Time) error {
+	return errors.Join(n.SetReadDeadline(t), n.SetWriteDeadline(t))
+}
+
+func (n *netConn) SetReadDeadline(t time.Time) error { return n.c.SetReadDeadline(t) }
+
+// SetWriteDeadline is for writes that begin later.
+func (n *netConn) SetWriteDeadline(t time.Time) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.writeBy = t
+	return nil
+}

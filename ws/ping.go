@@ -1,0 +1,146 @@
+package ws
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// A ping waits for its pong.
+type ping struct {
+	payload [8]byte
+	ponged  runtime.Event
+	at      int64 // on the loop's clock, when it came
+}
+
+// Ping sends a ping and waits for its pong, and returns how long that took.
+// While it waits and nobody receives, it takes in what arrives: the next Receive
+// finds it. It may be called from any goroutine and from tasks of any loop.
+func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
+	if !c.loop.OnLoop() {
+		var d time.Duration
+		err := c.elsewhere(ctx, "ping", func(ctx context.Context) (err error) {
+			d, err = c.Ping(ctx)
+			return err
+		})
+		return d, err
+	}
+	if err := c.sendErr(); err != nil {
+		return 0, err
+	}
+	p := &ping{}
+	c.pingSeq++
+	binary.BigEndian.PutUint64(p.payload[:], c.pingSeq)
+	if len(c.pings) >= maxPings {
+		return 0, fmt.Errorf("ws: ping: %w: %d pings are not answered", runtime.ErrBusy, len(c.pings))
+	}
+	sent := c.loop.Now()
+	if !c.queueControl(frame.Ping, p.payload[:]) {
+		return 0, c.sendFailed(runtime.ErrClosed)
+	}
+	c.pings = append(c.pings, p)
+	defer func() { c.pings = slices.DeleteFunc(c.pings, func(q *ping) bool { return p == q }) }()
+	for {
+		if !c.busy && c.reader == nil && len(c.stash) < maxStash && !c.hasMore() && c.readErr != nil {
+			return 0, c.readErr
+		}
+		if p.ponged.IsSet() {
+			return time.Duration(p.at - sent), nil
+		}
+		sources := [2]runtime.Source{&p.ponged, &c.over}
+		n := 2
+		all := append(sources[:n:n], c.readable)
+		if c.busy || c.reader != nil || len(c.stash) >= maxStash {
+			all = sources[:n]
+		}
+		if c.tls != nil {
+			c.tls.flush()
+		}
+		if _, err := runtime.WaitAny(ctx, all...); err != nil {
+			if cerr := ctx.Err(); cerr != nil {
+				return 0, cerr
+			}
+			return 0, fmt.Errorf("ws: ping: %w", err)
+		}
+		if c.readErr != nil && !p.ponged.IsSet() {
+			return 0, c.readErr
+		}
+	}
+}
+
+const (
+	maxPings = 64
+	maxStash = 16 // messages that are taken in while a Ping waits
+)
+
+// hasMore takes in what has arrived while a Ping waits, up to maxStash
+// messages, and reports whether receiving goes on.
+func (c *Conn) hasMore() bool {
+	for len(c.stash) < maxStash {
+		m, err := c.assemble()
+		if err != nil {
+			return c.readErr == nil
+		}
+		if m == nil {
+			return true
+		}
+		c.stash = append(c.stash, m)
+	}
+	return true
+}
+
+// ponged takes a pong. It answers the ping with its payload, and those before
+// it, which the peer may have passed over (RFC 6455, section 5.5.3).
+func (c *Conn) ponged(p []byte) {
+	for i, q := range c.pings {
+		if bytes.Equal(q.payload[:], p) {
+			for _, q := range c.pings[:i+1] {
+				q.at = c.loop.Now()
+				q.ponged.Set()
+			}
+			c.pings = slices.Delete(c.pings, 0, i+1)
+			return
+		}
+	}
+}
+
+// keepAlive begins to watch whether the peer is there. One timer a connection
+// fires once an interval; traffic costs nothing.
+func (c *Conn) keepAlive() {
+	if c.opts.PingInterval < 0 {
+		return
+	}
+	c.alive.Init(c.loop, c.checkAlive)
+	c.alive.Set(c.opts.PingInterval)
+}
+
+func (c *Conn) checkAlive() {
+	if c.closed || c.readErr != nil {
+		return
+	}
+	c.stream.ReadAhead() // a handler that only sends must see pongs too
+	seen := c.stream.Received()
+	if seen != c.lastSeen || c.t.Buffered() > 0 && c.pinged {
+		// It is there; or it was, and the handler has not looked at all that it
+		// has sent, and what comes now may have to wait in the kernel.
+		c.lastSeen, c.pinged = seen, false
+		c.alive.Set(c.opts.PingInterval)
+		return
+	}
+	if c.pinged {
+		_ = c.giveUp(fmt.Errorf("%w: nothing has come for %v", ErrDead, c.opts.PingInterval+c.opts.PongTimeout))
+		return
+	}
+	c.pinged = true
+	var payload [8]byte
+	if c.sentClose == 0 && !c.queueControl(frame.Ping, payload[:]) {
+		return // the transport is gone: receiving says so
+	}
+	c.alive.Set(c.opts.PongTimeout)
+}

@@ -1,0 +1,65 @@
+package ws
+
+import (
+	"context"
+	"sync"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// A Prepared is a message that is sent to many: its frame is made once, and its
+// bytes are shared by all connections and all loops. It may be used by many
+// goroutines at once, any number of times; the garbage collector frees it.
+type Prepared struct {
+	typ     Type
+	payload []byte
+	plain   *runtime.Buffer // as a server sends it
+
+	once     sync.Once
+	deflated *runtime.Buffer // the same, compressed without reference to others
+}
+
+// Prepare returns a Prepared of p, which must not be changed from now on.
+func Prepare(t Type, p []byte) *Prepared {
+	return &Prepared{typ: t, payload: p, plain: framed(frame.Header{Op: frame.Opcode(t), Fin: true, Len: int64(len(p))}, p)}
+}
+
+// framed returns a server's frame, to be shared.
+func framed(h frame.Header, p []byte) *runtime.Buffer {
+	b := make([]byte, h.Size(), h.Size()+len(p))
+	h.Put(b)
+	return runtime.NewShared(append(b, p...))
+}
+
+// Len returns how many bytes of payload the message has.
+func (p *Prepared) Len() int { return len(p.payload) }
+
+// SendPrepared is Send for a message that goes to many: see there.
+func (c *Conn) SendPrepared(ctx context.Context, p *Prepared) error {
+	return c.send(ctx, outgoing{prepared: p})
+}
+
+// writePrepared queues p. A client's frames are masked, each with a key of its
+// own, so there nothing is shared.
+func (c *Conn) writePrepared(p *Prepared) error {
+	if c.client {
+		return c.writeBytes(p.typ, p.payload)
+	}
+	b := p.plain
+	if c.deflate.compresses(len(p.payload)) {
+		b = c.deflate.prepared(p)
+	}
+	n := b.Len()
+	if n <= smallMessage {
+		to, err := c.sink.Grow(n, 0)
+		if err != nil {
+			return c.sendFailed(err)
+		}
+		copy(to, b.Bytes())
+	} else if err := c.sink.Enqueue(b.Retain()); err != nil {
+		return c.sendFailed(err)
+	}
+	c.written += int64(n)
+	return nil
+}

@@ -1,0 +1,223 @@
+package ws
+
+import (
+	"context"
+	"io"
+)
+
+// NextReader waits for the beginning of the next message and returns a Reader
+// of it, for messages that should not be held whole: it holds no more than has
+// arrived and was not read, and Options.MaxMessage does not bound it. What was
+// left of the message before is skipped.
+//
+// ctx bounds the Reader's calls too. Only one caller at a time may receive.
+func (c *Conn) NextReader(ctx context.Context) (Type, *Reader, error) {
+	if !c.loop.OnLoop() {
+		var r *Reader
+		err := c.elsewhere(ctx, "receive", func(cctx context.Context) (err error) {
+			_, r, err = c.NextReader(cctx)
+			return err
+		})
+		if err != nil {
+			return 0, nil, err
+		}
+		r.ctx = ctx
+		return r.typ, r, nil
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return 0, nil, err
+		}
+		r, err := c.beginReader(ctx)
+		if r != nil || err != nil {
+			if r == nil {
+				return 0, nil, err
+			}
+			return r.typ, r, err
+		}
+		if err := c.await(ctx); err != nil {
+			return 0, nil, err
+		}
+	}
+}
+
+// beginReader returns nil if nothing of the next message is here.
+func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
+	if c.busy {
+		return nil, errReceiving
+	}
+	if c.reader != nil {
+		if ok, err := c.skip(); !ok || err != nil {
+			return nil, err
+		}
+	}
+	r := &Reader{c: c, ctx: ctx}
+	if len(c.stash) > 0 { // it is all here
+		r.whole = c.unstash()
+		r.typ, r.ended = r.whole.typ, true
+		c.reader = r
+		return r, nil
+	}
+	c.streaming = true
+	if c.msg != nil { // a Receive that was given up had begun with it
+		r.whole, c.msg = c.msg, nil
+		r.typ = r.whole.typ
+		c.reader = r
+		return r, nil
+	}
+	s, last, ok, err := c.next()
+	if err != nil || !ok {
+		c.streaming = false
+		return nil, err
+	}
+	r.typ, r.piece, r.ended = c.typ, s, last
+	c.reader = r
+	return r, nil
+}
+
+// skip reads the rest of the message that a Reader has left, as far as it is
+// here, and reports whether that was all.
+func (c *Conn) skip() (bool, error) {
+	r := c.reader
+	for {
+		r.drop()
+		if r.ended {
+			c.reader, c.streaming = nil, false
+			return true, nil
+		}
+		s, last, ok, err := c.next()
+		if err != nil || !ok {
+			return false, err
+		}
+		r.piece, r.ended = s, last
+	}
+}
+
+// A Reader reads one message as it arrives. It returns io.EOF at its end.
+type Reader struct {
+	c     *Conn
+	ctx   context.Context
+	typ   Type
+	whole *Message // received before the Reader was asked for
+	pos   int      // of whole
+	piece segment
+	ended bool // nothing comes after whole and piece
+	size  int
+}
+
+// Read reads what has arrived, and waits if that is nothing.
+func (r *Reader) Read(p []byte) (n int, err error) {
+	if !r.c.loop.OnLoop() {
+		err = r.c.elsewhere(r.ctx, "receive", func(ctx context.Context) error {
+			var rerr error
+			n, rerr = r.read(ctx, p)
+			return rerr
+		})
+		return n, err
+	}
+	return r.read(r.ctx, p)
+}
+
+func (r *Reader) read(ctx context.Context, p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	for {
+		if b := r.here(); len(b) > 0 {
+			n := copy(p, b)
+			r.take(n)
+			return n, nil
+		}
+		if err := r.more(ctx); err != nil {
+			return 0, err
+		}
+	}
+}
+
+// WriteTo is io.WriterTo: what arrives is given to w without a copy.
+func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
+	if !r.c.loop.OnLoop() {
+		return io.Copy(w, struct{ io.Reader }{r}) // w is not for the loop's thread
+	}
+	for {
+		if b := r.here(); len(b) > 0 {
+			n, err := w.Write(b)
+			total += int64(n)
+			r.take(n)
+			if err != nil {
+				return total, err
+			}
+			continue
+		}
+		if err := r.more(r.ctx); err != nil {
+			if err == io.EOF {
+				err = nil
+			}
+			return total, err
+		}
+	}
+}
+
+// here returns what can be read now.
+func (r *Reader) here() []byte {
+	if r.whole != nil {
+		return r.whole.Bytes()[r.pos:]
+	}
+	return r.piece.data
+}
+
+func (r *Reader) take(n int) {
+	r.size += n
+	if r.whole != nil {
+		r.pos += n
+		return
+	}
+	r.piece.data = r.piece.data[n:]
+}
+
+// drop gives back what was not read.
+func (r *Reader) drop() {
+	if r.whole != nil {
+		r.whole.Release()
+		r.whole = nil
+	}
+	if r.piece.buf != nil {
+		r.c.native.release(r.piece.buf)
+	}
+	r.piece = segment{}
+}
+
+// more waits for the next piece; io.EOF if there is none.
+func (r *Reader) more(ctx context.Context) error {
+	c := r.c
+	if c.reader != r {
+		return io.EOF // it was read, or skipped
+	}
+	r.drop()
+	if r.ended {
+		c.reader, c.streaming = nil, false
+		if hook := c.opts.Hooks.MessageIn; hook != nil {
+			hook(c, r.typ, r.size)
+		}
+		return io.EOF
+	}
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if c.busy {
+			return errReceiving
+		}
+		s, last, ok, err := c.next()
+		if err != nil {
+			return err
+		}
+		if ok {
+			r.piece, r.ended = s, last
+			return nil
+		}
+		if err := c.await(ctx); err != nil {
+			return err
+		}
+	}
+}

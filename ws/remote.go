@@ -1,0 +1,210 @@
+package ws
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// A remote is the queue of what other threads send on a connection: goroutines,
+// and tasks of other loops. They put into it under a mutex that nobody holds
+// while waiting, and one function at a time is posted to the loop, which moves
+// what is there into the stream as far as that has room.
+type remote struct {
+	mu     sync.Mutex
+	items  []outgoing // from head on
+	head   int
+	bytes  int
+	posted bool // the loop will look, or waits for room
+	err    error
+	room   runtime.Event // somebody should look again
+	empty  runtime.Event
+}
+
+// remoteQueue returns c's, which is made when it is first needed.
+func (c *Conn) remoteQueue() *remote {
+	if r := c.remote.Load(); r != nil {
+		return r
+	}
+	r := &remote{}
+	r.empty.Set()
+	if c.remote.CompareAndSwap(nil, r) {
+		return r
+	}
+	return c.remote.Load()
+}
+
+// sendElsewhere queues o from another thread.
+func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
+	r := c.remoteQueue()
+	t, n := o.what()
+	wctx := ctx
+	for {
+		r.mu.Lock()
+		if r.err != nil {
+			err := r.err
+			r.mu.Unlock()
+			o.drop()
+			return err
+		}
+		full := r.bytes >= c.opts.SendQueue
+		broke := !full && r.bytes > 0 && c.opts.Budget != nil && c.opts.Budget.full()
+		if !full && !broke {
+			err := c.put(r, o, n)
+			r.mu.Unlock()
+			if err != nil {
+				o.drop()
+			}
+			return err
+		}
+		r.room.Clear()
+		r.mu.Unlock()
+		switch c.opts.Policy {
+		case Drop:
+			o.drop()
+			_ = c.loop.Post(func() { c.dropped(t, n) }) // a loop that has ended calls no hooks
+			return ErrDropped
+		case Disconnect:
+			o.drop()
+			_ = c.loop.Post(func() { c.tooSlow(); c.failRemote(ErrTooSlow) })
+			return ErrTooSlow
+		}
+		source := runtime.Source(&r.room)
+		if broke {
+			c.opts.Budget.wish()
+			if !c.opts.Budget.full() {
+				continue
+			}
+			source = &c.opts.Budget.room
+		}
+		if d := c.opts.WriteTimeout; d > 0 && wctx == ctx {
+			var cancel context.CancelFunc
+			wctx, cancel = context.WithTimeout(ctx, d)
+			defer cancel()
+		}
+		if _, err := runtime.WaitAny(wctx, source); err != nil {
+			o.drop()
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case wctx.Err() != nil:
+				_ = c.loop.Post(func() { c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
+				return fmt.Errorf("%w: no room to send for %v", ErrTooSlow, c.opts.WriteTimeout)
+			}
+			return fmt.Errorf("ws: send: %w", err)
+		}
+	}
+}
+
+// put appends o, under r.mu.
+func (c *Conn) put(r *remote, o outgoing, n int) error {
+	if !r.posted {
+		if err := c.loop.Post(c.takeRemote); err != nil {
+			if errors.Is(err, runtime.ErrClosed) {
+				err = errClosed
+			}
+			return fmt.Errorf("ws: send: %w", err)
+		}
+		r.posted = true
+		r.empty.Clear()
+	}
+	r.items = append(r.items, o)
+	r.bytes += n
+	if b := c.opts.Budget; b != nil {
+		b.add(int64(n))
+	}
+	return nil
+}
+
+// takeRemote moves what other threads have queued into the stream, on the loop.
+func (c *Conn) takeRemote() {
+	r := c.remote.Load()
+	for {
+		err := c.sendErr()
+		if err == nil {
+			switch werr := c.sink.WriteErr(); {
+			case c.writer != nil:
+				c.loop.Notify(&c.unlocked, c.takeRemote)
+				return
+			case errors.Is(werr, runtime.ErrBusy):
+				c.loop.Notify(c.writable, c.takeRemote)
+				return
+			case werr != nil:
+				err = c.sendFailed(werr)
+			}
+		}
+		if err != nil {
+			c.failRemote(err)
+			return
+		}
+		o, ok := c.pop(r)
+		if !ok {
+			return
+		}
+		_ = c.write(o) // an error stays: the next turn of this loop sees it
+	}
+}
+
+// pop takes the oldest; if there is none, nobody looks until one is put.
+func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.head == len(r.items) {
+		r.items, r.head, r.posted = r.items[:0], 0, false
+		if cap(r.items) > 1024 {
+			r.items = nil
+		}
+		r.empty.Set()
+		return o, false
+	}
+	o = r.items[r.head]
+	r.items[r.head] = outgoing{}
+	r.head++
+	_, n := o.what()
+	r.bytes -= n
+	if b := c.opts.Budget; b != nil {
+		b.add(-int64(n))
+	}
+	if r.bytes < c.opts.SendQueue {
+		r.room.Set()
+	}
+	return o, true
+}
+
+// failRemote refuses what other threads send from now on, and drops what they
+// have queued.
+func (c *Conn) failRemote(err error) {
+	r := c.remoteQueue()
+	r.mu.Lock()
+	if r.err == nil {
+		r.err = err
+	}
+	r.mu.Unlock()
+	for {
+		o, ok := c.pop(r)
+		if !ok {
+			break
+		}
+		o.drop()
+	}
+	r.room.Set()
+}
+
+// flushRemote waits until what other threads have queued is in the stream, as
+// long as that takes no longer than WriteTimeout.
+func (c *Conn) flushRemote() {
+	r := c.remote.Load()
+	if r == nil || r.empty.IsSet() {
+		return
+	}
+	ctx := context.Background()
+	if d := c.opts.WriteTimeout; d > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, d)
+		defer cancel()
+	}
+	_ = r.empty.Wait(ctx) // in vain: then it is lost with the connection
+}

@@ -1,0 +1,143 @@
+package ws
+
+import (
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+const (
+	// smallMessage is up to how many bytes of payload are copied behind what is
+	// queued already, so that many messages leave as one piece of memory. A
+	// larger one goes out as the buffer that it lies in.
+	smallMessage = 2 << 10
+
+	// pieceSize is how many bytes are copied at once.
+	pieceSize = 32 << 10
+)
+
+// writeSmall queues a frame with a copy of m's bytes, and takes m.
+func (c *Conn) writeSmall(h *frame.Header, m *Message) error {
+	n := h.Size() + m.size
+	b, err := c.sink.Grow(n, len(c.native.in))
+	if err != nil {
+		m.free()
+		return c.sendFailed(err)
+	}
+	payload := b[h.Put(b):]
+	at := copy(payload, m.first.data)
+	for i := range m.rest {
+		at += copy(payload[at:], m.rest[i].data)
+	}
+	if h.Masked {
+		frame.Mask(payload, h.Mask, 0)
+	}
+	m.free()
+	c.written += int64(n)
+	return nil
+}
+
+// writeParts queues a frame with a copy of p, masked if need be.
+func (c *Conn) writeParts(h *frame.Header, p []byte) error {
+	c.mask(h)
+	size := h.Size()
+	first := min(len(p), pieceSize)
+	b, err := c.sink.Grow(size+first, len(p)-first)
+	if err != nil {
+		return c.sendFailed(err)
+	}
+	h.Put(b)
+	copy(b[size:], p[:first])
+	if h.Masked {
+		frame.Mask(b[size:], h.Mask, 0)
+	}
+	if err := c.copyOut(h, p[first:], int64(first)); err != nil {
+		return c.sendFailed(err)
+	}
+	c.written += int64(size + len(p))
+	if c.opts.Budget != nil {
+		c.charge()
+	}
+	return nil
+}
+
+// copyOut queues copies of a part of a payload that begins at at.
+func (c *Conn) copyOut(h *frame.Header, p []byte, at int64) error {
+	for len(p) > 0 {
+		n := min(len(p), pieceSize)
+		b, err := c.sink.Grow(n, len(p)-n)
+		if err != nil {
+			return err
+		}
+		copy(b, p[:n])
+		if h.Masked {
+			frame.Mask(b, h.Mask, at)
+		}
+		at, p = at+int64(n), p[n:]
+	}
+	return nil
+}
+
+// writeBuffers queues a frame of the very buffers that m lies in, and takes m.
+func (c *Conn) writeBuffers(h *frame.Header, m *Message) error {
+	err := c.writeSegment(h, &m.first, 0)
+	at := int64(len(m.first.data))
+	for i := 0; i < len(m.rest) && err == nil; i++ {
+		err = c.writeSegment(h, &m.rest[i], at)
+		at += int64(len(m.rest[i].data))
+	}
+	m.free() // what was not taken, and the Message
+	if err != nil {
+		return c.sendFailed(err)
+	}
+	c.written += int64(h.Size()) + h.Len
+	return nil
+}
+
+// writeSegment queues a part of the payload, and in front of the first one the
+// header. It takes the segment's buffer, unless s still has it.
+func (c *Conn) writeSegment(h *frame.Header, s *segment, at int64) error {
+	b := s.buf
+	if b == nil || b.Shared() {
+		return c.writeView(h, s, at)
+	}
+	b.Truncate(s.off + len(s.data))
+	b.Advance(s.off)
+	if h.Masked {
+		frame.Mask(s.data, h.Mask, at)
+	}
+	if at == 0 {
+		if size := h.Size(); b.Headroom() >= size {
+			h.Put(b.Prepend(size))
+		} else if err := c.writeHeader(h); err != nil {
+			return err
+		}
+	}
+	s.buf = nil
+	return c.sink.Enqueue(b)
+}
+
+func (c *Conn) writeHeader(h *frame.Header) error {
+	p, err := c.sink.Grow(h.Size(), 0)
+	if err != nil {
+		return err
+	}
+	h.Put(p)
+	return nil
+}
+
+// writeView is writeSegment for a buffer that somebody else has too.
+func (c *Conn) writeView(h *frame.Header, s *segment, at int64) error {
+	if at == 0 {
+		if err := c.writeHeader(h); err != nil {
+			return err
+		}
+	}
+	b := s.buf
+	switch {
+	case b == nil:
+		return nil
+	case !h.Masked && s.off == 0 && s.last(): // all of it, unchanged
+		s.buf = nil
+		return c.sink.Enqueue(b)
+	}
+	return c.copyOut(h, s.data, at)
+}
