@@ -37,6 +37,7 @@ type Fuzzer struct {
 	done     chan string // agents that asked for their report
 
 	mu      sync.Mutex
+	changed chan struct{} // closed and replaced when there is a new result
 	conns   map[net.Conn]bool
 	results map[string]map[int]*Result // by agent and index
 }
@@ -50,7 +51,7 @@ type fuzzCase struct {
 // NewFuzzer serves on ln until Close.
 func NewFuzzer(ln net.Listener, o Options) (*Fuzzer, error) {
 	o = o.withDefaults()
-	f := &Fuzzer{options: o, listener: ln, started: time.Now(), done: make(chan string, 16), conns: map[net.Conn]bool{}, results: map[string]map[int]*Result{}}
+	f := &Fuzzer{options: o, listener: ln, started: time.Now(), done: make(chan string, 16), conns: map[net.Conn]bool{}, results: map[string]map[int]*Result{}, changed: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	cases, err := o.cases()
 	if err != nil {
@@ -118,7 +119,7 @@ func (f *Fuzzer) accept() {
 			if f.closing.Load() || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			time.Sleep(10 * time.Millisecond) // out of descriptors, perhaps
+			time.Sleep(10 * time.Millisecond) // out of descriptors, perhaps: they come back when cases end
 			continue
 		}
 		f.mu.Lock()
@@ -208,8 +209,35 @@ func (f *Fuzzer) note(agent string, n int, r *Result) {
 		f.results[agent] = map[int]*Result{}
 	}
 	f.results[agent][n] = r
+	close(f.changed)
+	f.changed = make(chan struct{})
 	if f.options.Progress != nil {
 		f.options.Progress(r)
+	}
+}
+
+// await waits until a case that the client is done with has its result. One
+// that never connected gets err as its result.
+func (f *Fuzzer) await(ctx context.Context, agent string, n int, err error) {
+	timer := time.NewTimer(3 * f.options.Patience)
+	defer timer.Stop()
+	for {
+		f.mu.Lock()
+		r, changed := f.results[agent][n], f.changed
+		f.mu.Unlock()
+		if r != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			c := f.cases[n-1]
+			f.note(agent, n, &Result{ID: c.id, Description: c.description, Agent: agent, Behavior: Failed, Closing: CloseFailed,
+				Why: fmt.Sprintf("the client did not connect: %v", err), ClosingWhy: "the connection was never open"})
+			return
+		}
 	}
 }
 

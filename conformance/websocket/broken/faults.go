@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 )
 
@@ -201,22 +202,26 @@ func answerClose(c *conn, p []byte) error {
 // closeFaults are in the closing handshake.
 func closeFaults() []Fault {
 	with := func(name, cs string, set func(q *quirks)) Fault { return Fault{Name: name, Case: cs, set: set} }
-	// goesOn answers the first close and reads on.
-	goesOn := func(q *quirks) {
-		q.close = func(c *conn, p []byte) error {
-			if len(c.note) > 0 {
-				return errClosed
+	// goesOn answers one more frame before it answers a close.
+	goesOn := func(opcode, reply byte) func(q *quirks) {
+		return func(q *quirks) {
+			q.close = func(c *conn, p []byte) error {
+				_ = c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
+				if h, err := c.readHeader(); err == nil && h.opcode == opcode {
+					if p, err := c.readAll(h); err == nil {
+						_ = c.send(header{fin: true, opcode: reply}, p)
+					}
+				}
+				return answerClose(c, p[:min(2, len(p))])
 			}
-			c.note = []byte{1}
-			c.closed = true // no second answer, and no end
-			return nil
 		}
 	}
 	list := []Fault{
 		with("does not answer a close", "7.3.3", func(q *quirks) { q.close = func(*conn, []byte) error { return errClosed } }),
 		with("leaves ending the TCP connection to the client", "7.1.1", func(q *quirks) { q.lingers = true }),
-		with("answers pings after a close, and never closes", "7.1.3", goesOn),
-		with("echoes after a close, and never closes", "7.1.4", goesOn),
+		with("answers a ping after a close", "7.1.3", goesOn(opPing, opPong)),
+		with("echoes a text after a close", "7.1.4", goesOn(opText, opText)),
+		with("completes a message after a close", "7.1.5", goesOn(opContinuation, opText)),
 		with("answers an empty close with 1005", "7.3.1", func(q *quirks) {
 			q.close = func(c *conn, p []byte) error {
 				if len(p) == 0 {

@@ -41,7 +41,6 @@ type conn struct {
 	open     message
 	messages int    // echoed so far
 	note     []byte // for faults that remember something
-	closed   bool
 }
 
 // A message is one whose frames are coming. Its opcode is 0 if there is none.
@@ -312,7 +311,7 @@ func (c *conn) control(opcode byte, p []byte) error {
 	}
 	reply, ok := checkClose(p, q)
 	if q.close != nil {
-		if err := q.close(c, p); err != nil || c.closed {
+		if err := q.close(c, p); err != nil {
 			return err
 		}
 	} else if !ok {
