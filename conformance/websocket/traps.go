@@ -190,7 +190,7 @@ func handshakeTraps(o Options) []serverTrap {
 		refused("trap02.content-length", "A body.", func(q *request) string { return q.add("Content-Length: 5").String() + "hello" }),
 		refused("trap02.transfer-encoding", "A chunked body.", func(q *request) string { return q.add("Transfer-Encoding: chunked").String() + "0\r\n\r\n" }),
 		refused("trap02.method", "POST.", func(q *request) string { q.method = "POST"; return q.String() }),
-		refused("trap02.http-1.0", "HTTP/1.0.", func(q *request) string { q.version = "HTTP/1.0"; return q.String() }),
+		refused("trap02.http-1.0", "HTTP/1.0.", func(q *request) string { q.version = "HTTP/1.0"; return q.String() }, 400, 426, 505),
 		refused("trap02.no-upgrade", "No Upgrade.", set("Upgrade", "")),
 		refused("trap02.other-upgrade", "An Upgrade to something else.", set("Upgrade", "h2c")),
 		refused("trap02.no-connection", "No Connection.", set("Connection", "")),
@@ -312,11 +312,11 @@ func wrongVersion(id, version string) serverTrap {
 		}
 		_ = conn.Close()
 		switch status := h.status(); {
-		case status == 101, status < 400 || status > 499:
+		case status < 400 || status > 499:
 			return Failed, fmt.Sprintf("answered with %q", h.first)
 		case !h.has("sec-websocket-version", "13"):
 			return Failed, fmt.Sprintf("refused with %q, but it does not say that 13 would do", h.first)
-		case status != 426:
+		case status != 426 && version != "":
 			return NonStrict, fmt.Sprintf("refused with %q, not 426", h.first)
 		}
 		return OK, h.first

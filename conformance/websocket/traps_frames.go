@@ -182,9 +182,18 @@ func compressionTraps(o Options) []Case {
 		good("trap08.rfc-final", "RFC 7692's example of a block with BFINAL.", first("f3 48 cd c9 c9 07 00 00")),
 		good("trap08.rfc-two-blocks", "RFC 7692's example of two blocks.", first("f2 48 05 00 00 00 ff ff ca c9 c9 07 00")),
 		good("trap08.not-compressed", "A message that is not compressed, though it might be.", text("Hello")),
-		deflated(trapEcho("trap08.rfc-context", "RFC 7692's example of a message that refers to the one before.", func(s *session) {
+		remembering(deflated(trapEcho("trap08.rfc-context", "RFC 7692's example of a message that refers to the one before.", func(s *session) {
 			s.send(first("f2 48 cd c9 c9 07 00"), first("f2 00 11 00 00"))
-		}, gotText("Hello"), gotText("Hello"))),
+		}, gotText("Hello"), gotText("Hello")))),
+		remembering(deflated(newCase("trap08.takeover", "300 messages of 4 KiB that refer to those before them.", "All come back; a clean close.", expects(), func(s *session) {
+			for i := range 300 {
+				p := corpora[0].cut(i, 4<<10)
+				if !s.echo(opText, p, func() { s.sendFragments(opText, s.out.compress(p), 0, true) }) {
+					break
+				}
+			}
+			s.close(1000)
+		}))),
 		deflated(trapEcho("trap08.empty", "An empty message, compressed.", func(s *session) { s.send(first("00")) }, gotText(""))),
 		bad("trap08.rsv1-ping", "A ping with RSV1.", []uint16{1002}, ping("x").withRSV(rsv1)),
 		bad("trap08.rsv1-close", "A close with RSV1.", []uint16{1002}, closeFrame(1000, "").withRSV(rsv1)),
@@ -202,6 +211,22 @@ func compressionTraps(o Options) []Case {
 		})))
 	}
 	return list
+}
+
+// remembering is a case in which the suite's messages refer to earlier ones,
+// unless the endpoint forbids it.
+func remembering(c Case) Case {
+	run := c.run
+	c.offers = []deflateParams{{clientBits: -1}}
+	c.run = func(s *session) {
+		if p := s.deflate; p != nil && (!s.server && p.clientNoContext || s.server && p.serverNoContext) {
+			s.decide(OK, "the endpoint does not want it")
+			s.close(1000)
+			return
+		}
+		run(s)
+	}
+	return c
 }
 
 // closedByPeer is an expectation for a close frame of the suite's that is
