@@ -3,6 +3,7 @@
 //	noria serve --tcp 127.0.0.1:7000 --ws 127.0.0.1:7001
 //	noria probe
 //	noria bench echo --proto tcp
+//	noria conform ws://127.0.0.1:7001/
 package main
 
 import (
@@ -26,6 +27,7 @@ func commands() []command {
 	return []command{
 		{"serve", "serve TCP and WebSocket echoes", serve},
 		{"probe", "say which backend this machine gets and why, and what to do about what is off", probe},
+		{"conform", "test a WebSocket server or client, anybody's, for conformance", conform},
 		{"bench", "measure io_uring, epoll and the net package against each other", bench},
 	}
 }
@@ -64,7 +66,7 @@ func run(args []string) int {
 func usage(w io.Writer) {
 	fmt.Fprint(w, "Noria: completion-based I/O for Go.\n\nUsage: noria COMMAND [FLAGS]\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-6s %s\n", c.name, c.does)
+		fmt.Fprintf(w, "  %-7s %s\n", c.name, c.does)
 	}
 	fmt.Fprint(w, "\nnoria COMMAND --help says more.\n")
 }

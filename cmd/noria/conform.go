@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/noria-go/noria/conformance/websocket"
+)
+
+const conformText = `noria conform [FLAGS] ws://HOST/
+noria conform [FLAGS] --listen ADDRESS
+
+Tests a WebSocket server that sends every message back, or, with --listen, is
+the server that a client under test connects to: with the 517 cases of the
+Autobahn test suite, by their numbers, and those that Autobahn does not have
+("trap*").
+
+A client under test reads /getCaseCount, connects to /runCase?case=N&agent=NAME
+for N from 1 on and sends every message back, and ends with
+/updateReports?agent=NAME, as with Autobahn's fuzzing server. Then its report is
+printed, and the program goes on unless --once is given.
+
+The exit status is 1 if a case failed. Cases are chosen with patterns:
+--cases '1.*,9.7.1,trap02*'.`
+
+// A conformConfig is what the flags say.
+type conformConfig struct {
+	url, listen           string
+	cases, exclude        string
+	json, dir             string
+	verbose, strict, once bool
+	insecure, noTraps     bool
+	options               websocket.Options
+}
+
+func conform(args []string) int {
+	var c conformConfig
+	fs := newFlags("conform", conformText)
+	fs.StringVar(&c.listen, "listen", "", "`address` to be the server at, for clients under test")
+	fs.StringVar(&c.cases, "cases", "", "`patterns` of the cases to run; all by default")
+	fs.StringVar(&c.exclude, "exclude", "", "`patterns` of cases not to run")
+	fs.BoolVar(&c.noTraps, "autobahn", false, "only the cases that Autobahn has")
+	fs.IntVar(&c.options.Messages, "messages", 0, "at most so many messages a case in groups 12 and 13; 0: 1000, as Autobahn does")
+	fs.IntVar(&c.options.Parallel, "parallel", 0, "cases at once; 0: four for each CPU")
+	fs.DurationVar(&c.options.Patience, "patience", 10*time.Second, "how long to wait for what must come")
+	fs.DurationVar(&c.options.Quiet, "quiet", 100*time.Millisecond, "how long to watch that nothing comes")
+	fs.DurationVar(&c.options.HandshakeTimeout, "handshake-timeout", 0, "how long the server under test waits for a request; adds the case about it")
+	fs.Int64Var(&c.options.MaxMessage, "max-message", 0, "how many `bytes` the endpoint takes in a message; adds the cases about it")
+	fs.StringVar(&c.options.Agent, "agent", "", "`name` of the server under test in the report")
+	fs.BoolVar(&c.insecure, "insecure", false, "do not verify the certificate of a wss server")
+	fs.StringVar(&c.json, "json", "", "write the report as JSON to this `file`; - is the standard output")
+	fs.StringVar(&c.dir, "report", "", "write index.json and a file for each case to this `directory`, as Autobahn does")
+	fs.BoolVar(&c.strict, "strict", false, "NON-STRICT and UNIMPLEMENTED are failures too")
+	fs.BoolVar(&c.once, "once", false, "with --listen: end after the first client's report")
+	fs.BoolVar(&c.verbose, "v", false, "a line for every case")
+	args, c.url = splitURL(fs, args)
+	if status, ok := parse(fs, args); !ok {
+		return status
+	}
+	if (c.url == "") == (c.listen == "") {
+		fmt.Fprintln(os.Stderr, "noria conform: give a server's URL, or --listen and an address; --help says more")
+		return 2
+	}
+	c.options.Include, c.options.Exclude, c.options.Traps = patterns(c.cases), patterns(c.exclude), !c.noTraps
+	if c.insecure {
+		c.options.TLS = &tls.Config{InsecureSkipVerify: true} //nolint:gosec // it was asked for
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	run := c.server
+	if c.listen != "" {
+		run = c.clients
+	}
+	good, err := run(ctx, os.Stdout)
+	if err != nil {
+		return fail(err)
+	}
+	if !good {
+		return 1
+	}
+	return 0
+}
+
+// splitURL takes the one argument that is no flag out of args, wherever it is.
+func splitURL(fs *flag.FlagSet, args []string) (flags []string, url string) {
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		if !strings.HasPrefix(a, "-") && url == "" {
+			url = a
+			continue
+		}
+		flags = append(flags, a)
+		name := strings.TrimLeft(a, "-")
+		f := fs.Lookup(name)
+		if f == nil || i+1 == len(args) {
+			continue // unknown, --name=value, or the last
+		}
+		if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
+			continue
+		}
+		i++
+		flags = append(flags, args[i])
+	}
+	return flags, url
+}
+
+func patterns(s string) (list []string) {
+	for p := range strings.SplitSeq(s, ",") {
+		if p = strings.TrimSpace(p); p != "" {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// server tests the server at c.url.
+func (c *conformConfig) server(ctx context.Context, out io.Writer) (good bool, err error) {
+	p, err := websocket.RunServer(ctx, c.url, c.options)
+	if err != nil {
+		return false, err
+	}
+	return c.report(p, out)
+}
+
+// clients tests clients until ctx ends, or until the first has its report.
+func (c *conformConfig) clients(ctx context.Context, out io.Writer) (good bool, err error) {
+	ln, err := net.Listen("tcp", c.listen)
+	if err != nil {
+		return false, err
+	}
+	f, err := websocket.NewFuzzer(ln, c.options)
+	if err != nil {
+		return false, errors.Join(err, ln.Close())
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	fmt.Fprintf(out, "%d cases at ws://%s/runCase?case=N&agent=NAME\n", f.Count(), f.Addr())
+	good = true
+	for {
+		select {
+		case <-ctx.Done():
+			return good, nil
+		case agent := <-f.Done():
+			ok, err := c.report(f.Report(agent), out)
+			if good = good && ok; err != nil || c.once {
+				return good, err
+			}
+		}
+	}
+}
+
+// report writes p wherever it was asked for.
+func (c *conformConfig) report(p *websocket.Report, out io.Writer) (good bool, err error) {
+	good = len(p.Failures()) == 0
+	if c.strict {
+		good = len(p.Imperfect()) == 0
+	}
+	if c.json != "-" {
+		err = p.WriteText(out, c.verbose)
+	}
+	switch c.json {
+	case "":
+	case "-":
+		err = errors.Join(err, p.WriteJSON(out))
+	default:
+		f, createErr := os.Create(c.json)
+		if err = errors.Join(err, createErr); createErr == nil {
+			err = errors.Join(err, p.WriteJSON(f), f.Close())
+		}
+	}
+	if c.dir != "" {
+		err = errors.Join(err, p.WriteIndex(c.dir))
+	}
+	return good, err
+}

@@ -1,0 +1,57 @@
+// Package broken is a WebSocket echo server with switches that make it wrong,
+// one a fault, so that the suite in conformance/websocket can be seen to fail:
+// each Fault names the case that must notice. Without a fault it passes
+// everything.
+//
+// It is made for that and for nothing else: simple, slow, with its own framing.
+package broken
+
+import "slices"
+
+// A Fault is one way to be wrong.
+type Fault struct {
+	Name string // what it does
+	Case string // the case that notices
+	Only bool   // Autobahn has no case that does
+	set  func(q *quirks)
+}
+
+// All returns all faults.
+func All() []Fault {
+	return slices.Concat(handshakeFaults(), frameFaults(), pingFaults(), fragmentFaults(), utf8Faults(), closeFaults(), limitFaults(), deflateFaults())
+}
+
+// quirks are the switches. The zero value is right.
+type quirks struct {
+	// the opening handshake
+	maxHead                                                    int
+	bareLF, folded, laxFields, noHost, anyMethod, anyVersion   bool
+	anyLength, anyUpgrade, anyConnection, anyWSVersion         bool
+	plain400, anyKey, anyOrigin, dropsEarly, greets, noDeflate bool
+	answer                                                     func(string) string
+
+	// frames
+	needsWhole, longLengths bool
+	header                  func(h *header)
+	excuse                  func(c *conn, h header) bool
+	sending                 func(h *header, p *[]byte)
+	message                 func(c *conn, opcode byte, p []byte) error
+	ping, pong, close       func(c *conn, p []byte) error
+	perFragment             bool
+	maxMessage              uint64
+	maxFragments            int
+	dropsSilently, lingers  bool
+
+	// text
+	noUTF8, lateUTF8, utf8PerFragment, surrogates, overlong, beyond     bool
+	longUTF8, refuseNUL, refuseNonCharacters, unfinishedUTF8, closeUTF8 bool
+	utf8Code                                                            uint16
+
+	// close frames
+	shortClose               bool
+	refuseCodes, acceptCodes []uint16
+
+	// compression
+	keepsTail, forgets, forgetsNoContext, wideWindow, takesBadOffers bool
+	stale                                                            []byte
+}

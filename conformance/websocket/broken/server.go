@@ -1,0 +1,214 @@
+package broken
+
+import (
+	"bufio"
+	"crypto/sha1"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// A Server is an echo server, with a fault or without.
+type Server struct {
+	listener net.Listener
+	quirks   *quirks
+	wg       sync.WaitGroup
+	mu       sync.Mutex
+	conns    map[net.Conn]bool
+	closed   bool
+}
+
+// MaxMessage is how long a message it takes, in bytes.
+const MaxMessage = 17 << 20
+
+// Serve serves on ln until Close. f may be nil.
+func Serve(ln net.Listener, f *Fault) *Server {
+	s := &Server{listener: ln, quirks: &quirks{maxMessage: MaxMessage, maxHead: 16 << 10}, conns: map[net.Conn]bool{}}
+	if f != nil {
+		f.set(s.quirks)
+	}
+	s.wg.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			s.mu.Lock()
+			if s.conns[c] = true; s.closed {
+				_ = c.Close()
+			}
+			s.mu.Unlock()
+			s.wg.Go(func() {
+				s.handle(c)
+				_ = c.Close()
+				s.mu.Lock()
+				delete(s.conns, c)
+				s.mu.Unlock()
+			})
+		}
+	})
+	return s
+}
+
+// URL is where it is.
+func (s *Server) URL() string { return "ws://" + s.listener.Addr().String() + "/" }
+
+// Close ends all connections.
+func (s *Server) Close() error {
+	err := s.listener.Close()
+	s.mu.Lock()
+	s.closed = true
+	for c := range s.conns {
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+	return err
+}
+
+func (s *Server) handle(nc net.Conn) {
+	r := bufio.NewReaderSize(nc, 64<<10)
+	d, err := s.upgrade(nc, r)
+	if err != nil {
+		drain(nc)
+		return
+	}
+	c := &conn{Conn: nc, r: r, quirks: s.quirks, deflate: d}
+	if s.quirks.greets {
+		_ = c.send(header{fin: true, opcode: opPing}, []byte("hello"))
+	}
+	err = c.serve()
+	var f *failure
+	if errors.As(err, &f) && !s.quirks.dropsSilently {
+		_ = c.send(header{fin: true, opcode: opClose}, []byte{byte(f.code >> 8), byte(f.code)})
+	}
+	if s.quirks.lingers {
+		_, _ = io.Copy(io.Discard, nc)
+		return
+	}
+	drain(nc)
+}
+
+// drain ends a connection so that what was sent arrives: closing with unread
+// bytes would reset it.
+func drain(nc net.Conn) {
+	if t, ok := nc.(*net.TCPConn); ok {
+		_ = t.CloseWrite()
+	}
+	_ = nc.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_, _ = io.Copy(io.Discard, nc)
+}
+
+// upgrade is the opening handshake.
+func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
+	q := s.quirks
+	refuse := func(status, fields string) error {
+		_, _ = fmt.Fprintf(nc, "HTTP/1.1 %s\r\n%sContent-Length: 0\r\nConnection: close\r\n\r\n", status, fields)
+		return errors.New(status)
+	}
+	_ = nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	lines, err := readLines(r, q)
+	if err != nil {
+		return nil, refuse("400 Bad Request", "")
+	}
+	_ = nc.SetReadDeadline(time.Time{})
+	parts := strings.Split(lines[0], " ")
+	fields := map[string][]string{}
+	for _, line := range lines[1:] {
+		name, value, ok := strings.Cut(line, ":")
+		if !q.laxFields && (!ok || name == "" || strings.ContainsAny(name, " \t")) {
+			return nil, refuse("400 Bad Request", "")
+		}
+		name = strings.ToLower(strings.TrimSpace(name))
+		fields[name] = append(fields[name], strings.TrimSpace(value))
+	}
+	get := func(name string) string { return strings.Join(fields[name], ", ") }
+	has := func(name, token string) bool {
+		for v := range strings.SplitSeq(get(name), ",") {
+			if strings.EqualFold(strings.TrimSpace(v), token) {
+				return true
+			}
+		}
+		return false
+	}
+	key, keyErr := base64.StdEncoding.DecodeString(get("sec-websocket-key"))
+	origin, originErr := url.Parse(get("origin"))
+	switch {
+	case len(parts) != 3 || parts[0] != "GET" && !q.anyMethod, parts[2] != "HTTP/1.1" && !q.anyVersion,
+		len(fields["host"]) != 1 && !q.noHost,
+		!q.anyLength && (get("transfer-encoding") != "" || len(fields["content-length"]) > 0 && get("content-length") != "0"):
+		return nil, refuse("400 Bad Request", "")
+	case !has("upgrade", "websocket") && !q.anyUpgrade, !has("connection", "upgrade") && !q.anyConnection:
+		return nil, refuse("426 Upgrade Required", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
+	case get("sec-websocket-version") != "13" && q.plain400:
+		return nil, refuse("400 Bad Request", "")
+	case get("sec-websocket-version") != "13" && !q.anyWSVersion:
+		return nil, refuse("426 Upgrade Required", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
+	case (keyErr != nil || len(key) != 16 || len(fields["sec-websocket-key"]) != 1) && !q.anyKey:
+		return nil, refuse("400 Bad Request", "")
+	case get("origin") != "" && (originErr != nil || origin.Host != get("host")) && !q.anyOrigin:
+		return nil, refuse("403 Forbidden", "")
+	}
+	sum := sha1.Sum([]byte(get("sec-websocket-key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	answer := "HTTP/1.1 101 Switching Protocols\r\nServer: broken\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n"
+	var d *compression
+	if !q.noDeflate {
+		var taken string
+		if d, taken = negotiate(get("sec-websocket-extensions"), q); d != nil {
+			answer += "Sec-WebSocket-Extensions: " + taken + "\r\n"
+		}
+	}
+	answer += "\r\n"
+	if q.answer != nil {
+		answer = q.answer(answer)
+	}
+	if q.dropsEarly {
+		_, _ = r.Discard(r.Buffered())
+	}
+	_, err = io.WriteString(nc, answer)
+	return d, err
+}
+
+// readLines reads a head.
+func readLines(r *bufio.Reader, q *quirks) (lines []string, err error) {
+	for total := 0; ; {
+		var line []byte
+		for {
+			piece, err := r.ReadSlice('\n')
+			line = append(line, piece...)
+			if total += len(piece); total > q.maxHead {
+				return nil, errors.New("too long")
+			}
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, bufio.ErrBufferFull) {
+				return nil, err
+			}
+		}
+		s, ok := strings.CutSuffix(string(line), "\r\n")
+		if !ok {
+			if !q.bareLF {
+				return nil, errors.New("a bare LF")
+			}
+			s = strings.TrimSuffix(string(line), "\n")
+		}
+		switch {
+		case s == "" && len(lines) > 0:
+			return lines, nil
+		case s != "" && (s[0] == ' ' || s[0] == '\t'):
+			if !q.folded {
+				return nil, errors.New("a folded line")
+			}
+			continue
+		}
+		lines = append(lines, s)
+	}
+}

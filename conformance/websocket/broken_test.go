@@ -1,0 +1,66 @@
+package websocket_test
+
+import (
+	"context"
+	"net"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/conformance/websocket"
+	"github.com/noria-go/noria/conformance/websocket/broken"
+)
+
+func serveBroken(t *testing.T, f *broken.Fault) *broken.Server {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	s := broken.Serve(ln, f)
+	t.Cleanup(func() { require.NoError(t, s.Close()) })
+	return s
+}
+
+// messages is how many each case of groups 12 and 13 sends in tests.
+const messages = 8
+
+// TestBroken shows that the suite can fail: each faulty server fails the case
+// that names its fault.
+func TestBroken(t *testing.T) {
+	for _, f := range broken.All() {
+		t.Run(f.Case+"/"+f.Name, func(t *testing.T) {
+			t.Parallel()
+			p, err := websocket.RunServer(context.Background(), serveBroken(t, &f).URL(), websocket.Options{
+				Include: []string{f.Case}, Traps: f.Only, Patience: time.Second, Messages: messages, MaxMessage: broken.MaxMessage,
+			})
+			require.NoError(t, err)
+			require.Len(t, p.Results, 1, "there is no case %s", f.Case)
+			require.False(t, p.Results[0].Perfect(), "nobody notices: %s", p.Results[0])
+			t.Log(p.Results[0])
+		})
+	}
+}
+
+// TestBrokenWithoutFault: what the faulty servers are made of passes
+// everything, so it is the fault that a case notices.
+func TestBrokenWithoutFault(t *testing.T) {
+	p, err := websocket.RunServer(context.Background(), serveBroken(t, nil).URL(), websocket.Options{Traps: true, Messages: messages, MaxMessage: broken.MaxMessage})
+	require.NoError(t, err)
+	if len(p.Imperfect()) > 0 {
+		require.NoError(t, p.WriteText(os.Stderr, false))
+	}
+	require.Empty(t, p.Imperfect())
+}
+
+func TestFaults(t *testing.T) {
+	faults := broken.All()
+	require.GreaterOrEqual(t, len(faults), 40)
+	var names []string
+	for _, f := range faults {
+		require.NotContains(t, names, f.Name)
+		names = append(names, f.Name)
+	}
+	require.False(t, slices.Contains(names, ""))
+}

@@ -1,0 +1,297 @@
+package websocket
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Fuzzer tests clients: it is the server that they connect to. A client, the
+// agent, speaks Autobahn's protocol of URLs, each with a WebSocket connection:
+//
+//	/getCaseCount                 one text: how many cases there are
+//	/getCaseInfo?case=N           one text: {"id": …, "description": …}
+//	/runCase?case=N&agent=NAME    echo every message until the end
+//	/getCaseStatus?case=N&agent=NAME  one text: {"behavior": …}
+//	/updateReports?agent=NAME     nothing; the run of this agent is over
+//
+// N counts from 1.
+type Fuzzer struct {
+	options  Options
+	ctx      context.Context // ends with Close
+	cancel   context.CancelFunc
+	cases    []fuzzCase
+	listener net.Listener
+	started  time.Time
+	closing  atomic.Bool
+	wg       sync.WaitGroup
+	done     chan string // agents that asked for their report
+
+	mu      sync.Mutex
+	changed chan struct{} // closed and replaced when there is a new result
+	conns   map[net.Conn]bool
+	results map[string]map[int]*Result // by agent and index
+}
+
+// A fuzzCase is a case of Autobahn's or a trap.
+type fuzzCase struct {
+	id, description string
+	run             func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result)
+}
+
+// NewFuzzer serves on ln until Close.
+func NewFuzzer(ln net.Listener, o Options) (*Fuzzer, error) {
+	o = o.withDefaults()
+	f := &Fuzzer{options: o, listener: ln, started: time.Now(), done: make(chan string, 16), conns: map[net.Conn]bool{}, results: map[string]map[int]*Result{}, changed: make(chan struct{})}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	cases, err := o.cases()
+	if err != nil {
+		return nil, fmt.Errorf("conformance/websocket: %w", err)
+	}
+	for _, c := range cases {
+		f.cases = append(f.cases, fuzzCase{c.ID, c.Description, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+			f.runCase(c, conn, br, hello, r)
+		}})
+	}
+	if o.Traps {
+		traps, err := clientTraps(o)
+		if err != nil {
+			return nil, fmt.Errorf("conformance/websocket: %w", err)
+		}
+		f.cases = append(f.cases, traps...)
+	}
+	f.wg.Go(f.accept)
+	return f, nil
+}
+
+// Addr is where it listens.
+func (f *Fuzzer) Addr() net.Addr { return f.listener.Addr() }
+
+// Count is how many cases there are.
+func (f *Fuzzer) Count() int { return len(f.cases) }
+
+// ID returns the number of the n-th case, counting from 1.
+func (f *Fuzzer) ID(n int) string { return f.cases[n-1].id }
+
+// Done gives the names of agents whose run is over.
+func (f *Fuzzer) Done() <-chan string { return f.done }
+
+// Close ends all connections.
+func (f *Fuzzer) Close() error {
+	f.closing.Store(true)
+	f.cancel()
+	err := f.listener.Close()
+	f.mu.Lock()
+	for c := range f.conns {
+		_ = c.Close()
+	}
+	f.mu.Unlock()
+	f.wg.Wait()
+	return err
+}
+
+// Report returns what was found about an agent so far. A case that was not run
+// is not in it.
+func (f *Fuzzer) Report(agent string) *Report {
+	p := &Report{Role: "client", Address: f.Addr().String(), Agent: agent, Started: f.started}
+	f.mu.Lock()
+	for _, r := range f.results[agent] {
+		p.Results = append(p.Results, r)
+	}
+	f.mu.Unlock()
+	p.finish()
+	return p
+}
+
+func (f *Fuzzer) accept() {
+	for {
+		conn, err := f.listener.Accept()
+		if err != nil {
+			if f.closing.Load() || errors.Is(err, net.ErrClosed) {
+				return
+			}
+			time.Sleep(10 * time.Millisecond) // out of descriptors, perhaps: they come back when cases end
+			continue
+		}
+		f.mu.Lock()
+		f.conns[conn] = true
+		f.mu.Unlock()
+		f.wg.Go(func() {
+			f.serve(conn)
+			_ = conn.Close()
+			f.mu.Lock()
+			delete(f.conns, conn)
+			f.mu.Unlock()
+		})
+	}
+}
+
+// serve does what the request's path says.
+func (f *Fuzzer) serve(conn net.Conn) {
+	_ = conn.SetDeadline(time.Now().Add(f.options.Patience))
+	br := bufio.NewReaderSize(conn, 64<<10)
+	h, err := readHead(br)
+	if err != nil {
+		return
+	}
+	hello, err := checkRequest(h)
+	if hello.target == nil {
+		f.refuse(conn, err)
+		return
+	}
+	_ = conn.SetDeadline(time.Time{})
+	q := hello.target.Query()
+	agent := q.Get("agent")
+	n, nErr := strconv.Atoi(q.Get("case"))
+	valid := nErr == nil && n >= 1 && n <= len(f.cases)
+	if !valid && (hello.target.Path == "/runCase" || hello.target.Path == "/getCaseInfo" || hello.target.Path == "/getCaseStatus") {
+		f.refuse(conn, fmt.Errorf("there is no case %q: they go from 1 to %d", q.Get("case"), len(f.cases)))
+		return
+	}
+	if err != nil && hello.target.Path == "/runCase" {
+		c := f.cases[n-1]
+		f.note(agent, n, &Result{ID: c.id, Description: c.description, Agent: agent, Behavior: Failed, Closing: CloseFailed,
+			Why: "the opening handshake: " + err.Error(), ClosingWhy: "the connection was never open", Request: h.raw})
+	}
+	if err != nil {
+		f.refuse(conn, err)
+		return
+	}
+	switch hello.target.Path {
+	case "/runCase":
+		c := f.cases[n-1]
+		r := &Result{ID: c.id, Description: c.description, Agent: agent, Request: h.raw}
+		began := time.Now()
+		c.run(f, conn, br, hello, r)
+		r.Millis = time.Since(began).Milliseconds()
+		f.note(agent, n, r)
+	case "/getCaseCount":
+		f.tell(conn, br, hello, len(f.cases))
+	case "/getCaseInfo":
+		f.tell(conn, br, hello, map[string]string{"id": f.cases[n-1].id, "description": f.cases[n-1].description})
+	case "/getCaseStatus":
+		behavior := Behavior("")
+		f.mu.Lock()
+		if r := f.results[agent][n]; r != nil {
+			behavior = r.Behavior
+		}
+		f.mu.Unlock()
+		f.tell(conn, br, hello, map[string]Behavior{"behavior": behavior})
+	case "/updateReports":
+		f.tell(conn, br, hello, nil)
+		select {
+		case f.done <- agent:
+		default: // nobody wants to know
+		}
+	default:
+		f.refuse(conn, fmt.Errorf("there is no %s: see /getCaseCount, /runCase?case=N&agent=NAME, /updateReports?agent=NAME", (&url.URL{Path: hello.target.Path}).String()))
+	}
+}
+
+func (f *Fuzzer) refuse(conn net.Conn, err error) {
+	text := err.Error() + "\n"
+	_, _ = fmt.Fprintf(conn, "HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s", len(text), text)
+}
+
+func (f *Fuzzer) note(agent string, n int, r *Result) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.results[agent] == nil {
+		f.results[agent] = map[int]*Result{}
+	}
+	f.results[agent][n] = r
+	close(f.changed)
+	f.changed = make(chan struct{})
+	if f.options.Progress != nil {
+		f.options.Progress(r)
+	}
+}
+
+// await waits until a case that the client is done with has its result. One
+// that never connected gets err as its result.
+func (f *Fuzzer) await(ctx context.Context, agent string, n int, err error) {
+	timer := time.NewTimer(3 * f.options.Patience)
+	defer timer.Stop()
+	for {
+		f.mu.Lock()
+		r, changed := f.results[agent][n], f.changed
+		f.mu.Unlock()
+		if r != nil {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+			c := f.cases[n-1]
+			f.note(agent, n, &Result{ID: c.id, Description: c.description, Agent: agent, Behavior: Failed, Closing: CloseFailed,
+				Why: fmt.Sprintf("the client did not connect: %v", err), ClosingWhy: "the connection was never open"})
+			return
+		}
+	}
+}
+
+// tell sends v as a text, unless it is nil, and closes.
+func (f *Fuzzer) tell(conn net.Conn, br *bufio.Reader, hello clientHello, v any) {
+	if _, err := io.WriteString(conn, hello.answer("")); err != nil {
+		return
+	}
+	s := newSession(conn, br, true, nil)
+	s.patience = f.options.Patience
+	if v != nil {
+		b, err := json.Marshal(v)
+		if err != nil {
+			panic(err) // maps of strings
+		}
+		s.send(text(string(b)))
+	}
+	s.close(1000)
+	s.finish()
+}
+
+// runCase runs one of Autobahn's cases.
+func (f *Fuzzer) runCase(c Case, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+	r.Expectation = c.Expectation
+	var agreed *deflateParams
+	var header string
+	if c.accept != nil {
+		if agreed = choose(hello.offers, c.accept); agreed != nil {
+			header = agreed.String()
+		}
+	}
+	r.Response = hello.answer(header)
+	if _, err := io.WriteString(conn, r.Response); err != nil {
+		r.Behavior, r.Closing, r.Why = Failed, CloseFailed, err.Error()
+		return
+	}
+	play(f.ctx, newSession(conn, br, true, agreed), c, f.options, r)
+}
+
+// choose picks the answer to a client's offers: the first that the case wants
+// and an offer allows. What the case asks for, in the client's direction, is
+// what it would ask of a server in the server's.
+func choose(offers []deflateParams, wanted []deflateParams) *deflateParams {
+	for _, w := range wanted {
+		for _, o := range offers {
+			p := deflateParams{clientNoContext: w.serverNoContext, clientBits: w.serverBits, serverNoContext: o.serverNoContext, serverBits: o.serverBits}
+			if p.clientBits != 0 && o.clientBits == 0 || p.clientNoContext && !o.clientNoContext {
+				continue // it did not say that it can
+			}
+			if o.clientBits > 0 && p.clientBits > o.clientBits {
+				p.clientBits = o.clientBits
+			}
+			return &p
+		}
+	}
+	return nil
+}

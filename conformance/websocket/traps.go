@@ -1,0 +1,374 @@
+package websocket
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+)
+
+// A serverTrap is a case that Autobahn does not have, about the opening
+// handshake of a server or about many connections. Its script returns the
+// verdict and why.
+type serverTrap struct {
+	id, description, expectation string
+	run                          func(x *trapRun) (Behavior, string)
+}
+
+// A trapRun is what such a script works with.
+type trapRun struct {
+	ctx    context.Context
+	target *target
+	key    string
+	result *Result
+}
+
+// traps returns the server's cases that Autobahn does not have.
+func (t *target) traps() (list []serverTrap, err error) {
+	all := append(handshakeTraps(t.options), loadTraps()...)
+	for _, c := range frameTraps(t.options) {
+		all = append(all, serverTrap{c.ID, c.Description, c.Expectation, func(x *trapRun) (Behavior, string) {
+			*x.result = *x.target.run(x.ctx, c)
+			return x.result.Behavior, x.result.Why
+		}})
+	}
+	for _, c := range all {
+		ok, err := selected(c.id, t.options.Include, t.options.Exclude)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			list = append(list, c)
+		}
+	}
+	return list, nil
+}
+
+func (t *target) runTrap(ctx context.Context, c serverTrap) *Result {
+	r := &Result{ID: c.id, Description: c.description, Expectation: c.expectation, Agent: t.options.Agent, Closing: CloseOK, ClosingWhy: "closed as it should be"}
+	began := time.Now()
+	r.Behavior, r.Why = c.run(&trapRun{ctx: ctx, target: t, key: newKey(), result: r})
+	r.Millis = time.Since(began).Milliseconds()
+	return r
+}
+
+// request is a good request, to be spoiled.
+func (x *trapRun) request() *request { return newRequest(x.target.url, x.key, nil) }
+
+// ask sends bytes and reads the answer. The connection is closed by whoever
+// gets it.
+func (x *trapRun) ask(send func(w io.Writer) error) (net.Conn, *bufio.Reader, head, error) {
+	conn, err := x.target.dial(x.ctx)
+	if err != nil {
+		return nil, nil, head{}, err
+	}
+	_ = conn.SetDeadline(time.Now().Add(x.target.options.Patience))
+	// The answer may come before all is sent, and end the sending.
+	sent := make(chan error, 1)
+	go func() { sent <- send(conn) }()
+	br := bufio.NewReaderSize(conn, 64<<10)
+	h, err := readHead(br)
+	x.result.Response = h.raw
+	if err != nil {
+		var sendErr error
+		select {
+		case sendErr = <-sent:
+		default:
+		}
+		_ = conn.Close()
+		return nil, nil, h, errors.Join(err, sendErr)
+	}
+	return conn, br, h, nil
+}
+
+// refused sends a request that must be refused with one of these codes (none:
+// any from 400 to 499). Ending the connection without an answer will do too,
+// unless a code was asked for.
+func (x *trapRun) refused(send func(w io.Writer) error, codes ...int) (Behavior, string) {
+	conn, _, h, err := x.ask(send)
+	if err != nil {
+		if isTimeout(err) {
+			return Failed, "no answer, and the connection stays"
+		}
+		if len(codes) > 0 {
+			return NonStrict, fmt.Sprintf("the connection ended without an answer: %v", err)
+		}
+		return OK, "the connection ended without an answer"
+	}
+	_ = conn.Close()
+	status := h.status()
+	for _, c := range codes {
+		if c == status {
+			return OK, h.first
+		}
+	}
+	switch {
+	case status >= 400 && status <= 499 && len(codes) == 0:
+		return OK, h.first
+	case status >= 400 && status <= 499:
+		return NonStrict, fmt.Sprintf("refused with %q, not one of %v", h.first, codes)
+	}
+	return Failed, fmt.Sprintf("answered with %q", h.first)
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.As(err, &n) && n.Timeout()
+}
+
+func sending(s string) func(w io.Writer) error {
+	return func(w io.Writer) error { _, err := io.WriteString(w, s); return err }
+}
+
+// handshakeTraps are lines 1, 2, 3, 8 and 11.
+func handshakeTraps(o Options) []serverTrap {
+	refused := func(id, what string, spoil func(q *request) string, codes ...int) serverTrap {
+		expectation := "It is refused."
+		if len(codes) > 0 {
+			expectation = fmt.Sprintf("It is refused with one of %v.", codes)
+		}
+		return serverTrap{id, what, expectation, func(x *trapRun) (Behavior, string) {
+			raw := spoil(x.request())
+			x.result.Request = raw[:min(len(raw), 4096)]
+			return x.refused(sending(raw), codes...)
+		}}
+	}
+	set := func(name, value string) func(q *request) string {
+		return func(q *request) string { return q.set(name, value).String() }
+	}
+	add := func(line string) func(q *request) string {
+		return func(q *request) string { return q.add(line).String() }
+	}
+	list := []serverTrap{
+		{"trap02.huge-head", "20 MB of headers.", "It is refused before it is at its end.", func(x *trapRun) (Behavior, string) {
+			return x.refused(func(w io.Writer) error {
+				q := x.request().String()
+				if _, err := io.WriteString(w, strings.TrimSuffix(q, "\r\n")); err != nil {
+					return err
+				}
+				line := []byte(strings.Repeat("X-Filler: "+stars(990)+"\r\n", 64))
+				for range 20_000_000 / len(line) {
+					if _, err := w.Write(line); err != nil {
+						return err
+					}
+				}
+				_, err := io.WriteString(w, "\r\n")
+				return err
+			})
+		}},
+		{"trap02.endless-line", "A header line of 20 MB.", "It is refused before it is at its end.", func(x *trapRun) (Behavior, string) {
+			return x.refused(func(w io.Writer) error {
+				q := x.request().String()
+				if _, err := io.WriteString(w, strings.TrimSuffix(q, "\r\n")+"X-Filler: "); err != nil {
+					return err
+				}
+				line := bytes.Repeat([]byte("x"), 64<<10)
+				for range 20_000_000 / len(line) {
+					if _, err := w.Write(line); err != nil {
+						return err
+					}
+				}
+				_, err := io.WriteString(w, "\r\n\r\n")
+				return err
+			})
+		}},
+		refused("trap02.bare-lf", "Lines that end with LF alone.", func(q *request) string { return strings.ReplaceAll(q.String(), "\r\n", "\n") }),
+		refused("trap02.one-bare-lf", "One line that ends with LF alone.", func(q *request) string { return strings.Replace(q.add("X-A: b").String(), "X-A: b\r\n", "X-A: b\n", 1) }),
+		refused("trap02.folded", "A folded line.", add("X-A: b\r\n c")),
+		refused("trap02.folded-first", "A folded line before the first header.", func(q *request) string { return strings.Replace(q.String(), "\r\n", "\r\n X-A: b\r\n", 1) }),
+		refused("trap02.space-before-colon", "A space between a header's name and its colon.", add("X-A : b")),
+		refused("trap02.no-colon", "A line without a colon.", add("X-A")),
+		refused("trap02.empty-name", "A header without a name.", add(": b")),
+		refused("trap02.no-host", "No Host.", set("Host", "")),
+		refused("trap02.two-hosts", "Two Hosts.", add("Host: elsewhere.example")),
+		refused("trap02.two-content-lengths", "Two different Content-Lengths.", add("Content-Length: 0\r\nContent-Length: 5")),
+		refused("trap02.content-length", "A body.", func(q *request) string { return q.add("Content-Length: 5").String() + "hello" }),
+		refused("trap02.transfer-encoding", "A chunked body.", func(q *request) string { return q.add("Transfer-Encoding: chunked").String() + "0\r\n\r\n" }),
+		refused("trap02.method", "POST.", func(q *request) string { q.method = "POST"; return q.String() }),
+		refused("trap02.http-1.0", "HTTP/1.0.", func(q *request) string { q.version = "HTTP/1.0"; return q.String() }, 400, 426, 505),
+		refused("trap02.no-upgrade", "No Upgrade.", set("Upgrade", "")),
+		refused("trap02.other-upgrade", "An Upgrade to something else.", set("Upgrade", "h2c")),
+		refused("trap02.no-connection", "No Connection.", set("Connection", "")),
+		refused("trap02.keep-alive", "A Connection without Upgrade.", set("Connection", "keep-alive")),
+		refused("trap02.no-key", "No key.", set("Sec-WebSocket-Key", "")),
+		refused("trap02.short-key", "A key of 8 bytes.", set("Sec-WebSocket-Key", "AAAAAAAAAAA=")),
+		refused("trap02.long-key", "A key of 24 bytes.", set("Sec-WebSocket-Key", strings.Repeat("A", 32))),
+		refused("trap02.bad-key", "A key that is not base64.", set("Sec-WebSocket-Key", "!!!!!!!!!!!!!!!!!!!!!!==")),
+		refused("trap02.two-keys", "Two keys.", add("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")),
+		refused("trap02.garbage", "Bytes that are no request.", func(*request) string { return "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n" }),
+		wrongVersion("trap02.version-12", "12"),
+		wrongVersion("trap02.version-0", "0"),
+		wrongVersion("trap02.no-version", ""),
+		{"trap02.tokens", "Upgrade and Connection in other words: WebSocket, keep-alive, Upgrade.", "It is accepted.", func(x *trapRun) (Behavior, string) {
+			return x.accepted(x.request().set("Upgrade", "WebSocket").set("Connection", "keep-alive, Upgrade"))
+		}},
+		{"trap02.subprotocol-injection", "A subprotocol with a CR in it.", "It is refused, or nothing of it comes back.", func(x *trapRun) (Behavior, string) {
+			q := x.request().set("Sec-WebSocket-Protocol", "chat\rX-Injected: 1")
+			conn, _, h, err := x.ask(sending(q.String()))
+			if err != nil {
+				if isTimeout(err) {
+					return Failed, "no answer, and the connection stays"
+				}
+				return OK, "the connection ended"
+			}
+			_ = conn.Close()
+			if strings.Contains(h.raw, "njected") || h.get("sec-websocket-protocol") != "" {
+				return Failed, fmt.Sprintf("the answer has it: %q", h.raw)
+			}
+			return OK, h.first
+		}},
+		{"trap03.together", "A text in the same segment as the request.", "It comes back.", func(x *trapRun) (Behavior, string) {
+			q := x.request()
+			q.body = string(text(hello).append(nil, true))
+			return x.echoes(q, nil)
+		}},
+		{"trap03.half", "Half a frame in the same segment as the request, the other half later.", "The text comes back.", func(x *trapRun) (Behavior, string) {
+			q := x.request()
+			b := text(hello).append(nil, true)
+			q.body = string(b[:9])
+			return x.echoes(q, b[9:])
+		}},
+		{"trap03.bytewise", "The request a byte at a time, with a text after it.", "The text comes back.", func(x *trapRun) (Behavior, string) {
+			raw := x.request().String()
+			return x.echoesAfter(func(w io.Writer) error {
+				for i := range len(raw) {
+					if _, err := io.WriteString(w, raw[i:i+1]); err != nil {
+						return err
+					}
+				}
+				_, err := w.Write(text(hello).append(nil, true))
+				return err
+			}, nil)
+		}},
+		refused("trap11.foreign-origin", "An Origin of another host.", set("Origin", "https://attacker.example"), 403),
+		refused("trap11.similar-origin", "An Origin that begins as the host does.", func(q *request) string {
+			_, host, _ := strings.Cut(q.fields[0], ": ")
+			return q.set("Origin", "http://"+host+".attacker.example").String()
+		}, 403),
+		refused("trap11.null-origin", "The Origin null.", set("Origin", "null"), 403),
+		{"trap11.same-origin", "An Origin that is the host.", "It is accepted.", func(x *trapRun) (Behavior, string) {
+			return x.accepted(x.request().set("Origin", "http://"+x.target.url.Host))
+		}},
+	}
+	for id, offer := range map[string]string{
+		"unknown":       extension + "; frobnicate",
+		"twice":         extension + "; server_no_context_takeover; server_no_context_takeover",
+		"bits-7":        extension + "; server_max_window_bits=7",
+		"bits-16":       extension + "; server_max_window_bits=16",
+		"bits-zero":     extension + "; server_max_window_bits=09",
+		"bits-none":     extension + "; server_max_window_bits",
+		"client-bits-7": extension + "; client_max_window_bits=7",
+		"client-text":   extension + "; client_max_window_bits=x",
+		"flag-value":    extension + "; client_no_context_takeover=1",
+		"server-value":  extension + "; server_no_context_takeover=true",
+	} {
+		list = append(list, serverTrap{"trap08.offer-" + id, "The offer " + offer + ".", "It is not taken.", func(x *trapRun) (Behavior, string) {
+			return x.declines(offer)
+		}})
+	}
+	if o.HandshakeTimeout > 0 {
+		list = append(list, slowHandshake(o.HandshakeTimeout))
+	}
+	return list
+}
+
+// slowHandshake is line 1.
+func slowHandshake(limit time.Duration) serverTrap {
+	return serverTrap{"trap01.slow-handshake", "A request that comes a byte at a time and never ends.", "The connection ends in the time for handshakes.", func(x *trapRun) (Behavior, string) {
+		conn, err := x.target.dial(x.ctx)
+		if err != nil {
+			return Failed, err.Error()
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(limit + x.target.options.Patience))
+		go func() {
+			raw := x.request().String()
+			tick := time.NewTicker(max(limit/10, time.Millisecond))
+			defer tick.Stop()
+			for i := 0; ; i++ {
+				if _, err := io.WriteString(conn, raw[i%len(raw):i%len(raw)+1]); err != nil || i == len(raw)/2 {
+					return
+				}
+				<-tick.C
+			}
+		}()
+		if _, err := io.Copy(io.Discard, conn); isTimeout(err) {
+			return Failed, "the connection stays"
+		}
+		return OK, "the connection ended"
+	}}
+}
+
+func wrongVersion(id, version string) serverTrap {
+	return serverTrap{id, fmt.Sprintf("Version %q.", version), "426, with the version that would do.", func(x *trapRun) (Behavior, string) {
+		conn, _, h, err := x.ask(sending(x.request().set("Sec-WebSocket-Version", version).String()))
+		if err != nil {
+			return Failed, "no answer: " + err.Error()
+		}
+		_ = conn.Close()
+		switch status := h.status(); {
+		case status < 400 || status > 499:
+			return Failed, fmt.Sprintf("answered with %q", h.first)
+		case !h.has("sec-websocket-version", "13"):
+			return Failed, fmt.Sprintf("refused with %q, but it does not say that 13 would do", h.first)
+		case status != 426 && version != "":
+			return NonStrict, fmt.Sprintf("refused with %q, not 426", h.first)
+		}
+		return OK, h.first
+	}}
+}
+
+// accepted sends a request that is good.
+func (x *trapRun) accepted(q *request) (Behavior, string) {
+	return x.echoes(q, text(hello).append(nil, true))
+}
+
+// echoes sends a request and then more, and waits for hello.
+func (x *trapRun) echoes(q *request, more []byte) (Behavior, string) {
+	x.result.Request = q.String()
+	return x.echoesAfter(sending(q.String()), more)
+}
+
+func (x *trapRun) echoesAfter(send func(w io.Writer) error, more []byte) (Behavior, string) {
+	conn, br, h, err := x.ask(send)
+	if err != nil {
+		return Failed, err.Error()
+	}
+	if _, err := checkAnswer(h, x.key, nil); err != nil {
+		_ = conn.Close()
+		return Failed, err.Error()
+	}
+	_ = conn.SetDeadline(time.Time{})
+	s := newSession(conn, br, false, nil)
+	c := Case{expect: expects(gotText(hello)), run: func(s *session) {
+		s.write(more)
+		s.closeAfter()
+	}}
+	play(x.ctx, s, c, x.target.options, x.result)
+	return x.result.Behavior, x.result.Why
+}
+
+// declines sends an offer that must not be taken.
+func (x *trapRun) declines(offer string) (Behavior, string) {
+	q := x.request().set("Sec-WebSocket-Extensions", offer)
+	conn, _, h, err := x.ask(sending(q.String()))
+	if err != nil {
+		if isTimeout(err) {
+			return Failed, "no answer, and the connection stays"
+		}
+		return NonStrict, "the connection ended without an answer"
+	}
+	_ = conn.Close()
+	switch status := h.status(); {
+	case status == 101 && h.get("sec-websocket-extensions") == "":
+		return OK, "it is not taken"
+	case status >= 400 && status <= 499:
+		return OK, h.first
+	}
+	return Failed, fmt.Sprintf("the server takes it: %q, %s", h.first, h.get("sec-websocket-extensions"))
+}

@@ -1,0 +1,99 @@
+package websocket
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"time"
+)
+
+// clientTraps returns the client's cases that Autobahn does not have.
+func clientTraps(o Options) (list []fuzzCase, err error) {
+	var all []fuzzCase
+	for _, c := range frameTraps(o) {
+		all = append(all, fuzzCase{c.ID, c.Description, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+			f.runCase(c, conn, br, hello, r)
+		}})
+	}
+	for _, c := range append(all, answerTraps()...) {
+		ok, err := selected(c.id, o.Include, o.Exclude)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			list = append(list, c)
+		}
+	}
+	return list, nil
+}
+
+// answerTraps are lines 2, 3 and 8 as a client meets them: answers that are
+// wrong. The client must end the connection.
+func answerTraps() []fuzzCase {
+	bad := func(id, what string, spoil func(hello clientHello) string) fuzzCase {
+		return fuzzCase{id, what, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+			r.Expectation, r.Closing, r.ClosingWhy = "The client ends the connection.", CloseOK, "closed as it should be"
+			raw := spoil(hello)
+			r.Response = raw[:min(len(raw), 4096)]
+			_ = conn.SetDeadline(time.Now().Add(f.options.Patience))
+			sent := make(chan error, 1)
+			go func() {
+				_, err := io.WriteString(conn, raw+string(text(hello2).append(nil, false)))
+				sent <- err
+			}()
+			n, err := io.Copy(io.Discard, br)
+			switch {
+			case isTimeout(err):
+				r.Behavior, r.Why = Failed, "the connection stays"
+			case n > 16: // more than a close frame: the echo
+				r.Behavior, r.Why = Failed, fmt.Sprintf("the client goes on: it sent %d bytes", n)
+			default:
+				r.Behavior, r.Why = OK, "the client ended the connection"
+			}
+			_ = conn.Close()
+			<-sent
+		}}
+	}
+	replace := func(old, replacement string) func(hello clientHello) string {
+		return func(hello clientHello) string { return strings.Replace(hello.answer(""), old, replacement, 1) }
+	}
+	extensions := func(s string) func(hello clientHello) string {
+		return func(hello clientHello) string { return hello.answer(s) }
+	}
+	return []fuzzCase{
+		bad("trap02.answer-200", "An answer with status 200.", replace("101 Switching Protocols", "200 OK")),
+		bad("trap02.answer-400", "An answer with status 400.", replace("101 Switching Protocols", "400 Bad Request")),
+		bad("trap02.answer-no-upgrade", "An answer without Upgrade.", replace("Upgrade: websocket\r\n", "")),
+		bad("trap02.answer-no-connection", "An answer without Connection.", replace("Connection: Upgrade\r\n", "")),
+		bad("trap02.answer-wrong-accept", "An answer with another key's Sec-WebSocket-Accept.", func(hello clientHello) string {
+			hello.key = newKey()
+			return hello.answer("")
+		}),
+		bad("trap02.answer-no-accept", "An answer without Sec-WebSocket-Accept.", replace("Sec-WebSocket-Accept", "X-Accept")),
+		bad("trap02.answer-subprotocol", "An answer with a subprotocol that was not asked for.", replace("Connection:", "Sec-WebSocket-Protocol: chat\r\nConnection:")),
+		bad("trap02.answer-bare-lf", "An answer whose lines end with LF alone.", func(hello clientHello) string { return strings.ReplaceAll(hello.answer(""), "\r\n", "\n") }),
+		bad("trap02.answer-endless", "An answer with a line of 20 MB.", replace("Connection:", "X-Filler: "+strings.Repeat("x", 20_000_000)+"\r\nConnection:")),
+		bad("trap02.answer-garbage", "An answer that is no HTTP.", func(clientHello) string { return "SSH-2.0-OpenSSH_9.6\r\n\r\n" }),
+		bad("trap08.answer-unknown-extension", "An extension that was not offered.", extensions("permessage-bzip2")),
+		bad("trap08.answer-unknown-parameter", "A parameter that does not exist.", extensions(extension+"; frobnicate")),
+		bad("trap08.answer-twice", "A parameter twice.", extensions(extension+"; server_no_context_takeover; server_no_context_takeover")),
+		bad("trap08.answer-bits-16", "server_max_window_bits=16.", extensions(extension+"; server_max_window_bits=16")),
+		bad("trap08.answer-bits-7", "client_max_window_bits=7.", extensions(extension+"; client_max_window_bits=7")),
+		bad("trap08.answer-two", "The extension twice.", extensions(extension+", "+extension)),
+		{"trap03.together", "A text in the same segment as the answer.", func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+			r.Expectation = "It comes back; a clean close."
+			r.Response = hello.answer("")
+			if _, err := io.WriteString(conn, r.Response+string(text(hello2).append(nil, false))); err != nil {
+				r.Behavior, r.Closing, r.Why = Failed, CloseFailed, err.Error()
+				return
+			}
+			c := Case{expect: expects(gotText(hello2)), run: (*session).closeAfter}
+			play(f.ctx, newSession(conn, br, true, nil), c, f.options, r)
+		}},
+	}
+}
+
+// hello2 is longer than the payload of a close frame would be.
+const hello2 = "Hello, client, do you read this?"

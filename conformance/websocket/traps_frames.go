@@ -1,0 +1,262 @@
+package websocket
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strings"
+)
+
+// Cases that Autobahn does not have, about frames, for servers and clients
+// alike. The number after "trap" is the line of what a WebSocket server meets
+// in the list of traps that this project started from. They are stricter than
+// Autobahn's: where the connection is to be failed, a close frame must say so.
+
+// mustFail is an expectation that the connection is failed with one of these
+// codes, and that the close frame is there.
+func mustFail(codes ...uint16) expectation {
+	e := expectsFailure(codes)
+	e.needsCode, e.wrongSideIsFatal = true, true
+	return e
+}
+
+// trapFail sends frames, each of which, or the last of which, must fail the
+// connection.
+func trapFail(id, what string, expect expectation, frames ...frame) Case {
+	return newCase(id, what, fmt.Sprintf("A close frame with one of %v.", expect.codes), expect, func(s *session) {
+		s.send(frames...)
+		s.killAfter()
+	})
+}
+
+// trapEcho sends bytes and expects messages.
+func trapEcho(id, what string, send func(s *session), events ...event) Case {
+	return newCase(id, what, "Everything is answered; a clean close.", expects(events...), func(s *session) {
+		send(s)
+		s.closeAfter()
+	})
+}
+
+func frameTraps(o Options) []Case {
+	list := lengthTraps()
+	list = append(list, assemblyTraps(o)...)
+	list = append(list, controlTraps()...)
+	list = append(list, compressionTraps(o)...)
+	return append(list, closeTraps()...)
+}
+
+// lengthTraps are line 4, and the mask of line 10.
+func lengthTraps() []Case {
+	small := []byte("small")
+	announcing := func(n uint64) frame {
+		return frame{fin: true, opcode: opBinary, payload: small, announce: n, lengthIn: 8}
+	}
+	huge := mustFail(1009, 1002)
+	unmasked := text(hello)
+	unmasked.wrongMask = true
+	return []Case{
+		trapFail("trap04.top-bit", "A length with the top bit set.", huge, announcing(1<<63|5)),
+		trapFail("trap04.all-bits", "A length of 2^64-1.", huge, announcing(1<<64-1)),
+		trapFail("trap04.non-minimal-16", "A length of 5 in two bytes.", mustFail(1002), frame{fin: true, opcode: opBinary, payload: small, lengthIn: 2}),
+		trapFail("trap04.non-minimal-64", "A length of 5 in eight bytes.", mustFail(1002), frame{fin: true, opcode: opBinary, payload: small, lengthIn: 8}),
+		trapFail("trap04.non-minimal-64-of-16", "A length of 65535 in eight bytes.", mustFail(1002), frame{fin: true, opcode: opBinary, payload: make([]byte, 65535), lengthIn: 8}),
+		trapFail("trap04.announced", "A length of 2^62, and five bytes.", huge, announcing(1<<62)),
+		trapFail("trap10.mask", "A frame without a mask from a client, with one from a server.", mustFail(1002), unmasked),
+	}
+}
+
+// assemblyTraps are lines 5 and 9.
+func assemblyTraps(o Options) []Case {
+	const empty = 100_000
+	list := []Case{
+		newCase("trap05.empty-fragments", fmt.Sprintf("A text in %d empty fragments and one that is not.", empty), "It comes back, or the connection is failed with 1008, 1009 or 1002.", expects(gotText("x")), func(s *session) {
+			b := part(opText, "").append(nil, !s.server)
+			for range empty {
+				b = part(opContinuation, "").append(b, !s.server)
+			}
+			s.write(lastPart("x").append(b, !s.server))
+			s.await(s.patience, func() bool { return len(s.received) > 0 || s.over() })
+			if s.refusedWith(1008, 1009, 1002) {
+				s.expect = mustFail(1008, 1009, 1002)
+				return
+			}
+			s.closeAfter()
+		}),
+		trapFail("trap05.stray-continuation", "A continuation of nothing.", mustFail(1002), lastPart("x")),
+		trapFail("trap05.new-inside", "A binary message inside a text.", mustFail(1002), part(opText, "a"), binaryMessage([]byte("b"))),
+		trapFail("trap09.first-byte", "A text whose first frame has a bad byte and is not the last.", mustFail(1007), part(opText, "ok\xff")),
+		trapFail("trap09.fragments", "A text whose bad character lies across two frames.", mustFail(1007), part(opText, "\xed"), part(opContinuation, "\xa0")),
+		trapFail("trap09.unfinished", "A text that ends inside a character.", mustFail(1007), part(opText, "caf\xc3"), lastPart("")),
+		trapFail("trap09.close-reason", "A close reason that is not UTF-8.", closedByPeer(1007, 1002), closeFrame(1000, "\xff")),
+		trapEcho("trap15.slowly", "A text, a byte at a time.", func(s *session) { s.sendChopped(1, text(hello)) }, gotText(hello)),
+	}
+	if n := o.MaxMessage; n > 0 && n <= maxReceived/2 {
+		half := make([]byte, n/2+1)
+		list = append(list,
+			newCase("trap05.at-limit", "A message as long as the endpoint takes.", "It comes back.", expects(), func(s *session) {
+				p := bytes.Repeat([]byte("x"), int(n))
+				s.echo(opBinary, p, func() { s.send(binaryMessage(p)) })
+				s.close(1000)
+			}),
+			trapFail("trap05.frame-over-limit", "A message longer than the endpoint takes.", mustFail(1009), frame{fin: true, opcode: opBinary, payload: []byte("x"), announce: uint64(n) + 1, lengthIn: 8}),
+			trapFail("trap05.fragments-over-limit", "A message in two fragments, together longer than the endpoint takes.", mustFail(1009),
+				frame{opcode: opBinary, payload: half}, frame{fin: true, opcode: opContinuation, payload: half}))
+		for i := range list[len(list)-3:] {
+			list[len(list)-3+i].big = true
+		}
+	}
+	return list
+}
+
+// refusedWith reports whether the endpoint closed with one of the codes.
+func (s *session) refusedWith(codes ...uint16) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range codes {
+		if s.closeReceived && s.hasRemoteCode && s.remoteCode == c {
+			return true
+		}
+	}
+	return false
+}
+
+// controlTraps are line 7.
+func controlTraps() (list []Case) {
+	for opcode, name := range map[byte]string{opClose: "close", opPing: "ping", opPong: "pong"} {
+		long := make([]byte, 126)
+		binary.BigEndian.PutUint16(long, 1000)
+		expect := mustFail(1002)
+		if opcode == opClose {
+			expect = closedByPeer(1002)
+		}
+		list = append(list,
+			trapFail("trap07.long-"+name, "A "+name+" of 126 bytes.", expect, frame{fin: true, opcode: opcode, payload: long}),
+			trapFail("trap07.fragmented-"+name, "A "+name+" without FIN.", expect, frame{opcode: opcode, payload: long[:2]}))
+	}
+	for _, bit := range []byte{rsv1, rsv2, rsv3} {
+		list = append(list, trapFail(fmt.Sprintf("trap07.rsv%d", map[byte]int{rsv1: 1, rsv2: 2, rsv3: 3}[bit]), "A text with a reserved bit.", mustFail(1002), text(hello).withRSV(bit)))
+	}
+	for _, opcode := range []byte{3, 4, 5, 6, 7, 11, 12, 13, 14, 15} {
+		list = append(list, trapFail(fmt.Sprintf("trap07.opcode-%d", opcode), fmt.Sprintf("A frame with opcode %d.", opcode), mustFail(1002), frame{fin: true, opcode: opcode}))
+	}
+	return list
+}
+
+// compressionTraps are line 8.
+func compressionTraps(o Options) []Case {
+	raw := func(h string) []byte {
+		p, err := hex.DecodeString(strings.ReplaceAll(h, " ", ""))
+		if err != nil {
+			panic(err)
+		}
+		return p
+	}
+	deflated := func(c Case) Case {
+		run := c.run
+		c.offers, c.accept = []deflateParams{{clientNoContext: true, clientBits: -1}}, []deflateParams{{}}
+		c.run = func(s *session) {
+			if s.out == nil {
+				s.decide(Unimplemented, "the endpoint does not take permessage-deflate")
+				s.close(1000)
+				return
+			}
+			run(s)
+		}
+		return c
+	}
+	good := func(id, what string, frames ...frame) Case {
+		return deflated(trapEcho(id, what, func(s *session) { s.send(frames...) }, gotText("Hello")))
+	}
+	first := func(h string) frame { return frame{fin: true, rsv: rsv1, opcode: opText, payload: raw(h)} }
+	bad := func(id, what string, codes []uint16, frames ...frame) Case {
+		return deflated(trapFail(id, what, mustFail(codes...), frames...))
+	}
+	open := first("f248cd")
+	open.fin = false
+	list := []Case{
+		// RFC 7692's own examples, section 7.2.3
+		good("trap08.rfc-one-block", "RFC 7692's example of one block.", first("f2 48 cd c9 c9 07 00")),
+		good("trap08.rfc-fragments", "RFC 7692's example of two fragments.", open, frame{fin: true, opcode: opContinuation, payload: raw("c9c90700")}),
+		good("trap08.rfc-stored", "RFC 7692's example of a block that is not compressed.", first("00 05 00 fa ff 48 65 6c 6c 6f 00")),
+		good("trap08.rfc-final", "RFC 7692's example of a block with BFINAL.", first("f3 48 cd c9 c9 07 00 00")),
+		good("trap08.rfc-two-blocks", "RFC 7692's example of two blocks.", first("f2 48 05 00 00 00 ff ff ca c9 c9 07 00")),
+		good("trap08.not-compressed", "A message that is not compressed, though it might be.", text("Hello")),
+		remembering(deflated(trapEcho("trap08.rfc-context", "RFC 7692's example of a message that refers to the one before.", func(s *session) {
+			s.send(first("f2 48 cd c9 c9 07 00"), first("f2 00 11 00 00"))
+		}, gotText("Hello"), gotText("Hello")))),
+		remembering(deflated(newCase("trap08.takeover", "300 messages of 4 KiB that refer to those before them.", "All come back; a clean close.", expects(), func(s *session) {
+			for i := range 300 {
+				p := corpora[0].cut(i, 4<<10)
+				if !s.echo(opText, p, func() { s.sendFragments(opText, s.out.compress(p), 0, true) }) {
+					break
+				}
+			}
+			s.close(1000)
+		}))),
+		deflated(trapEcho("trap08.empty", "An empty message, compressed.", func(s *session) { s.send(first("00")) }, gotText(""))),
+		bad("trap08.rsv1-ping", "A ping with RSV1.", []uint16{1002}, ping("x").withRSV(rsv1)),
+		bad("trap08.rsv1-close", "A close with RSV1.", []uint16{1002}, closeFrame(1000, "").withRSV(rsv1)),
+		bad("trap08.rsv1-continuation", "A continuation with RSV1.", []uint16{1002}, open, frame{fin: true, rsv: rsv1, opcode: opContinuation, payload: raw("c9c90700")}),
+		bad("trap08.rsv2", "A compressed message with RSV2 too.", []uint16{1002}, first("f248cdc9c90700").withRSV(rsv1|rsv2)),
+		bad("trap08.corrupt", "Data that is no DEFLATE.", []uint16{1007, 1002}, first("ff ff ff ff ff ff")),
+		bad("trap08.before-beginning", "A distance to before the beginning.", []uint16{1007, 1002}, first("02 02 00 00")),
+		bad("trap09.inflated", "A compressed text that is not UTF-8.", []uint16{1007}, frame{fin: true, rsv: rsv1, opcode: opText, payload: bytes.Clone(newDeflater(false, 15).compress([]byte("caf\xe9 au lait")))}),
+	}
+	if n := o.MaxMessage; n > 0 && n <= maxReceived {
+		list = append(list, deflated(newCase("trap08.bomb", "A message that is small, and longer than the endpoint takes when inflated.", "A close frame with 1009.", mustFail(1009), func(s *session) {
+			p := bytes.Clone(newDeflater(false, 15).compress(make([]byte, n+1)))
+			s.send(frame{fin: true, rsv: rsv1, opcode: opBinary, payload: p})
+			s.killAfter()
+		})))
+	}
+	return list
+}
+
+// remembering is a case in which the suite's messages refer to earlier ones,
+// unless the endpoint forbids it.
+func remembering(c Case) Case {
+	run := c.run
+	c.offers = []deflateParams{{clientBits: -1}}
+	c.run = func(s *session) {
+		if p := s.deflate; p != nil && (!s.server && p.clientNoContext || s.server && p.serverNoContext) {
+			s.decide(OK, "the endpoint does not want it")
+			s.close(1000)
+			return
+		}
+		run(s)
+	}
+	return c
+}
+
+// closedByPeer is an expectation for a close frame of the suite's that is
+// wrong: the endpoint must answer with one of these codes.
+func closedByPeer(codes ...uint16) expectation {
+	e := badClose(codes...)
+	e.needsCode = true
+	return e
+}
+
+// closeTraps are line 12.
+func closeTraps() []Case {
+	list := []Case{
+		closing("trap12.one-byte", "A close of one byte.", "A close frame with 1002.", closedByPeer(1002), frame{fin: true, opcode: opClose, payload: []byte{3}}),
+		closing("trap12.data-after", "A text, a ping and half a frame after a close.", "A clean close, nothing else.", expects(), closeFrame(1000, ""), text(hello), ping("x"), frame{fin: true, opcode: opBinary, payload: []byte("x"), announce: 1000, lengthIn: 2}),
+		newCase("trap12.no-answer", "An error of the suite's, which then does not answer the close.", "A close frame with 1002, and then the end of the connection.", mustFail(1002), func(s *session) {
+			s.send(frame{fin: true, opcode: 3})
+			s.await(s.patience, s.over)
+			if !s.await(s.patience, func() bool { return s.ended != nil }) {
+				s.decide(Failed, "the endpoint waits for an answer to its close frame for ever")
+			}
+		}),
+	}
+	for _, code := range []uint16{0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1999, 2999, 5000, 65535} {
+		list = append(list, closing(fmt.Sprintf("trap12.code-%d", code), fmt.Sprintf("A close with code %d.", code), "A close frame with 1002.", closedByPeer(1002), codeOnly(code)))
+	}
+	for _, code := range []uint16{1000, 1001, 1003, 1007, 1011, 1012, 1013, 1014, 3000, 4999} {
+		expect := expects()
+		expect.codes, expect.needsCode = []uint16{1000, code}, true
+		list = append(list, closing(fmt.Sprintf("trap12.valid-%d", code), fmt.Sprintf("A close with code %d.", code), "It is answered with 1000 or the same code; a clean close.", expect, codeOnly(code)))
+	}
+	return list
+}

@@ -1,0 +1,213 @@
+package websocket
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// A Behavior is the verdict on what was exchanged.
+type Behavior string
+
+// These mean what they mean in Autobahn's reports.
+const (
+	OK            Behavior = "OK"            // as the case requires
+	NonStrict     Behavior = "NON-STRICT"    // acceptable, but something that should be was not
+	Informational Behavior = "INFORMATIONAL" // the standards say nothing about it
+	Unimplemented Behavior = "UNIMPLEMENTED" // the endpoint does not do what the case is about
+	Failed        Behavior = "FAILED"        // against the standards
+)
+
+// A Closing is the verdict on how the connection ended.
+type Closing string
+
+// These mean what they mean in Autobahn's reports.
+const (
+	CloseOK             Closing = "OK"               // as the case requires
+	CloseInformational  Closing = "INFORMATIONAL"    // the standards say nothing about it
+	CloseUnclean        Closing = "UNCLEAN"          // no whole closing handshake
+	CloseWrongCode      Closing = "WRONG CODE"       // closed with a code that does not fit
+	CloseFailedByClient Closing = "FAILED BY CLIENT" // the client ended the TCP connection, which is for the server to do
+	CloseFailed         Closing = "FAILED"           // the wrong side closed
+)
+
+// An event is something that the endpoint sent, or that did not come in time.
+type event struct {
+	kind    string // "message", "ping", "pong", "timeout"
+	payload []byte
+	binary  bool
+}
+
+func gotText(s string) event   { return event{kind: "message", payload: []byte(s)} }
+func gotBinary(p []byte) event { return event{kind: "message", payload: p, binary: true} }
+func gotPong(s string) event   { return event{kind: "pong", payload: []byte(s)} }
+func timedOut(tag string) event {
+	return event{kind: "timeout", payload: []byte(tag)}
+}
+
+func (e event) equal(o event) bool {
+	return e.kind == o.kind && e.binary == o.binary && bytes.Equal(e.payload, o.payload)
+}
+
+func (e event) String() string {
+	kind := e.kind
+	if e.binary {
+		kind = "binary " + kind
+	}
+	return kind + " " + quoted(e.payload)
+}
+
+// MarshalJSON writes what String returns.
+func (e event) MarshalJSON() ([]byte, error) { return json.Marshal(e.String()) }
+
+// quoted is a payload as reports show it.
+func quoted(p []byte) string {
+	if len(p) > 48 {
+		return fmt.Sprintf("%.48q… (%d bytes)", p[:48], len(p))
+	}
+	return fmt.Sprintf("%q", p)
+}
+
+func sameEvents(a, b []event) bool { return slices.EqualFunc(a, b, event.equal) }
+
+func eventList(list []event) string {
+	if len(list) == 0 {
+		return "nothing"
+	}
+	var s []string
+	for i, e := range list {
+		if i == 12 {
+			s = append(s, fmt.Sprintf("and %d more", len(list)-i))
+			break
+		}
+		s = append(s, e.String())
+	}
+	return strings.Join(s, ", ")
+}
+
+// An expectation is what a case demands.
+type expectation struct {
+	events [][]event // what may come, and its verdict
+	means  []Behavior
+
+	closedByMe bool     // the suite begins the closing handshake
+	clean      bool     // the closing handshake must be whole
+	codes      []uint16 // that the endpoint may close with; it may also leave it out
+	needsCode  bool     // it may not
+
+	// The wrong side closing is a FAILED of the case itself, not only of its
+	// end.
+	wrongSideIsFatal bool
+	informational    bool // whatever happens
+}
+
+// expects is an expectation of these events and a normal closing.
+func expects(events ...event) expectation {
+	return expectation{events: [][]event{events}, means: []Behavior{OK}, closedByMe: true, clean: true, codes: []uint16{1000}}
+}
+
+// expectsFailure is an expectation of these events, and that the endpoint then
+// fails the connection with one of the codes.
+func expectsFailure(codes []uint16, events ...event) expectation {
+	return expectation{events: [][]event{events}, means: []Behavior{OK}, codes: codes}
+}
+
+// or adds events that are acceptable.
+func (e expectation) or(means Behavior, events ...event) expectation {
+	e.events = append(slices.Clone(e.events), events)
+	e.means = append(slices.Clone(e.means), means)
+	return e
+}
+
+func (e expectation) describe() string {
+	var s []string
+	for i, events := range e.events {
+		s = append(s, fmt.Sprintf("%s: %s", e.means[i], eventList(events)))
+	}
+	who := "the endpoint closes"
+	if e.closedByMe {
+		who = "the suite closes"
+	}
+	return fmt.Sprintf("%s; %s with one of %v", strings.Join(s, " or "), who, e.codes)
+}
+
+// judge sets the verdicts of r from what the session saw.
+func (s *session) judge(r *Result) {
+	e := s.expect
+	r.Received, r.Expected = s.received, e.describe()
+	if !s.decided {
+		s.behavior, s.why = Failed, fmt.Sprintf("got %s; expected %s", eventList(s.received), e.describe())
+		for i, events := range e.events {
+			if sameEvents(s.received, events) {
+				s.behavior, s.why = e.means[i], "as expected"
+				break
+			}
+		}
+	}
+	r.Behavior, r.Why = s.behavior, s.why
+	if s.violation != nil {
+		r.Why += "; the endpoint sent " + s.violation.Error()
+	}
+	r.Closing, r.ClosingWhy = s.judgeClosing()
+	if r.Closing == CloseFailed && e.wrongSideIsFatal && !e.informational {
+		r.Behavior, r.Why = Failed, r.Why+"; "+r.ClosingWhy
+	}
+	if e.informational {
+		r.Behavior, r.Closing = Informational, CloseInformational
+	}
+}
+
+func (s *session) judgeClosing() (Closing, string) {
+	e := s.expect
+	switch {
+	case s.closedByMe != e.closedByMe && e.closedByMe:
+		return CloseFailed, "the endpoint ended the connection, the suite was to do it"
+	case s.closedByMe != e.closedByMe:
+		return CloseFailed, "the endpoint did not fail the connection"
+	case e.clean && !s.wasClean():
+		return CloseUnclean, "no whole closing handshake: " + s.uncleanReason()
+	case s.hasRemoteCode && !slices.Contains(e.codes, s.remoteCode):
+		return CloseWrongCode, fmt.Sprintf("close code %d, not one of %v or none", s.remoteCode, e.codes)
+	case e.needsCode && !s.hasRemoteCode:
+		return CloseWrongCode, fmt.Sprintf("no close code; one of %v is due", e.codes)
+	case e.clean && !s.server && s.droppedByMe:
+		return CloseFailedByClient, "the server leaves it to the client to end the TCP connection"
+	}
+	return CloseOK, "closed as it should be"
+}
+
+// A Result is what a case found.
+type Result struct {
+	ID          string   `json:"id"`
+	Description string   `json:"description"`
+	Expectation string   `json:"expectation"`
+	Agent       string   `json:"agent"`
+	Behavior    Behavior `json:"behavior"`
+	Closing     Closing  `json:"behaviorClose"`
+	Why         string   `json:"result"`
+	ClosingWhy  string   `json:"resultClose"`
+	Expected    string   `json:"expected"`
+	Received    []event  `json:"received"`
+	RemoteCode  *uint16  `json:"remoteCloseCode"`
+	Millis      int64    `json:"duration"` // milliseconds
+	Log         []string `json:"wirelog,omitempty"`
+	Request     string   `json:"httpRequest,omitempty"`
+	Response    string   `json:"httpResponse,omitempty"`
+}
+
+// Passed reports whether both verdicts are acceptable: OK, INFORMATIONAL and,
+// for the behavior, NON-STRICT.
+func (r *Result) Passed() bool {
+	return (r.Behavior == OK || r.Behavior == NonStrict || r.Behavior == Informational) &&
+		(r.Closing == CloseOK || r.Closing == CloseInformational)
+}
+
+// Perfect reports whether nothing could be better: OK, or INFORMATIONAL where
+// nothing else can come out.
+func (r *Result) Perfect() bool { return r.Passed() && r.Behavior != NonStrict }
+
+func (r *Result) String() string {
+	return fmt.Sprintf("%-8s %s, close %s: %s; %s", r.ID, r.Behavior, r.Closing, r.Why, r.ClosingWhy)
+}
