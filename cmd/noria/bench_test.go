@@ -87,7 +87,7 @@ func TestBenchEchoManySizes(t *testing.T) {
 }
 
 func TestBenchEchoWebSocket(t *testing.T) {
-	r, raw := runBench(t, "echo", "--proto", "tcp,ws", "--json", "--sizes", "1,1000", "--conns", "3", "--outstanding", "1,16",
+	r, raw := runBench(t, "echo", "--proto", "tcp,ws", "--json", "--sizes", "1,70000", "--conns", "3", "--outstanding", "1,16",
 		"--rounds", "2", "--seconds", "0.02", "--warm", "0.01", "--contenders", noria.Backends()[0]+",ws-"+strings.Join(noria.Backends(), ",ws-"),
 		"--peer", "ours="+program+" serve --ws 127.0.0.1:{port}", "--peer", "tcp:ours-tcp="+program+" serve --tcp 127.0.0.1:{port}")
 	require.Len(t, r.Rows, 4)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 	goruntime "runtime"
+
+	"github.com/noria-go/noria/ws"
 )
 
 // ServerCommand is the hidden command that a server's process runs.
@@ -68,8 +70,10 @@ func (c serverConfig) serve() (hello, error) {
 		return serveNet()
 	case kindTask:
 		return serveTasks(c.backend, tcpEcho())
-	case kindNative, kindAdapter:
-		return serveTasks(c.backend, wsEcho(c.kind))
+	case kindNative:
+		return serveTasks(c.backend, wsEcho(ws.Native))
+	case kindAdapter:
+		return serveTasks(c.backend, wsEcho(ws.Adapter))
 	case kindCallback:
 		return serveCallbacks(c.backend)
 	}

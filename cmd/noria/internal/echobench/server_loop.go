@@ -46,9 +46,10 @@ func tcpEcho() noria.Service {
 }
 
 // wsEcho is the same over WebSocket.
-func wsEcho(engine string) noria.Service {
-	_ = engine
-	return ws.EchoServer()
+func wsEcho(engine ws.Engine) noria.Service {
+	srv := ws.EchoServer()
+	srv.Engine = engine
+	return srv
 }
 
 // giveUp ends the process of a server that cannot go on.

@@ -1,0 +1,35 @@
+#!/bin/sh
+# build.sh DIR: builds the peers into DIR. Those in Go are always built; those
+# in Rust where there is cargo; uWebSockets where UWEBSOCKETS is the path of its
+# source, with that of uSockets in its directory uSockets.
+set -eu
+[ $# -eq 1 ] || { echo "usage: $0 DIR" >&2; exit 2; }
+mkdir -p "$1"
+out=$(cd "$1" && pwd)
+cd "$(dirname "$0")"
+
+echo "building the peers in Go" >&2
+go build -o "$out/" ./cmd/...
+
+if command -v cargo > /dev/null; then
+	echo "building the peers in Rust" >&2
+	RUSTFLAGS="${RUSTFLAGS:--C target-cpu=native}" cargo build --quiet --release --manifest-path rust/Cargo.toml --target-dir "$out/rust"
+	for bin in rust/src/bin/*.rs; do
+		cp "$out/rust/release/$(basename "$bin" .rs)" "$out/"
+	done
+else
+	echo "there is no cargo: no peers in Rust" >&2
+fi
+
+if [ -n "${UWEBSOCKETS:-}" ]; then
+	echo "building uWebSockets" >&2
+	src=$UWEBSOCKETS/uSockets/src
+	mkdir -p "$out/uws"
+	for c in "$src"/*.c "$src"/eventing/epoll_kqueue.c; do
+		"${CC:-cc}" -O3 -march=native -flto=auto -DLIBUS_NO_SSL -std=c11 -I "$src" -c "$c" -o "$out/uws/$(basename "$c" .c).o"
+	done
+	"${CXX:-c++}" -O3 -march=native -flto=auto -DLIBUS_NO_SSL -DUWS_NO_ZLIB -std=c++20 -Wno-stringop-overflow \
+		-I "$src" -I "$UWEBSOCKETS/src" uws.cpp "$out"/uws/*.o -o "$out/peer-uwebsockets"
+else
+	echo "UWEBSOCKETS is not set: no uWebSockets" >&2
+fi

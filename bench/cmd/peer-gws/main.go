@@ -1,0 +1,25 @@
+// Command peer-gws PORT is an echo server on github.com/lxzan/gws, with its own
+// server: messages from its pool, given back once they are sent.
+package main
+
+import (
+	"log"
+
+	"github.com/lxzan/gws"
+
+	"github.com/noria-go/noria/bench/internal/peer"
+)
+
+type echo struct{ gws.BuiltinEventHandler }
+
+func (echo) OnPing(c *gws.Conn, payload []byte) { _ = c.WritePong(payload) } // a failure ends the read loop
+
+func (echo) OnMessage(c *gws.Conn, m *gws.Message) {
+	_ = c.WriteMessage(m.Opcode, m.Bytes()) // the same
+	_ = m.Close()                           // cannot fail: it gives the memory back
+}
+
+func main() {
+	srv := gws.NewServer(echo{}, &gws.ServerOption{ReadBufferSize: peer.BufferSize, ReadMaxPayloadSize: peer.MaxMessage, WriteMaxPayloadSize: peer.MaxMessage})
+	log.Fatal(srv.RunListener(peer.Listen()))
+}

@@ -1,0 +1,12 @@
+#!/bin/sh
+# run.sh NORIA PEERS [FLAGS]: noria bench echo --proto tcp,ws with every peer
+# that build.sh put into the directory PEERS. FLAGS come last, so that they can
+# say otherwise.
+set -eu
+[ $# -ge 2 ] || { echo "usage: $0 NORIA PEERS [FLAGS]" >&2; exit 2; }
+noria=$1 peers=$2
+shift 2
+for peer in "$peers"/peer-*; do
+	set -- --peer "$(basename "$peer" | sed s/^peer-//)=$peer {port}" "$@"
+done
+exec "$noria" bench echo --proto tcp,ws "$@"
