@@ -336,7 +336,7 @@ func loopIdleElsewhere(l *L) {
 // queued to be sent, and holds nobody up meanwhile.
 func loopWriteWithoutMemory(l *L) {
 	opts := l.options()
-	opts.PoolLimit = 4 << 20 // of which the receive buffers are half
+	opts.PoolLimit = 4 << 20 // of which the receive buffers are a quarter
 	g := l.groupWith(1, opts)
 	l.Defer(func() { require.NoError(l, g.Stop()) })
 	lp := g.Loops()[0]

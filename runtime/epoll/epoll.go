@@ -33,7 +33,7 @@ const FeaturePwait2 = "epoll-pwait2"
 // Options are the options of a Runtime. The zero value is good.
 type Options struct {
 	// Buffers receive buffers of BufferSize bytes each are what all connections
-	// receive into; 0 means hot.DefaultCount (64) of hot.DefaultSize (32 KiB).
+	// receive into; 0 means 256 of 32 KiB, and fewer in a small pool.
 	Buffers    int
 	BufferSize int
 

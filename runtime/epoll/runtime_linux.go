@@ -42,9 +42,7 @@ var _ runtime.Runtime = (*Runtime)(nil)
 
 // New makes a Runtime.
 func New(opts Options) (*Runtime, error) {
-	if opts.Buffers <= 0 {
-		opts.Buffers = hot.DefaultCount
-	}
+	opts.Buffers = max(opts.Buffers, 0)
 	if opts.BufferSize <= 0 {
 		opts.BufferSize = hot.DefaultSize
 	}
@@ -78,8 +76,8 @@ func (r *Runtime) Start(pool *runtime.Pool) error {
 		return err
 	}
 	r.pool, r.hot, r.started = pool, set, true
-	r.idle = make([]uint32, 0, r.opts.Buffers)
-	for i := range uint32(r.opts.Buffers) {
+	r.idle = make([]uint32, 0, set.Count())
+	for i := range uint32(set.Count()) {
 		r.idle = append(r.idle, i)
 	}
 	return nil

@@ -103,7 +103,6 @@ func (o *Options) complete() error {
 	}
 	def(&o.Entries, defaultEntries)
 	def(&o.CQEntries, cqFactor*o.Entries)
-	def(&o.Buffers, hot.DefaultCount)
 	def(&o.BufferSize, hot.DefaultSize)
 	def(&o.Budget, defaultBudget)
 	switch {
@@ -111,8 +110,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("io_uring: Entries is %d, want 1 to %d", o.Entries, maxEntries)
 	case o.CQEntries < o.Entries:
 		return fmt.Errorf("io_uring: CQEntries is %d, fewer than Entries (%d)", o.CQEntries, o.Entries)
-	case o.Buffers < 1 || o.Buffers > maxBuffers:
-		return fmt.Errorf("io_uring: Buffers is %d, want 1 to %d", o.Buffers, maxBuffers)
+	case o.Buffers < 0 || o.Buffers > maxBuffers:
+		return fmt.Errorf("io_uring: Buffers is %d, want at most %d", o.Buffers, maxBuffers)
 	case o.BufferSize < minBufferSize || o.BufferSize > runtime.MaxBuffer:
 		return fmt.Errorf("io_uring: BufferSize is %d, want %d to %d", o.BufferSize, minBufferSize, runtime.MaxBuffer)
 	case o.Budget < 1:

@@ -49,7 +49,7 @@ type Options struct {
 	CQEntries int
 
 	// Buffers and BufferSize are the receive buffers that the kernel fills:
-	// few and large ones. 0: hot.DefaultCount and hot.DefaultSize.
+	// few and large ones. 0: 256 of 32 KiB, and fewer in a small pool.
 	Buffers, BufferSize int
 
 	// Budget is the largest number of completions that one Poll delivers, so

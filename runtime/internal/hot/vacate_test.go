@@ -45,3 +45,15 @@ func TestVacate(t *testing.T) {
 	require.NoError(t, set.Close())
 	require.NoError(t, pool.Close())
 }
+
+// The default leaves most of a small pool to others.
+func TestDefaultFits(t *testing.T) {
+	for limit, want := range map[int64]int{0: hot.DefaultCount, 4 << 20: 32, 64 << 10: 1} {
+		pool := runtime.NewPool(limit)
+		set, err := hot.New(pool, 0, 32<<10, func(*runtime.Buffer) {})
+		require.NoError(t, err)
+		require.Equal(t, want, set.Count())
+		require.NoError(t, set.Close())
+		require.NoError(t, pool.Close())
+	}
+}
