@@ -356,9 +356,10 @@ func loopWriteWithoutMemory(l *L) {
 
 // loopTakesNone: when a loop does not take the connections that are dealt to it,
 // only so many wait for it; the others get the rest, and when those take none
-// either, the rest waits in the kernel. Nothing is lost when they take them again.
+// either, the rest waits in the kernel. (How many is not exact: a kernel that
+// accepts by itself is told to stop after the fact.) Nothing is lost.
 func loopTakesNone(l *L) {
-	const n, most = 1500, 256 // most wait for each loop
+	const n, most = 1500, 500 // some 256 wait for each loop
 	g := l.group(2)
 	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{Spread: true})
 	require.NoError(l, err)
@@ -395,7 +396,6 @@ func loopTakesNone(l *L) {
 	}
 	l.soon("the connections that go round the first loop", func() bool { return taken[1].Load() >= n-1-most })
 	require.EqualValues(l, 1, taken[0].Load())
-	gates[1].Clear()
 	gates[0].Set()
 	l.soon("all", func() bool { return taken[0].Load()+taken[1].Load() == n })
 	require.LessOrEqual(l, taken[0].Load(), int64(1+most))
@@ -405,13 +405,14 @@ func loopTakesNone(l *L) {
 	taken[0].Store(0)
 	taken[1].Store(0)
 	gates[0].Clear()
+	gates[1].Clear()
 	for range n {
 		nc, err := net.Dial("tcp", ls.Addr().String())
 		require.NoError(l, err)
 		l.Defer(func() { _ = nc.Close() })
 	}
 	gates[1].Set()
-	l.soon("what the second loop gets", func() bool { return taken[1].Load() >= n-most-2 })
+	l.soon("what the second loop gets", func() bool { return taken[1].Load() >= n/3 })
 	gates[0].Set()
 	l.soon("all", func() bool { return taken[0].Load()+taken[1].Load() == n })
 	cancel()

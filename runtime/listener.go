@@ -17,9 +17,9 @@ const (
 
 // A Listener accepts connections on one loop: from its own listening socket,
 // or dealt out by a listener of another loop. It stops accepting while 256
-// connections wait to be taken (for each loop that is dealt to; none gets more),
-// so that the rest waits in the kernel, and pauses when the process is out of
-// descriptors: it survives that.
+// connections wait to be taken (for each loop that is dealt to), so that the rest
+// waits in the kernel, and pauses when the process is out of descriptors: it
+// survives that.
 type Listener struct {
 	loop    *Loop
 	h       Handle // 0: it is dealt to
@@ -216,16 +216,22 @@ func (ln *Listener) take(h Handle) {
 }
 
 // turn returns whose turn it is to get a connection. A loop that takes none
-// loses its turn.
+// loses its turn; if all do (the kernel may have accepted more before it is told
+// to stop), who has the fewest gets it.
 func (ln *Listener) turn() *Listener {
+	best := ln
 	for range ln.dealTo {
 		to := ln.dealTo[ln.nextTo]
 		ln.nextTo = (ln.nextTo + 1) % len(ln.dealTo)
-		if to.waiting.Load() < maxUnaccepted {
+		waiting := to.waiting.Load()
+		if waiting < maxUnaccepted {
 			return to
 		}
+		if waiting < best.waiting.Load() {
+			best = to
+		}
 	}
-	return ln
+	return best
 }
 
 // keep takes the descriptor of a connection that a listener has accepted.
