@@ -119,7 +119,7 @@ func (o Options) check(growable bool) (Options, error) {
 type Counts struct {
 	WouldBlock  int64 // times that the library was told ErrWouldBlock
 	Fills       int64 // calls of FillReadBuf
-	Flushes     int64 // calls of FlushWriteBuf
+	Flushes     int64 // calls of FlushWriteBuf that had something to flush
 	Rollbacks   int64
 	BytesRead   int64 // handed to the library, a second time too
 	BytesCopied int64 // from one piece of memory to another, all of them
