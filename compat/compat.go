@@ -17,7 +17,8 @@
 // SyncStream has fixed buffers. GrowableSyncStream starts small, doubles as
 // bytes arrive, up to a hard maximum, and gives its memory back to the loop's
 // pool once it is drained: an idle one holds none. Neither ever holds more than
-// twice what has arrived plus one step, whatever a peer announces.
+// twice what has arrived plus one step (which the pool may round up to a power
+// of two), whatever a peer announces.
 //
 // Both can be used from a task, where filling and flushing suspend it, and
 // from callbacks on the loop (FillReadBufThen, FlushWriteBufThen). They belong
@@ -60,10 +61,10 @@ const (
 type Growth uint8
 
 const (
-	// Doubling copies each byte about once, however large it gets.
+	// Doubling adds as much as there is: a few dozen steps for any size.
 	Doubling Growth = iota
-	// Linear grows by Step bytes. It is here to be compared with: for a message
-	// of n steps it copies n/2 times as much.
+	// Linear adds Step bytes. It is here to be compared with: for a message of n
+	// steps it takes n buffers, and n receives.
 	Linear
 )
 
@@ -118,9 +119,9 @@ func (o Options) check(growable bool) (Options, error) {
 type Counts struct {
 	WouldBlock  int64 // times that the library was told ErrWouldBlock
 	Fills       int64 // calls of FillReadBuf
-	Flushes     int64 // calls of FlushWriteBuf
+	Flushes     int64 // calls of FlushWriteBuf that had something to flush
 	Rollbacks   int64
 	BytesRead   int64 // handed to the library, a second time too
 	BytesCopied int64 // from one piece of memory to another, all of them
-	PeakBuffer  int   // the largest read buffer there was
+	PeakBuffer  int   // the most that was held of what had been received
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/bits"
 	"os"
 
 	"github.com/noria-go/noria/runtime"
@@ -15,12 +16,19 @@ const directMin = 32 << 10
 
 // A ReadHalf is the reading half of a sync stream: an io.Reader that never
 // waits. It belongs to the stream's loop.
+//
+// What it holds are segments: the buffer that was received first, and then, as
+// more is wanted at once, further ones, each as large as doubling (or a step)
+// says. So growing copies nothing, and never has the old and the new at once.
 type ReadHalf struct {
 	src    Stream
 	opts   Options
-	fixed  bool
-	buf    *runtime.Buffer // nil: it holds nothing
-	pos    int             // consumed since the checkpoint, and kept
+	fixed  bool              // one segment, of Options.Size
+	segs   []*runtime.Buffer // none: it holds nothing
+	have   int               // bytes in segs
+	pos    int               // of those, consumed since the checkpoint, and kept
+	seg    int               // where pos is: which segment,
+	off    int               // and how far into it
 	marked bool
 	want   int // what the library asked for when it was told ErrWouldBlock
 	block  bool
@@ -29,19 +37,14 @@ type ReadHalf struct {
 }
 
 // Buffered returns how many bytes can be read now.
-func (r *ReadHalf) Buffered() int {
-	if r.buf == nil {
-		return 0
-	}
-	return r.buf.Holds() - r.pos // also while it is being received into
-}
+func (r *ReadHalf) Buffered() int { return r.have - r.pos }
 
 // Held returns the size of the memory that the half holds, in bytes.
-func (r *ReadHalf) Held() int {
-	if r.buf == nil {
-		return 0
+func (r *ReadHalf) Held() (n int) {
+	for _, b := range r.segs {
+		n += b.Cap()
 	}
-	return r.buf.Cap()
+	return n
 }
 
 // EOF reports whether the peer has ended its side and all was read.
@@ -61,19 +64,45 @@ func (r *ReadHalf) Read(p []byte) (int, error) {
 		r.counts.WouldBlock++
 		return 0, ErrWouldBlock
 	}
-	n := copy(p, r.buf.Bytes()[r.pos:])
+	n := 0
+	for n < len(p) && r.Buffered() > 0 {
+		c := copy(p[n:], r.here())
+		n += c
+		r.advance(c)
+	}
 	r.counts.BytesCopied += int64(n)
-	r.consume(n)
+	r.consumed(n)
 	return n, nil
 }
 
-// Peek returns what is buffered without consuming it. The slice is good until
-// the next call.
+// here returns what is left of the segment that is being read.
+func (r *ReadHalf) here() []byte { return r.segs[r.seg].Bytes()[r.off:] }
+
+func (r *ReadHalf) advance(n int) {
+	r.pos += n
+	if r.off += n; r.off == r.segs[r.seg].Len() && r.seg < len(r.segs)-1 {
+		r.seg, r.off = r.seg+1, 0
+	}
+}
+
+func (r *ReadHalf) consumed(n int) {
+	r.counts.BytesRead += int64(n)
+	if !r.marked {
+		r.drop()
+	}
+}
+
+// Peek returns what is buffered without consuming it, joined if it must be; if
+// there is no memory for that, the first part. The slice is good until the next
+// call.
 func (r *ReadHalf) Peek() []byte {
-	if r.buf == nil {
+	if r.Buffered() == 0 {
 		return nil
 	}
-	return r.buf.Bytes()[r.pos:]
+	if len(r.here()) < r.Buffered() {
+		_ = r.join(r.have) // without memory, it is the first part
+	}
+	return r.here()
 }
 
 // Discard consumes n of the bytes that are buffered.
@@ -81,33 +110,36 @@ func (r *ReadHalf) Discard(n int) error {
 	if n < 0 || n > r.Buffered() {
 		return fmt.Errorf("compat: discard %d of %d bytes", n, r.Buffered())
 	}
-	r.consume(n)
+	for left := n; left > 0; {
+		c := min(left, len(r.here()))
+		r.advance(c)
+		left -= c
+	}
+	r.consumed(n)
 	return nil
 }
 
-func (r *ReadHalf) consume(n int) {
-	r.counts.BytesRead += int64(n)
-	r.pos += n
-	if !r.marked {
-		r.drop()
-	}
-}
-
-// drop forgets what was consumed, and gives the memory back once that is all.
+// drop forgets what was consumed, and gives its memory back.
 func (r *ReadHalf) drop() {
-	if r.buf == nil {
+	if len(r.segs) == 0 {
 		return
 	}
-	if r.pos < r.buf.Len() {
-		r.buf.Advance(r.pos)
-	} else if r.fixed {
-		r.buf.Reset(0)
-	} else {
-		r.buf.Release()
-		r.buf = nil
+	r.have -= r.pos
+	switch {
+	case r.have > 0:
+		runtime.Drop(r.segs[:r.seg]...)
+		r.segs = append(r.segs[:0], r.segs[r.seg:]...)
+		r.segs[0].Advance(r.off)
+	case r.fixed:
+		r.segs[0].Reset(0)
+	default:
+		runtime.Drop(r.segs...)
+		r.segs = nil
 	}
-	r.pos = 0
+	r.rewind()
 }
+
+func (r *ReadHalf) rewind() { r.pos, r.seg, r.off = 0, 0, 0 }
 
 // Checkpoint keeps what is read from now on until Commit, so that Rollback can
 // give it once more.
@@ -133,7 +165,7 @@ func (r *ReadHalf) Rollback() {
 	if r.block {
 		r.want += r.pos
 	}
-	r.pos = 0
+	r.rewind()
 }
 
 // need returns how many bytes must be buffered for going back to be worth it.
@@ -183,9 +215,6 @@ func (r *ReadHalf) begin() (need int, err error) {
 // came after bytes waits until those were read.
 func (r *ReadHalf) end(before int, err error) (int, error) {
 	r.block = false
-	if r.buf != nil {
-		r.counts.PeakBuffer = max(r.counts.PeakBuffer, r.buf.Cap())
-	}
 	if err != nil && !passing(err) {
 		r.err = err
 	}
@@ -207,8 +236,8 @@ func passing(err error) bool {
 }
 
 // more waits for bytes and buffers them. need says how many will be wanted.
-func (r *ReadHalf) more(need int) error {
-	if r.buf == nil && !r.fixed {
+func (r *ReadHalf) more(need int) (err error) {
+	if len(r.segs) == 0 && !r.fixed {
 		b, err := r.src.ReadBuf()
 		if err != nil {
 			return err
@@ -223,15 +252,19 @@ func (r *ReadHalf) more(need int) error {
 	if err := r.makeRoom(need); err != nil {
 		return err
 	}
-	if !r.fixed && need-r.Buffered() >= directMin && r.src.Buffered() == 0 {
-		_, err := r.src.ReadInto(r.buf)
-		return err
+	n, last := 0, r.last()
+	if room := r.limitedRoom(); !r.fixed && need-r.Buffered() >= directMin && len(room) == len(last.Room()) && r.src.Buffered() == 0 {
+		n, err = r.src.ReadInto(last)
+	} else {
+		n, err = r.src.Read(room)
+		last.Extend(n)
+		r.counts.BytesCopied += int64(n)
 	}
-	n, err := r.src.Read(r.limitedRoom())
-	r.buf.Extend(n)
-	r.counts.BytesCopied += int64(n)
+	r.have += n
 	return err
 }
+
+func (r *ReadHalf) last() *runtime.Buffer { return r.segs[len(r.segs)-1] }
 
 // FillReadBufThen is FillReadBuf for callbacks on the loop: it returns at once
 // and calls done, later and on the loop, with what FillReadBuf would return.
@@ -262,7 +295,7 @@ func (r *ReadHalf) FillReadBufThen(done func(n int, err error)) {
 
 // rested is settle, if there is anything to be settled.
 func (r *ReadHalf) rested(need int) error {
-	if r.buf == nil {
+	if len(r.segs) == 0 {
 		return nil
 	}
 	return r.settle(need)
@@ -270,7 +303,7 @@ func (r *ReadHalf) rested(need int) error {
 
 // absorb buffers as much of b as there is room for.
 func (r *ReadHalf) absorb(b *runtime.Buffer, need int) error {
-	if r.buf == nil && !r.fixed {
+	if len(r.segs) == 0 && !r.fixed {
 		return r.adopt(b)
 	}
 	if err := r.makeRoom(need); err != nil {
@@ -278,7 +311,8 @@ func (r *ReadHalf) absorb(b *runtime.Buffer, need int) error {
 		return err
 	}
 	n := copy(r.limitedRoom(), b.Bytes())
-	r.buf.Extend(n)
+	r.last().Extend(n)
+	r.have += n
 	r.counts.BytesCopied += int64(n)
 	if b = rest(b, n); b != nil {
 		r.src.Unread(b)
@@ -301,7 +335,7 @@ func (r *ReadHalf) adopt(b *runtime.Buffer) error {
 		if b = rest(b, n); b != nil {
 			r.src.Unread(b)
 		}
-		r.buf = own
+		r.hold(own)
 		return nil
 	}
 	if n < b.Len() { // only a maximum smaller than one receive buffer gets here
@@ -310,103 +344,124 @@ func (r *ReadHalf) adopt(b *runtime.Buffer) error {
 		b.Truncate(n)
 		r.src.Unread(behind)
 	}
-	r.buf = b
+	r.hold(b)
 	return nil
+}
+
+// hold adds a segment.
+func (r *ReadHalf) hold(b *runtime.Buffer) {
+	r.segs = append(r.segs, b)
+	r.have += b.Len()
+	if r.seg == len(r.segs)-2 && r.off == r.segs[r.seg].Len() {
+		r.seg, r.off = r.seg+1, 0
+	}
+	r.counts.PeakBuffer = max(r.counts.PeakBuffer, r.Held())
 }
 
 // settle moves a few bytes that lie in a large buffer into a small one, before
 // waiting with them: half a message must not hold a receive buffer, nor one
 // that was grown for its predecessor.
 func (r *ReadHalf) settle(need int) error {
-	if r.fixed || r.buf.Cap() <= 2*r.buf.Len()+r.opts.Size {
+	if r.fixed || r.Held() <= 2*r.have+r.opts.Size {
 		return nil
 	}
-	size := max(r.buf.Len()+1, r.opts.Size)
+	size := max(r.have+1, r.opts.Size)
 	if total := need + r.pos; r.opts.Exact && total > size {
-		size = max(size, min(total, 2*r.buf.Len())) // it will be moved once less
+		size = max(size, min(total, 2*r.have))
 	}
-	return r.move(min(size, r.opts.Max))
+	return r.join(min(size, r.opts.Max))
 }
 
 // makeRoom sees to it that at least a byte can be added.
 func (r *ReadHalf) makeRoom(need int) error {
-	if r.buf == nil { // of a SyncStream, the first time
-		b, err := r.src.Loop().Pool().Get(r.opts.Size)
-		r.buf = b
+	if r.have >= r.opts.Max {
+		return fmt.Errorf("compat: %d bytes are buffered and more are wanted, the maximum is %d: %w", r.have, r.opts.Max, ErrTooLarge)
+	}
+	if len(r.segs) > 0 {
+		if len(r.limitedRoom()) > 0 {
+			return nil
+		}
+		if r.fixed { // what was read left headroom
+			b := r.segs[0]
+			data := b.Bytes()
+			b.Reset(0)
+			b.Append(data) // it may overlap: copy can do that
+			r.counts.BytesCopied += int64(len(data))
+			return nil
+		}
+	}
+	size := r.opts.Size
+	if !r.fixed {
+		size = r.growth(need)
+	}
+	b, err := r.src.Loop().Pool().Get(size)
+	if err != nil {
 		return err
 	}
-	if r.buf.Len() >= r.opts.Max {
-		return fmt.Errorf("compat: %d bytes are buffered and more are wanted, the maximum is %d: %w", r.buf.Len(), r.opts.Max, ErrTooLarge)
-	}
-	if len(r.limitedRoom()) > 0 {
-		return nil
-	}
-	if r.buf.Headroom() > 0 && (r.fixed || r.buf.Headroom() >= r.buf.Len()) {
-		data := r.buf.Bytes()
-		r.buf.Reset(0)
-		r.buf.Append(data) // it may overlap: copy can do that
-		r.counts.BytesCopied += int64(len(data))
-		return nil
-	}
-	return r.move(r.grown(need))
+	r.hold(b)
+	return nil
 }
 
 // limitedRoom is the room that a fixed buffer's size, or the maximum, leaves:
 // the memory behind it may be more.
 func (r *ReadHalf) limitedRoom() []byte {
-	room := r.buf.Room()
-	limit := r.opts.Max - r.buf.Len()
+	b := r.last()
+	limit := r.opts.Max - r.have
 	if r.fixed {
-		limit = min(limit, r.opts.Size-r.buf.Headroom()-r.buf.Len())
+		limit = r.opts.Size - b.Headroom() - b.Len()
 	}
+	room := b.Room()
 	return room[:max(0, min(len(room), limit))]
 }
 
-// grown returns the next size of a full buffer: a step further, but no further
-// than what is wanted, if that is known, and the maximum.
-func (r *ReadHalf) grown(need int) int {
-	size := r.buf.Len()
-	next := size + r.opts.Step
+// growth returns the size of the next segment: as much as there is, or a step;
+// no more than what is wanted, if that is known, and the maximum.
+func (r *ReadHalf) growth(need int) int {
+	size := r.opts.Step
 	if r.opts.Growth == Doubling {
-		next = max(2*size, r.opts.Size)
+		size = max(r.have, r.opts.Size)
 	}
-	if total := need + r.pos; r.opts.Exact && total > size {
-		next = min(next, total)
-		if total-next < r.opts.Size && r.opts.Growth == Doubling {
-			next = total // what is missing after this step is less than the smallest one
-		}
+	limit := size + r.opts.Size // beyond it, more would be held than is promised
+	if missing := need + r.pos - r.have; r.opts.Exact && missing > 0 && missing <= limit {
+		size = missing
 	}
-	return min(next, r.opts.Max)
+	size = min(size, r.opts.Max-r.have)
+	const rounded = 8 << 20 // larger buffers of a pool are as large as they are asked for
+	if pow := 1 << bits.Len(uint(size-1)); size <= rounded && pow > limit {
+		size = pow / 2
+	}
+	return size
 }
 
-// move puts what the buffer holds into one of this size.
-func (r *ReadHalf) move(size int) error {
+// join puts what the segments hold into one of this size.
+func (r *ReadHalf) join(size int) error {
 	b, err := r.src.Loop().Pool().Get(size)
 	if err != nil {
 		return err
 	}
-	n := b.Append(r.buf.Bytes())
-	r.counts.BytesCopied += int64(n)
+	for _, seg := range r.segs {
+		b.Append(seg.Bytes())
+		seg.Release()
+	}
+	r.counts.BytesCopied += int64(r.have)
+	r.segs, r.seg, r.off = append(r.segs[:0], b), 0, r.pos
 	r.counts.PeakBuffer = max(r.counts.PeakBuffer, b.Cap())
-	r.buf.Release()
-	r.buf = b
 	return nil
 }
 
-// take puts what is buffered, and not read since the checkpoint, back into the
-// stream.
+// take puts what is buffered, and what was read since the checkpoint, back into
+// the stream.
 func (r *ReadHalf) take() {
-	r.pos, r.marked = 0, false
-	if r.buf != nil {
-		r.src.Unread(r.buf)
-		r.buf = nil
+	for len(r.segs) > 0 {
+		r.src.Unread(r.last()) // in front of what is behind it
+		r.segs = r.segs[:len(r.segs)-1]
 	}
+	r.marked, r.have = false, 0
+	r.rewind()
 }
 
 func (r *ReadHalf) release() {
-	if r.buf != nil {
-		r.buf.Release()
-		r.buf = nil
-	}
-	r.pos, r.marked = 0, false
+	runtime.Drop(r.segs...)
+	r.segs, r.marked, r.have = nil, false, 0
+	r.rewind()
 }

@@ -103,7 +103,6 @@ func (w *WriteHalf) makeRoom(want int) error {
 // meanwhile loses nothing. What goes wrong in sending shows here or in a later
 // call.
 func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
-	w.counts.Flushes++
 	w.block = false
 	for {
 		if w.err != nil || w.buf == nil {
@@ -122,7 +121,6 @@ func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
 // once and calls done, later and on the loop. It sends what has been written by
 // the time that there is room.
 func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
-	w.counts.Flushes++
 	w.block = false
 	var step func()
 	step = func() {
@@ -163,6 +161,7 @@ func (w *WriteHalf) handOver() (int, error) {
 		return 0, err
 	}
 	w.replay, w.base, w.buf = len(w.log), 0, nil
+	w.counts.Flushes++
 	return n, nil
 }
 

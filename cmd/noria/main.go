@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/noria-go/noria/cmd/noria/internal/adapterbench"
 	"github.com/noria-go/noria/cmd/noria/internal/echobench"
 )
 
@@ -36,6 +37,7 @@ func commands() []command {
 var hidden = map[string]func(args []string) int{
 	echobench.ServerCommand: echobench.ServerMain,
 	echobench.ClientCommand: echobench.ClientMain,
+	adapterbench.Command:    adapterbench.ProcessMain,
 }
 
 func main() { os.Exit(run(os.Args[1:])) }

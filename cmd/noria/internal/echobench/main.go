@@ -20,6 +20,7 @@ import (
 
 const text = `Usage: noria bench echo --proto tcp|ws|tcp,ws [FLAGS]
        noria bench tasks [FLAGS]
+       noria bench adapters [FLAGS]   (see its own -h)
 
 echo measures io_uring, epoll and the net package against each other, and any
 --peer, each in a process of its own on one CPU, with the client on another;

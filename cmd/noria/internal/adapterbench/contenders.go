@@ -1,0 +1,191 @@
+package adapterbench
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/gobwas/ws"
+
+	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/runtime"
+)
+
+// A receiver takes one message into p and answers it.
+type receiver interface {
+	receive(p []byte) (int, error)
+	counts() compat.Counts
+	close() error
+}
+
+// A contender makes a receiver of a connection: of a task's stream, or if it
+// has no loop, of a net.Conn.
+type contender struct {
+	name  string
+	task  func(s *runtime.Stream) (receiver, error)
+	plain func(c net.Conn) receiver
+}
+
+var contenders = []contender{
+	{name: "SyncStream 8 KiB", task: fixed(8 << 10)},
+	{name: "SyncStream 1 MiB", task: fixed(1 << 20)},
+	{name: "Growable linear 128 KiB", task: growable(compat.Options{Exact: true, Growth: compat.Linear, Step: 128 << 10})},
+	{name: "Growable doubling", task: growable(compat.Options{Exact: true})},
+	{name: "task's stream", task: func(s *runtime.Stream) (receiver, error) { return &streamReceiver{s: s}, nil }},
+	{name: "net", plain: func(c net.Conn) receiver {
+		return &connReceiver{r: bufio.NewReaderSize(c, 32<<10), w: c} // it reads a payload past its buffer
+	}},
+}
+
+func find(name string) (contender, error) {
+	for _, c := range contenders {
+		if c.name == name {
+			return c, nil
+		}
+	}
+	return contender{}, fmt.Errorf("no contender %q", name)
+}
+
+// answer is an empty binary frame.
+var answer = ws.MustCompileFrame(ws.NewBinaryFrame(nil))
+
+// readPayload is what a library does with a header that it has read.
+func readPayload(r io.Reader, h ws.Header, p []byte) (int, error) {
+	if h.Length > int64(len(p)) {
+		return 0, fmt.Errorf("a message of %d bytes, at most %d were announced", h.Length, len(p))
+	}
+	n, err := io.ReadFull(r, p[:h.Length])
+	if err != nil {
+		return n, err
+	}
+	ws.Cipher(p[:n], h.Mask, 0)
+	return n, nil
+}
+
+// fixed reads a header with rollback and the payload piece by piece: it does
+// not fit into the buffer.
+func fixed(size int) func(s *runtime.Stream) (receiver, error) {
+	return func(s *runtime.Stream) (receiver, error) {
+		ss, err := compat.NewSyncStream(s, compat.Options{Size: size, Exact: true})
+		return &fixedReceiver{ss}, err
+	}
+}
+
+type fixedReceiver struct{ ss *compat.SyncStream }
+
+func (f *fixedReceiver) counts() compat.Counts { return f.ss.Counts() }
+func (f *fixedReceiver) close() error          { return f.ss.Close() }
+
+func (f *fixedReceiver) receive(p []byte) (int, error) {
+	var h ws.Header
+	if err := compat.Run(f.ss, func(rw io.ReadWriter) (err error) {
+		h, err = ws.ReadHeader(rw)
+		return err
+	}); err != nil {
+		return 0, err
+	}
+	n, err := readPayload(retrying{f.ss}, h, p)
+	if err != nil {
+		return n, err
+	}
+	if _, err := f.ss.Write(answer); err != nil {
+		return n, err
+	}
+	_, err = f.ss.FlushWriteBuf()
+	return n, err
+}
+
+// retrying goes back to the stream when that has been filled: a reader that can
+// be interrupted needs no rollback.
+type retrying struct{ ss *compat.SyncStream }
+
+func (r retrying) Read(p []byte) (int, error) {
+	n, err := r.ss.Read(p)
+	if !errors.Is(err, compat.ErrWouldBlock) {
+		return n, err
+	}
+	if _, err := r.ss.FillReadBuf(); err != nil {
+		return 0, err
+	}
+	return r.ss.Read(p)
+}
+
+// growable has the whole message in one call of the library.
+func growable(opts compat.Options) func(s *runtime.Stream) (receiver, error) {
+	return func(s *runtime.Stream) (receiver, error) {
+		gs, err := compat.NewGrowableSyncStream(s, opts)
+		return &growableReceiver{gs}, err
+	}
+}
+
+type growableReceiver struct{ gs *compat.GrowableSyncStream }
+
+func (g *growableReceiver) counts() compat.Counts { return g.gs.Counts() }
+func (g *growableReceiver) close() error          { return g.gs.Close() }
+
+func (g *growableReceiver) receive(p []byte) (n int, err error) {
+	err = compat.Run(g.gs, func(rw io.ReadWriter) error {
+		h, err := ws.ReadHeader(rw)
+		if err != nil {
+			return err
+		}
+		if n, err = readPayload(rw, h, p); err != nil {
+			return err
+		}
+		_, err = rw.Write(answer)
+		return err
+	})
+	return n, err
+}
+
+// streamReceiver is the library over a task's stream, which is a blocking
+// net.Conn: nothing is told that it would block.
+type streamReceiver struct {
+	s     *runtime.Stream
+	bytes int64
+}
+
+func (r *streamReceiver) counts() compat.Counts {
+	return compat.Counts{BytesCopied: r.bytes} // each is copied once, out of the stream's buffers
+}
+
+func (r *streamReceiver) close() error { return r.s.Close() }
+
+func (r *streamReceiver) receive(p []byte) (int, error) {
+	h, err := ws.ReadHeader(r.s)
+	if err != nil {
+		return 0, err
+	}
+	n, err := readPayload(r.s, h, p)
+	if err != nil {
+		return n, err
+	}
+	r.bytes += int64(n)
+	_, err = r.s.Write(answer)
+	return n, err
+}
+
+// connReceiver is the library over a net.Conn: the kernel copies into the
+// user's hand.
+type connReceiver struct {
+	r *bufio.Reader
+	w net.Conn
+}
+
+func (r *connReceiver) counts() compat.Counts { return compat.Counts{} }
+func (r *connReceiver) close() error          { return r.w.Close() }
+
+func (r *connReceiver) receive(p []byte) (int, error) {
+	h, err := ws.ReadHeader(r.r)
+	if err != nil {
+		return 0, err
+	}
+	n, err := readPayload(r.r, h, p)
+	if err != nil {
+		return n, err
+	}
+	_, err = r.w.Write(answer)
+	return n, err
+}
