@@ -36,7 +36,7 @@ func withPeer(t *testing.T, v backendtest.Variant, f func(ctx context.Context, s
 		if err := peer.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 			return err
 		}
-		return errors.Join(f(ctx, s, peer.(*net.TCPConn)), s.Close())
+		return errors.Join(f(ctx, s, peer.(*net.TCPConn)), ignoreClosed(s.Close()))
 	}))
 }
 
@@ -105,6 +105,30 @@ func TestGrowAndEnqueue(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// A stream that is closed without lingering, in the turn in which something was
+// written, gives the buffers back.
+func TestCloseWithoutLinger(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		withPeer(t, v, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error {
+			if _, err := s.Write([]byte("hello")); err != nil {
+				return err
+			}
+			s.SetLinger(-1)
+			if err := s.Close(); err != nil {
+				return err
+			}
+			return ignoreClosed(s.Close())
+		})
+	})
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, runtime.ErrClosed) {
+		return nil
+	}
+	return err
 }
 
 func TestReceivedAndReadAhead(t *testing.T) {

@@ -62,7 +62,7 @@ type Conn struct {
 	charged   int64 // to the Budget
 	written   int64 // bytes of frames that were queued
 	pongEnd   int64 // written, after the last pong
-	pongs     int64 // bytes of pongs that may be queued still
+	pongs     int   // bytes of pongs that may be queued still
 	pending   []byte
 	pongDue   bool
 	sentClose StatusCode // 0: no Close frame was sent
@@ -103,7 +103,7 @@ func newConn(t compat.Stream, opts *Options, client bool) *Conn {
 	c.readable, c.writable = t.Readable(), t.Writable()
 	c.stream.SetQueueLimit(opts.SendQueue)
 	if opts.Budget != nil {
-		c.stream.OnSent(c.charge)
+		c.stream.OnSent(c.sent)
 	}
 	c.keepAlive()
 	return c

@@ -40,40 +40,37 @@ func (c *Conn) receiveControl() error {
 	return c.receiveClose(p)
 }
 
-// pong answers a ping.
+// pong answers a ping. Once maxPongs bytes of answers wait, only the newest
+// ping is answered, when those have gone.
 func (c *Conn) pong(p []byte) {
 	if c.sentClose != 0 {
 		return
 	}
-	if c.written-int64(c.sink.Queued()) >= c.pongEnd {
-		c.pongs = 0 // they are all gone
+	if c.pongsGone() {
+		c.pongs = 0
 	}
-	if c.pongs >= maxPongs || c.pongDue {
+	if c.pongDue || c.pongs+len(p) > maxPongs {
 		c.pending = append(c.pending[:0], p...)
-		if !c.pongDue {
-			c.pongDue = true
-			c.loop.Notify(c.writable, c.latePong)
-		}
+		c.pongDue = true
+		c.stream.OnSent(c.sent)
 		return
 	}
 	if c.queueControl(frame.Pong, p) {
-		c.pongs += int64(len(p)) + 2
+		c.pongs += len(p) + 2
 		c.pongEnd = c.written
 	}
 }
 
-// latePong answers the newest ping, after the peer has read something.
-func (c *Conn) latePong() {
-	if !c.pongDue || c.closed {
-		return
+func (c *Conn) pongsGone() bool { return c.written-int64(c.sink.Queued()) >= c.pongEnd }
+
+// sent is called when something that was queued has gone.
+func (c *Conn) sent() {
+	c.charge()
+	if c.pongDue && c.pongsGone() && !c.closed {
+		c.pongDue = false
+		c.pong(c.pending)
+		c.pending = nil
 	}
-	if c.written-int64(c.sink.Queued()) < c.pongEnd && c.sink.Queued() > 0 && c.sink.WriteErr() != nil {
-		c.loop.Notify(c.writable, c.latePong)
-		return
-	}
-	c.pongDue, c.pongs = false, 0
-	c.pong(c.pending)
-	c.pending = nil
 }
 
 // queueControl queues a control frame, whatever else is queued: they are small,

@@ -63,7 +63,7 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 			c.tls.flush()
 		}
 		if _, err := runtime.WaitAny(ctx, all...); err != nil {
-			if cerr := ctx.Err(); cerr != nil {
+			if cerr := ended(ctx); cerr != nil {
 				return 0, cerr
 			}
 			return 0, fmt.Errorf("ws: ping: %w", err)
@@ -98,6 +98,10 @@ func (c *Conn) hasMore() bool {
 // ponged takes a pong. It answers the ping with its payload, and those before
 // it, which the peer may have passed over (RFC 6455, section 5.5.3).
 func (c *Conn) ponged(p []byte) {
+	if c.pinged {
+		c.pinged = false
+		c.alive.Set(c.opts.PingInterval)
+	}
 	for i, q := range c.pings {
 		if bytes.Equal(q.payload[:], p) {
 			for _, q := range c.pings[:i+1] {

@@ -147,7 +147,7 @@ func (c *Conn) await(ctx context.Context) error {
 	_, err := runtime.WaitAny(ctx, c.readable)
 	c.busy = false
 	if err != nil {
-		if cerr := ctx.Err(); cerr != nil {
+		if cerr := ended(ctx); cerr != nil {
 			return cerr
 		}
 		return fmt.Errorf("ws: receive: %w", err)

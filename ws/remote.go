@@ -19,6 +19,7 @@ type remote struct {
 	head   int
 	bytes  int
 	posted bool // the loop will look, or waits for room
+	stuck  bool // it waits for room: the peer does not keep up
 	err    error
 	room   runtime.Event // somebody should look again
 	empty  runtime.Event
@@ -61,8 +62,12 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			return err
 		}
 		r.room.Clear()
+		policy := c.opts.Policy
+		if full && !r.stuck {
+			policy = Wait // for the loop's next turn: the peer is not to blame
+		}
 		r.mu.Unlock()
-		switch c.opts.Policy {
+		switch policy {
 		case Drop:
 			o.drop()
 			_ = c.loop.Post(func() { c.dropped(t, n) }) // a loop that has ended calls no hooks
@@ -88,9 +93,9 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		if _, err := runtime.WaitAny(wctx, source); err != nil {
 			o.drop()
 			switch {
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case wctx.Err() != nil:
+			case ended(ctx) != nil:
+				return ended(ctx)
+			case errors.Is(err, context.DeadlineExceeded):
 				_ = c.loop.Post(func() { c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
 				return fmt.Errorf("%w: no room to send for %v", ErrTooSlow, c.opts.WriteTimeout)
 			}
@@ -130,6 +135,7 @@ func (c *Conn) takeRemote() {
 				c.loop.Notify(&c.unlocked, c.takeRemote)
 				return
 			case errors.Is(werr, runtime.ErrBusy):
+				r.wait(true)
 				c.loop.Notify(c.writable, c.takeRemote)
 				return
 			case werr != nil:
@@ -140,11 +146,22 @@ func (c *Conn) takeRemote() {
 			c.failRemote(err)
 			return
 		}
+		r.wait(false)
 		o, ok := c.pop(r)
 		if !ok {
 			return
 		}
 		_ = c.write(o) // an error stays: the next turn of this loop sees it
+	}
+}
+
+// wait notes whether the stream is full; those that put are to know.
+func (r *remote) wait(stuck bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stuck != stuck {
+		r.stuck = stuck
+		r.room.Set()
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -96,7 +97,7 @@ func (c *Conn) write(o outgoing) error {
 // room waits until a message may be queued, on the loop, or says why it must
 // not. w is the Writer whose message goes on, if it is one of its parts.
 func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
-	for {
+	for tries := 0; ; tries++ {
 		if err := c.sendErr(); err != nil {
 			return err
 		}
@@ -112,6 +113,13 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		}
 		if err != nil && !errors.Is(err, runtime.ErrBusy) {
 			return c.sendFailed(err)
+		}
+		if c.opts.Policy != Wait && tries == 0 {
+			// What one turn queues cannot have left yet, however fast the peer is.
+			if err := runtime.Yield(ctx); err != nil {
+				return err
+			}
+			continue
 		}
 		switch c.opts.Policy {
 		case Drop:
@@ -160,18 +168,28 @@ func (c *Conn) wait(ctx context.Context, source runtime.Source) error {
 	switch {
 	case err == nil:
 		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case wctx.Err() != nil:
+	case ended(ctx) != nil:
+		return ended(ctx)
+	case errors.Is(err, context.DeadlineExceeded):
 		return c.giveUp(fmt.Errorf("%w: no room to send for %v", ErrTooSlow, d))
 	}
 	return fmt.Errorf("ws: send: %w", err)
 }
 
+// ended is ctx.Err, also when the loop's clock was faster than ctx's timer.
+func ended(ctx context.Context) error {
+	if d, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(d) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
+}
+
 // tooSlow closes a connection whose peer does not keep up.
 func (c *Conn) tooSlow() error {
 	c.sendClose(StatusPolicyViolation, "too slow")
-	return c.giveUp(ErrTooSlow)
+	err := c.giveUp(ErrTooSlow)
+	c.stream.SetLinger(time.Second) // it may be slow, and still get to the Close frame
+	return err
 }
 
 // giveUp ends a connection whose peer does not read, or is not there: it is no

@@ -44,11 +44,11 @@ type Server struct {
 	// that is among them is agreed on.
 	Subprotocols []string
 
-	// Origins are the origins that may connect besides the server's own, which is
-	// one whose host and port are those of the request's Host header. A browser
-	// sends the origin of the page; other programs mostly send none, and may
-	// connect. An origin is "https://example.com", or without the scheme; a '*'
-	// in it stands for any characters, and "*" alone for every origin.
+	// Origins are patterns of the origins that may connect besides the server's
+	// own, which is one whose host and port are those of the request's Host
+	// header: "example.com", "*.example.com", "https://*.example.com",
+	// "localhost:*", "null"; "*" stands for all. A browser sends the origin of the
+	// page that connects; other programs mostly send none, and may connect.
 	Origins []string
 
 	// Check is asked last in the handshake, on the loop: it must not block. The

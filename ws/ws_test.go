@@ -4,10 +4,17 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/sha1"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -39,6 +46,41 @@ func serve(t testing.TB, g *runtime.Group, svc runtime.Service) string {
 	return ls.Addr().String()
 }
 
+// each runs f on every engine and every backend.
+func each(t *testing.T, f func(t *testing.T, v backendtest.Variant, e ws.Engine)) {
+	for _, e := range []ws.Engine{ws.Native, ws.Adapter} {
+		t.Run(e.String(), func(t *testing.T) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) { f(t, v, e) })
+		})
+	}
+}
+
+// echoServer returns an echo on this engine that does not wait long for peers
+// which are gone.
+func echoServer(e ws.Engine) *ws.Server {
+	srv := ws.EchoServer()
+	srv.Engine = e
+	srv.CloseTimeout = 5 * time.Second
+	srv.Logger = slog.New(slog.DiscardHandler)
+	return srv
+}
+
+// client runs f as a task with a connection to addr.
+func client(t *testing.T, g *runtime.Group, url string, opts ws.DialOptions, f func(ctx context.Context, c *ws.Conn) error) {
+	t.Helper()
+	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+		c, err := ws.Dial(ctx, url, opts)
+		if err != nil {
+			return err
+		}
+		err = f(ctx, c)
+		if cerr := c.Close(ws.StatusNormalClosure, ""); err == nil && !errors.Is(cerr, net.ErrClosed) {
+			err = cerr
+		}
+		return err
+	}))
+}
+
 // A peer is a WebSocket client that does what it is told, right or wrong.
 type peer struct {
 	t testing.TB
@@ -56,7 +98,7 @@ func connect(t testing.TB, addr string, after ...byte) *peer {
 }
 
 func connectOver(t testing.TB, nc net.Conn) *peer {
-	return upgrade(&peer{t, nc, bufio.NewReader(nc)})
+	return upgrade(newPeer(t, nc))
 }
 
 func upgrade(p *peer, after ...byte) *peer {
@@ -74,7 +116,15 @@ func dialTCP(t testing.TB, addr string) *peer {
 	require.NoError(t, err)
 	require.NoError(t, nc.SetDeadline(time.Now().Add(patience)))
 	t.Cleanup(func() { nc.Close() })
-	return &peer{t, nc, bufio.NewReaderSize(nc, 64<<10)}
+	return newPeer(t, nc)
+}
+
+func newPeer(t testing.TB, nc net.Conn) *peer { return &peer{t, nc, bufio.NewReaderSize(nc, 64<<10)} }
+
+// acceptKey is what a server answers to a key: RFC 6455, section 4.2.2.
+func acceptKey(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
 func (p *peer) send(b []byte) {
@@ -177,8 +227,8 @@ func (p *peer) wantEnd() {
 }
 
 func TestEcho(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		addr := serve(t, backendtest.Group(t, v, 2), ws.EchoServer())
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		addr := serve(t, backendtest.Group(t, v, 2), echoServer(e))
 		p := connect(t, addr, text("at once")...)
 		p.want(frame.Text, "at once")
 		for _, n := range []int{0, 1, 125, 126, 127, 4096, 65535, 65536, 1 << 20, 5 << 20} {
@@ -199,10 +249,10 @@ func TestEcho(t *testing.T) {
 
 // Many messages that are on their way together, of all sizes, cut anywhere.
 func TestEchoStream(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
 		seed := backendtest.Seed(t)
 		rnd := rand.New(rand.NewPCG(seed, 0))
-		addr := serve(t, backendtest.Group(t, v, 1), ws.EchoServer())
+		addr := serve(t, backendtest.Group(t, v, 1), echoServer(e))
 		p := connect(t, addr)
 		var msgs []string
 		var all []byte
@@ -213,7 +263,23 @@ func TestEchoStream(t *testing.T) {
 			}
 			m := strings.Repeat(string(rune('a'+rnd.IntN(26))), size)
 			msgs = append(msgs, m)
-			all = append(all, text(m)...)
+			for rnd.IntN(3) == 0 && len(m) > 0 { // in fragments
+				n := rnd.IntN(len(m) + 1)
+				op := frame.Text
+				if m != msgs[len(msgs)-1] {
+					op = frame.Continuation
+				}
+				if n == 0 && op == frame.Text {
+					break
+				}
+				all = append(all, fr(op, false, m[:n])...)
+				m = m[n:]
+			}
+			op := frame.Text
+			if m != msgs[len(msgs)-1] {
+				op = frame.Continuation
+			}
+			all = append(all, fr(op, true, m)...)
 		}
 		go func() {
 			for len(all) > 0 {
@@ -234,39 +300,85 @@ func TestEchoStream(t *testing.T) {
 }
 
 func TestDial(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 2)
-		addr := serve(t, g, ws.EchoServer())
-		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-			c, err := ws.Dial(ctx, "ws://"+addr+"/chat", ws.DialOptions{})
+	for _, secure := range []bool{false, true} {
+		for _, compressed := range []bool{false, true} {
+			t.Run(fmt.Sprintf("tls=%v,deflate=%v", secure, compressed), func(t *testing.T) {
+				each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) { testDial(t, v, e, secure, compressed) })
+			})
+		}
+	}
+}
+
+func testDial(t *testing.T, v backendtest.Variant, e ws.Engine, secure, compressed bool) {
+	g := backendtest.Group(t, v, 2)
+	srv := echoServer(e)
+	opts := ws.DialOptions{Options: ws.Options{Engine: e, MaxMessage: 4 << 20}}
+	scheme := "ws://"
+	if secure {
+		srv.TLS, opts.TLS = tlsConfigs()
+		scheme = "wss://"
+	}
+	if compressed {
+		srv.Compression, opts.Compression = &ws.Compression{}, &ws.Compression{}
+	}
+	client(t, g, scheme+serve(t, g, srv)+"/chat", opts, func(ctx context.Context, c *ws.Conn) error {
+		if c.Compressed() != compressed {
+			return fmt.Errorf("compressed: %v", c.Compressed())
+		}
+		for _, n := range []int{0, 1, 125, 2000, 70_000, 1 << 20} {
+			want := bytes.Repeat([]byte("noria turns "), n/12+1)[:n]
+			if err := c.SendBinary(ctx, want); err != nil {
+				return err
+			}
+			m, err := c.Receive(ctx)
 			if err != nil {
 				return err
 			}
-			for _, n := range []int{0, 1, 125, 2000, 70_000, 1 << 20} {
-				want := bytes.Repeat([]byte{'x'}, n)
-				if err := c.SendBinary(ctx, want); err != nil {
-					return err
-				}
-				m, err := c.Receive(ctx)
-				if err != nil {
-					return err
-				}
-				if !bytes.Equal(m.Bytes(), want) || m.Type() != ws.Binary {
-					return fmt.Errorf("%d bytes came back as %d of %v", n, m.Len(), m.Type())
-				}
-				// The very message goes out again, masked in place.
-				if err := c.Send(ctx, m); err != nil {
-					return err
-				}
-				if m, err = c.Receive(ctx); err != nil {
-					return err
-				}
-				if !bytes.Equal(m.Bytes(), want) {
-					return fmt.Errorf("%d bytes came back differently", n)
-				}
-				m.Release()
+			if m.Len() != n || len(bytes.Join(m.Segments(), nil)) != n {
+				return fmt.Errorf("%d bytes came back as %d", n, m.Len())
 			}
-			return c.Close(ws.StatusNormalClosure, "done")
-		}))
+			if !bytes.Equal(m.Bytes(), want) || m.Type() != ws.Binary {
+				return fmt.Errorf("%d bytes came back as %d of %v", n, m.Len(), m.Type())
+			}
+			// The very message goes out again, masked in place.
+			if err := c.Send(ctx, m); err != nil {
+				return err
+			}
+			if m, err = c.Receive(ctx); err != nil {
+				return err
+			}
+			if !bytes.Equal(m.Bytes(), want) {
+				return fmt.Errorf("%d bytes came back differently", n)
+			}
+			m.Release()
+		}
+		// Many at once.
+		for i := range 300 {
+			if err := c.SendText(ctx, strings.Repeat("x", i*i%5000)); err != nil {
+				return err
+			}
+		}
+		for i := range 300 {
+			m, err := c.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			if m.Len() != i*i%5000 || m.Type() != ws.Text {
+				return fmt.Errorf("message %d came back with %d bytes", i, m.Len())
+			}
+			m.Release()
+		}
+		return nil
 	})
+}
+
+// tlsConfigs returns a server's configuration and that of a client who trusts
+// it.
+func tlsConfigs() (server, client *tls.Config) {
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS() // for its certificate
+	defer s.Close()
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	return &tls.Config{Certificates: s.TLS.Certificates}, &tls.Config{RootCAs: pool, ServerName: "example.com"}
 }
