@@ -36,8 +36,15 @@ func withPeer(t *testing.T, v backendtest.Variant, f func(ctx context.Context, s
 		if err := peer.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
 			return err
 		}
-		return errors.Join(f(ctx, s, peer.(*net.TCPConn)), s.Close())
+		return errors.Join(f(ctx, s, peer.(*net.TCPConn)), closeOnce(s))
 	}))
+}
+
+func closeOnce(s *runtime.Stream) error {
+	if err := s.Close(); !errors.Is(err, runtime.ErrClosed) {
+		return err
+	}
+	return nil // the test has closed it
 }
 
 // What Grow, Enqueue and Write put into the queue leaves in their order, beyond
@@ -205,5 +212,22 @@ func TestGoApart(t *testing.T) {
 			}
 			return parent.Wait(ctx)
 		}))
+	})
+}
+
+// What was written in the turn of a Close that does not linger is dropped with
+// the stream, and not submitted behind the close.
+func TestCloseAtOnceDropsWhatWasWritten(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		withPeer(t, v, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error {
+			if _, err := s.Write([]byte("never sent")); err != nil {
+				return err
+			}
+			s.SetLinger(-1)
+			if err := s.Close(); err != nil {
+				return err
+			}
+			return runtime.Yield(ctx) // what this turn would still do is done
+		})
 	})
 }

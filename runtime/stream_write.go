@@ -45,8 +45,8 @@ func (s *Stream) markDirty() {
 // send submits what is queued. One send at a time: two of them could reorder.
 func (s *Stream) send() {
 	out := &s.out
-	if out.op.InFlight() || out.head == len(out.queue) || s.closed {
-		return
+	if out.op.InFlight() || out.head == len(out.queue) || s.closed || s.closeOp.InFlight() {
+		return // what is left when the socket is being closed is dropped
 	}
 	out.tail = nil // its length must not change any more
 	if n := min(len(out.queue)-out.head, MaxVec); n == 1 {
