@@ -41,7 +41,8 @@ tags: ## both build tags, and other systems, compile
 bench: build ## the echo benchmark: io_uring, epoll and net, interleaved
 	$(BIN) bench echo --proto tcp
 
-# FLAGS='--sizes 64 --rounds 9' and so on: see bench/README.md.
+# See bench/README.md. 1,000 connections too: FLAGS='--conns 100,1000'.
+bench-ws: FLAGS ?= --conns 100
 bench-ws: build ## WebSocket beside TCP and the peers in bench/, which it builds; UWEBSOCKETS=path for that one
 	bench/build.sh bin/peers
 	bench/run.sh $(BIN) bin/peers $(FLAGS)
