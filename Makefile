@@ -6,10 +6,10 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BIN         := bin/noria
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint tags bench stress interop ci
+.PHONY: help run build test race lint tags bench bench-ws stress interop ci
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
 
 build: ## build bin/noria
 	$(GO) build -o $(BIN) ./cmd/noria
@@ -40,6 +40,12 @@ tags: ## both build tags, and other systems, compile
 
 bench: build ## the echo benchmark: io_uring, epoll and net, interleaved
 	$(BIN) bench echo --proto tcp
+
+# See bench/README.md. 1,000 connections too: FLAGS='--conns 100,1000'.
+bench-ws: FLAGS ?= --conns 100
+bench-ws: build ## WebSocket beside TCP and the peers in bench/, which it builds; UWEBSOCKETS=path for that one
+	bench/build.sh bin/peers
+	bench/run.sh $(BIN) bin/peers $(FLAGS)
 
 interop: build ## real clients against the servers; installs what it needs
 	./interop/run.sh $(BIN)

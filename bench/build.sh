@@ -29,7 +29,7 @@ if [ -n "${UWEBSOCKETS:-}" ]; then
 		"${CC:-cc}" -O3 -march=native -flto=auto -DLIBUS_NO_SSL -std=c11 -I "$src" -c "$c" -o "$out/uws/$(basename "$c" .c).o"
 	done
 	"${CXX:-c++}" -O3 -march=native -flto=auto -DLIBUS_NO_SSL -DUWS_NO_ZLIB -std=c++20 -Wno-stringop-overflow \
-		-I "$src" -I "$UWEBSOCKETS/src" uws.cpp "$out"/uws/*.o -o "$out/peer-uwebsockets"
+		-I "$src" -I "$UWEBSOCKETS/src" cpp/uwebsockets.cpp "$out"/uws/*.o -o "$out/peer-uwebsockets"
 else
 	echo "UWEBSOCKETS is not set: no uWebSockets" >&2
 fi

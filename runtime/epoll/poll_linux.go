@@ -102,11 +102,23 @@ func (r *Runtime) work() {
 	r.retry()
 	r.unpark()
 	r.deliver()
-	for n := r.turns.n; n > 0 && r.turns.head != nil && r.delivered < r.opts.Budget; n-- {
+	for n := r.turns.n; n > 0 && r.turns.head != nil && r.delivered < r.opts.Budget && !r.breather(); n-- {
 		h := r.turns.pop().h
 		r.turn(h)
 	}
 	r.deliver()
+}
+
+// breather reports whether to let those who received have their turn first:
+// buffers are short, and so many have come back since it was last so that they
+// will again. A burst from many connections is no reason to copy; peers that
+// do not give buffers back are.
+func (r *Runtime) breather() bool {
+	if !r.hot.Short() || r.returned < r.hot.Count()/4 {
+		return false
+	}
+	r.returned = 0
+	return true
 }
 
 // turn tries both directions of h once. The handle is looked up again after

@@ -32,6 +32,7 @@ type Runtime struct {
 
 	live      int // operations in flight
 	delivered int // in this Poll
+	returned  int // hot buffers, since the last breather
 	skipped   bool
 	started   bool
 	closing   bool
@@ -71,7 +72,10 @@ func (r *Runtime) Start(pool *runtime.Pool) error {
 	if r.started || r.closed {
 		return &runtime.OpError{Op: "start", Err: runtime.ErrBusy}
 	}
-	set, err := hot.New(pool, r.opts.Buffers, r.opts.BufferSize, func(b *runtime.Buffer) { r.idle = append(r.idle, b.Index()) })
+	set, err := hot.New(pool, r.opts.Buffers, r.opts.BufferSize, func(b *runtime.Buffer) {
+		r.idle = append(r.idle, b.Index())
+		r.returned++
+	})
 	if err != nil {
 		return err
 	}

@@ -40,7 +40,12 @@ func (r *Runtime) Submit(op *runtime.Op) {
 		if !c.out.ready {
 			r.vacate(op) // it will wait for the peer
 		}
-		r.standInLine(c, &c.out, op)
+		c.ops++
+		c.out.push(op, inLine)
+		if c.out.head == op {
+			r.tryOut(c) // now, so that its buffer is back before the next receive
+		}
+		r.schedule(c)
 	case runtime.OpShutdown:
 		if op.Flags == runtime.ShutRead {
 			c.ops++

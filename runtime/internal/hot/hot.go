@@ -81,6 +81,9 @@ func (s *Set) Held() int { return s.held }
 // Copied returns how many deliveries were copies because buffers were short.
 func (s *Set) Copied() int64 { return s.copied }
 
+// Short reports whether the next delivery would be a copy.
+func (s *Set) Short() bool { return len(s.bufs)-s.held <= s.low }
+
 // Target returns the memory of buffer i that the kernel may fill.
 func (s *Set) Target(i uint32) []byte { return s.bufs[i].Memory()[Headroom:] }
 
@@ -90,7 +93,7 @@ func (s *Set) Target(i uint32) []byte { return s.bufs[i].Memory()[Headroom:] }
 // pool has no memory for a copy, the buffer itself goes out: bytes that
 // arrived are never dropped.
 func (s *Set) Deliver(i uint32, n int) (b *runtime.Buffer, kept bool) {
-	if len(s.bufs)-s.held <= s.low {
+	if s.Short() {
 		if b, err := s.pool.Copy(Headroom, s.Target(i)[:n]); err == nil {
 			s.copied++
 			return b, false

@@ -1,5 +1,5 @@
-// An echo server on uWebSockets, after its own example: see README.md beside
-// this for where its source has to be.
+// An echo server on uWebSockets, after its own example: see README.md above
+// for where its source has to be.
 #include "App.h"
 #include <cstdio>
 #include <cstdlib>
