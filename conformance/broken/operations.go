@@ -92,8 +92,9 @@ func operationFaults() []Fault {
 	}
 }
 
-// useAfter sends from memory that belongs to others as soon as Submit has
-// returned, as a frame on a stack would.
+// useAfter sends from memory that belongs to others by the time that the kernel
+// looks at it, as a frame on a stack would. Some backends try a send in Submit
+// already, so it is gone before that.
 func useAfter(s *shim) {
 	s.submit = func(op *runtime.Op) bool {
 		if op.Code != runtime.OpSendVec {
@@ -108,10 +109,10 @@ func useAfter(s *shim) {
 		}
 		op.Begin()
 		inner.Done = func(*runtime.Op) { op.Complete(inner.N, 0, inner.Err) }
-		s.Runtime.Submit(inner)
 		for _, f := range frames {
 			clear(f)
 		}
+		s.Runtime.Submit(inner)
 		return true
 	}
 }

@@ -44,19 +44,19 @@ type Set struct {
 	closed bool
 }
 
-// fit returns how many buffers of this size there are by default: fewer where
-// they would take more than a quarter of what the pool may map.
+// fit returns how many buffers of this size there are by default: fewer, down to
+// eight, where they would take more than a quarter of what the pool may map.
 func fit(pool *runtime.Pool, size int) int {
 	n := DefaultCount
-	for limit := pool.Stats().Limit / 4; n > 1 && int64(n)*int64(size) > limit; {
+	for limit := pool.Stats().Limit / 4; n > 8 && int64(n)*int64(size) > limit; {
 		n /= 2
 	}
 	return n
 }
 
 // New maps count buffers of size bytes from pool; 0 means DefaultCount, or fewer
-// if the pool is small. back is called, on the
-// loop's thread, with each buffer that a receiver has released.
+// if the pool is small. back is called, on the loop's thread, with each buffer
+// that a receiver has released.
 func New(pool *runtime.Pool, count, size int, back func(*runtime.Buffer)) (*Set, error) {
 	if count == 0 {
 		count = fit(pool, size)

@@ -48,7 +48,7 @@ func TestVacate(t *testing.T) {
 
 // The default leaves most of a small pool to others.
 func TestDefaultFits(t *testing.T) {
-	for limit, want := range map[int64]int{0: hot.DefaultCount, 4 << 20: 32, 64 << 10: 1} {
+	for limit, want := range map[int64]int{0: hot.DefaultCount, 4 << 20: 32, 512 << 10: 8} {
 		pool := runtime.NewPool(limit)
 		set, err := hot.New(pool, 0, 32<<10, func(*runtime.Buffer) {})
 		require.NoError(t, err)
