@@ -6,7 +6,7 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BIN         := bin/noria
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint tags bench bench-ws stress interop ci
+.PHONY: help run build test race lint tags bench bench-ws stress fuzz interop ci
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -25,6 +25,14 @@ race: ## every test with the race detector, in their short form
 
 stress: ## the stress test at its full size, on each backend, with the race detector
 	$(GO) test -race -timeout 20m -run Stress -v ./conformance/...
+
+# The short form, in ci, tries the seeds and some thousands more.
+FUZZTIME ?= 5m
+fuzz: ## every fuzz target, FUZZTIME (5m) each
+	@set -e; for p in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./runtime ./compat ./ws/... ./conformance/...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
+			echo "== $$f of $$p"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) $$p; \
+		done; done
 
 lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; echo 'run gofmt -w on these'; exit 1; }
@@ -50,4 +58,6 @@ bench-ws: build ## WebSocket beside TCP and the peers in bench/, which it builds
 interop: build ## real clients against the servers; installs what it needs
 	./interop/run.sh $(BIN)
 
-ci: lint tags test race stress interop ## what .ci/run runs
+ci: lint tags test race stress ## what .ci/run runs
+	$(MAKE) fuzz FUZZTIME=5s
+	$(MAKE) interop
