@@ -359,7 +359,7 @@ func loopWriteWithoutMemory(l *L) {
 // either, the rest waits in the kernel. (How many is not exact: a kernel that
 // accepts by itself is told to stop after the fact.) Nothing is lost.
 func loopTakesNone(l *L) {
-	const n, most = 1500, 500 // some 256 wait for each loop
+	const n, most = 1500, 900 // some 256 wait for each loop
 	g := l.group(2)
 	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{Spread: true})
 	require.NoError(l, err)
