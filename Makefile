@@ -6,7 +6,7 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BIN         := bin/noria
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint tags bench bench-ws stress fuzz interop ci
+.PHONY: help run build test race lint tags bench bench-ws stress fuzz examples interop ci
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -55,9 +55,13 @@ bench-ws: build ## WebSocket beside TCP and the peers in bench/, which it builds
 	bench/build.sh bin/peers
 	bench/run.sh $(BIN) bin/peers $(FLAGS)
 
-interop: build ## real clients against the servers; installs what it needs
-	./interop/run.sh $(BIN)
+examples: ## the examples that are modules of their own; the others are in test
+	cd examples/redis && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test -short -race ./...
 
-ci: lint tags test race stress ## what .ci/run runs
+interop: build ## real clients against the servers and examples; installs what it needs
+	./interop/run.sh $(BIN)
+	./interop/examples.sh
+
+ci: lint tags test race stress examples ## what .ci/run runs
 	$(MAKE) fuzz FUZZTIME=5s
 	$(MAKE) interop

@@ -97,16 +97,21 @@ func parseUpgrade(head bool) func(a adapter, past *int) (string, error) {
 
 // parseFrame is what loses header bytes if it is interrupted.
 func parseFrame(a adapter, _ *int) (string, error) {
-	var f ws.Frame
+	var h ws.Header
+	var p []byte
 	err := compat.Run(a, func(rw io.ReadWriter) (err error) {
-		f, err = ws.ReadFrame(rw)
+		if h, err = ws.ReadHeader(rw); err != nil {
+			return err
+		}
+		p = make([]byte, h.Length)
+		_, err = io.ReadFull(rw, p)
 		return err
 	})
 	if err != nil {
 		return "", err
 	}
-	f = ws.UnmaskFrameInPlace(f)
-	return fmt.Sprintf("%+v %s", f.Header, base64.StdEncoding.EncodeToString(f.Payload)), nil
+	ws.Cipher(p, h.Mask, 0)
+	return fmt.Sprintf("%+v %s", h, base64.StdEncoding.EncodeToString(p)), nil
 }
 
 // Every input, cut at every byte, is the same as whole: for each adapter.

@@ -412,3 +412,47 @@ func TestFixedExactWithoutCheckpoint(t *testing.T) {
 		})
 	})
 }
+
+// Want says what is missing, before anything is allocated for it.
+func TestWant(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewGrowableSyncStream(s, compat.Options{}) // not Exact
+			if err != nil {
+				return err
+			}
+			message := frame(bytes.Repeat([]byte("w"), 1<<20))
+			go func() {
+				_, _ = peer.Write(message[:len(message)/2])
+				_, _ = peer.Write(message[len(message)/2:])
+				_, _ = peer.Write(message[:100])
+				_ = peer.(*net.TCPConn).CloseWrite()
+			}()
+			calls := 0
+			read := func(rw io.ReadWriter) error {
+				calls++
+				var head [4]byte
+				if _, err := io.ReadFull(rw, head[:]); err != nil {
+					return err
+				}
+				n := int(binary.BigEndian.Uint32(head[:]))
+				if err := ss.Want(n); err != nil {
+					return err
+				}
+				_, err := io.ReadFull(rw, make([]byte, n))
+				return err
+			}
+			if err := compat.Run(ss, read); err != nil || calls > 3 {
+				return fmt.Errorf("%d calls, %w", calls, err)
+			}
+			if err := compat.Run(ss, read); !errors.Is(err, io.ErrUnexpectedEOF) {
+				return fmt.Errorf("half a message: %v", err)
+			}
+			if err := ss.Want(101); !errors.Is(err, io.ErrUnexpectedEOF) {
+				return fmt.Errorf("after the end: %v", err)
+			}
+			return ss.Close()
+		})
+	})
+}

@@ -11,7 +11,7 @@ import (
 // with its end.
 func (r *ReadHalf) waitHead(end string, limit int) (int, error) {
 	limit = min(limit, r.opts.Max)
-	r.block = false // whoever was told so before has nothing to do with this
+	r.block, r.sure = false, false // whoever was told so before has nothing to do with this
 	seen := 0
 	for {
 		have := r.Peek()

@@ -32,6 +32,7 @@ type ReadHalf struct {
 	marked bool
 	want   int // what the library asked for when it was told ErrWouldBlock
 	block  bool
+	sure   bool  // want is what it needs, and no more
 	err    error // why no more will come
 	counts *Counts
 }
@@ -60,9 +61,7 @@ func (r *ReadHalf) Read(p []byte) (int, error) {
 		if r.err != nil {
 			return 0, r.err
 		}
-		r.want, r.block = len(p), true
-		r.counts.WouldBlock++
-		return 0, ErrWouldBlock
+		return 0, r.wouldBlock(len(p), r.opts.Exact)
 	}
 	n := 0
 	for n < len(p) && r.Buffered() > 0 {
@@ -73,6 +72,29 @@ func (r *ReadHalf) Read(p []byte) (int, error) {
 	r.counts.BytesCopied += int64(n)
 	r.consumed(n)
 	return n, nil
+}
+
+func (r *ReadHalf) wouldBlock(want int, sure bool) error {
+	r.want, r.block, r.sure = want, true, sure
+	r.counts.WouldBlock++
+	return ErrWouldBlock
+}
+
+// Want returns nil if n bytes can be read now, and otherwise ErrWouldBlock, or
+// why so many will never come; filling waits for all of them then, as with
+// Options.Exact. It is for code that knows how much will follow, such as a
+// payload behind its header: nothing is allocated, or read in part, before all
+// is there.
+func (r *ReadHalf) Want(n int) error {
+	switch {
+	case r.Buffered() >= n:
+		return nil
+	case r.err == io.EOF && r.Buffered() > 0:
+		return io.ErrUnexpectedEOF
+	case r.err != nil:
+		return r.err
+	}
+	return r.wouldBlock(n, true)
 }
 
 // here returns what is left of the segment that is being read.
@@ -100,7 +122,9 @@ func (r *ReadHalf) Peek() []byte {
 		return nil
 	}
 	if len(r.here()) < r.Buffered() {
-		_ = r.join(r.have) // without memory, it is the first part
+		// With room for as much again: what looks after each fill would copy
+		// everything each time. Without memory, it is the first part.
+		_ = r.join(r.pooled(min(2*r.have, r.opts.Max), 2*r.have+r.opts.Size))
 	}
 	return r.here()
 }
@@ -145,7 +169,7 @@ func (r *ReadHalf) rewind() { r.pos, r.seg, r.off = 0, 0, 0 }
 // give it once more.
 func (r *ReadHalf) Checkpoint() {
 	r.drop()
-	r.marked, r.block, r.want = true, false, 0
+	r.marked, r.block, r.sure, r.want = true, false, false, 0
 }
 
 // Commit ends the checkpoint: what was read since is gone.
@@ -171,7 +195,7 @@ func (r *ReadHalf) Rollback() {
 // need returns how many bytes must be buffered for going back to be worth it.
 // Without a checkpoint, what does not fit can be read piece by piece.
 func (r *ReadHalf) need() int {
-	if !r.opts.Exact || !r.block {
+	if !r.sure || !r.block {
 		return r.Buffered() + 1
 	}
 	want := max(r.Buffered()+1, r.want)
@@ -366,7 +390,7 @@ func (r *ReadHalf) settle(need int) error {
 		return nil
 	}
 	size := max(r.have+1, r.opts.Size)
-	if total := need + r.pos; r.opts.Exact && total > size {
+	if total := need + r.pos; r.sure && total > size {
 		size = max(size, min(total, 2*r.have))
 	}
 	return r.join(min(size, r.opts.Max))
@@ -422,13 +446,18 @@ func (r *ReadHalf) growth(need int) int {
 		size = max(r.have, r.opts.Size)
 	}
 	limit := size + r.opts.Size // beyond it, more would be held than is promised
-	if missing := need + r.pos - r.have; r.opts.Exact && missing > 0 && missing <= limit {
+	if missing := need + r.pos - r.have; r.sure && missing > 0 && missing <= limit {
 		size = missing
 	}
-	size = min(size, r.opts.Max-r.have)
-	const rounded = 8 << 20 // larger buffers of a pool are as large as they are asked for
+	return r.pooled(min(size, r.opts.Max-r.have), limit)
+}
+
+// pooled is size, or what is left of it if the pool would make more of it than
+// limit: its sizes are powers of two, but for the largest.
+func (r *ReadHalf) pooled(size, limit int) int {
+	const rounded = 8 << 20
 	if pow := 1 << bits.Len(uint(size-1)); size <= rounded && pow > limit {
-		size = pow / 2
+		return pow / 2
 	}
 	return size
 }

@@ -62,6 +62,9 @@ func (ss *SyncStream) init(s Stream, opts Options, fixed bool) {
 // Read is ReadHalf.Read.
 func (ss *SyncStream) Read(p []byte) (int, error) { return ss.r.Read(p) }
 
+// Want is ReadHalf.Want.
+func (ss *SyncStream) Want(n int) error { return ss.r.Want(n) }
+
 // Write is WriteHalf.Write.
 func (ss *SyncStream) Write(p []byte) (int, error) { return ss.w.Write(p) }
 

@@ -131,6 +131,9 @@ func (g *growableReceiver) receive(p []byte) (n int, err error) {
 		if err != nil {
 			return err
 		}
+		if err := g.gs.Want(int(h.Length)); err != nil {
+			return err
+		}
 		if n, err = readPayload(rw, h, p); err != nil {
 			return err
 		}

@@ -1,0 +1,57 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/tcp"
+)
+
+// A client on the net package; interop/run.sh drives it with npm's.
+func TestEcho(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+		require.NoError(t, err)
+		srv := &tcp.Server{Handler: echo}
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- g.Serve(ctx, ls, srv) }()
+
+		c, _, _, err := ws.Dial(context.Background(), fmt.Sprintf("ws://%s/", ls.Addr()))
+		require.NoError(t, err)
+		for _, n := range []int{0, 1, 125, 126, 65535, 65536, 5 << 20} {
+			message := bytes.Repeat([]byte("x"), n)
+			require.NoError(t, wsutil.WriteClientBinary(c, message))
+			got, err := wsutil.ReadServerBinary(c)
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(message, got), "%d bytes", n)
+		}
+		require.NoError(t, ws.WriteFrame(c, ws.MaskFrame(ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "bye")))))
+		_, err = wsutil.ReadServerBinary(c)
+		require.ErrorAs(t, err, &wsutil.ClosedError{})
+		require.NoError(t, c.Close())
+
+		// One that goes in the middle of a frame.
+		c, _, _, err = ws.Dial(context.Background(), fmt.Sprintf("ws://%s/", ls.Addr()))
+		require.NoError(t, err)
+		_, err = c.Write([]byte{0x82, 0xfe})
+		require.NoError(t, err)
+		require.NoError(t, c.Close())
+		for srv.Stats().Accepted < 2 || srv.Stats().Active > 0 {
+			time.Sleep(time.Millisecond)
+		}
+		require.EqualValues(t, 1, srv.Stats().Failed)
+		stop()
+		require.NoError(t, <-done)
+	})
+}
