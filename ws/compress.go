@@ -62,7 +62,12 @@ type deflater struct {
 	active bool
 	piece  segment // received and not inflated yet
 	last   bool    // nothing comes after piece
+	turn   int     // bytes that it became since others had their turn
 }
+
+// inflateTurn is after how many bytes the loop's other tasks have a turn: a few
+// KiB can become megabytes.
+const inflateTurn = 1 << 20
 
 func newDeflater(o *Compression, p deflate.Params, server bool) *deflater {
 	level := o.Level
@@ -108,6 +113,10 @@ func (d *deflater) prepared(p *Prepared) *runtime.Buffer {
 func (c *Conn) inflate() (s segment, last, ok bool, err error) {
 	d := c.deflate
 	for {
+		if d.turn >= inflateTurn {
+			d.turn, c.paused = 0, true
+			return segment{}, false, false, nil
+		}
 		if len(d.piece.data) == 0 && !d.last {
 			d.drop(c)
 			if d.piece, d.last, ok, err = c.raw(); err != nil || !ok {
@@ -121,6 +130,7 @@ func (c *Conn) inflate() (s segment, last, ok bool, err error) {
 		b.Reset(headroom)
 		written, read, done, err := d.in.Inflate(b.Room(), d.piece.data, d.last)
 		b.Extend(written)
+		d.turn += written
 		d.piece.data = d.piece.data[read:]
 		if err != nil {
 			b.Release()
@@ -132,7 +142,7 @@ func (c *Conn) inflate() (s segment, last, ok bool, err error) {
 		}
 		if done {
 			d.drop(c)
-			d.active, d.last = false, false
+			d.active, d.last, d.turn = false, false, 0
 		}
 		if written == 0 {
 			b.Release()
@@ -153,8 +163,7 @@ func (d *deflater) drop(c *Conn) {
 	d.piece = segment{}
 }
 
-// settle is Message.settle for what was not inflated yet. There is nothing: a
-// connection waits only when all of it was.
+// begin begins a message that may inflate to limit bytes.
 func (d *deflater) begin(limit int64) {
 	d.in.Begin(limit)
 	d.active, d.last = true, false

@@ -50,6 +50,7 @@ type Conn struct {
 	reader    *Reader    // reads the current message
 	streaming bool       // it was begun by a Reader
 	busy      bool       // somebody waits for more
+	paused    bool       // more is here, and others are to have a turn first
 	readErr   error      // what ended receiving
 	over      runtime.Event
 	control   [frame.MaxControl]byte

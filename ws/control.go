@@ -67,10 +67,18 @@ func (c *Conn) pongsGone() bool { return c.written-int64(c.sink.Queued()) >= c.p
 func (c *Conn) sent() {
 	c.charge()
 	if c.pongDue && c.pongsGone() && !c.closed {
-		c.pongDue = false
-		c.pong(c.pending)
-		c.pending = nil
+		c.latePong()
 	}
+}
+
+// latePong answers the newest ping.
+func (c *Conn) latePong() {
+	c.pongDue = false
+	if c.sentClose == 0 && c.queueControl(frame.Pong, c.pending) {
+		c.pongs += len(c.pending) + 2
+		c.pongEnd = c.written
+	}
+	c.pending = nil
 }
 
 // queueControl queues a control frame, whatever else is queued: they are small,

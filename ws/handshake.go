@@ -163,17 +163,19 @@ func readHead(t compat.Stream, limit int) ([]byte, error) {
 	}
 }
 
-// endOfHead returns where the head ends, 0 if it does not. Lines that end with
-// a bare LF are an error, which need not be waited for.
+// endOfHead returns where the head ends, 0 if it does not. A line that ends
+// with a bare LF is an error, which need not be waited for: it is the end too.
 func endOfHead(p []byte) int {
-	crlf, lf := bytes.Index(p, []byte("\r\n\r\n")), bytes.Index(p, []byte("\n\n"))
-	switch {
-	case crlf >= 0 && (lf < 0 || crlf < lf):
-		return crlf + 4
-	case lf >= 0:
-		return lf + 2
+	for at := 0; ; {
+		i := bytes.IndexByte(p[at:], '\n')
+		if i < 0 {
+			return 0
+		}
+		at += i + 1
+		if at >= 2 && p[at-2] != '\r' || at >= 4 && string(p[at-4:at]) == "\r\n\r\n" {
+			return at
+		}
 	}
-	return 0
 }
 
 // unread puts b back without its first n bytes.

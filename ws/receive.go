@@ -115,11 +115,12 @@ func (c *Conn) hasMessage() bool {
 	if c.busy {
 		return false
 	}
+	c.paused = false
 	m, err := c.assemble()
 	if m != nil {
 		c.stash = append(c.stash, m)
 	}
-	return m != nil || err != nil
+	return m != nil || err != nil || c.paused
 }
 
 // unstash takes the oldest message that was received ahead of its receiver.
@@ -136,6 +137,10 @@ func (c *Conn) unstash() *Message {
 func (c *Conn) await(ctx context.Context) error {
 	if c.busy {
 		return errReceiving
+	}
+	if c.paused {
+		c.paused = false
+		return runtime.Yield(ctx)
 	}
 	if c.msg != nil {
 		c.msg.settle()

@@ -151,6 +151,9 @@ func (c *Conn) takeRemote() {
 		if !ok {
 			return
 		}
+		if c.pongDue {
+			c.latePong()
+		}
 		_ = c.write(o) // an error stays: the next turn of this loop sees it
 	}
 }

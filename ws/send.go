@@ -109,6 +109,9 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		}
 		err := c.sink.WriteErr()
 		if err == nil && !c.overBudget() {
+			if c.pongDue {
+				c.latePong() // what was asked before is answered before
+			}
 			return nil
 		}
 		if err != nil && !errors.Is(err, runtime.ErrBusy) {
