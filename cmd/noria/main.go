@@ -1,6 +1,8 @@
-// Command noria serves echoes, says what this machine can do, and measures.
+// Command noria serves echoes, says what this machine can do, measures, tests
+// WebSocket endpoints, and is a WebSocket client.
 //
 //	noria serve --tcp 127.0.0.1:7000 --ws 127.0.0.1:7001
+//	noria connect ws://127.0.0.1:7001/
 //	noria probe
 //	noria bench echo --proto tcp
 //	noria conform ws://127.0.0.1:7001/
@@ -27,6 +29,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		{"serve", "serve TCP and WebSocket echoes", serve},
+		{"connect", "be a WebSocket client: lines or bytes, pings, frames, an agent for a fuzzing server", connect},
 		{"probe", "say which backend this machine gets and why, and what to do about what is off", probe},
 		{"conform", "test a WebSocket server or client, anybody's, for conformance", conform},
 		{"bench", "measure io_uring, epoll and the net package against each other", bench},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +22,8 @@ import (
 const (
 	defaultTCP = "127.0.0.1:7000"
 	defaultWS  = "127.0.0.1:7001"
+
+	maxEchoed = 64 << 20 // bytes of a WebSocket message
 )
 
 const serveText = `Usage: noria serve [--tcp ADDR] [--ws ADDR] [FLAGS]
@@ -29,6 +32,10 @@ Serves echoes: over TCP, and over WebSocket. ADDR is host:port, :port or
 unix:/path; port 0 lets the system choose one, and the line that says where it
 listens has the real one. Without an address it is --tcp ` + defaultTCP + `
 --ws ` + defaultWS + `.
+
+The WebSocket echo is on every path. A browser that opens / there gets a page
+that connects, and shows round-trip times and throughput. Over TLS (--tls-cert,
+--tls-key) it is https and wss.
 
 SIGINT or SIGTERM ends it after the connections have drained, or after --drain.
 A second one ends it at once.`
@@ -39,6 +46,11 @@ type serveConfig struct {
 	drain     time.Duration
 	goroutine bool
 	options   noria.Options
+
+	engine          string
+	compress        bool
+	maxMessage      int64
+	tlsCert, tlsKey string
 }
 
 func serve(args []string) int {
@@ -51,6 +63,11 @@ func serve(args []string) int {
 	fs.BoolVar(&c.options.Pin, "pin", false, "tie each loop to a CPU of its own")
 	fs.BoolVar(&c.goroutine, "goroutine", false, "run each handler on a goroutine in place of its loop")
 	fs.DurationVar(&c.drain, "drain", tcp.DefaultDrainTime, "how long connections may go on after the signal")
+	fs.StringVar(&c.engine, "engine", "native", "of the WebSocket echo: native or adapter")
+	fs.BoolVar(&c.compress, "compress", false, "agree to compress WebSocket messages (permessage-deflate)")
+	fs.Int64Var(&c.maxMessage, "max-message", maxEchoed, "`bytes` that a WebSocket message may have; a longer one is answered with close code 1009")
+	fs.StringVar(&c.tlsCert, "tls-cert", "", "PEM `file` with the WebSocket echo's certificate, and those that it stands on")
+	fs.StringVar(&c.tlsKey, "tls-key", "", "PEM `file` with the certificate's key")
 	if status, ok := parse(fs, args); !ok {
 		return status
 	}
@@ -93,7 +110,7 @@ type endpoint struct {
 	listeners     *runtime.Listeners
 }
 
-func (c *serveConfig) endpoints() (list []*endpoint) {
+func (c *serveConfig) endpoints() (list []*endpoint, err error) {
 	drain := c.drain
 	if drain <= 0 {
 		drain = -1 // 0 would be the default
@@ -107,21 +124,53 @@ func (c *serveConfig) endpoints() (list []*endpoint) {
 			Handler: echo, OnGoroutine: c.goroutine, DrainTime: drain}})
 	}
 	if c.ws != "" {
-		srv := ws.EchoServer()
+		srv, err := c.webSocket()
+		if err != nil {
+			return nil, err
+		}
 		srv.OnGoroutine, srv.DrainTime = c.goroutine, drain
 		list = append(list, &endpoint{name: "ws", address: c.ws, service: srv})
 	}
-	return list
+	return list, nil
+}
+
+// webSocket returns the WebSocket echo, with its page.
+func (c *serveConfig) webSocket() (*ws.Server, error) {
+	if c.maxMessage <= 0 {
+		return nil, fmt.Errorf("--max-message %d: want 1 or more bytes", c.maxMessage)
+	}
+	engine, err := ws.ParseEngine(c.engine)
+	if err != nil {
+		return nil, fmt.Errorf("--engine: %w", err)
+	}
+	srv := &ws.Server{Handler: ws.Echo, Options: ws.Options{Engine: engine, MaxMessage: c.maxMessage}, Plain: page}
+	if c.compress {
+		srv.Compression = &ws.Compression{}
+	}
+	if (c.tlsCert == "") != (c.tlsKey == "") {
+		return nil, errors.New("--tls-cert and --tls-key go together: give both, or none")
+	}
+	if c.tlsCert != "" {
+		cert, err := tls.LoadX509KeyPair(c.tlsCert, c.tlsKey)
+		if err != nil {
+			return nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
+		}
+		srv.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
+	}
+	return srv, nil
 }
 
 // run serves until ctx ends and everything has drained.
 func (c *serveConfig) run(ctx context.Context, out io.Writer) (err error) {
+	endpoints, err := c.endpoints()
+	if err != nil {
+		return err
+	}
 	g, err := noria.Start(c.options)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, g.Stop()) }()
-	endpoints := c.endpoints()
 	for i, e := range endpoints {
 		if e.listeners, err = g.Listen(e.address, noria.ServeOptions{}); err != nil {
 			for _, opened := range endpoints[:i] {
@@ -132,6 +181,9 @@ func (c *serveConfig) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	for _, e := range endpoints {
 		fmt.Fprintf(out, "%s echo on %s\n", e.name, where(e.listeners.Addr()))
+		if url := pageURL(e.listeners.Addr(), c.tlsCert != ""); e.name == "ws" && url != "" {
+			fmt.Fprintf(out, "page %s\n", url)
+		}
 	}
 	info := g.Info()
 	fmt.Fprintf(out, "backend %s, kernel %s (%s)\n", info.Backend, info.Kernel, info.Reason)

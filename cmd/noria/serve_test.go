@@ -6,6 +6,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os/exec"
 	"sync"
 	"testing"
@@ -214,6 +215,10 @@ func TestServeBadFlags(t *testing.T) {
 		{[]string{"serve", "--backend", "kqueue"}, 1, "kqueue"},
 		{[]string{"serve", "--loops", "-1"}, 1, "-1 loops"},
 		{[]string{"serve", "--lops", "1"}, 2, "lops"},
+		{[]string{"serve", "--engine", "steam"}, 1, "steam"},
+		{[]string{"serve", "--max-message", "0"}, 1, "--max-message 0"},
+		{[]string{"serve", "--tls-cert", "x"}, 1, "go together"},
+		{[]string{"serve", "--tls-cert", "/nowhere", "--tls-key", "/nowhere"}, 1, "/nowhere"},
 		{[]string{"serve", "7000"}, 2, `unexpected "7000"`},
 		{[]string{"swerve"}, 2, `no command "swerve"`},
 		{nil, 2, "Usage"},
@@ -230,4 +235,56 @@ func TestServeBadFlags(t *testing.T) {
 		require.Equal(t, tt.status, status, "%v: %s", tt.args, out)
 		require.Contains(t, string(out), tt.says, "%v", tt.args)
 	}
+}
+
+func TestServeThePage(t *testing.T) {
+	each(t, func(t *testing.T, backend string) {
+		s := serve(t, "--backend", backend)
+		require.Equal(t, "page http://"+s.ws+"/", s.line("page "))
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+		for _, tt := range []struct {
+			method, path string
+			status       int
+			says         string
+		}{
+			{"GET", "/", 200, "<title>Noria echo</title>"},
+			{"GET", "/?x=1", 200, "new WebSocket("},
+			{"HEAD", "/", 200, ""},
+			{"GET", "/elsewhere", 404, "there is a page on /"},
+			{"DELETE", "/", 405, "GET / is a page"},
+		} {
+			req, err := http.NewRequest(tt.method, "http://"+s.ws+tt.path, nil)
+			require.NoError(t, err)
+			r, err := client.Do(req)
+			require.NoError(t, err)
+			body, err := io.ReadAll(r.Body)
+			require.NoError(t, err)
+			require.NoError(t, r.Body.Close())
+			require.Equal(t, tt.status, r.StatusCode, "%s %s", tt.method, tt.path)
+			require.Contains(t, string(body), tt.says)
+			if tt.status == 200 {
+				require.Equal(t, "text/html; charset=utf-8", r.Header.Get("Content-Type"))
+			}
+		}
+		requireWebSocketEcho(t, s.ws)
+	})
+}
+
+func TestServeWebSocketFlags(t *testing.T) {
+	each(t, func(t *testing.T, backend string) {
+		for _, engine := range []string{"native", "adapter"} {
+			s := serve(t, "--backend", backend, "--engine", engine, "--max-message", "300000")
+			requireWebSocketEcho(t, s.ws)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			defer cancel()
+			c, _, _, err := ws.Dial(ctx, "ws://"+s.ws+"/")
+			require.NoError(t, err)
+			defer c.Close()
+			require.NoError(t, ws.WriteHeader(c, ws.Header{Fin: true, OpCode: ws.OpBinary, Masked: true, Length: 300_001}))
+			_, _, err = wsutil.ReadServerData(c)
+			var closed wsutil.ClosedError
+			require.ErrorAs(t, err, &closed)
+			require.Equal(t, ws.StatusMessageTooBig, closed.Code)
+		}
+	})
 }

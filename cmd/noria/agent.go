@@ -1,0 +1,102 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+)
+
+// caseTime is how long a case may take: the slowest send a thousand large
+// messages.
+const caseTime = 5 * time.Minute
+
+// An agent is the client's side of an Autobahn fuzzing server: it echoes what
+// comes, and the server judges. It speaks to three paths: /getCaseCount says
+// how many cases there are, /runCase?case=N&agent=NAME is one, and
+// /updateReports?agent=NAME writes the report.
+type agent struct {
+	base, name string
+	opts       ws.DialOptions
+	out        io.Writer
+}
+
+// run is a task.
+func (a *agent) run(ctx context.Context) error {
+	n, err := a.count(ctx)
+	if err != nil {
+		return fmt.Errorf("asking for the number of cases: %w", err)
+	}
+	if err := a.say(ctx, "%d cases\n", n); err != nil {
+		return err
+	}
+	for i := 1; i <= n; i++ {
+		if err := a.runCase(ctx, i); err != nil {
+			return fmt.Errorf("case %d of %d: %w", i, n, err)
+		}
+		if i%50 == 0 || i == n {
+			if err := a.say(ctx, "%d of %d\n", i, n); err != nil {
+				return err
+			}
+		}
+	}
+	if err := a.echo(ctx, "/updateReports?agent="+url.QueryEscape(a.name)); err != nil {
+		return fmt.Errorf("having the report written: %w", err)
+	}
+	return nil
+}
+
+// say writes to the terminal, which may block, and so not on the loop.
+func (a *agent) say(ctx context.Context, format string, args ...any) error {
+	return runtime.Offload(ctx, func() { fmt.Fprintf(a.out, format, args...) })
+}
+
+func (a *agent) count(ctx context.Context) (int, error) {
+	c, err := ws.Dial(ctx, a.base+"/getCaseCount", a.opts)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close(ws.StatusNormalClosure, "")
+	m, err := c.Receive(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer m.Release()
+	n, err := strconv.Atoi(string(m.Bytes()))
+	if err != nil || n < 0 {
+		return 0, fmt.Errorf("the server said %.40q, want a number: is it a fuzzing server?", m.Bytes())
+	}
+	return n, nil
+}
+
+func (a *agent) runCase(ctx context.Context, i int) error {
+	return a.echo(ctx, "/runCase?case="+strconv.Itoa(i)+"&agent="+url.QueryEscape(a.name))
+}
+
+// echo opens a connection and echoes until it ends, in whatever way: that it
+// ended in the right way is for the server to say.
+func (a *agent) echo(ctx context.Context, path string) error {
+	c, err := ws.Dial(ctx, a.base+path, a.opts)
+	if err != nil {
+		return err
+	}
+	defer c.Close(ws.StatusNormalClosure, "")
+	if err := c.SetReadDeadline(time.Now().Add(caseTime)); err != nil {
+		return err
+	}
+	err = ws.Echo(ctx, c)
+	if cerr := ctx.Err(); cerr != nil {
+		return cerr
+	}
+	var timeout interface{ Timeout() bool }
+	if errors.As(err, &timeout) && timeout.Timeout() {
+		return fmt.Errorf("the server did not end it within %v", caseTime)
+	}
+	return nil
+}

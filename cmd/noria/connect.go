@@ -1,0 +1,459 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+)
+
+const connectText = `Usage: noria connect [FLAGS] URL
+       noria connect --autobahn [--agent NAME] URL
+
+Opens a WebSocket connection (ws://host:port/path, or wss://). Each line of the
+standard input goes out as a text message, and each message that comes is a
+line of the standard output; binary ones are shown in hex. With --binary bytes
+go as they are, in both directions, in messages of up to 32 KiB. When the input
+ends the connection is closed, once nothing has come for --wait.
+
+--message sends one message, prints one, and closes. --ping pings and says how
+long each took. --frames shows each frame on the wire, as it is there, on the
+standard error. --autobahn is the client for an Autobahn fuzzing server: it asks
+for the number of cases, runs each of them as an echo, and has the report
+written.
+
+The exit status is 0 if the connection was closed in order: with code 1000 or
+1001, or none.`
+
+// A connectConfig is what the flags say.
+type connectConfig struct {
+	url        string
+	header     headerFlag
+	protocols  listFlag
+	origin     string
+	host       string
+	engine     string
+	compress   bool
+	maxMessage int64
+	insecure   bool
+	ca         string
+	timeout    time.Duration
+
+	binary  bool
+	message string
+	once    bool // message is set
+	pings   int
+	every   time.Duration
+	frames  bool
+	wait    time.Duration
+	count   int
+
+	autobahn bool
+	agent    string
+
+	options noria.Options
+}
+
+// A headerFlag is http.Header by -H "Name: value".
+type headerFlag http.Header
+
+func (h headerFlag) String() string { return "" }
+
+func (h headerFlag) Set(s string) error {
+	name, value, ok := strings.Cut(s, ":")
+	if !ok {
+		return errors.New(`want "Name: value"`)
+	}
+	http.Header(h).Add(strings.TrimSpace(name), strings.TrimSpace(value))
+	return nil
+}
+
+// A listFlag is a flag that may be given several times.
+type listFlag []string
+
+func (l *listFlag) String() string { return strings.Join(*l, ", ") }
+
+func (l *listFlag) Set(s string) error { *l = append(*l, s); return nil }
+
+func connect(args []string) int {
+	c := connectConfig{header: headerFlag{}}
+	fs := newFlags("connect", connectText)
+	c.flags(fs)
+	if err := fs.Parse(args); err != nil {
+		if errors.Is(err, flag.ErrHelp) {
+			return 0
+		}
+		return 2
+	}
+	if fs.NArg() != 1 {
+		fmt.Fprintf(fs.Output(), "%s: want one URL, got %d arguments\n", fs.Name(), fs.NArg())
+		return 2
+	}
+	c.url = fs.Arg(0)
+	fs.Visit(func(f *flag.Flag) { c.once = c.once || f.Name == "message" })
+	// The first signal closes the connection in order.
+	ctx, stop := stopOnSignal(context.Background())
+	defer stop()
+	if err := c.run(ctx, os.Stdin, os.Stdout, os.Stderr); err != nil {
+		return fail(err)
+	}
+	return 0
+}
+
+func (c *connectConfig) flags(fs *flag.FlagSet) {
+	fs.Var(c.header, "H", "a `header` of the request, \"Name: value\"; may be given again")
+	fs.Var(&c.protocols, "subprotocol", "a `name` that is asked for; may be given again, the best first")
+	fs.StringVar(&c.origin, "origin", "", "`origin` that the request says it is from, as a browser's does")
+	fs.StringVar(&c.host, "host", "", "`name` for the Host header and for TLS, in place of the URL's")
+	fs.BoolVar(&c.compress, "compress", false, "offer to compress messages (permessage-deflate)")
+	fs.Int64Var(&c.maxMessage, "max-message", maxEchoed, "`bytes` that a message from the server may have")
+	fs.BoolVar(&c.insecure, "insecure", false, "do not check the server's certificate")
+	fs.StringVar(&c.ca, "ca", "", "PEM `file` with certificates that vouch for the server's, in place of the system's")
+	fs.DurationVar(&c.timeout, "timeout", ws.DefaultHandshakeTimeout, "for connecting and the opening handshake")
+	fs.BoolVar(&c.binary, "binary", false, "send and print bytes, not lines")
+	fs.StringVar(&c.message, "message", "", "send this `text`, print the answer, and close")
+	fs.IntVar(&c.pings, "ping", 0, "ping this `number` of times, and close")
+	fs.DurationVar(&c.every, "every", time.Second, "between two pings")
+	fs.BoolVar(&c.frames, "frames", false, "show each frame on the wire, in hex, on the standard error")
+	fs.DurationVar(&c.wait, "wait", time.Second, "after the end of the input, until no message has come for so long")
+	fs.IntVar(&c.count, "count", 0, "close after this `number` of messages has come")
+	fs.BoolVar(&c.autobahn, "autobahn", false, "play the client for an Autobahn fuzzing server at URL")
+	fs.StringVar(&c.agent, "agent", "noria", "`name` in the fuzzing server's report")
+	fs.StringVar(&c.engine, "engine", "native", "native or adapter")
+	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; the environment's "+noria.BackendVariable+" goes before it")
+}
+
+// dialOptions returns what the flags say about the connection.
+func (c *connectConfig) dialOptions() (o ws.DialOptions, err error) {
+	if o.Engine, err = ws.ParseEngine(c.engine); err != nil {
+		return o, fmt.Errorf("--engine: %w", err)
+	}
+	if c.maxMessage <= 0 {
+		return o, fmt.Errorf("--max-message %d: want 1 or more bytes", c.maxMessage)
+	}
+	o.MaxMessage = c.maxMessage
+	if c.compress {
+		o.Compression = &ws.Compression{}
+	}
+	o.Header, o.Host, o.Subprotocols = http.Header(c.header), c.host, c.protocols
+	if c.origin != "" {
+		o.Header = o.Header.Clone()
+		o.Header.Set("Origin", c.origin)
+	}
+	o.HandshakeTimeout = c.timeout
+	o.TLS, err = c.tls()
+	return o, err
+}
+
+func (c *connectConfig) tls() (*tls.Config, error) {
+	config := &tls.Config{InsecureSkipVerify: c.insecure, ServerName: c.host}
+	if name, _, err := net.SplitHostPort(c.host); err == nil {
+		config.ServerName = name
+	}
+	if c.ca == "" {
+		return config, nil
+	}
+	pem, err := os.ReadFile(c.ca)
+	if err != nil {
+		return nil, fmt.Errorf("--ca: %w", err)
+	}
+	config.RootCAs = x509.NewCertPool()
+	if !config.RootCAs.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("--ca: there is no certificate in %s", c.ca)
+	}
+	return config, nil
+}
+
+// run is the whole session. The end of ctx closes the connection in order.
+func (c *connectConfig) run(ctx context.Context, in io.Reader, out, notes io.Writer) (err error) {
+	opts, err := c.dialOptions()
+	if err != nil {
+		return err
+	}
+	url := c.url
+	if c.frames {
+		w, err := startTap(url, &opts, notes)
+		if err != nil {
+			return err
+		}
+		url = w.url
+		defer func() { err = errors.Join(err, w.close()) }()
+	}
+	c.options.Loops = 1
+	g, err := noria.Start(c.options)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, g.Stop()) }()
+	if c.autobahn {
+		a := agent{base: strings.TrimSuffix(url, "/"), name: c.agent, opts: opts, out: out}
+		return g.Loop().Call(ctx, "agent", a.run)
+	}
+	conn, err := open(ctx, g.Loop(), url, opts)
+	if err != nil {
+		return err
+	}
+	c.describe(conn, notes)
+	s := &session{connectConfig: c, conn: conn, out: out, notes: notes, answers: make(chan struct{}, 1)}
+	return s.run(ctx, in)
+}
+
+// open dials from a task; the connection is then used from goroutines, which
+// may wait for a terminal.
+func open(ctx context.Context, l *runtime.Loop, url string, opts ws.DialOptions) (conn *ws.Conn, err error) {
+	err = l.Call(ctx, "dial "+url, func(ctx context.Context) (err error) {
+		conn, err = ws.Dial(ctx, url, opts)
+		return err
+	})
+	return conn, err
+}
+
+func (c *connectConfig) describe(conn *ws.Conn, notes io.Writer) {
+	fmt.Fprintf(notes, "connected to %s", c.url)
+	if p := conn.Subprotocol(); p != "" {
+		fmt.Fprintf(notes, ", subprotocol %s", p)
+	}
+	if conn.Compressed() {
+		fmt.Fprintf(notes, ", compressed (%s)", conn.Response().Get("Sec-WebSocket-Extensions"))
+	}
+	fmt.Fprintln(notes)
+}
+
+// A session is one connection that was opened.
+type session struct {
+	*connectConfig
+	conn       *ws.Conn
+	out, notes io.Writer
+	answers    chan struct{} // has something if messages have come lately
+}
+
+func (s *session) run(ctx context.Context, in io.Reader) error {
+	stop := context.AfterFunc(ctx, func() { s.close(ws.StatusGoingAway) })
+	defer stop()
+	received := make(chan error, 1)
+	go func() { received <- s.receive() }()
+	var err error
+	switch {
+	case s.pings > 0:
+		err = s.ping(ctx)
+	case s.once:
+		err = s.sendOne(received)
+	default:
+		go s.input(ctx, in)
+		return s.closed(<-received)
+	}
+	s.close(ws.StatusNormalClosure)
+	if rerr := s.closed(<-received); err == nil {
+		err = rerr
+	}
+	return err
+}
+
+func (s *session) close(code ws.StatusCode) {
+	// Its error is also what receiving ends with.
+	_ = s.conn.Close(code, "")
+}
+
+// closed says how the connection ended, and returns err if it was not in order.
+func (s *session) closed(err error) error {
+	var closed *ws.CloseError
+	if !errors.As(err, &closed) {
+		_ = s.conn.CloseNow()
+		return err
+	}
+	s.close(ws.StatusNormalClosure) // the transport is still there
+	fmt.Fprintln(s.notes, closed)
+	switch closed.Code {
+	case ws.StatusNormalClosure, ws.StatusGoingAway, ws.StatusNoStatus:
+		return nil
+	}
+	return err
+}
+
+// receive prints messages until the connection ends, and returns why it did. It
+// has its own context: a signal closes the connection, which ends it too.
+func (s *session) receive() error {
+	for n := 1; ; n++ {
+		m, err := s.conn.Receive(context.Background())
+		if err != nil {
+			return err
+		}
+		err = s.print(m)
+		m.Release()
+		if err != nil {
+			return err
+		}
+		select {
+		case s.answers <- struct{}{}:
+		default:
+		}
+		if n == s.count {
+			go s.close(ws.StatusNormalClosure)
+		}
+	}
+}
+
+func (s *session) print(m *ws.Message) error {
+	if s.binary {
+		_, err := s.out.Write(m.Bytes())
+		return err
+	}
+	if m.Type() == ws.Text {
+		_, err := fmt.Fprintf(s.out, "%s\n", m.Bytes())
+		return err
+	}
+	_, err := fmt.Fprintf(s.out, "binary, %d bytes\n%s", m.Len(), hex.Dump(m.Bytes()))
+	return err
+}
+
+// sendOne sends the one message and waits for one that comes.
+func (s *session) sendOne(received chan error) error {
+	if err := s.send(context.Background(), []byte(s.message)); err != nil {
+		return err
+	}
+	timeout := time.NewTimer(s.timeout)
+	defer timeout.Stop()
+	select {
+	case <-s.answers:
+		return nil
+	case err := <-received:
+		received <- err
+		return nil // closed says it
+	case <-timeout.C:
+		return fmt.Errorf("no answer within %v (--timeout)", s.timeout)
+	}
+}
+
+func (s *session) send(ctx context.Context, p []byte) error {
+	if s.binary {
+		return s.conn.SendBinary(ctx, p)
+	}
+	return s.conn.SendText(ctx, string(p))
+}
+
+const maxPiece = 32 << 10 // bytes of a message with --binary
+
+// input sends what comes in until it ends, and closes the connection.
+func (s *session) input(ctx context.Context, in io.Reader) {
+	err := s.copyIn(ctx, in)
+	if err != nil {
+		fmt.Fprintln(s.notes, "noria:", err)
+	} else {
+		s.waitForSilence(ctx)
+	}
+	s.close(ws.StatusNormalClosure)
+}
+
+func (s *session) waitForSilence(ctx context.Context) {
+	if s.wait <= 0 {
+		return
+	}
+	silence := time.NewTimer(s.wait)
+	defer silence.Stop()
+	for {
+		select {
+		case <-s.answers:
+			silence.Reset(s.wait)
+		case <-silence.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *session) copyIn(ctx context.Context, in io.Reader) error {
+	if s.binary {
+		p := make([]byte, maxPiece)
+		for {
+			n, err := in.Read(p)
+			if n > 0 {
+				if err := s.send(ctx, p[:n]); err != nil {
+					return err
+				}
+			}
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	lines := bufio.NewReader(in)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			if err := s.send(ctx, bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// ping pings, and says at the end what it saw.
+func (s *session) ping(ctx context.Context) error {
+	var list []time.Duration
+	for i := range s.pings {
+		if i > 0 {
+			wait := time.NewTimer(s.every)
+			select {
+			case <-wait.C:
+			case <-ctx.Done():
+				wait.Stop()
+				return nil
+			}
+		}
+		pctx, cancel := context.WithTimeout(ctx, s.timeout)
+		d, err := s.conn.Ping(pctx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("ping %d: %w", i+1, err)
+		}
+		list = append(list, d)
+		fmt.Fprintf(s.out, "pong %d: %v\n", i+1, d.Round(time.Microsecond))
+	}
+	var sum time.Duration
+	least, most := list[0], list[0]
+	for _, d := range list {
+		sum += d
+		least, most = min(least, d), max(most, d)
+	}
+	fmt.Fprintf(s.out, "%d pings: least %v, mean %v, most %v\n", len(list), least.Round(time.Microsecond),
+		(sum / time.Duration(len(list))).Round(time.Microsecond), most.Round(time.Microsecond))
+	return nil
+}
+
+// lockedWriter lets several goroutines write lines.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}

@@ -1,0 +1,274 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/noria-go/noria/ws"
+)
+
+// A tap stands between the client and its server and shows what passes: the two
+// heads, and each frame as it is on the wire. It is a listener on the loopback
+// that the client connects to, without TLS, and that connects to the server
+// itself; so it sees what the client really sends, and knows nothing of how the
+// client does it.
+type tap struct {
+	url string // for the client
+
+	ln      net.Listener
+	server  *url.URL
+	tls     *tls.Config
+	timeout time.Duration
+	out     lockedWriter
+	wg      sync.WaitGroup
+}
+
+// startTap starts a tap before rawURL, and changes opts for it.
+func startTap(rawURL string, opts *ws.DialOptions, out io.Writer) (*tap, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return nil, err
+	}
+	if u.Host == "" {
+		return nil, fmt.Errorf("%s: the URL has no host: want ws://host:port/path", rawURL)
+	}
+	t := &tap{server: u, timeout: opts.HandshakeTimeout, out: lockedWriter{w: out}}
+	if u.Scheme == "wss" || u.Scheme == "https" {
+		t.tls = opts.TLS.Clone()
+		if t.tls.ServerName == "" {
+			t.tls.ServerName = u.Hostname()
+		}
+		t.tls.NextProtos = []string{"http/1.1"}
+	}
+	if opts.Host == "" {
+		opts.Host = u.Host
+	}
+	if t.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	local := *u
+	local.Scheme, local.Host = "ws", t.ln.Addr().String()
+	t.url = local.String()
+	t.wg.Go(t.accept)
+	return t, nil
+}
+
+// close ends the tap once its connections have ended, which is when the client
+// has closed them.
+func (t *tap) close() error {
+	err := t.ln.Close()
+	t.wg.Wait()
+	return err
+}
+
+func (t *tap) accept() {
+	for {
+		client, err := t.ln.Accept()
+		if err != nil {
+			return
+		}
+		t.wg.Go(func() {
+			defer client.Close()
+			if err := t.serve(client); err != nil {
+				fmt.Fprintln(&t.out, "noria: frames:", err)
+			}
+		})
+	}
+}
+
+func (t *tap) dial() (net.Conn, error) {
+	address := t.server.Host
+	if t.server.Port() == "" {
+		port := "80"
+		if t.tls != nil {
+			port = "443"
+		}
+		address = net.JoinHostPort(t.server.Hostname(), port)
+	}
+	d := &net.Dialer{Timeout: t.timeout}
+	if t.tls != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
+		defer cancel()
+		return (&tls.Dialer{NetDialer: d, Config: t.tls}).DialContext(ctx, "tcp", address)
+	}
+	return d.Dial("tcp", address)
+}
+
+func (t *tap) serve(client net.Conn) error {
+	server, err := t.dial()
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	var both sync.WaitGroup
+	both.Go(func() {
+		t.pump(server, client, ">")
+		// The client has gone. The server is to go too, some time.
+		_ = server.SetReadDeadline(time.Now().Add(t.timeout))
+	})
+	both.Go(func() { t.pump(client, server, "<") })
+	both.Wait()
+	return nil
+}
+
+// pump copies from one side to the other, and shows what passes.
+func (t *tap) pump(to, from net.Conn, arrow string) {
+	shown := &shower{out: &t.out, arrow: arrow}
+	r := bufio.NewReaderSize(from, 64<<10)
+	if shown.head(r, to) == nil {
+		_ = shown.frames(r, to)
+	}
+	// What is no frame, or what follows when showing failed, passes unseen.
+	_, _ = io.Copy(to, r)
+	if c, ok := to.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite()
+	}
+}
+
+// A shower shows what goes in one direction.
+type shower struct {
+	out   io.Writer
+	arrow string // > to the server, < from it
+}
+
+const maxShown = 256 // bytes of a frame's payload
+
+// head passes the head on.
+func (s *shower) head(r *bufio.Reader, to io.Writer) error {
+	var head strings.Builder
+	for {
+		line, err := r.ReadString('\n')
+		if _, werr := io.WriteString(to, line); werr != nil {
+			return werr
+		}
+		if err != nil {
+			return err
+		}
+		if line = strings.TrimRight(line, "\r\n"); line == "" {
+			break
+		}
+		fmt.Fprintf(&head, "%s %s\n", s.arrow, line)
+	}
+	_, err := io.WriteString(s.out, head.String())
+	if s.arrow == "<" && err == nil && !strings.Contains(head.String(), fmt.Sprint(" ", http.StatusSwitchingProtocols)) {
+		return errors.New("no WebSocket")
+	}
+	return err
+}
+
+// frames passes frames on as they come, and shows each when its beginning is
+// there.
+func (s *shower) frames(r *bufio.Reader, to io.Writer) error {
+	for {
+		f, err := readFrameHead(r)
+		if len(f.raw) > 0 {
+			if _, werr := to.Write(f.raw); werr != nil {
+				return werr
+			}
+		}
+		if err != nil {
+			return err
+		}
+		shown := make([]byte, min(f.length, maxShown))
+		n, err := io.ReadFull(r, shown)
+		shown = shown[:n]
+		if _, werr := to.Write(shown); werr != nil {
+			return werr
+		}
+		if f.masked {
+			for i := range shown {
+				shown[i] ^= f.mask[i&3]
+			}
+		}
+		if _, werr := io.WriteString(s.out, f.describe(s.arrow, shown)); werr != nil {
+			return werr
+		}
+		if err != nil {
+			return err
+		}
+		if _, err := io.CopyN(to, r, f.length-int64(len(shown))); err != nil {
+			return err
+		}
+	}
+}
+
+// A frameHead is a frame's header as it came (RFC 6455 §5.2), right or wrong.
+type frameHead struct {
+	raw    []byte
+	length int64
+	masked bool
+	mask   [4]byte
+}
+
+func readFrameHead(r *bufio.Reader) (f frameHead, err error) {
+	more := func(n int) []byte {
+		if err != nil {
+			return make([]byte, n)
+		}
+		p := make([]byte, n)
+		n, err = io.ReadFull(r, p)
+		f.raw = append(f.raw, p[:n]...)
+		return p
+	}
+	b := more(2)
+	f.masked = b[1]&0x80 != 0
+	switch n := b[1] & 0x7f; n {
+	case 126:
+		f.length = int64(binary.BigEndian.Uint16(more(2)))
+	case 127:
+		length := binary.BigEndian.Uint64(more(8))
+		if length >= 1<<63 && err == nil {
+			err = errors.New("a length of more than 63 bits")
+		}
+		f.length = int64(length &^ (1 << 63))
+	default:
+		f.length = int64(n)
+	}
+	if f.masked {
+		copy(f.mask[:], more(4))
+	}
+	return f, err
+}
+
+var opcodeNames = [16]string{"continuation", "text", "binary", "3", "4", "5", "6", "7", "close", "ping", "pong", "11", "12", "13", "14", "15"}
+
+// describe returns the lines for a frame of which p is the beginning, unmasked.
+func (f *frameHead) describe(arrow string, p []byte) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s %s", arrow, opcodeNames[f.raw[0]&15])
+	if f.raw[0]&0x80 != 0 {
+		b.WriteString(" FIN")
+	}
+	for i, name := range []string{"RSV1", "RSV2", "RSV3"} {
+		if f.raw[0]&(0x40>>i) != 0 {
+			b.WriteString(" " + name)
+		}
+	}
+	fmt.Fprintf(&b, ", %d bytes", f.length)
+	if f.masked {
+		fmt.Fprintf(&b, ", mask %x", f.mask)
+	}
+	if f.raw[0]&15 == 8 && len(p) >= 2 {
+		fmt.Fprintf(&b, ", code %d %q", binary.BigEndian.Uint16(p), p[2:])
+	}
+	b.WriteString(", header " + hex.EncodeToString(f.raw) + "\n")
+	for line := range strings.Lines(hex.Dump(p)) {
+		b.WriteString(arrow + "   " + line)
+	}
+	if int64(len(p)) < f.length {
+		fmt.Fprintf(&b, "%s   … %d more\n", arrow, f.length-int64(len(p)))
+	}
+	return b.String()
+}
