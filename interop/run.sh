@@ -1,31 +1,42 @@
 #!/bin/sh
-# Real clients against `noria serve`, on each backend: netcat for TCP, the ws
-# package of npm for WebSocket. Installs what is missing.
+# Real clients and servers against Noria, on each backend and with each engine:
+# netcat for TCP; for WebSocket the ws package of npm in both roles, Chromium on
+# the served page, and coder/websocket and gorilla/websocket in both roles.
+# Installs what is missing. Screenshots are left in $NORIA_SCREENSHOTS, or bin.
+# NORIA_BACKENDS says which backends, if not both.
 # usage: interop/run.sh path/to/noria
 set -eu
 noria=$(realpath "$1")
 here=$(realpath "$(dirname "$0")")
+shots=$(realpath "${NORIA_SCREENSHOTS:-$(dirname "$noria")}")
 work=$(mktemp -d)
-server=
+server= peer=
 cleanup() {
 	[ -z "$server" ] || kill "$server" 2>/dev/null || true
+	[ -z "$peer" ] || kill "$peer" 2>/dev/null || true
 	rm -rf "$work"
 }
 trap cleanup EXIT
 
-if ! command -v nc >/dev/null || ! nc -h 2>&1 | grep -q -- '-N'; then
-	(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq netcat-openbsd) >"$work/apt.log" 2>&1 ||
+# need COMMAND PACKAGE: installs Debian's package if there is no such command.
+need() {
+	command -v "$1" >/dev/null && return
+	(apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2") >"$work/apt.log" 2>&1 ||
 		{ cat "$work/apt.log"; exit 1; }
-fi
-cp "$here"/package.json "$here"/package-lock.json "$here"/echo.mjs "$work"
+}
+nc -h 2>&1 | grep -q -- '-N' || need nc.openbsd netcat-openbsd
+need chromium chromium
+cp "$here"/package.json "$here"/package-lock.json "$here"/*.mjs "$work"
 (cd "$work" && npm ci --silent --no-audit --no-fund)
 
-for backend in io_uring epoll; do
-	echo "== $backend"
-	"$noria" serve --backend "$backend" --tcp 127.0.0.1:0 --ws 127.0.0.1:0 >"$work/out" 2>&1 &
+max=33554432
+
+# start FLAGS: a server, whose addresses are then in $tcp and $ws.
+start() {
+	"$noria" serve "$@" --compress --max-message $max --tcp 127.0.0.1:0 --ws 127.0.0.1:0 >"$work/out" 2>&1 &
 	server=$!
 	n=0
-	until grep -q '^tcp echo on' "$work/out" && grep -q '^ws echo on' "$work/out"; do
+	until grep -q '^loops ' "$work/out"; do
 		n=$((n + 1))
 		if [ $n -gt 100 ] || ! kill -0 "$server"; then
 			cat "$work/out"
@@ -36,12 +47,65 @@ for backend in io_uring epoll; do
 	cat "$work/out"
 	tcp=$(sed -n 's/^tcp echo on .*:\([0-9]*\)$/\1/p' "$work/out")
 	ws=$(sed -n 's/^ws echo on .*:\([0-9]*\)$/\1/p' "$work/out")
-	got=$(printf hello | nc -N 127.0.0.1 "$tcp")
-	[ "$got" = hello ] || { echo "nc got '$got', not hello"; exit 1; }
-	echo 'nc: hello'
-	(cd "$work" && node echo.mjs "ws://127.0.0.1:$ws/")
+}
+
+stop() {
 	kill -TERM "$server"
 	wait "$server" || { echo "noria ended with $?"; cat "$work/out"; exit 1; }
 	server=
+}
+
+# connect STATUS WANT FLAGS: noria connect ends with this status and says this.
+connect() {
+	status=$1 want=$2
+	shift 2
+	got=0
+	"$noria" connect --wait 1s "$@" "ws://127.0.0.1:$port/" <"$work/in" >"$work/said" 2>"$work/notes" || got=$?
+	if [ $got != "$status" ] || ! grep -q -e "$want" "$work/said" "$work/notes"; then
+		echo "noria connect $*: status $got, want $status and '$want'"
+		cat "$work/said" "$work/notes"
+		exit 1
+	fi
+}
+
+# client FLAGS: noria connect against the ws package of npm.
+client() {
+	seq 1 5000 | sed 's/$/ lines that come back, größer und größer/' >"$work/in"
+	connect 0 'code 1000' --count 5000 "$@"
+	cmp "$work/in" "$work/said"
+	head -c 3000000 /dev/urandom >"$work/in"
+	connect 0 'code 1000' --binary "$@"
+	cmp "$work/in" "$work/said"
+	: >"$work/in"
+	connect 0 '^2 pings' --ping 2 --every 10ms "$@"
+	connect 0 'subprotocol echo' --subprotocol none --subprotocol echo --message hello "$@"
+	connect 0 'code 1000.*größer' --message 'close 1000 größer' "$@"
+	connect 1 'code 4999.*by request' --message 'close 4999 by request' "$@"
+	connect 1 'code 1011' --message 'close 1011 ' "$@"
+	echo "npm ws, server: noria connect $* is understood"
+}
+
+(cd "$work" && exec node server.mjs >port) &
+peer=$!
+until [ -s "$work/port" ]; do sleep 0.1; done
+port=$(cat "$work/port")
+
+for backend in ${NORIA_BACKENDS:-io_uring epoll}; do
+	for engine in native adapter; do
+		echo "== $backend, $engine"
+		start --backend $backend --engine $engine
+		if [ $engine = native ]; then
+			got=$(printf hello | nc -N 127.0.0.1 "$tcp")
+			[ "$got" = hello ] || { echo "nc got '$got', not hello"; exit 1; }
+			echo 'nc: hello'
+		fi
+		(cd "$work" && node client.mjs "ws://127.0.0.1:$ws/" $max)
+		(cd "$work" && node browser.mjs "http://127.0.0.1:$ws/" $max "$shots/page-$backend-$engine.png")
+		stop
+		client --backend $backend --engine $engine
+		client --backend $backend --engine $engine --compress
+	done
 done
+echo '== coder/websocket and gorilla/websocket'
+(cd "$here/peers" && go test -count=1 ./...)
 echo 'interop: all good'

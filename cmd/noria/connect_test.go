@@ -194,7 +194,7 @@ func TestTLS(t *testing.T) {
 			s := serve(t, "--backend", backend, "--engine", engine, "--tls-cert", cert, "--tls-key", key)
 			url := "wss://" + s.ws + "/"
 			for _, args := range [][]string{{"--ca", cert}, {"--insecure"}, {"--ca", cert, "--host", "noria.test:99"}, {"--ca", cert, "--frames"}} {
-				out, errs, status := connect(t, "secret\n", append(args, "--backend", backend, url)...)
+				out, errs, status := connect(t, "secret\n", append(args, "--count", "1", "--backend", backend, url)...)
 				require.Zero(t, status, errs)
 				require.Equal(t, "secret\n", out, "%v", args)
 			}
