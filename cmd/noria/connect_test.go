@@ -116,6 +116,15 @@ func webSocketServer(t *testing.T, up ws.HTTPUpgrader, f func(r *http.Request, c
 	return "ws://" + strings.TrimPrefix(s.URL, "http://")
 }
 
+// wantClose reads a Close frame.
+func wantClose(c net.Conn) error {
+	h, err := ws.ReadHeader(c)
+	if err == nil && h.OpCode != ws.OpClose {
+		err = fmt.Errorf("got %+v, want a close", h)
+	}
+	return err
+}
+
 func TestConnectSaysWhatItIsTold(t *testing.T) {
 	up := ws.HTTPUpgrader{Protocol: func(p string) bool { return p == "mqtt" }}
 	url := webSocketServer(t, up, func(r *http.Request, c net.Conn) error {
@@ -126,8 +135,7 @@ func TestConnectSaysWhatItIsTold(t *testing.T) {
 		if err := wsutil.WriteServerMessage(c, ws.OpClose, body); err != nil {
 			return err
 		}
-		_, err := ws.ReadFrame(c)
-		return err
+		return wantClose(c)
 	})
 	out, errs, status := connect(t, "", "-H", "X-A: 1", "-H", "X-B: 2", "--origin", "http://here", "--host", "there", "--subprotocol", "chat", "--subprotocol", "mqtt", url)
 	require.Equal(t, 1, status)
@@ -233,11 +241,7 @@ func TestConnectAutobahn(t *testing.T) {
 			if err := ws.WriteFrame(c, ws.NewFrame(ws.OpCode(3), true, nil)); err != nil {
 				return err
 			}
-			f, err := ws.ReadFrame(c)
-			if err == nil && (f.Header.OpCode != ws.OpClose) {
-				err = fmt.Errorf("got %v, want a close", f.Header)
-			}
-			return err
+			return wantClose(c)
 		case r.URL.Path == "/runCase":
 			sent := bytes.Repeat([]byte("x"), 70_000)
 			if err := wsutil.WriteServerBinary(c, sent); err != nil {
@@ -251,20 +255,25 @@ func TestConnectAutobahn(t *testing.T) {
 		if err := wsutil.WriteServerMessage(c, ws.OpClose, ws.NewCloseFrameBody(1000, "")); err != nil {
 			return err
 		}
-		_, err := ws.ReadFrame(c) // the answer; then the server ends the connection
-		return err
+		return wantClose(c) // the answer; then the server ends the connection
 	})
 	for _, engine := range []string{"native", "adapter"} {
+		mu.Lock()
 		seen = nil
+		mu.Unlock()
 		out, errs, status := connect(t, "", "--autobahn", "--engine", engine, "--agent", "a b", url+"/")
 		require.Zero(t, status, errs)
 		require.Equal(t, "3 cases\n3 of 3\n", out)
-		require.Equal(t, []string{"/getCaseCount  ", "/runCase 1 a b", "/runCase 2 a b", "/runCase 3 a b", "/updateReports  a b"}, seen)
+		mu.Lock()
+		got := seen
+		mu.Unlock()
+		require.Equal(t, []string{"/getCaseCount  ", "/runCase 1 a b", "/runCase 2 a b", "/runCase 3 a b", "/updateReports  a b"}, got)
 	}
 	silent := webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error {
-		_ = wsutil.WriteServerText(c, []byte("many"))
-		_, _ = ws.ReadFrame(c)
-		return nil
+		if err := wsutil.WriteServerText(c, []byte("many")); err != nil {
+			return err
+		}
+		return wantClose(c)
 	})
 	_, errs, status := connect(t, "", "--autobahn", silent)
 	require.Equal(t, 1, status)

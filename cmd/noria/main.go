@@ -1,5 +1,5 @@
-// Command noria serves echoes, says what this machine can do, measures, and is
-// a WebSocket client.
+// Command noria serves echoes, says what this machine can do, measures, tests
+// WebSocket endpoints, and is a WebSocket client.
 //
 //	noria serve --tcp 127.0.0.1:7000 --ws 127.0.0.1:7001
 //	noria connect ws://127.0.0.1:7001/
@@ -71,7 +71,7 @@ func run(args []string) int {
 func usage(w io.Writer) {
 	fmt.Fprint(w, "Noria: completion-based I/O for Go.\n\nUsage: noria COMMAND [FLAGS]\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.does)
+		fmt.Fprintf(w, "  %-7s %s\n", c.name, c.does)
 	}
 	fmt.Fprint(w, "\nnoria COMMAND --help says more.\n")
 }
