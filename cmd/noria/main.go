@@ -71,7 +71,7 @@ func run(args []string) int {
 func usage(w io.Writer) {
 	fmt.Fprint(w, "Noria: completion-based I/O for Go.\n\nUsage: noria COMMAND [FLAGS]\n\n")
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-7s %s\n", c.name, c.does)
+		fmt.Fprintf(w, "  %-8s %s\n", c.name, c.does)
 	}
 	fmt.Fprint(w, "\nnoria COMMAND --help says more.\n")
 }
