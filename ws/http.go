@@ -48,12 +48,12 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the server is not set up", http.StatusInternalServerError)
 		return
 	}
-	acc, answer, err := s.shake.AcceptHTTP(r)
+	acc, answer, _ := s.shake.AcceptHTTP(r) // the answer says what is wrong
 	if acc == nil {
 		replay(w, r, answer)
 		return
 	}
-	if err = h.takeOver(w, answer, func(t compat.Stream) *Conn { return s.open(t, acc) }); err != nil {
+	if err := h.takeOver(w, answer, func(t compat.Stream) *Conn { return s.open(t, acc) }); err != nil {
 		s.opts.Logger.Error("noria: a connection cannot be taken over from net/http", "peer", r.RemoteAddr, "error", err)
 	}
 }
@@ -79,7 +79,7 @@ func (h *httpHandler) takeOver(w http.ResponseWriter, answer []byte, open func(c
 	}
 	unread, _ := rw.Reader.Peek(rw.Reader.Buffered()) // no more than is there
 	unread = bytes.Clone(unread)
-	if err := nc.SetDeadline(time.Time{}); err == nil {
+	if err = nc.SetDeadline(time.Time{}); err == nil {
 		_, err = nc.Write(answer)
 	}
 	if err != nil {
