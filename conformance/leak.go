@@ -11,11 +11,13 @@ import (
 )
 
 // surroundings are what a case must leave as it found it. Where there is no
-// /proc, only goroutines are counted.
+// /proc, only goroutines are looked at: by their numbers and not by how many
+// there are, since one of an earlier case may end only now.
 type surroundings struct {
 	fds        int
 	rings      int
-	goroutines int
+	goroutines map[string]bool
+	lost       int // goroutines that may be left: see Task
 }
 
 // goPoller makes the descriptors that Go's own poller has from its first use on,
@@ -28,7 +30,27 @@ var goPoller = sync.OnceFunc(func() {
 
 func lookAround() surroundings {
 	goPoller()
-	return surroundings{fds: countFDs(), rings: countRings(), goroutines: goruntime.NumGoroutine()}
+	return surroundings{fds: countFDs(), rings: countRings(), goroutines: goroutines()}
+}
+
+// goroutines returns the numbers of all goroutines.
+func goroutines() map[string]bool {
+	ids := map[string]bool{}
+	for _, s := range strings.Split(stacks(), "\n\n") {
+		id, _, _ := strings.Cut(strings.TrimPrefix(s, "goroutine "), " ")
+		ids[id] = true
+	}
+	return ids
+}
+
+// younger returns how many goroutines of now were not there before.
+func (s surroundings) younger(now surroundings) (n int) {
+	for id := range now.goroutines {
+		if !s.goroutines[id] {
+			n++
+		}
+	}
+	return n
 }
 
 // compare waits for what is about to go, and then says what is left.
@@ -36,7 +58,7 @@ func (s surroundings) compare(patience time.Duration) error {
 	var now surroundings
 	for deadline := time.Now().Add(min(patience, 5*time.Second)); time.Now().Before(deadline); goruntime.Gosched() {
 		now = lookAround()
-		if now.fds <= s.fds && now.rings <= s.rings && now.goroutines <= s.goroutines {
+		if now.fds <= s.fds && now.rings <= s.rings && s.younger(now) <= s.lost {
 			return nil
 		}
 	}
@@ -46,7 +68,7 @@ func (s surroundings) compare(patience time.Duration) error {
 	case now.rings > s.rings:
 		return fmt.Errorf("%w: mappings of rings: %d before, now %d", errLeak, s.rings, now.rings)
 	default:
-		return fmt.Errorf("%w: goroutines: %d before, now %d\n%s", errLeak, s.goroutines, now.goroutines, stacks())
+		return fmt.Errorf("%w: %d goroutines that were not there before\n%s", errLeak, s.younger(now), stacks())
 	}
 }
 

@@ -121,7 +121,7 @@ func (l *L) run(cs LoopCase) {
 	for i := len(l.defers) - 1; i >= 0; i-- {
 		l.contain(l.defers[i])
 	}
-	before.goroutines += l.lost
+	before.lost += l.lost
 	if err := before.compare(l.limits.Wait); err != nil {
 		l.Errorf("leak: %v", err)
 	}
