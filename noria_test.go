@@ -141,9 +141,9 @@ func TestRule11AddressInUse(t *testing.T) {
 // number and leaves nothing.
 func TestStartWithoutMemory(t *testing.T) {
 	each(t, func(t *testing.T, _ string) {
-		_, err := noria.Start(noria.Options{Loops: 2, Loop: noria.LoopOptions{PoolLimit: 1 << 16}})
+		_, err := noria.Start(noria.Options{Loops: 2, Loop: noria.LoopOptions{PoolLimit: 1 << 14}})
 		require.ErrorContains(t, err, runtime.ErrNoBuffers.Error())
-		require.ErrorContains(t, err, "65536")
+		require.ErrorContains(t, err, "16384")
 	})
 }
 
