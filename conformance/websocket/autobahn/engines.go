@@ -97,8 +97,9 @@ func agent(g *runtime.Group, o ws.Options) func(ctx context.Context, url string)
 			if err != nil {
 				return err
 			}
-			defer c.CloseNow()
-			return ws.Echo(ctx, c)
+			err = ws.Echo(ctx, c)
+			_ = c.Close(ws.StatusNormalClosure, "") // waits until the answer to the peer's close is out
+			return err
 		})
 	}
 }
