@@ -6,7 +6,7 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BIN         := bin/noria
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint tags bench bench-ws stress fuzz examples interop ci
+.PHONY: help run build test race lint tags bench bench-ws stress conform autobahn fuzz examples interop ci
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -54,6 +54,13 @@ bench-ws: FLAGS ?= --conns 100
 bench-ws: build ## WebSocket beside TCP and the peers in bench/, which it builds; UWEBSOCKETS=path for that one
 	bench/build.sh bin/peers
 	bench/run.sh $(BIN) bin/peers $(FLAGS)
+
+conform: ## the whole WebSocket suite, with all its messages, on every engine and backend
+	NORIA_MESSAGES=1000 $(GO) test -count 1 -timeout 60m -run Noria -v ./conformance/websocket
+
+# FLAGS=-short leaves out the long messages; see conformance/websocket/autobahn.
+autobahn: ## Autobahn's own cases, both roles, every engine and backend; compares verdicts; installs kosoku
+	conformance/websocket/autobahn/run.sh $(FLAGS)
 
 examples: ## the examples that are modules of their own; the others are in test
 	cd examples/redis && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test -short -race ./...

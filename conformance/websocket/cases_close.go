@@ -13,6 +13,7 @@ var emptyClose = frame{fin: true, opcode: opClose}
 
 // closing is a case in which the suite closes and then waits for the answer.
 func closing(id, what, result string, expect expectation, frames ...frame) Case {
+	expect.codeIsAll = true
 	return newCase(id, what, result, expect, func(s *session) {
 		s.send(frames...)
 		s.killAfter()
@@ -36,7 +37,7 @@ func closeCases() []Case {
 	list := []Case{
 		newCase("7.1.1", "A text, then a close.", "The text comes back; a clean close.", expects(gotText("Hello World!")), func(s *session) {
 			s.send(text("Hello World!"))
-			s.closeAfter()
+			s.closeOrKill()
 		}),
 		closing("7.1.2", "Two closes.", "The second is ignored; a clean close.", expects(), normal, emptyClose),
 		closing("7.1.3", "A ping after a close.", "No pong; a clean close.", expects(), normal, ping("")),

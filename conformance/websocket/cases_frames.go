@@ -29,7 +29,7 @@ func framingCases() (list []Case) {
 					} else {
 						s.send(f)
 					}
-					s.closeAfter()
+					s.closeOrKill()
 				}))
 		}
 		add(fmt.Sprintf("1.1.%d", i+1), "text", text(stars(n)), gotText(stars(n)))
@@ -126,7 +126,7 @@ func reservedCases() []Case {
 		failing("3.3", "A text message, one with RSV 3, a ping, each in a segment.", 0, first, first.withRSV(3), ping("")),
 		failing("3.4", "A text message, one with RSV 4, a ping, a byte at a time.", 1, first, first.withRSV(4), ping("")),
 		failing("3.5", "A binary message with RSV 5.", 0, binaryMessage([]byte("\x00\xff\xfe\xfd\xfc\xfb\x00\xff")).withRSV(5)),
-		failing("3.6", "A ping with RSV 6.", 0, ping(hello).withRSV(6)),
+		failing("3.6", "A binary message with RSV 6.", 0, binaryMessage([]byte(hello)).withRSV(6)),
 		failing("3.7", "A close with RSV 7.", 0, frame{fin: true, opcode: opClose}.withRSV(7)),
 	}
 }

@@ -103,7 +103,7 @@ func limitCases() (list []Case) {
 func miscCases() []Case {
 	return []Case{newCase("10.1.1", "A text of 65536 bytes in fragments of 1300.", "It comes back; a clean close.", expects(gotText(stars(65536))), func(s *session) {
 		s.sendFragments(opText, []byte(stars(65536)), 1300, false)
-		s.closeAfter()
+		s.closeOrKill()
 	})}
 }
 

@@ -223,7 +223,10 @@ func (s *session) control(opcode byte, p []byte) (done bool, err error) {
 	}
 	code, reason, hasCode, err := parseClose(p)
 	if err != nil {
-		s.change(func() { s.hasRemoteCode, s.remoteCode, s.remoteReason = hasCode, code, reason })
+		// For who reads the report it was a close frame all the same.
+		s.change(func() {
+			s.closeReceived, s.hasRemoteCode, s.remoteCode, s.remoteReason = true, hasCode, code, reason
+		})
 		return false, err
 	}
 	s.change(func() {
@@ -354,21 +357,33 @@ func (s *session) closeAfter() {
 	s.close(1000)
 }
 
+// closeOrKill is closeAfter for the cases in which Autobahn drops the
+// connection if what it expects does not come.
+func (s *session) closeOrKill() {
+	want := s.expect.events[0]
+	s.await(s.patience, func() bool { return len(s.received) >= len(want) || s.over() })
+	s.mu.Lock()
+	good := sameEvents(s.received, want)
+	s.mu.Unlock()
+	switch {
+	case good:
+		s.close(1000)
+	case !s.isOver():
+		s.drop()
+	}
+}
+
 func (s *session) close(code uint16) {
 	if !s.isOver() {
 		s.send(closeFrame(code, ""))
 	}
 }
 
-// killAfter waits until the endpoint ends the connection, and fails it if it
+// killAfter waits until the endpoint ends the connection, and drops it if it
 // does not.
 func (s *session) killAfter() {
 	if !s.await(s.patience, s.over) {
-		if s.closeSent {
-			s.drop()
-			return
-		}
-		s.close(1001)
+		s.drop()
 	}
 }
 
@@ -386,23 +401,29 @@ func (s *session) drop() {
 // finish brings the closing handshake to its end.
 func (s *session) finish() {
 	s.mu.Lock()
-	v, replied := s.violation, s.closeSent
+	v := s.violation
 	s.mu.Unlock()
-	if v != nil && !replied {
-		s.fail(v)
+	if v == nil {
+		s.await(s.patience, func() bool { return s.closeReceived || s.ended != nil || s.violation != nil })
+		s.mu.Lock()
+		v = s.violation
+		s.mu.Unlock()
 	}
-	s.await(s.patience, func() bool { return s.closeReceived || s.ended != nil || v != nil && replied })
+	if v != nil {
+		s.fail(v)
+		return
+	}
 	s.reply()
 	if s.server {
 		// It is the server that ends the connection.
-		if c, ok := s.conn.(interface{ CloseWrite() error }); ok && s.closeReceived {
+		s.mu.Lock()
+		both := s.closeReceived
+		s.mu.Unlock()
+		if c, ok := s.conn.(interface{ CloseWrite() error }); ok && both {
 			_ = c.CloseWrite()
 			s.await(s.patience, func() bool { return s.ended != nil })
 		}
 		_ = s.conn.Close()
-		s.mu.Lock()
-		s.droppedByMe = true
-		s.mu.Unlock()
 		return
 	}
 	if !s.await(s.patience, func() bool { return s.ended != nil }) {
@@ -413,20 +434,26 @@ func (s *session) finish() {
 	s.drop()
 }
 
-// fail sends a close frame because of what the endpoint did.
+// fail fails the connection because of what the endpoint did. That counts as
+// dropping it, as with Autobahn.
 func (s *session) fail(v error) {
+	s.mu.Lock()
+	silent := s.closeSent
+	s.closeSent = true
+	s.mu.Unlock()
 	code := uint16(1002)
-	var w *violation
-	if errors.As(v, &w) {
+	if w := (*violation)(nil); errors.As(v, &w) {
 		code = w.code
 	}
-	f := closeFrame(code, "")
-	_ = s.conn.SetWriteDeadline(time.Now().Add(s.patience))
-	_, _ = s.conn.Write(f.append(nil, !s.server))
+	if !silent {
+		_ = s.conn.SetWriteDeadline(time.Now().Add(s.patience))
+		_, _ = s.conn.Write(closeFrame(code, "").append(nil, !s.server))
+	}
+	s.drop()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closeSent, s.closedByMe = true, true
-	s.logf("> close %d", code)
+	s.droppedByMe = true
+	s.logf("> close %d, because of that", code)
 }
 
 // reply answers a close frame, if one has come and none was sent.
@@ -448,7 +475,7 @@ func (s *session) reply() {
 }
 
 func (s *session) wasClean() bool {
-	return s.closeSent && s.closeReceived && !s.dropTimeout && s.violation == nil
+	return s.closeSent && s.closeReceived && !s.dropTimeout
 }
 
 func (s *session) uncleanReason() string {

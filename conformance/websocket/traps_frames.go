@@ -137,6 +137,9 @@ func controlTraps() (list []Case) {
 	for _, bit := range []byte{rsv1, rsv2, rsv3} {
 		list = append(list, trapFail(fmt.Sprintf("trap07.rsv%d", map[byte]int{rsv1: 1, rsv2: 2, rsv3: 3}[bit]), "A text with a reserved bit.", mustFail(1002), text(hello).withRSV(bit)))
 	}
+	list = append(list,
+		trapFail("trap07.rsv-ping", "A ping with a reserved bit.", mustFail(1002), ping(hello).withRSV(rsv2)),
+		trapFail("trap07.rsv-pong", "A pong with a reserved bit.", mustFail(1002), pong(hello).withRSV(rsv3)))
 	for _, opcode := range []byte{3, 4, 5, 6, 7, 11, 12, 13, 14, 15} {
 		list = append(list, trapFail(fmt.Sprintf("trap07.opcode-%d", opcode), fmt.Sprintf("A frame with opcode %d.", opcode), mustFail(1002), frame{fin: true, opcode: opcode}))
 	}

@@ -97,6 +97,9 @@ type expectation struct {
 	codes      []uint16 // that the endpoint may close with; it may also leave it out
 	needsCode  bool     // it may not
 
+	// A wrong code is a FAILED of the case itself, which is about codes.
+	codeIsAll bool
+
 	// The wrong side closing is a FAILED of the case itself, not only of its
 	// end.
 	wrongSideIsFatal bool
@@ -148,9 +151,12 @@ func (s *session) judge(r *Result) {
 	}
 	r.Behavior, r.Why = s.behavior, s.why
 	if s.violation != nil {
-		r.Why += "; the endpoint sent " + s.violation.Error()
+		r.Behavior, r.Why = Failed, r.Why+"; the endpoint sent "+s.violation.Error()
 	}
 	r.Closing, r.ClosingWhy = s.judgeClosing()
+	if r.Closing == CloseWrongCode && e.codeIsAll {
+		r.Behavior, r.Why = Failed, r.ClosingWhy
+	}
 	if r.Closing == CloseFailed && e.wrongSideIsFatal && !e.informational {
 		r.Behavior, r.Why = Failed, r.Why+"; "+r.ClosingWhy
 	}
@@ -172,8 +178,8 @@ func (s *session) judgeClosing() (Closing, string) {
 		return CloseWrongCode, fmt.Sprintf("close code %d, not one of %v or none", s.remoteCode, e.codes)
 	case e.needsCode && !s.hasRemoteCode:
 		return CloseWrongCode, fmt.Sprintf("no close code; one of %v is due", e.codes)
-	case e.clean && !s.server && s.droppedByMe:
-		return CloseFailedByClient, "the server leaves it to the client to end the TCP connection"
+	case !s.server && s.droppedByMe:
+		return CloseFailedByClient, "it was left to the client to end the connection"
 	}
 	return CloseOK, "closed as it should be"
 }

@@ -12,7 +12,7 @@ import "slices"
 type Fault struct {
 	Name string // what it does
 	Case string // the case that notices
-	Only bool   // Autobahn has no case that does
+	Only bool   // Autobahn has no case that does, or does not look that closely
 	set  func(q *quirks)
 }
 

@@ -16,7 +16,7 @@ func replacing(old, replacement string) func(string) string {
 // handshakeFaults spoil the opening handshake, so that no case passes.
 func handshakeFaults() []Fault {
 	answers := func(name, old, replacement string) Fault {
-		return Fault{Name: name, Case: "1.1.1", set: func(q *quirks) { q.answer = replacing(old, replacement) }}
+		return Fault{Name: name, Case: "1.1.1", Only: old[0] != '1', set: func(q *quirks) { q.answer = replacing(old, replacement) }}
 	}
 	return []Fault{
 		answers("answers with 200", "101 Switching Protocols", "200 OK"),
@@ -45,9 +45,13 @@ func frameFaults() []Fault {
 		return Fault{Name: name, Case: cs, set: func(q *quirks) { q.excuse = func(_ *conn, h header) bool { return f(h) } }}
 	}
 	list := []Fault{
-		sending("masks its frames", "1.1.2", func(h *header, _ *[]byte) { h.masked = true }),
+		{Name: "masks its frames", Case: "1.1.2", Only: true, set: func(q *quirks) {
+			q.sending = func(h *header, _ *[]byte) { h.masked = true }
+		}},
 		sending("sets RSV1 without an extension", "1.1.3", func(h *header, _ *[]byte) { h.rsv |= 4 }),
-		sending("sets RSV3", "1.2.2", func(h *header, _ *[]byte) { h.rsv |= 1 }),
+		{Name: "sets RSV3", Case: "1.2.2", Only: true, set: func(q *quirks) {
+			q.sending = func(h *header, _ *[]byte) { h.rsv |= 1 }
+		}},
 		sending("never sets FIN on data", "1.1.4", func(h *header, _ *[]byte) { h.fin = h.fin && h.opcode >= opClose }),
 		sending("cuts what is longer than 65535 bytes", "1.2.7", func(_ *header, p *[]byte) { *p = (*p)[:min(len(*p), 65535)] }),
 		sending("sends data with a reserved opcode", "1.2.1", func(h *header, _ *[]byte) {
@@ -55,8 +59,8 @@ func frameFaults() []Fault {
 				h.opcode = 5
 			}
 		}),
-		{Name: "writes lengths longer than need be", Case: "1.1.5", set: func(q *quirks) { q.longLengths = true }},
-		{Name: "wants a whole header in one read", Case: "2.6", set: func(q *quirks) { q.needsWhole = true }},
+		{Name: "writes lengths longer than need be", Case: "1.1.5", Only: true, set: func(q *quirks) { q.longLengths = true }},
+		{Name: "wants a whole header in one read", Case: "2.6", Only: true, set: func(q *quirks) { q.needsWhole = true }},
 		reading("reads 16-bit lengths as signed", "1.1.6", func(h *header) {
 			if h.length > 0x7fff && h.length <= 0xffff {
 				h.length &= 0x7fff
@@ -82,7 +86,9 @@ func frameFaults() []Fault {
 		excuse("ignores reserved opcodes for control", "4.2.1", func(h header) bool { return h.opcode > opPong }),
 		excuse("ignores opcode 15", "4.2.5", func(h header) bool { return h.opcode == 15 }),
 		excuse("takes reserved bits in binary messages", "3.5", func(h header) bool { return h.rsv != 0 && h.opcode == opBinary }),
-		excuse("takes reserved bits in pings", "3.6", func(h header) bool { return h.rsv != 0 && h.opcode == opPing }),
+		{Name: "takes reserved bits in pings", Case: "trap07.rsv-ping", Only: true, set: func(q *quirks) {
+			q.excuse = func(_ *conn, h header) bool { return h.rsv != 0 && h.opcode == opPing }
+		}},
 		{Name: "takes reserved bits in close frames", Case: "3.7", set: func(q *quirks) {
 			q.excuse = func(_ *conn, h header) bool { return h.opcode == opClose }
 			q.close = func(c *conn, _ []byte) error { return answerClose(c, []byte{0x03, 0xe8}) }
@@ -179,7 +185,9 @@ func utf8Faults() []Fault {
 		with("takes sequences of five bytes", "6.8.1", func(q *quirks) { q.longUTF8 = true }),
 		with("takes texts that end inside a character", "6.6.3", func(q *quirks) { q.unfinishedUTF8 = true }),
 		with("refuses U+0000", "6.7.1", func(q *quirks) { q.refuseNUL = true }),
-		with("refuses non-characters", "6.22.1", func(q *quirks) { q.refuseNonCharacters = true }),
+		// kosoku's text cases from 6.5 on encode their payloads twice, so that
+		// these characters do not come up.
+		{Name: "refuses non-characters", Case: "6.22.1", Only: true, set: func(q *quirks) { q.refuseNonCharacters = true }},
 		with("repairs bad UTF-8", "6.12.1", func(q *quirks) {
 			q.noUTF8 = true
 			q.message = func(c *conn, opcode byte, p []byte) error {
@@ -218,7 +226,7 @@ func closeFaults() []Fault {
 	}
 	list := []Fault{
 		with("does not answer a close", "7.3.3", func(q *quirks) { q.close = func(*conn, []byte) error { return errClosed } }),
-		with("leaves ending the TCP connection to the client", "7.1.1", func(q *quirks) { q.lingers = true }),
+		{Name: "leaves ending the TCP connection to the client", Case: "7.1.1", Only: true, set: func(q *quirks) { q.lingers = true }},
 		with("answers a ping after a close", "7.1.3", goesOn(opPing, opPong)),
 		with("echoes a text after a close", "7.1.4", goesOn(opText, opText)),
 		with("completes a message after a close", "7.1.5", goesOn(opContinuation, opText)),
@@ -288,7 +296,15 @@ func limitFaults() []Fault {
 				return c.echo(opcode, p)
 			}
 		}},
-		{Name: "spoils the 900th message", Case: "9.7.2", set: func(q *quirks) {
+		{Name: "closes after 899 messages", Case: "9.8.2", set: func(q *quirks) {
+			q.message = func(c *conn, opcode byte, p []byte) error {
+				if c.messages == 900 {
+					return &failure{1008}
+				}
+				return c.echo(opcode, p)
+			}
+		}},
+		{Name: "spoils the 900th message", Case: "9.7.2", Only: true, set: func(q *quirks) {
 			q.message = func(c *conn, opcode byte, p []byte) error {
 				if c.messages == 900 {
 					p = bytes.Repeat([]byte("x"), len(p))
@@ -302,6 +318,9 @@ func limitFaults() []Fault {
 // deflateFaults are in permessage-deflate.
 func deflateFaults() []Fault {
 	with := func(name, cs string, set func(q *quirks)) Fault { return Fault{Name: name, Case: cs, set: set} }
+	strictly := func(name, cs string, set func(q *quirks)) Fault {
+		return Fault{Name: name, Case: cs, Only: true, set: set}
+	}
 	return []Fault{
 		with("does no compression", "12.1.1", func(q *quirks) { q.noDeflate = true }),
 		with("forgets what it inflated before", "12.1.4", func(q *quirks) { q.forgets = true }),
@@ -322,15 +341,15 @@ func deflateFaults() []Fault {
 				return c.send(header{fin: true, opcode: opcode}, p)
 			}
 		}),
-		with("looks back further than the window it agreed to", "13.3.4", func(q *quirks) { q.wideWindow = true }),
-		with("looks back further than that, without context", "13.5.5", func(q *quirks) { q.wideWindow = true }),
-		with("answers window bits of 16", "13.3.1", func(q *quirks) {
+		strictly("looks back further than the window it agreed to", "13.3.4", func(q *quirks) { q.wideWindow = true }),
+		strictly("looks back further than that, without context", "13.5.5", func(q *quirks) { q.wideWindow = true }),
+		strictly("answers window bits of 16", "13.3.1", func(q *quirks) {
 			q.answer = replacing("server_max_window_bits=9", "server_max_window_bits=16")
 		}),
-		with("repeats a parameter", "13.2.1", func(q *quirks) {
+		strictly("repeats a parameter", "13.2.1", func(q *quirks) {
 			q.answer = replacing("server_no_context_takeover", "server_no_context_takeover; server_no_context_takeover")
 		}),
-		with("answers a parameter that does not exist", "13.1.1", func(q *quirks) {
+		strictly("answers a parameter that does not exist", "13.1.1", func(q *quirks) {
 			q.answer = replacing("permessage-deflate", "permessage-deflate; window=9")
 		}),
 		with("looks back to before the first message", "12.1.5", func(q *quirks) { q.stale = bytes.Repeat([]byte(`"active": true, "balance": `), 40) }),

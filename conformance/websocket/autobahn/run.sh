@@ -1,0 +1,13 @@
+#!/bin/sh
+# Installs kosoku, which runs Autobahn's own case files, into a directory of its
+# own, and compares its verdicts with the suite's. Arguments are passed on:
+# -short leaves out the long messages of groups 12 and 13, -only server/native
+# runs a part; see main.go.
+set -eu
+cd "$(dirname "$0")/../../.."
+venv=${AUTOBAHN_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/noria/kosoku-0.1.0}
+if ! "$venv/bin/python" -c 'import kosoku' 2>/dev/null; then
+	python3 -m venv "$venv"
+	"$venv/bin/pip" install --quiet --disable-pip-version-check kosoku==0.1.0
+fi
+exec go run ./conformance/websocket/autobahn -python "$venv/bin/python" "$@"

@@ -1,0 +1,115 @@
+package websocket_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/conformance/websocket"
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+)
+
+// maxMessage is one byte more than the longest that Autobahn sends.
+const maxMessage = 16<<20 + 1
+
+// eachEngine runs f for both engines on every backend.
+func eachEngine(t *testing.T, f func(t *testing.T, g *runtime.Group, o ws.Options)) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		for _, engine := range []string{"native", "adapter"} {
+			t.Run(engine, func(t *testing.T) {
+				if v.Name == "io_uring-plain" && (testing.Short() || engine == "adapter") {
+					t.Skip("one engine on it, in the long form")
+				}
+				e, err := ws.ParseEngine(engine)
+				require.NoError(t, err)
+				f(t, backendtest.Group(t, v, 1), ws.Options{
+					Engine:      e,
+					MaxMessage:  maxMessage,
+					Compression: &ws.Compression{Threshold: -1},
+					Logger:      slog.New(slog.NewTextHandler(io.Discard, nil)),
+				})
+			})
+		}
+	})
+}
+
+// suite is what is run: everything, with fewer messages in groups 12 and 13
+// unless NORIA_MESSAGES says how many (1000 is what Autobahn does), and in the
+// short form without some of the many sizes and windows.
+func suite(t *testing.T) websocket.Options {
+	o := websocket.Options{Traps: true, MaxMessage: maxMessage, Messages: 50, Patience: 30 * time.Second}
+	if testing.Short() {
+		o.Messages = 3
+		o.Exclude = []string{"12.[345].*", "13.[4567].*", "9.[1234].[56]"}
+	}
+	if s := os.Getenv("NORIA_MESSAGES"); s != "" {
+		n, err := strconv.Atoi(s)
+		require.NoError(t, err)
+		o.Messages, o.Exclude = n, nil
+	}
+	return o
+}
+
+func TestNoriaServer(t *testing.T) {
+	eachEngine(t, func(t *testing.T, g *runtime.Group, options ws.Options) {
+		ctx, cancel := context.WithCancel(context.Background())
+		ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+		require.NoError(t, err)
+		served := make(chan error, 1)
+		srv := &ws.Server{Handler: ws.Echo, Options: options, DrainTime: 100 * time.Millisecond, HandshakeTimeout: 2 * time.Second}
+		go func() { served <- g.Serve(ctx, ls, srv) }()
+		o := suite(t)
+		o.HandshakeTimeout = srv.HandshakeTimeout
+		websocket.TestServer(t, fmt.Sprintf("ws://%s/", ls.Addr()), o)
+		cancel()
+		require.NoError(t, <-served)
+	})
+}
+
+func TestNoriaClient(t *testing.T) {
+	// In these subgroups Autobahn's server asks the client not to refer to
+	// earlier messages, which only a client that offers that will be asked.
+	asking := []string{"13.2.*", "13.5.*", "13.6.*", "13.7.*"}
+	eachEngine(t, func(t *testing.T, g *runtime.Group, options ws.Options) {
+		options.CloseTimeout = time.Second
+		o := suite(t)
+		forgetful := o
+		forgetful.Include, forgetful.Traps = asking, false
+		o.Exclude = slices.Concat(o.Exclude, asking)
+		websocket.TestClient(t, agent(g, options), o)
+
+		compression := *options.Compression
+		compression.ClientNoContextTakeover = true
+		options.Compression = &compression
+		websocket.TestClient(t, agent(g, options), forgetful)
+	})
+}
+
+// agent echoes on a connection until that ends.
+func agent(g *runtime.Group, options ws.Options) func(ctx context.Context, url string) error {
+	return func(ctx context.Context, url string) error {
+		return g.Loops()[0].Call(ctx, "agent", func(ctx context.Context) error {
+			c, err := ws.Dial(ctx, url, ws.DialOptions{Options: options})
+			if err != nil {
+				return err
+			}
+			err = ws.Echo(ctx, c)
+			if closeErr := c.Close(ws.StatusNormalClosure, ""); !errors.Is(closeErr, net.ErrClosed) {
+				err = errors.Join(err, closeErr)
+			}
+			return err
+		})
+	}
+}
