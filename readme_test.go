@@ -1,6 +1,7 @@
 package noria_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,38 @@ import (
 )
 
 `+program), 0o600))
+	out, err := exec.CommandContext(t.Context(), "go", "vet", file).CombinedOutput()
+	require.NoError(t, err, string(out))
+}
+
+// TestMigratingCompiles compiles the code of docs/migrating.md, all of it
+// together: it imports what it names.
+func TestMigratingCompiles(t *testing.T) {
+	text, err := os.ReadFile("docs/migrating.md")
+	require.NoError(t, err)
+	var code strings.Builder
+	blocks := 0
+	for rest := string(text); ; blocks++ {
+		_, after, found := strings.Cut(rest, "```go\n")
+		if !found {
+			break
+		}
+		block, after, found := strings.Cut(after, "```\n")
+		require.True(t, found)
+		code.WriteString(block)
+		rest = after
+	}
+	require.Greater(t, blocks, 5)
+	program := "package migrating\n\n"
+	for name, path := range map[string]string{"context": "context", "errors": "errors", "fmt": "fmt", "http": "net/http", "maps": "maps",
+		"noria": "github.com/noria-go/noria", "runtime": "github.com/noria-go/noria/runtime", "slices": "slices", "sql": "database/sql",
+		"sync": "sync", "ws": "github.com/noria-go/noria/ws"} {
+		if strings.Contains(code.String(), name+".") {
+			program += fmt.Sprintf("import %q\n", path)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "migrating.go")
+	require.NoError(t, os.WriteFile(file, []byte(program+code.String()), 0o600))
 	out, err := exec.CommandContext(t.Context(), "go", "vet", file).CombinedOutput()
 	require.NoError(t, err, string(out))
 }

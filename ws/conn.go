@@ -18,10 +18,11 @@ import (
 // A Conn is a WebSocket connection, after the opening handshake. See the
 // package's documentation for who may call what.
 type Conn struct {
-	t      compat.Stream   // what is read and closed: stream, or TLS over it
-	stream *runtime.Stream // the socket's
-	tls    *tlsSink        // nil: no TLS
-	sink   sink            // where frames go: stream or tls
+	t      compat.Stream      // what is read and closed: stream, or TLS over it
+	stream *runtime.Stream    // the socket's
+	tls    *tlsSink           // nil: no TLS
+	sink   sink               // where frames go: stream or tls
+	one    [1]*runtime.Buffer // what enqueue hands to sink
 	loop   *runtime.Loop
 	local  *local
 	opts   *Options // with defaults

@@ -57,7 +57,7 @@ func (c *Conn) writePrepared(p *Prepared) error {
 			return c.sendFailed(err)
 		}
 		copy(to, b.Bytes())
-	} else if err := c.sink.Enqueue(b.Retain()); err != nil {
+	} else if err := c.enqueue(b.Retain()); err != nil {
 		return c.sendFailed(err)
 	}
 	c.written += int64(n)

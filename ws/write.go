@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
@@ -112,7 +113,16 @@ func (c *Conn) writeSegment(h *frame.Header, s *segment, at int64) error {
 		}
 	}
 	s.buf = nil
-	return c.sink.Enqueue(b)
+	return c.enqueue(b)
+}
+
+// enqueue gives the sink a buffer. A list made for each call would be an
+// allocation for each message, since what is behind an interface may keep it.
+func (c *Conn) enqueue(b *runtime.Buffer) error {
+	c.one[0] = b
+	err := c.sink.Enqueue(c.one[:]...)
+	c.one[0] = nil
+	return err
 }
 
 func (c *Conn) writeHeader(h *frame.Header) error {
@@ -137,7 +147,7 @@ func (c *Conn) writeView(h *frame.Header, s *segment, at int64) error {
 		return nil
 	case !h.Masked && s.off == 0 && s.last(): // all of it, unchanged
 		s.buf = nil
-		return c.sink.Enqueue(b)
+		return c.enqueue(b)
 	}
 	return c.copyOut(h, s.data, at)
 }
