@@ -13,6 +13,10 @@ import (
 // out by a task of the loop, which costs two switches between threads; code
 // that can run as a task has the same methods on a runtime.Stream without them.
 //
+// There is no SyscallConn: the loop receives ahead of whoever reads, so nobody
+// else could use the descriptor without tearing the bytes apart. Options of the
+// socket are set with SetOption.
+//
 // Write returns when the bytes are queued, as everywhere on a loop; Close sends
 // what is queued.
 type Conn struct{ *runtime.Stream }

@@ -1,6 +1,7 @@
 package compat_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -145,4 +146,80 @@ func requireEcho(t *testing.T, g *runtime.Group, s *runtime.Stream, client net.C
 	require.Equal(t, want, string(got))
 	require.NoError(t, client.(interface{ CloseWrite() error }).CloseWrite())
 	require.NoError(t, <-done)
+}
+
+// One direction ends, the other goes on.
+func TestConnHalfClose(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		c1, c2, stop, err := pipe(backendtest.Group(t, v, 2))()
+		require.NoError(t, err)
+		defer stop()
+		_, err = c1.Write([]byte("question"))
+		require.NoError(t, err)
+		require.NoError(t, c1.(*compat.Conn).CloseWrite())
+		got, err := io.ReadAll(c2)
+		require.NoError(t, err)
+		require.Equal(t, "question", string(got))
+		_, err = c1.Write([]byte("more"))
+		require.ErrorIs(t, err, net.ErrClosed)
+		_, err = c2.Write([]byte("answer"))
+		require.NoError(t, err)
+		require.NoError(t, c2.Close())
+		got, err = io.ReadAll(c1)
+		require.NoError(t, err)
+		require.Equal(t, "answer", string(got))
+	})
+}
+
+// A server of net/http upgrades a connection and hands it on, whether it was
+// accepted by package net or by a Listener: neither needs a pump.
+func TestTakeOverHijacked(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		for _, ours := range []bool{false, true} {
+			g := backendtest.Group(t, v, 1)
+			var ln net.Listener
+			var err error
+			if ours {
+				ln, err = compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+			} else {
+				ln, err = net.Listen("tcp", "127.0.0.1:0")
+			}
+			require.NoError(t, err)
+			echoed := make(chan error, 1)
+			srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				nc, rw, err := w.(http.Hijacker).Hijack()
+				if err != nil {
+					echoed <- err
+					return
+				}
+				unread, _ := rw.Reader.Peek(rw.Reader.Buffered())
+				s, pumped, err := compat.TakeOver(g.Loops()[0], nc, compat.TakeOverOptions{Unread: bytes.Clone(unread)})
+				if pumped {
+					err = errors.Join(err, errors.New("it was pumped"))
+				}
+				if err != nil {
+					echoed <- err
+					return
+				}
+				echoed <- backendtest.Run(t, g, func(context.Context) error {
+					_, err := io.Copy(s, s)
+					return errors.Join(err, s.Close())
+				})
+			})}}
+			srv.Start()
+			client, err := net.Dial("tcp", ln.Addr().String())
+			require.NoError(t, err)
+			_, err = io.WriteString(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\nbehind the request, ")
+			require.NoError(t, err)
+			_, err = io.WriteString(client, "and later")
+			require.NoError(t, err)
+			require.NoError(t, client.(*net.TCPConn).CloseWrite())
+			got, err := io.ReadAll(client)
+			require.NoError(t, err)
+			require.Equal(t, "behind the request, and later", string(got))
+			require.NoError(t, <-echoed)
+			require.NoError(t, client.Close())
+			srv.Close()
+		}
+	})
 }

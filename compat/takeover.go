@@ -28,11 +28,20 @@ type TakeOverOptions struct {
 // stream is for the tasks of l; give it to NewConn for goroutines. It may be
 // called from any goroutine. When it fails, nc still is the caller's.
 //
+// A *Conn of l itself, as net/http over a Listener has it, is moved by handing out its
+// stream.
+//
 // A connection that has no descriptor of its own to give (a *tls.Conn, a
 // net.Pipe) cannot be moved: two goroutines pump its bytes through a socket
 // pair then, which costs two copies and two switches for each, and pumped says
 // so.
 func TakeOver(l *runtime.Loop, nc net.Conn, opts TakeOverOptions) (s *runtime.Stream, pumped bool, err error) {
+	if c, ok := nc.(*Conn); ok && c.Loop() == l {
+		if len(opts.Unread) > 0 {
+			c.Unread(runtime.NewShared(opts.Unread))
+		}
+		return c.Stream, false, nil
+	}
 	s, err = adopt(l, nc, opts)
 	if !errors.Is(err, runtime.ErrUnsupported) {
 		return s, false, err
