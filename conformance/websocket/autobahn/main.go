@@ -1,5 +1,5 @@
 // Command autobahn holds the suite of conformance/websocket against the real
-// thing: Autobahn's own case files, which kosoku (from PyPI) runs natively. It
+// thing: Autobahn's own case files, which kosoku (a Python package) runs natively. It
 // runs both against every engine on every backend, as server and as client,
 // and against the servers of package broken, and compares verdict by verdict.
 //
