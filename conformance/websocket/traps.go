@@ -138,6 +138,25 @@ func handshakeTraps(o Options) []serverTrap {
 			return x.refused(sending(raw), codes...)
 		}}
 	}
+	// A request that asks for no WebSocket may have an ordinary answer.
+	notUpgraded := func(id, what string, spoil func(q *request) string) serverTrap {
+		return serverTrap{id, what, "It is not upgraded.", func(x *trapRun) (Behavior, string) {
+			raw := spoil(x.request())
+			x.result.Request = raw
+			conn, _, h, err := x.ask(sending(raw))
+			switch {
+			case isTimeout(err):
+				return Failed, "no answer, and the connection stays"
+			case err != nil:
+				return OK, "the connection ended without an answer"
+			}
+			_ = conn.Close()
+			if status := h.status(); status < 200 || status > 499 {
+				return Failed, fmt.Sprintf("answered with %q", h.first)
+			}
+			return OK, h.first
+		}}
+	}
 	set := func(name, value string) func(q *request) string {
 		return func(q *request) string { return q.set(name, value).String() }
 	}
@@ -191,8 +210,8 @@ func handshakeTraps(o Options) []serverTrap {
 		refused("trap02.transfer-encoding", "A chunked body.", func(q *request) string { return q.add("Transfer-Encoding: chunked").String() + "0\r\n\r\n" }),
 		refused("trap02.method", "POST.", func(q *request) string { q.method = "POST"; return q.String() }),
 		refused("trap02.http-1.0", "HTTP/1.0.", func(q *request) string { q.version = "HTTP/1.0"; return q.String() }, 400, 426, 505),
-		refused("trap02.no-upgrade", "No Upgrade.", set("Upgrade", "")),
-		refused("trap02.other-upgrade", "An Upgrade to something else.", set("Upgrade", "h2c")),
+		notUpgraded("trap02.no-upgrade", "No Upgrade.", set("Upgrade", "")),
+		notUpgraded("trap02.other-upgrade", "An Upgrade to something else.", set("Upgrade", "h2c")),
 		refused("trap02.no-connection", "No Connection.", set("Connection", "")),
 		refused("trap02.keep-alive", "A Connection without Upgrade.", set("Connection", "keep-alive")),
 		refused("trap02.no-key", "No key.", set("Sec-WebSocket-Key", "")),

@@ -18,6 +18,9 @@ func handshakeFaults() []Fault {
 	answers := func(name, old, replacement string) Fault {
 		return Fault{Name: name, Case: "1.1.1", Only: old[0] != '1', set: func(q *quirks) { q.answer = replacing(old, replacement) }}
 	}
+	lax := func(name, cs string, set func(q *quirks)) Fault {
+		return Fault{Name: name, Case: cs, Only: true, set: set}
+	}
 	return []Fault{
 		answers("answers with 200", "101 Switching Protocols", "200 OK"),
 		answers("answers without Upgrade", "Upgrade: websocket\r\n", ""),
@@ -26,6 +29,20 @@ func handshakeFaults() []Fault {
 		answers("answers without Sec-WebSocket-Accept", "Sec-WebSocket-Accept", "X-WebSocket-Accept"),
 		answers("takes an extension that was not offered", "\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-bzip2\r\n\r\n"),
 		{Name: "loses frames that come with the request", Case: "trap03.together", Only: true, set: func(q *quirks) { q.dropsEarly = true }},
+		lax("takes lines that end with LF alone", "trap02.bare-lf", func(q *quirks) { q.bareLF = true }),
+		lax("takes folded lines", "trap02.folded", func(q *quirks) { q.folded = true }),
+		lax("takes a space before a colon", "trap02.space-before-colon", func(q *quirks) { q.laxFields = true }),
+		lax("wants no Host", "trap02.no-host", func(q *quirks) { q.noHost = true }),
+		lax("ignores bodies", "trap02.content-length", func(q *quirks) { q.anyLength = true }),
+		lax("takes POST", "trap02.method", func(q *quirks) { q.anyMethod = true }),
+		lax("takes HTTP/1.0", "trap02.http-1.0", func(q *quirks) { q.anyVersion = true }),
+		lax("wants no Upgrade", "trap02.no-upgrade", func(q *quirks) { q.anyUpgrade = true }),
+		lax("wants no Connection", "trap02.no-connection", func(q *quirks) { q.anyConnection = true }),
+		lax("takes any version", "trap02.version-12", func(q *quirks) { q.anyWSVersion = true }),
+		lax("does not say which version would do", "trap02.version-0", func(q *quirks) { q.plain400 = true }),
+		lax("takes any key", "trap02.short-key", func(q *quirks) { q.anyKey = true }),
+		lax("takes any Origin", "trap11.foreign-origin", func(q *quirks) { q.anyOrigin = true }),
+		lax("takes heads of any length", "trap02.huge-head", func(q *quirks) { q.maxHead = 1 << 30 }),
 		{Name: "sends a ping first", Case: "1.1.1", set: func(q *quirks) { q.greets = true }},
 	}
 }
