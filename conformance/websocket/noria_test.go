@@ -31,6 +31,9 @@ func eachEngine(t *testing.T, f func(t *testing.T, g *runtime.Group, o ws.Option
 				if v.Name == "io_uring-plain" && (testing.Short() || engine == "adapter") {
 					t.Skip("one engine on it, in the long form")
 				}
+				if raceEnabled && testing.Short() && (engine == "native") != (v.Name == "io_uring") {
+					t.Skip("under the race detector each engine on one backend, in the short form")
+				}
 				e, err := ws.ParseEngine(engine)
 				require.NoError(t, err)
 				f(t, backendtest.Group(t, v, 1), ws.Options{
