@@ -70,11 +70,17 @@ func (e *native) payload(h *frame.Header, at int64) (segment, bool) {
 	if len(e.in) == 0 && !e.more() {
 		return segment{}, false
 	}
-	var s segment
+	s := segment{off: e.size - len(e.in)}
 	if left := h.Len - at; left < int64(len(e.in)) {
-		e.take(&s, int(left))
+		s.data = e.in[:left:left]
+		e.in = e.in[left:]
+		if e.credit > 0 {
+			e.credit--
+			s.buf = e.cur
+		} else {
+			s.buf = e.cur.Retain()
+		}
 	} else { // what is read last goes along with the buffer
-		s.off = e.size - len(e.in)
 		s.data, e.in = e.in, nil
 		for ; e.credit > 0; e.credit-- {
 			e.cur.Release()
@@ -85,18 +91,6 @@ func (e *native) payload(h *frame.Header, at int64) (segment, bool) {
 		frame.Mask(s.data, h.Mask, at)
 	}
 	return s, true
-}
-
-// take makes s the next n bytes, which are fewer than there are.
-func (e *native) take(s *segment, n int) {
-	s.off = e.size - len(e.in)
-	s.data, e.in = e.in[:n:n], e.in[n:]
-	if e.credit > 0 {
-		e.credit--
-		s.buf = e.cur
-	} else {
-		s.buf = e.cur.Retain()
-	}
 }
 
 func (e *native) control(p []byte, h *frame.Header, at int64) int {

@@ -72,11 +72,6 @@ func (c *Conn) TryReceive() (*Message, error) {
 
 // assemble puts the next message together, as far as it is here.
 func (c *Conn) assemble() (*Message, error) {
-	if c.adapter == nil && c.deflate == nil && c.msg == nil && !c.inFrame && c.readErr == nil && len(c.native.in) > 0 {
-		if m, err := c.whole(); m != nil || err != nil {
-			return m, err
-		}
-	}
 	for {
 		s, last, ok, err := c.next()
 		if err != nil || !ok {
@@ -98,38 +93,6 @@ func (c *Conn) assemble() (*Message, error) {
 			return m, nil
 		}
 	}
-}
-
-// whole is assemble for what is most of the work when many messages arrive
-// together: a binary one in one frame, with more behind it in the same buffer.
-// What the steps of next would hand up, each with a copy, is put where it
-// belongs. It returns nil, and no error, where next has to go on.
-func (c *Conn) whole() (*Message, error) {
-	h := &c.head
-	ok, err := c.native.header(h)
-	if err != nil {
-		return nil, c.headerError(err)
-	}
-	if !ok {
-		return nil, nil
-	}
-	if err := c.begin(); err != nil {
-		return nil, err
-	}
-	if h.Op != frame.Binary || !h.Fin || h.Len == 0 || h.Len >= int64(len(c.native.in)) {
-		return nil, nil
-	}
-	c.inFrame, c.inMsg = false, false
-	m := c.newMessage()
-	c.native.take(&m.first, int(h.Len))
-	m.size = int(h.Len)
-	if h.Masked {
-		frame.Mask(m.first.data, h.Mask, 0)
-	}
-	if hook := c.opts.Hooks.MessageIn; hook != nil {
-		hook(c, m.typ, m.size)
-	}
-	return m, nil
 }
 
 func (c *Conn) newMessage() *Message {
