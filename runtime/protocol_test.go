@@ -66,6 +66,14 @@ func TestGrowAndEnqueue(t *testing.T) {
 			if room := s.TailRoom(); room < 100 {
 				return fmt.Errorf("room for %d, want the 100 that were announced", room)
 			}
+			if b := s.TryGrow(s.TailRoom() + 1); b != nil {
+				return errors.New("TryGrow began a new piece")
+			}
+			if b := s.TryGrow(3); b != nil {
+				want.Write(append(b[:0], "try"...))
+			} else {
+				return errors.New("TryGrow: there is room")
+			}
 			if err := errors.Join(grow("two"), s.WriteErr()); err != nil {
 				return err
 			}
@@ -78,6 +86,9 @@ func TestGrowAndEnqueue(t *testing.T) {
 			}
 			if err := errors.Join(grow("four"), grow(string(make([]byte, 2000)))); err != nil {
 				return err
+			}
+			if s.TryGrow(1) != nil {
+				return errors.New("TryGrow beyond the limit")
 			}
 			if err := s.WriteErr(); !errors.Is(err, runtime.ErrBusy) {
 				return fmt.Errorf("beyond the limit: %v", err)

@@ -299,6 +299,21 @@ func (s *Stream) Grow(n, more int) ([]byte, error) {
 	return b.mem[at:b.end:b.end], nil
 }
 
+// TryGrow is Grow where that is cheapest: if the piece that Grow began in this
+// turn has room for n bytes more, and the queue is below its limit. Otherwise it
+// returns nil, and has done nothing.
+func (s *Stream) TryGrow(n int) []byte {
+	out := &s.out
+	b := out.tail
+	if b == nil || len(b.mem)-b.end < n || out.bytes >= s.opts.QueueLimit || out.busy || out.err != nil || out.shut || s.closing || !s.loop.onThread() {
+		return nil
+	}
+	at := b.end
+	b.end += n
+	out.bytes += n
+	return b.mem[at:b.end:b.end]
+}
+
 // TailRoom returns how many bytes Grow could return now without beginning a
 // new piece; 0 if nothing was put there in this turn.
 func (s *Stream) TailRoom() int {

@@ -27,6 +27,7 @@ type Conn struct {
 	local  *local
 	opts   *Options // with defaults
 	client bool     // this end is the client: it masks what it sends
+	quick  bool     // nothing is asked of it that quick.go does not do
 
 	request     *Request
 	response    http.Header // a server's
@@ -36,9 +37,9 @@ type Conn struct {
 	// Receiving: see receive.go.
 	eng       engine
 	native    native
-	adapter   *adapter // nil: native
-	readable  runtime.Source
-	head      frame.Header // of the frame that is being received
+	adapter   *adapter          // nil: native
+	readable  [1]runtime.Source // a slice of it is given to WaitAny: no allocation
+	head      frame.Header      // of the frame that is being received
 	inFrame   bool
 	at        int64 // bytes of its payload that have come
 	inMsg     bool  // between the first and the last frame of a message
@@ -102,11 +103,12 @@ func newConn(t compat.Stream, opts *Options, client bool) *Conn {
 		c.adapter = newAdapter(t, c.sink, client)
 		c.eng = c.adapter
 	}
-	c.readable, c.writable = t.Readable(), t.Writable()
+	c.readable[0], c.writable = t.Readable(), t.Writable()
 	c.stream.SetQueueLimit(opts.SendQueue)
 	if opts.Budget != nil {
 		c.stream.OnSent(c.sent)
 	}
+	c.quick = c.tls == nil && c.adapter == nil && opts.Budget == nil && opts.Hooks.MessageIn == nil && opts.Hooks.MessageOut == nil && !opts.DebugMessages
 	c.keepAlive()
 	return c
 }
@@ -116,6 +118,7 @@ func (c *Conn) agree(p *deflate.Params) {
 	if p == nil {
 		return
 	}
+	c.quick = false
 	c.deflate = newDeflater(c.opts.Compression, *p, !c.client)
 	c.native.dec.Rsv = frame.Rsv1
 	if c.adapter != nil {
@@ -157,7 +160,7 @@ func (c *Conn) Loop() *runtime.Loop { return c.loop }
 // Readable returns the connection as a Source for runtime.WaitAny, for the
 // tasks of its loop: it has something when a message has arrived, or receiving
 // would fail. Take it with TryReceive, or with Receive.
-func (c *Conn) Readable() runtime.Source { return runtime.When(c.hasMessage, c.readable) }
+func (c *Conn) Readable() runtime.Source { return runtime.When(c.hasMessage, c.readable[0]) }
 
 // Queued returns how many bytes were sent and are not with the kernel yet. It
 // is called on the loop.

@@ -181,7 +181,9 @@ func (m *Message) free() {
 			m.first.buf = nil
 		}
 	}
-	m.eachSegment(func(s *segment) { s.buf.Release() })
+	if m.first.buf != nil || len(m.rest) > 0 {
+		m.eachSegment(func(s *segment) { s.buf.Release() })
+	}
 	m.recycle()
 }
 

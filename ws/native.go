@@ -74,12 +74,7 @@ func (e *native) payload(h *frame.Header, at int64) (segment, bool) {
 	if left := h.Len - at; left < int64(len(e.in)) {
 		s.data = e.in[:left:left]
 		e.in = e.in[left:]
-		if e.credit > 0 {
-			e.credit--
-			s.buf = e.cur
-		} else {
-			s.buf = e.cur.Retain()
-		}
+		s.buf = e.own()
 	} else { // what is read last goes along with the buffer
 		s.data, e.in = e.in, nil
 		for ; e.credit > 0; e.credit-- {
@@ -91,6 +86,15 @@ func (e *native) payload(h *frame.Header, at int64) (segment, bool) {
 		frame.Mask(s.data, h.Mask, at)
 	}
 	return s, true
+}
+
+// own returns the current buffer, of which the caller is an owner now.
+func (e *native) own() *runtime.Buffer {
+	if e.credit > 0 {
+		e.credit--
+		return e.cur
+	}
+	return e.cur.Retain()
 }
 
 func (e *native) control(p []byte, h *frame.Header, at int64) int {

@@ -55,7 +55,7 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 		}
 		sources := [2]runtime.Source{&p.ponged, &c.over}
 		n := 2
-		all := append(sources[:n:n], c.readable)
+		all := append(sources[:n:n], c.readable[0])
 		if c.busy || c.reader != nil || len(c.stash) >= maxStash {
 			all = sources[:n]
 		}

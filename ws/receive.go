@@ -29,6 +29,9 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		if m := c.quickReceive(); m != nil {
+			return m, nil
+		}
 		m, err := c.TryReceive()
 		if m != nil || err != nil {
 			return m, err
@@ -149,7 +152,7 @@ func (c *Conn) await(ctx context.Context) error {
 		c.tls.flush()
 	}
 	c.busy = true
-	_, err := runtime.WaitAny(ctx, c.readable)
+	_, err := runtime.WaitAny(ctx, c.readable[:]...)
 	c.busy = false
 	if err != nil {
 		if cerr := ended(ctx); cerr != nil {

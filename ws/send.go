@@ -21,6 +21,9 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 	if !c.loop.OnLoop() {
 		return c.sendElsewhere(ctx, outgoing{m: m.portable()})
 	}
+	if c.quickSend(m) {
+		return nil
+	}
 	if err := c.room(ctx, nil, m.typ, m.size); err != nil {
 		m.Release()
 		return err

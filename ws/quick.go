@@ -1,0 +1,94 @@
+package ws
+
+import (
+	"encoding/binary"
+	"unicode/utf8"
+
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// This file is for what happens most: a short message in one frame that is all
+// here, in a buffer with others, and an answer that leaves together with others.
+// It does what receive.go and write.go do, in one go; whatever is out of the
+// ordinary it leaves to them, untouched.
+
+// quickReceive returns the next message, if it is such a one.
+func (c *Conn) quickReceive() *Message {
+	e := &c.native
+	p := e.in
+	if !c.quick || len(p) < 6 || c.inFrame || c.inMsg || e.dec.Partial() > 0 || c.readErr != nil || c.busy || c.reader != nil || len(c.stash) > 0 {
+		return nil
+	}
+	typ := Type(p[0] & 0xf)
+	if p[0] != 0x80|byte(Text) && p[0] != 0x80|byte(Binary) {
+		return nil
+	}
+	size, n := int(p[1]&0x7f), 2
+	switch {
+	case size > 126:
+		return nil
+	case size == 126:
+		if size, n = int(binary.BigEndian.Uint16(p[2:])), 4; size < 126 {
+			return nil
+		}
+	}
+	var key [4]byte
+	masked := p[1]&0x80 != 0
+	if masked == c.client {
+		return nil
+	}
+	if masked {
+		if len(p) < n+4 {
+			return nil
+		}
+		key = [4]byte(p[n:])
+		n += 4
+	}
+	// The last one of its buffer takes the buffer along, and an empty one has
+	// none: that is not done here.
+	if size == 0 || len(p) <= n+size || int64(size) > c.opts.MaxMessage {
+		return nil
+	}
+	data := p[n : n+size : n+size]
+	if masked {
+		frame.Mask(data, key, 0)
+	}
+	if typ == Text && !utf8.Valid(data) {
+		if masked {
+			frame.Mask(data, key, 0) // as it was: the error is found once more
+		}
+		return nil
+	}
+	m := c.newMessage()
+	m.typ, m.size = typ, size
+	m.first = segment{buf: e.own(), data: data, off: e.size - len(p) + n}
+	e.in = p[n+size:]
+	return m
+}
+
+// quickSend queues m and takes it, if that can be done at once.
+func (c *Conn) quickSend(m *Message) bool {
+	if !c.quick || m.size > smallMessage || len(m.rest) > 0 || c.client ||
+		c.failed != nil || c.sentClose != 0 || c.closed || c.writer != nil || c.pongDue {
+		return false
+	}
+	n := 2
+	if m.size > 125 {
+		n = 4
+	}
+	b := c.stream.TryGrow(n + m.size)
+	if b == nil {
+		return false
+	}
+	b[0] = 0x80 | byte(m.typ)
+	if n == 2 {
+		b[1] = byte(m.size)
+	} else {
+		b[1] = 126
+		binary.BigEndian.PutUint16(b[2:], uint16(m.size))
+	}
+	copy(b[n:], m.first.data)
+	m.free()
+	c.written += int64(len(b))
+	return true
+}
