@@ -6,7 +6,7 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BIN         := bin/noria
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint tags bench bench-ws stress conform autobahn fuzz examples interop ci
+.PHONY: help run build test race lint tags bench bench-ws stress conform autobahn fuzz modules interop ci
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -62,13 +62,15 @@ conform: ## the whole WebSocket suite, with all its messages, on every engine an
 autobahn: ## Autobahn's own cases, both roles, every engine and backend; compares verdicts; installs kosoku
 	conformance/websocket/autobahn/run.sh $(FLAGS)
 
-examples: ## the examples that are modules of their own; the others are in test
-	cd examples/redis && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && $(GO) test -short -race ./...
+modules: ## the modules beside this one: an example, the peers of bench and of interop
+	@set -e; for m in examples/redis bench interop/peers; do echo "== $$m"; \
+		(cd $$m && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && \
+		 case $$m in interop/*) ;; *) $(GO) test -short -race ./...;; esac); done # make interop runs those
 
 interop: build ## real clients against the servers and examples; installs what it needs
 	./interop/run.sh $(BIN)
 	./interop/examples.sh
 
-ci: lint tags test race stress examples ## what .ci/run runs
+ci: lint tags test race stress modules ## what .ci/run runs
 	$(MAKE) fuzz FUZZTIME=5s
 	$(MAKE) interop
