@@ -148,9 +148,11 @@ func (c *Conn) finish(ctx context.Context, err error) {
 	if c.closed {
 		return
 	}
-	if c.writer != nil { // left half-way: the peer will see it end there
-		c.writer = nil
-		c.unlocked.Set()
+	if w := c.writer; w != nil { // left half-way: the peer will see it end there
+		if w.begun || w.fed { // and no other message may go on in its middle
+			c.failRemote(errClosed)
+		}
+		c.unlock()
 	}
 	code := StatusNormalClosure
 	switch {

@@ -61,6 +61,7 @@ type Conn struct {
 	writable  runtime.Source
 	writer    *Writer // whose message goes on
 	unlocked  runtime.Event
+	behind    bool // what other threads have queued waits for that Writer
 	remote    atomic.Pointer[remote]
 	charged   int64 // to the Budget
 	written   int64 // bytes of frames that were queued
@@ -78,6 +79,7 @@ type Conn struct {
 	lastSeen int64 // bytes received when it was last looked
 	pinged   bool  // and not heard of since
 	pings    []*ping
+	quiet    runtime.Event // somebody stopped receiving while a Ping waits
 	pingSeq  uint64
 
 	held    *Message                // received, and with the handler

@@ -134,7 +134,7 @@ func (m *Message) Keep() *Message {
 // portable returns a message with m's bytes that any loop may send. Buffers
 // belong to their loops, so what was received is copied.
 func (m *Message) portable() *Message {
-	shared := m.conn == nil
+	shared := m.conn == nil && m.local == nil
 	m.eachSegment(func(s *segment) { shared = shared && s.buf.Home() == nil })
 	if shared {
 		return m

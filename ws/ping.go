@@ -53,11 +53,18 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 		if p.ponged.IsSet() {
 			return time.Duration(p.at - sent), nil
 		}
-		sources := [2]runtime.Source{&p.ponged, &c.over}
-		n := 2
-		all := append(sources[:n:n], c.readable[0])
-		if c.busy || c.reader != nil || len(c.stash) >= maxStash {
-			all = sources[:n]
+		// Who receives may stop before the pong has come.
+		c.quiet.Clear()
+		all := []runtime.Source{&p.ponged, &c.over, &c.quiet}
+		if !c.busy && c.reader == nil && len(c.stash) < maxStash {
+			if c.paused { // inflating: what follows is here and was not looked at
+				c.paused = false
+				if err := runtime.Yield(ctx); err != nil {
+					return 0, err
+				}
+				continue
+			}
+			all = append(all, c.readable[0])
 		}
 		if c.tls != nil {
 			c.tls.flush()

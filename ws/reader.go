@@ -54,7 +54,7 @@ func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 	r := &Reader{c: c, ctx: ctx}
 	if len(c.stash) > 0 { // it is all here
 		r.whole = c.unstash()
-		r.typ, r.ended = r.whole.typ, true
+		r.typ, r.ended, r.told = r.whole.typ, true, true
 		c.reader = r
 		return r, nil
 	}
@@ -102,6 +102,7 @@ type Reader struct {
 	pos   int      // of whole
 	piece segment
 	ended bool // nothing comes after whole and piece
+	told  bool // Hooks.MessageIn knows of it
 	size  int
 }
 
@@ -196,7 +197,7 @@ func (r *Reader) more(ctx context.Context) error {
 	r.drop()
 	if r.ended {
 		c.reader, c.streaming = nil, false
-		if hook := c.opts.Hooks.MessageIn; hook != nil {
+		if hook := c.opts.Hooks.MessageIn; hook != nil && !r.told {
 			hook(c, r.typ, r.size)
 		}
 		return io.EOF

@@ -88,6 +88,9 @@ func (c *Conn) assemble() (*Message, error) {
 		if s.buf != nil {
 			m.add(s)
 		}
+		if int64(m.size) > c.opts.MaxMessage { // a Reader that was given up had let it begin
+			return nil, c.tooBig()
+		}
 		if last {
 			c.msg = nil
 			if hook := c.opts.Hooks.MessageIn; hook != nil {
@@ -112,13 +115,24 @@ func (c *Conn) newMessage() *Message {
 // hasMessage reports whether TryReceive would return something, and takes in
 // what has arrived to find that out.
 func (c *Conn) hasMessage() bool {
-	if len(c.stash) > 0 || c.reader != nil {
+	if len(c.stash) > 0 {
 		return true
 	}
 	if c.busy {
 		return false
 	}
 	c.paused = false
+	if r := c.reader; r != nil { // it reads what comes, or it is left and that is skipped
+		if r.ended || len(r.here()) > 0 {
+			return true
+		}
+		r.drop()
+		s, last, ok, err := c.next()
+		if ok {
+			r.piece, r.ended = s, last
+		}
+		return ok || err != nil || c.paused
+	}
 	m, err := c.assemble()
 	if m != nil {
 		c.stash = append(c.stash, m)
@@ -132,6 +146,9 @@ func (c *Conn) unstash() *Message {
 	c.stash[0] = nil
 	if c.stash = c.stash[1:]; len(c.stash) == 0 {
 		c.stash = nil
+	}
+	if len(c.pings) > 0 {
+		c.quiet.Set() // there is room in it
 	}
 	return m
 }
@@ -154,6 +171,9 @@ func (c *Conn) await(ctx context.Context) error {
 	c.busy = true
 	_, err := runtime.WaitAny(ctx, c.readable[:]...)
 	c.busy = false
+	if len(c.pings) > 0 {
+		c.quiet.Set()
+	}
 	if err != nil {
 		if cerr := ended(ctx); cerr != nil {
 			return cerr

@@ -132,7 +132,7 @@ func (c *Conn) takeRemote() {
 		if err == nil {
 			switch werr := c.sink.WriteErr(); {
 			case c.writer != nil:
-				c.loop.Notify(&c.unlocked, c.takeRemote)
+				c.behind = true // unlock has it called again
 				return
 			case errors.Is(werr, runtime.ErrBusy):
 				r.wait(true)

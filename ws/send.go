@@ -21,6 +21,9 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 	if !c.loop.OnLoop() {
 		return c.sendElsewhere(ctx, outgoing{m: m.portable()})
 	}
+	if m.local != nil && m.local != c.local {
+		m = m.portable() // its memory is another loop's
+	}
 	if c.quickSend(m) {
 		return nil
 	}

@@ -22,6 +22,7 @@ type Writer struct {
 	typ   Type
 	buf   []byte
 	begun bool // a frame of the message was queued
+	fed   bool // the compressor has some of it
 	total int
 	done  bool
 }
@@ -118,16 +119,26 @@ func (w *Writer) sendHere(ctx context.Context, last bool) error {
 		err = w.queue(last)
 	}
 	if err != nil || last {
-		c.writer = nil
-		c.unlocked.Set()
+		c.unlock()
 	}
-	if err != nil && w.begun && c.failed == nil && c.sentClose == 0 {
-		// The peer has half a message, and nothing else can follow it.
+	if err != nil && (w.begun || w.fed) && c.failed == nil && c.sentClose == 0 {
+		// The peer, or the compressor, has half a message, and nothing else can
+		// follow it.
 		_ = c.sendFailed(fmt.Errorf("a message was given up half-way: %w", err))
 		_ = c.end(c.failed)
 		_ = c.t.SetReadDeadline(past)
 	}
 	return err
+}
+
+// unlock ends the time of a Writer: others may send.
+func (c *Conn) unlock() {
+	c.writer = nil
+	c.unlocked.Set()
+	if c.behind {
+		c.behind = false
+		c.loop.NextTurn(c.takeRemote)
+	}
 }
 
 // queue queues what was gathered as one frame.
@@ -140,6 +151,7 @@ func (w *Writer) queue(last bool) error {
 	w.total += len(w.buf)
 	p := w.buf
 	if d := c.deflate; d != nil && d.threshold <= fragment { // how long it becomes is not known
+		w.fed = true
 		out := d.out.Append(c.local.scratch[:0], p)
 		if last {
 			out = d.out.End(out)
