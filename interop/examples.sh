@@ -51,6 +51,7 @@ wait_for() {
 
 for backend in io_uring epoll; do
 	echo "== redis-cli and redis-benchmark, $backend"
+	: >"$work/out" # what the one before said must not be taken for this one's
 	NORIA_BACKEND=$backend bin/redis -addr 127.0.0.1:0 >"$work/out" 2>&1 &
 	wait_for '^redis on'
 	port=$(sed -n 's/^redis on .*:\([0-9]*\)$/\1/p' "$work/out")
@@ -78,9 +79,10 @@ for backend in io_uring epoll; do
 	wait %% 2>/dev/null || true
 
 	echo "== npm's ws against examples/gobwas, $backend"
+	: >"$work/out"
 	NORIA_BACKEND=$backend bin/gobwas -addr 127.0.0.1:17001 >"$work/out" 2>&1 &
 	wait_for 'ws://'
-	sleep 0.5
+	for _ in $(seq 100); do nc -z 127.0.0.1 17001 && break; sleep 0.1; done # it says so just before it listens
 	[ -d "$work/node" ] || { mkdir "$work/node" && cp "$here"/package.json "$here"/package-lock.json "$here"/echo.mjs "$work/node" &&
 		(cd "$work/node" && npm ci --silent --no-audit --no-fund); }
 	(cd "$work/node" && node echo.mjs ws://127.0.0.1:17001/)

@@ -33,6 +33,7 @@ max=33554432
 
 # start FLAGS: a server, whose addresses are then in $tcp and $ws.
 start() {
+	: >"$work/out" # what the one before said must not be taken for this one's
 	"$noria" serve "$@" --compress --max-message $max --tcp 127.0.0.1:0 --ws 127.0.0.1:0 >"$work/out" 2>&1 &
 	server=$!
 	n=0
