@@ -139,7 +139,8 @@ func stuckWriter(ctx context.Context, c *compat.TLSStream) (*runtime.Task, error
 		if err := runtime.Yield(ctx); err != nil {
 			return nil, err
 		}
-		if written != before || c.Queued() != queued || queued < runtime.DefaultQueueLimit {
+		// A writer that waited goes on when half of the queue is free.
+		if written != before || c.Queued() != queued || queued <= runtime.DefaultQueueLimit/2 {
 			still = 0
 		}
 	}
