@@ -227,9 +227,9 @@ func (c *Conn) collect() {
 	}
 }
 
-// reclaim takes back the messages that the handler still has when it has
-// returned.
-func (c *Conn) reclaim() {
+// letGo gives back what the connection itself holds. Messages that somebody has
+// received are not of that.
+func (c *Conn) letGo() {
 	if c.foreign.Load() != nil {
 		c.collect()
 	}
@@ -241,6 +241,12 @@ func (c *Conn) reclaim() {
 		c.unstash().free()
 	}
 	c.deflate.close()
+}
+
+// reclaim takes back the messages that the handler still has when it has
+// returned.
+func (c *Conn) reclaim() {
+	c.letGo()
 	n, first := 0, ""
 	for m := c.held; m != nil; {
 		next := m.next
