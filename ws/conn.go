@@ -234,7 +234,7 @@ func (c *Conn) letGo() {
 		c.collect()
 	}
 	if r := c.reader; r != nil {
-		r.drop()
+		r.giveUp(errClosed)
 		c.reader = nil
 	}
 	for len(c.stash) > 0 {

@@ -4,12 +4,15 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/ws"
+	"github.com/noria-go/noria/ws/internal/frame"
 )
 
 // There is no handler whose return ends the time of what a dialed connection
@@ -56,6 +59,93 @@ func TestMessageOutlivesDialedConn(t *testing.T) {
 				}))
 				require.Equal(t, size, len(elsewhere.Bytes()))
 				elsewhere.Release()
+			}
+		}
+	})
+}
+
+// What there was of a message that was given up must not be taken for all of it.
+func TestReaderSkipped(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		type result struct {
+			p    string
+			err  error
+			many string
+		}
+		// Each gives up a Reader that has read the first bytes of its message.
+		for name, skip := range map[string]func(ctx context.Context, c *ws.Conn) error{
+			"Receive": func(ctx context.Context, c *ws.Conn) error {
+				m, err := c.Receive(ctx)
+				if err == nil {
+					m.Release()
+				}
+				return err
+			},
+			"NextReader": func(ctx context.Context, c *ws.Conn) error {
+				_, _, err := c.NextReader(ctx)
+				return err
+			},
+			"TryReceive": func(_ context.Context, c *ws.Conn) error { // the rest is not all here
+				m, err := c.TryReceive()
+				if m != nil {
+					return fmt.Errorf("a message of %d bytes", m.Len())
+				}
+				return err
+			},
+			"CloseNow": func(_ context.Context, c *ws.Conn) error { return c.CloseNow() },
+		} {
+			for _, all := range []bool{false, true} { // its bytes were read, and its end was not
+				results := make(chan result, 1)
+				srv := echoServer(e)
+				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+					_, r, err := c.NextReader(ctx)
+					if err != nil {
+						return err
+					}
+					n := 2
+					if all {
+						n = 6
+					}
+					p := make([]byte, n)
+					if _, err := io.ReadFull(r, p); err != nil {
+						return err
+					}
+					if err := skip(ctx, c); err != nil {
+						results <- result{err: err}
+						return err
+					}
+					if all && name == "TryReceive" { // nothing was lost, and it goes on
+						err := c.SetReadDeadline(time.Unix(1, 0))
+						if err != nil {
+							return err
+						}
+					}
+					rest, err := io.ReadAll(r)
+					n2, werr := r.WriteTo(io.Discard)
+					results <- result{string(p) + string(rest), err, fmt.Sprint(n2, werr)}
+					return nil
+				}
+				p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+				if name == "TryReceive" {
+					p.send(fr(frame.Text, false, "abcdef"))
+				} else {
+					p.send(append(text("abcdef"), text("next")...))
+				}
+				got := <-results
+				switch {
+				case name == "CloseNow":
+					require.True(t, got.err != nil || got.p == "abcdef", name)
+				case all && name == "TryReceive":
+					require.Error(t, got.err, name) // no more comes: see below
+				case all:
+					require.NoError(t, got.err, name)
+					require.Equal(t, "0 <nil>", got.many, name)
+					require.Equal(t, "abcdef", got.p, name)
+				default:
+					require.ErrorIs(t, got.err, ws.ErrSkipped, name)
+					require.Contains(t, got.many, "skipped", name)
+					require.Equal(t, "ab", got.p, name)
+				}
 			}
 		}
 	})
