@@ -3,8 +3,10 @@ package ws_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,6 +149,69 @@ func TestReaderSkipped(t *testing.T) {
 					require.Equal(t, "ab", got.p, name)
 				}
 			}
+		}
+	})
+}
+
+// What a Writer was told to flush is there, also what the compressor would
+// rather have kept.
+func TestWriterFlush(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, compression := range []*ws.Compression{nil, {}, {Threshold: -1}, {ServerNoContextTakeover: true}, {ServerMaxWindowBits: 10}} {
+			parts := []string{"first", "second", strings.Repeat("long", 10_000), "", "last", strings.Repeat("r", 16<<10), ""}
+			g := backendtest.Group(t, v, 2)
+			next := make(chan struct{}, 1) // the peer has what was flushed
+			srv := echoServer(e)
+			srv.Compression = compression
+			srv.OnGoroutine = true
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				for range 3 {
+					w, err := c.NextWriter(ctx, ws.Text)
+					if err != nil {
+						return err
+					}
+					for _, p := range parts {
+						if _, err := io.WriteString(w, p); err != nil {
+							return err
+						}
+						if err := w.Flush(); err != nil {
+							return err
+						}
+						select {
+						case <-next:
+						case <-time.After(patience):
+							return errors.New("what was flushed has not come")
+						}
+					}
+					if err := w.Close(); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			addr := serve(t, g, srv)
+			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
+				for range 3 {
+					_, r, err := c.NextReader(ctx)
+					if err != nil {
+						return err
+					}
+					for _, want := range parts {
+						p := make([]byte, len(want))
+						if _, err := io.ReadFull(r, p); err != nil {
+							return err
+						}
+						if string(p) != want {
+							return fmt.Errorf("received %.20q…, want %.20q…", p, want)
+						}
+						next <- struct{}{}
+					}
+					if n, err := r.Read(make([]byte, 1)); err != io.EOF {
+						return fmt.Errorf("%d bytes more, %v", n, err)
+					}
+				}
+				return nil
+			})
 		}
 	})
 }
