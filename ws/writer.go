@@ -31,6 +31,11 @@ type Writer struct {
 var _ io.WriteCloser = (*Writer)(nil)
 
 // NextWriter returns a Writer of a new message, once no other one goes on.
+//
+// ctx bounds the Writer's calls too, but only while they wait for room to send,
+// or for the loop: when it has ended, what can be done at once is done. A call
+// that it stops half-way through the message ends the connection, since no other
+// message can follow.
 func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
 	if t != Text && t != Binary {
 		return nil, fmt.Errorf("ws: a message of type %v", t)
