@@ -215,3 +215,91 @@ func TestWriterFlush(t *testing.T) {
 		}
 	})
 }
+
+// A message that was sent from a goroutine is not the sender's any more, also
+// while it waits to be sent: using it again is caught there and then.
+func TestSentElsewhereIsGone(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		result := make(chan []any, 1)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			var panics []any
+			again := func(f func()) {
+				defer func() { panics = append(panics, recover()) }()
+				f()
+			}
+			done := make(chan error, 1)
+			go func() {
+				m := ws.NewMessage(ws.Text, []byte("once"))
+				if err := c.Send(ctx, m); err != nil {
+					done <- err
+					return
+				}
+				again(m.Release)
+				again(func() { _ = c.Send(ctx, m) })
+				again(func() { m.Bytes() })
+				again(func() { m.Keep() })
+				done <- nil
+			}()
+			err := <-done // the loop stands still meanwhile: nothing was sent yet
+			result <- panics
+			if err != nil {
+				return err
+			}
+			return ws.Echo(ctx, c)
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		panics := <-result
+		require.Len(t, panics, 4)
+		for _, p := range panics {
+			require.Contains(t, fmt.Sprint(p), "of a message that was sent or released")
+		}
+		p.want(frame.Text, "once")
+		p.send(text("and no more"))
+		p.want(frame.Text, "and no more")
+	})
+}
+
+// A compressed message that a Receive had begun and that a Reader goes on with
+// may be of any length.
+func TestReaderOfBegunMessageIsUnbounded(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		begun := make(chan struct{})
+		result := make(chan error, 1)
+		const size = 1 << 20
+		srv := echoServer(e)
+		srv.Compression = &ws.Compression{}
+		srv.MaxMessage = size / 2
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			m, err := c.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			m.Release() // what follows it is here too
+			if m, err := c.TryReceive(); m != nil || err != nil {
+				return errors.Join(errors.New("half a message is one"), err)
+			}
+			close(begun)
+			_, r, err := c.NextReader(ctx)
+			if err != nil {
+				result <- err
+				return err
+			}
+			n, err := io.Copy(io.Discard, r)
+			if err == nil && n != size {
+				err = fmt.Errorf("%d bytes", n)
+			}
+			result <- err
+			return err
+		}
+		addr := serve(t, backendtest.Group(t, v, 1), srv)
+		p := dialTCP(t, addr)
+		p.send([]byte(strings.Replace(request, "\r\n\r\n", "\r\n"+deflateOffer+"\r\n", 1)))
+		require.Contains(t, p.head(), "permessage-deflate")
+		payload := deflatedPayload(strings.Repeat("\x00", size))
+		p.send(append(text("first"), rsv1(fr(frame.Binary, false, payload[:100]))...))
+		<-begun
+		p.send(fr(frame.Continuation, true, payload[100:]))
+		require.NoError(t, <-result)
+	})
+}

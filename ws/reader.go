@@ -59,6 +59,9 @@ func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 		return r, nil
 	}
 	c.streaming = true
+	if c.deflate != nil && c.deflate.active { // begun by a Receive, within MaxMessage
+		c.deflate.in.Unlimit()
+	}
 	if c.msg != nil { // a Receive that was given up had begun with it
 		r.whole, c.msg = c.msg, nil
 		r.typ = r.whole.typ
