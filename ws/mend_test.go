@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -301,5 +302,43 @@ func TestReaderOfBegunMessageIsUnbounded(t *testing.T) {
 		<-begun
 		p.send(fr(frame.Continuation, true, payload[100:]))
 		require.NoError(t, <-result)
+	})
+}
+
+// A hook that panics for a message of another thread stops no other message.
+func TestPanicInMessageOut(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const n = 5
+		var panics atomic.Int32
+		srv := echoServer(e)
+		srv.Hooks.MessageOut = func(*ws.Conn, ws.Type, int) {
+			panics.Add(1)
+			panic("as it was told")
+		}
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			done := make(chan error, 1)
+			go func() {
+				for i := range n {
+					if err := c.SendText(ctx, fmt.Sprint(i)); err != nil {
+						done <- err
+						return
+					}
+				}
+				done <- c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("last")))
+			}()
+			if err := <-done; err != nil { // all are queued when the loop goes on
+				return err
+			}
+			_, err := c.Receive(ctx)
+			return err
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		for i := range n {
+			p.want(frame.Text, fmt.Sprint(i))
+		}
+		p.want(frame.Text, "last")
+		p.send(closeFrame(1000, ""))
+		p.wantCloseFrame(ws.StatusNormalClosure)
+		require.Equal(t, int32(n+1), panics.Load())
 	})
 }

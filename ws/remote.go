@@ -154,8 +154,21 @@ func (c *Conn) takeRemote() {
 		if c.pongDue {
 			c.latePong()
 		}
-		_ = c.write(o) // an error stays: the next turn of this loop sees it
+		c.writeRemote(o)
 	}
+}
+
+// writeRemote queues o. An error stays: what is sent next sees it. After a hook
+// that panics, the rest of the queue goes on in the next turn.
+func (c *Conn) writeRemote(o outgoing) {
+	returned := false
+	defer func() {
+		if !returned {
+			c.loop.NextTurn(c.takeRemote)
+		}
+	}()
+	_ = c.write(o)
+	returned = true
 }
 
 // wait notes whether the stream is full; those that put are to know.
