@@ -61,7 +61,8 @@ type Conn struct {
 	writable  runtime.Source
 	writer    *Writer // whose message goes on
 	unlocked  runtime.Event
-	behind    bool // what other threads have queued waits for that Writer
+	vacant    runtime.Event // nothing is queued: a Budget does not hold it back
+	behind    bool          // what other threads have queued waits for that Writer
 	remote    atomic.Pointer[remote]
 	charged   int64 // to the Budget
 	written   int64 // bytes of frames that were queued

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -340,5 +342,82 @@ func TestPanicInMessageOut(t *testing.T) {
 		p.send(closeFrame(1000, ""))
 		p.wantCloseFrame(ws.StatusNormalClosure)
 		require.Equal(t, int32(n+1), panics.Load())
+	})
+}
+
+// settled waits until n has been the same for a while: whoever counts waits,
+// mostly. Nothing depends on it.
+func settled(t *testing.T, n *atomic.Int64) {
+	last := int64(-1)
+	require.Eventually(t, func() bool {
+		before := last
+		last = n.Load()
+		return last > 0 && last == before
+	}, patience, 30*time.Millisecond)
+}
+
+// Whoever waits for room is told when the connection has ended.
+func TestSendWaitsNoLongerThanConn(t *testing.T) {
+	ends := map[string]func(p *peer){
+		"a Close frame":  func(p *peer) { p.send(closeFrame(1000, "")) },
+		"a broken frame": func(p *peer) { p.send(fr(frame.Continuation, true, "")) },
+		"the end of it":  func(p *peer) { require.NoError(p.t, p.Conn.(*net.TCPConn).CloseWrite()) },
+	}
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for name, end := range ends {
+			for _, budget := range []bool{true, false} {
+				for _, here := range []bool{true, false} { // the sender is a task of the loop
+					t.Run(fmt.Sprintf("%s/budget=%v/here=%v", name, budget, here), func(t *testing.T) {
+						srv := echoServer(e)
+						srv.WriteTimeout, srv.SendQueue = -1, 64<<10
+						if budget {
+							srv.SendQueue, srv.Budget = 10<<20, ws.NewBudget(64<<10)
+						}
+						var sent atomic.Int64
+						payload := make([]byte, 20_000)
+						result, failed := make(chan error, 1), make(chan struct{})
+						srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+							send := func(ctx context.Context) error {
+								for {
+									if err := c.SendBinary(ctx, payload); err != nil {
+										return err
+									}
+									if here && sent.Add(1)%10 == 0 {
+										if err := runtime.Yield(ctx); err != nil {
+											return err
+										}
+									} else if !here {
+										sent.Add(1)
+									}
+								}
+							}
+							go func() {
+								if here {
+									result <- c.Loop().Call(context.Background(), "sender", send)
+								} else {
+									result <- send(context.Background())
+								}
+								close(failed)
+							}()
+							_, err := c.Receive(ctx)
+							if oerr := runtime.Offload(ctx, func() { <-failed }); oerr != nil {
+								return oerr
+							}
+							return err
+						}
+						p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+						settled(t, &sent)
+						end(p)
+						select {
+						case err := <-result:
+							require.Error(t, err)
+						case <-time.After(patience):
+							t.Error("the sender still waits")
+						}
+						p.Close()
+					})
+				}
+			}
+		}
 	})
 }

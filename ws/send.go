@@ -140,15 +140,16 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		case Disconnect:
 			return c.tooSlow()
 		}
-		source := c.writable
+		sources := []runtime.Source{c.writable}
 		if err == nil {
+			c.vacant.Clear()
 			c.opts.Budget.wish()
 			if !c.overBudget() {
 				continue
 			}
-			source = &c.opts.Budget.room
+			sources = []runtime.Source{&c.opts.Budget.room, &c.vacant}
 		}
-		if err := c.wait(ctx, source); err != nil {
+		if err := c.wait(ctx, sources...); err != nil {
 			return err
 		}
 	}
@@ -165,8 +166,9 @@ func (c *Conn) dropped(t Type, bytes int) {
 	}
 }
 
-// wait waits for room, no longer than WriteTimeout.
-func (c *Conn) wait(ctx context.Context, source runtime.Source) error {
+// wait waits for room, no longer than WriteTimeout, and not when the connection
+// has ended: then who is to make room has perhaps gone.
+func (c *Conn) wait(ctx context.Context, sources ...runtime.Source) error {
 	wctx := ctx
 	d := c.opts.WriteTimeout
 	if d > 0 {
@@ -174,8 +176,13 @@ func (c *Conn) wait(ctx context.Context, source runtime.Source) error {
 		wctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
-	_, err := runtime.WaitAny(wctx, source)
+	i, err := runtime.WaitAny(wctx, append(sources, &c.over)...)
 	switch {
+	case err == nil && i == len(sources):
+		if err := c.sendErr(); err != nil {
+			return err
+		}
+		return c.readErr
 	case err == nil:
 		return nil
 	case ended(ctx) != nil:
