@@ -134,7 +134,7 @@ func (c *Conn) shut() error {
 	}
 	err := c.t.Close()
 	if c.client { // a server's, when its handler has returned
-		c.reclaim()
+		c.letGo() // there is no handler whose messages are to be reclaimed
 		c.ended(nil)
 	}
 	if err != nil && !errors.Is(err, runtime.ErrClosed) {

@@ -61,7 +61,8 @@ type Conn struct {
 	writable  runtime.Source
 	writer    *Writer // whose message goes on
 	unlocked  runtime.Event
-	behind    bool // what other threads have queued waits for that Writer
+	vacant    runtime.Event // nothing is queued: a Budget does not hold it back
+	behind    bool          // what other threads have queued waits for that Writer
 	remote    atomic.Pointer[remote]
 	charged   int64 // to the Budget
 	written   int64 // bytes of frames that were queued
@@ -227,20 +228,26 @@ func (c *Conn) collect() {
 	}
 }
 
-// reclaim takes back the messages that the handler still has when it has
-// returned.
-func (c *Conn) reclaim() {
+// letGo gives back what the connection itself holds. Messages that somebody has
+// received are not of that.
+func (c *Conn) letGo() {
 	if c.foreign.Load() != nil {
 		c.collect()
 	}
 	if r := c.reader; r != nil {
-		r.drop()
+		r.giveUp(errClosed)
 		c.reader = nil
 	}
 	for len(c.stash) > 0 {
 		c.unstash().free()
 	}
 	c.deflate.close()
+}
+
+// reclaim takes back the messages that the handler still has when it has
+// returned.
+func (c *Conn) reclaim() {
+	c.letGo()
 	n, first := 0, ""
 	for m := c.held; m != nil; {
 		next := m.next

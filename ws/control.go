@@ -66,6 +66,9 @@ func (c *Conn) pongsGone() bool { return c.written-int64(c.sink.Queued()) >= c.p
 // sent is called when something that was queued has gone.
 func (c *Conn) sent() {
 	c.charge()
+	if c.opts.Budget != nil && c.sink.Queued() == 0 {
+		c.vacant.Set()
+	}
 	if c.pongDue && c.pongsGone() && !c.closed {
 		c.latePong()
 	}

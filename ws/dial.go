@@ -44,8 +44,9 @@ type DialOptions struct {
 
 // Dial opens a connection to url ("ws://host:port/path", "wss://…"), from a
 // task, whose context ctx is or comes from. The connection belongs to the
-// task's loop. Who has dialed closes it. A server that answers with another
-// status is a *StatusError.
+// task's loop. Who has dialed closes it; the messages that were received from it
+// are good until they are sent or released, also after that. A server that
+// answers with another status is a *StatusError.
 func Dial(ctx context.Context, url string, opts DialOptions) (*Conn, error) {
 	t := runtime.TaskOf(ctx)
 	if t == nil || !t.Loop().OnLoop() {

@@ -131,13 +131,16 @@ func (m *Message) Keep() *Message {
 	return m
 }
 
-// portable returns a message with m's bytes that any loop may send. Buffers
-// belong to their loops, so what was received is copied.
+// portable returns a message with m's bytes that any loop may send, and takes m:
+// a caller that uses it again is told so, where that is done. Buffers belong to
+// their loops, so what was received is copied.
 func (m *Message) portable() *Message {
 	shared := m.conn == nil && m.local == nil
 	m.eachSegment(func(s *segment) { shared = shared && s.buf.Home() == nil })
 	if shared {
-		return m
+		n := &Message{typ: m.typ, size: m.size, first: m.first, rest: m.rest}
+		m.gone, m.first, m.rest = true, segment{}, nil
+		return n
 	}
 	all := make([]byte, 0, m.size)
 	m.eachSegment(func(s *segment) { all = append(all, s.data...) })

@@ -117,6 +117,10 @@ func TestCloseCodes(t *testing.T) {
 
 // deflated is a compressed frame, by the standard library's flate.
 func deflated(op frame.Opcode, payload string) []byte {
+	return rsv1(fr(op, true, deflatedPayload(payload)))
+}
+
+func deflatedPayload(payload string) string {
 	var b bytes.Buffer
 	w, err := flate.NewWriter(&b, 5)
 	if err == nil {
@@ -125,7 +129,7 @@ func deflated(op frame.Opcode, payload string) []byte {
 	if err = errors.Join(err, w.Flush()); err != nil {
 		panic(err)
 	}
-	return rsv1(fr(op, true, strings.TrimSuffix(b.String(), "\x00\x00\xff\xff")))
+	return strings.TrimSuffix(b.String(), "\x00\x00\xff\xff")
 }
 
 func rsv1(f []byte) []byte {

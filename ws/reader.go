@@ -59,6 +59,9 @@ func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 		return r, nil
 	}
 	c.streaming = true
+	if c.deflate != nil && c.deflate.active { // begun by a Receive, within MaxMessage
+		c.deflate.in.Unlimit()
+	}
 	if c.msg != nil { // a Receive that was given up had begun with it
 		r.whole, c.msg = c.msg, nil
 		r.typ = r.whole.typ
@@ -80,7 +83,7 @@ func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 func (c *Conn) skip() (bool, error) {
 	r := c.reader
 	for {
-		r.drop()
+		r.giveUp(ErrSkipped)
 		if r.ended {
 			c.reader, c.streaming = nil, false
 			return true, nil
@@ -93,7 +96,9 @@ func (c *Conn) skip() (bool, error) {
 	}
 }
 
-// A Reader reads one message as it arrives. It returns io.EOF at its end.
+// A Reader reads one message as it arrives. It returns io.EOF at its end, and
+// ErrSkipped if the rest of the message was given up: whoever reads it must not
+// take what there was for all of it.
 type Reader struct {
 	c     *Conn
 	ctx   context.Context
@@ -104,6 +109,7 @@ type Reader struct {
 	ended bool // nothing comes after whole and piece
 	told  bool // Hooks.MessageIn knows of it
 	size  int
+	over  error // io.EOF: it was all read; or why the rest is not to be had
 }
 
 // Read reads what has arrived, and waits if that is nothing.
@@ -124,6 +130,9 @@ func (r *Reader) read(ctx context.Context, p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
+		if r.over != nil {
+			return 0, r.over
+		}
 		if b := r.here(); len(b) > 0 {
 			n := copy(p, b)
 			r.take(n)
@@ -141,6 +150,9 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 		return io.Copy(w, struct{ io.Reader }{r}) // w is not for the loop's thread
 	}
 	for {
+		if r.over != nil && r.over != io.EOF {
+			return total, r.over
+		}
 		if b := r.here(); len(b) > 0 {
 			n, err := w.Write(b)
 			total += int64(n)
@@ -188,14 +200,28 @@ func (r *Reader) drop() {
 	r.piece = segment{}
 }
 
+// giveUp is drop for a message that is not read on. err is what its Reader is
+// told, unless nothing was lost.
+func (r *Reader) giveUp(err error) {
+	switch {
+	case r.over != nil:
+	case len(r.here()) > 0:
+		r.over = err
+	case r.ended:
+		r.over = io.EOF
+	}
+	r.drop()
+}
+
 // more waits for the next piece; io.EOF if there is none.
 func (r *Reader) more(ctx context.Context) error {
 	c := r.c
-	if c.reader != r {
-		return io.EOF // it was read, or skipped
+	if r.over != nil {
+		return r.over
 	}
 	r.drop()
 	if r.ended {
+		r.over = io.EOF
 		c.reader, c.streaming = nil, false
 		if hook := c.opts.Hooks.MessageIn; hook != nil && !r.told {
 			hook(c, r.typ, r.size)

@@ -333,6 +333,9 @@ func (c *Conn) end(err error) error {
 	if c.readErr == nil {
 		c.readErr = err
 		c.over.Set()
+		if c.remote.Load() != nil {
+			c.endRemote()
+		}
 		c.eng.drop()
 		if c.msg != nil {
 			c.msg.free()

@@ -77,20 +77,20 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			_ = c.loop.Post(func() { c.tooSlow(); c.failRemote(ErrTooSlow) })
 			return ErrTooSlow
 		}
-		source := runtime.Source(&r.room)
+		sources := []runtime.Source{&r.room}
 		if broke {
 			c.opts.Budget.wish()
 			if !c.opts.Budget.full() {
 				continue
 			}
-			source = &c.opts.Budget.room
+			sources = append(sources, &c.opts.Budget.room)
 		}
 		if d := c.opts.WriteTimeout; d > 0 && wctx == ctx {
 			var cancel context.CancelFunc
 			wctx, cancel = context.WithTimeout(ctx, d)
 			defer cancel()
 		}
-		if _, err := runtime.WaitAny(wctx, source); err != nil {
+		if _, err := runtime.WaitAny(wctx, sources...); err != nil {
 			o.drop()
 			switch {
 			case ended(ctx) != nil:
@@ -134,6 +134,8 @@ func (c *Conn) takeRemote() {
 			case c.writer != nil:
 				c.behind = true // unlock has it called again
 				return
+			case errors.Is(werr, runtime.ErrBusy) && c.over.IsSet():
+				err = c.readErr // nobody knows whether there will be room
 			case errors.Is(werr, runtime.ErrBusy):
 				r.wait(true)
 				c.loop.Notify(c.writable, c.takeRemote)
@@ -154,8 +156,21 @@ func (c *Conn) takeRemote() {
 		if c.pongDue {
 			c.latePong()
 		}
-		_ = c.write(o) // an error stays: the next turn of this loop sees it
+		c.writeRemote(o)
 	}
+}
+
+// writeRemote queues o. An error stays: what is sent next sees it. After a hook
+// that panics, the rest of the queue goes on in the next turn.
+func (c *Conn) writeRemote(o outgoing) {
+	returned := false
+	defer func() {
+		if !returned {
+			c.loop.NextTurn(c.takeRemote)
+		}
+	}()
+	_ = c.write(o)
+	returned = true
 }
 
 // wait notes whether the stream is full; those that put are to know.
@@ -198,11 +213,7 @@ func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
 // have queued.
 func (c *Conn) failRemote(err error) {
 	r := c.remoteQueue()
-	r.mu.Lock()
-	if r.err == nil {
-		r.err = err
-	}
-	r.mu.Unlock()
+	r.refuse(err)
 	for {
 		o, ok := c.pop(r)
 		if !ok {
@@ -211,6 +222,31 @@ func (c *Conn) failRemote(err error) {
 		o.drop()
 	}
 	r.room.Set()
+}
+
+// refuse has what other threads send from now on fail.
+func (r *remote) refuse(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+// endRemote is called when the connection has ended, and receiving with it: if
+// nothing can be sent any more, or there is no room for it, nobody waits on.
+func (c *Conn) endRemote() {
+	r := c.remote.Load()
+	r.mu.Lock()
+	stuck := r.stuck // and until the half of what is queued has gone
+	r.mu.Unlock()
+	err := c.sendErr()
+	if err == nil && stuck {
+		err = c.readErr
+	}
+	if err != nil {
+		c.failRemote(err)
+	}
 }
 
 // flushRemote waits until what other threads have queued is in the stream, as

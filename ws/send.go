@@ -31,10 +31,8 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 		m.Release()
 		return err
 	}
-	if hook := c.opts.Hooks.MessageOut; hook != nil {
-		hook(c, m.typ, m.size)
-	}
-	return c.writeMessage(m)
+	t, n := m.typ, m.size
+	return c.messageOut(t, n, c.writeMessage(m))
 }
 
 // SendText sends a copy of s: see Send.
@@ -50,10 +48,7 @@ func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
 	if err := c.room(ctx, nil, t, len(p)); err != nil {
 		return err
 	}
-	if hook := c.opts.Hooks.MessageOut; hook != nil {
-		hook(c, t, len(p))
-	}
-	return c.writeBytes(t, p)
+	return c.messageOut(t, len(p), c.writeBytes(t, p))
 }
 
 // An outgoing is what waits to be sent: one of the two.
@@ -90,14 +85,20 @@ func (c *Conn) send(ctx context.Context, o outgoing) error {
 
 // write queues o, for which there is room.
 func (c *Conn) write(o outgoing) error {
-	if hook := c.opts.Hooks.MessageOut; hook != nil {
-		t, n := o.what()
-		hook(c, t, n)
-	}
+	t, n := o.what()
 	if o.m != nil {
-		return c.writeMessage(o.m)
+		return c.messageOut(t, n, c.writeMessage(o.m))
 	}
-	return c.writePrepared(o.prepared)
+	return c.messageOut(t, n, c.writePrepared(o.prepared))
+}
+
+// messageOut tells the hook of a message that was queued, if err is nil, and
+// returns err. It comes last: a hook that panics leaves nothing half done.
+func (c *Conn) messageOut(t Type, bytes int, err error) error {
+	if hook := c.opts.Hooks.MessageOut; hook != nil && err == nil {
+		hook(c, t, bytes)
+	}
+	return err
 }
 
 // room waits until a message may be queued, on the loop, or says why it must
@@ -139,15 +140,16 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		case Disconnect:
 			return c.tooSlow()
 		}
-		source := c.writable
+		sources := []runtime.Source{c.writable}
 		if err == nil {
+			c.vacant.Clear()
 			c.opts.Budget.wish()
 			if !c.overBudget() {
 				continue
 			}
-			source = &c.opts.Budget.room
+			sources = []runtime.Source{&c.opts.Budget.room, &c.vacant}
 		}
-		if err := c.wait(ctx, source); err != nil {
+		if err := c.wait(ctx, sources...); err != nil {
 			return err
 		}
 	}
@@ -164,8 +166,9 @@ func (c *Conn) dropped(t Type, bytes int) {
 	}
 }
 
-// wait waits for room, no longer than WriteTimeout.
-func (c *Conn) wait(ctx context.Context, source runtime.Source) error {
+// wait waits for room, no longer than WriteTimeout, and not when the connection
+// has ended: then who is to make room has perhaps gone.
+func (c *Conn) wait(ctx context.Context, sources ...runtime.Source) error {
 	wctx := ctx
 	d := c.opts.WriteTimeout
 	if d > 0 {
@@ -173,8 +176,13 @@ func (c *Conn) wait(ctx context.Context, source runtime.Source) error {
 		wctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
-	_, err := runtime.WaitAny(wctx, source)
+	i, err := runtime.WaitAny(wctx, append(sources, &c.over)...)
 	switch {
+	case err == nil && i == len(sources):
+		if err := c.sendErr(); err != nil {
+			return err
+		}
+		return c.readErr
 	case err == nil:
 		return nil
 	case ended(ctx) != nil:

@@ -22,7 +22,8 @@ type Writer struct {
 	typ   Type
 	buf   []byte
 	begun bool // a frame of the message was queued
-	fed   bool // the compressor has some of it
+	fed   bool // the compressor has seen some of it
+	held  bool // and has some still, perhaps, that was not sent
 	total int
 	done  bool
 }
@@ -30,6 +31,11 @@ type Writer struct {
 var _ io.WriteCloser = (*Writer)(nil)
 
 // NextWriter returns a Writer of a new message, once no other one goes on.
+//
+// ctx bounds the Writer's calls too, but only while they wait for room to send,
+// or for the loop: when it has ended, what can be done at once is done. A call
+// that it stops half-way through the message ends the connection, since no other
+// message can follow.
 func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
 	if t != Text && t != Binary {
 		return nil, fmt.Errorf("ws: a message of type %v", t)
@@ -73,7 +79,7 @@ func (w *Writer) Write(p []byte) (n int, err error) {
 		n += k
 		p = p[k:]
 		if len(w.buf) == fragment {
-			if err := w.Flush(); err != nil {
+			if err := w.send(0); err != nil {
 				return n, err
 			}
 		}
@@ -81,15 +87,16 @@ func (w *Writer) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// Flush sends what was written so far.
+// Flush sends what was written so far: the peer can read it. When messages are
+// compressed that costs a few bytes each time.
 func (w *Writer) Flush() error {
 	if w.done {
 		return errWriterDone
 	}
-	if len(w.buf) == 0 {
+	if len(w.buf) == 0 && !w.held { // nothing new
 		return nil
 	}
-	return w.send(false)
+	return w.send(thenFlush)
 }
 
 // Close sends the rest and ends the message.
@@ -97,28 +104,36 @@ func (w *Writer) Close() error {
 	if w.done {
 		return errWriterDone
 	}
-	err := w.send(true)
+	err := w.send(thenEnd)
 	w.done = true
 	return err
 }
 
-func (w *Writer) send(last bool) error {
+// What is sent with a part of the message, beside its bytes.
+type ending uint8
+
+const (
+	thenFlush ending = iota + 1 // what waits in the compressor
+	thenEnd                     // that, and the end of the message
+)
+
+func (w *Writer) send(end ending) error {
 	if w.c.loop.OnLoop() {
-		return w.sendHere(w.ctx, last)
+		return w.sendHere(w.ctx, end)
 	}
-	return w.c.elsewhere(w.ctx, "send", func(ctx context.Context) error { return w.sendHere(ctx, last) })
+	return w.c.elsewhere(w.ctx, "send", func(ctx context.Context) error { return w.sendHere(ctx, end) })
 }
 
-func (w *Writer) sendHere(ctx context.Context, last bool) error {
+func (w *Writer) sendHere(ctx context.Context, end ending) error {
 	c := w.c
 	if c.writer != w {
 		return errWriterDone
 	}
 	err := c.room(ctx, w, w.typ, len(w.buf))
 	if err == nil {
-		err = w.queue(last)
+		err = w.queue(end)
 	}
-	if err != nil || last {
+	if err != nil || end == thenEnd {
 		c.unlock()
 	}
 	if err != nil && (w.begun || w.fed) && c.failed == nil && c.sentClose == 0 {
@@ -142,18 +157,21 @@ func (c *Conn) unlock() {
 }
 
 // queue queues what was gathered as one frame.
-func (w *Writer) queue(last bool) error {
+func (w *Writer) queue(end ending) error {
 	c := w.c
-	h := frame.Header{Op: frame.Opcode(w.typ), Fin: last}
+	h := frame.Header{Op: frame.Opcode(w.typ), Fin: end == thenEnd}
 	if w.begun {
 		h.Op = frame.Continuation
 	}
 	w.total += len(w.buf)
 	p := w.buf
 	if d := c.deflate; d != nil && d.threshold <= fragment { // how long it becomes is not known
-		w.fed = true
+		w.fed, w.held = true, end == 0
 		out := d.out.Append(c.local.scratch[:0], p)
-		if last {
+		switch end {
+		case thenFlush:
+			out = d.out.Flush(out)
+		case thenEnd:
 			out = d.out.End(out)
 		}
 		if !w.begun {
@@ -162,7 +180,7 @@ func (w *Writer) queue(last bool) error {
 		if cap(out) <= maxScratch {
 			c.local.scratch = out
 		}
-		if p = out; len(p) == 0 && !last {
+		if p = out; len(p) == 0 && end != thenEnd {
 			w.buf = w.buf[:0]
 			return nil // it waits in the compressor
 		}
@@ -170,7 +188,7 @@ func (w *Writer) queue(last bool) error {
 	h.Len = int64(len(p))
 	err := c.writeParts(&h, p)
 	w.buf, w.begun = w.buf[:0], true
-	if last && err == nil {
+	if end == thenEnd && err == nil {
 		if hook := c.opts.Hooks.MessageOut; hook != nil {
 			hook(c, w.typ, w.total)
 		}

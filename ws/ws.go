@@ -131,6 +131,11 @@ var (
 	// and the policy is Disconnect, or because it took longer than WriteTimeout.
 	ErrTooSlow = errors.New("ws: the peer does not keep up with what it is sent")
 
+	// ErrSkipped: the message that a Reader reads was given up: the next one was
+	// asked for, with Receive, TryReceive or NextReader, before the Reader had
+	// come to its end.
+	ErrSkipped = errors.New("ws: the rest of the message was skipped: the next one was asked for before it was read")
+
 	// ErrDead: the peer has not answered a ping in time.
 	ErrDead = errors.New("ws: the peer does not answer pings")
 )

@@ -11,7 +11,7 @@ import (
 // A Compressor deflates the messages that this side of a connection sends. It
 // must not be used by two goroutines at once.
 //
-// A message is one call of Message; or any number of Append, and End:
+// A message is one call of Message; or any number of Append and Flush, and End:
 //
 //	out = c.Append(out, part)   // out may be sent whenever it is large enough
 //	out = c.End(out[:0])
@@ -67,6 +67,16 @@ func (c *Compressor) Append(dst, p []byte) []byte {
 	if c.takeover {
 		c.history.add(p)
 	}
+	return w.take()
+}
+
+// Flush appends to dst all of the payload that the parts so far make: whoever
+// has it can inflate them. That costs a few bytes, and the message goes on; where
+// it is cut into frames is free (RFC 7692, section 6.1).
+func (c *Compressor) Flush(dst []byte) []byte {
+	w := c.writer()
+	w.out = dst
+	w.must(w.flate.Flush())
 	return w.take()
 }
 

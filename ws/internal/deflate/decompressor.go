@@ -55,6 +55,9 @@ func (d *Decompressor) Begin(limit int64) {
 	d.room, d.tail = limit, 0
 }
 
+// Unlimit takes away the limit that Begin was given.
+func (d *Decompressor) Unlimit() { d.room = math.MaxInt64 }
+
 // Inflate inflates src into dst and returns how much of each it used. With last
 // set, src is the rest of the message. It returns when src is used up, when dst
 // is full and there is more, or when the message has ended: done. Begin begins
