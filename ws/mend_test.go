@@ -421,3 +421,40 @@ func TestSendWaitsNoLongerThanConn(t *testing.T) {
 		}
 	})
 }
+
+// What Send has accepted from other threads goes out ahead of the Close frame of
+// a server that stops, also if the peer has let it wait.
+func TestDrainSendsWhatWasAccepted(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		srv.SendQueue = 200_000
+		var accepted atomic.Int64
+		failed := make(chan struct{})
+		payload := strings.Repeat("x", 20_000)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			go func() {
+				defer close(failed)
+				for c.SendText(context.Background(), payload) == nil {
+					accepted.Add(1)
+				}
+			}()
+			_, err := c.Receive(ctx)
+			return err
+		}
+		g := backendtest.Group(t, v, 1)
+		ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+		require.NoError(t, err)
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- g.Serve(ctx, ls, srv) }()
+		p := connect(t, ls.Addr().String())
+		settled(t, &accepted) // the kernel and the queues are full
+		stop()
+		<-failed
+		for range accepted.Load() {
+			p.want(frame.Text, payload)
+		}
+		p.wantClose(ws.StatusGoingAway)
+		require.NoError(t, <-done)
+	})
+}

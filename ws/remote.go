@@ -160,6 +160,22 @@ func (c *Conn) takeRemote() {
 	}
 }
 
+// takeAll moves all that other threads have queued into the stream, also if that
+// is full: it was accepted, and a Close frame is to follow it. At most twice
+// Options.SendQueue bytes wait then, and two messages.
+func (c *Conn) takeAll(r *remote) {
+	for c.sendErr() == nil && c.writer == nil {
+		if err := c.sink.WriteErr(); err != nil && !errors.Is(err, runtime.ErrBusy) {
+			return
+		}
+		o, ok := c.pop(r)
+		if !ok {
+			return
+		}
+		c.writeRemote(o)
+	}
+}
+
 // writeRemote queues o. An error stays: what is sent next sees it. After a hook
 // that panics, the rest of the queue goes on in the next turn.
 func (c *Conn) writeRemote(o outgoing) {

@@ -171,11 +171,7 @@ func (s *Server) open(t compat.Stream, acc *handshake.Accepted) *Conn {
 func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (err error) {
 	returned := false
 	// The end of ctx tells the peer, whatever the handler does about it.
-	stop := runtime.TaskOf(ctx).AfterFunc(func() {
-		if !c.closed {
-			c.sendClose(StatusGoingAway, "")
-		}
-	})
+	stop := runtime.TaskOf(ctx).AfterFunc(c.goAway)
 	defer func() {
 		stop()
 		if returned {
@@ -200,6 +196,18 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 	}
 	returned = true
 	return orderly(ctx, err)
+}
+
+// goAway sends the Close frame of a server that stops.
+func (c *Conn) goAway() {
+	if c.closed || c.sentClose != 0 {
+		return
+	}
+	defer c.sendClose(StatusGoingAway, "") // also when a hook panics
+	if r := c.remote.Load(); r != nil {
+		r.refuse(errClosed)
+		c.takeAll(r)
+	}
 }
 
 // orderly drops an error that only says that the connection was closed in
