@@ -466,6 +466,42 @@ func TestByteForByte(t *testing.T) {
 	})
 }
 
+// A message that comes in many small pieces, with a wait after each, becomes few
+// segments: each is as large as what there is already. 257 bytes were the worst
+// length while a segment that was made for more was cut down to what it held.
+func TestPieceByPiece(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g := backendtest.Group(t, v, 1)
+		p := connect(t, serve(t, g, echoServer(e)))
+		before, err := g.Stats()
+		require.NoError(t, err)
+		const pieces = 200
+		piece := strings.Repeat("p", 257)
+		for i := range pieces {
+			op := frame.Continuation
+			if i == 0 {
+				op = frame.Binary
+			}
+			p.send(fr(op, false, piece))
+			p.send(fr(frame.Ping, true, "")) // it is answered once what came before was taken in
+			h, _, err := p.read()
+			require.NoError(t, err)
+			require.Equal(t, frame.Pong, h.Op)
+		}
+		held := 0
+		for deadline := time.Now().Add(patience); ; {
+			st, err := g.Stats()
+			require.NoError(t, err)
+			if held = st[0].Pool.Outstanding - before[0].Pool.Outstanding; held <= 12 || time.Now().After(deadline) {
+				break
+			}
+		}
+		require.LessOrEqual(t, held, 12, "segments of one message")
+		p.send(fr(frame.Continuation, true, ""))
+		p.want(frame.Binary, strings.Repeat(piece, pieces))
+	})
+}
+
 // traps.md 17: a server that stops says so to everyone, and closes by force who
 // does not answer.
 func TestShutdown(t *testing.T) {

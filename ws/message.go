@@ -256,13 +256,21 @@ func (m *Message) append(p []byte) bool {
 
 // settle is called before the connection waits with an incomplete message: it
 // must not hold much more memory than has come, and no receive buffer for a few
-// bytes.
+// bytes. A slab that append has made for more of the kind may have as much room
+// as the message has bytes: to cut that down would make a segment of each piece.
 func (m *Message) settle() {
-	t := m.tail()
-	if t.buf == nil || t.buf.Cap() <= 2*len(t.data)+512 || t.buf.Home() == nil {
+	t, pool := m.tail(), m.local.loop.Pool()
+	if t.buf == nil || t.buf.Home() == nil {
 		return
 	}
-	b, err := m.local.loop.Pool().Copy(headroom, t.data)
+	room := len(t.data)
+	if t.buf.Home() == runtime.Home(pool) {
+		room = m.size
+	}
+	if t.buf.Cap() <= len(t.data)+room+512 {
+		return
+	}
+	b, err := pool.Copy(headroom, t.data)
 	if err != nil {
 		return // it stays where it is
 	}
