@@ -104,10 +104,10 @@ func (a *adapter) control(p []byte, h *frame.Header, at int64) int {
 
 func (a *adapter) drop() { _ = a.in.Discard(a.in.Buffered()) }
 
-// write queues a message as one frame.
+// write has the library write the frame.
 func (a *adapter) write(c *Conn, m *Message) error {
-	h := frame.Header{Op: frame.Opcode(m.typ), Fin: true, Len: int64(m.size)}
-	c.mask(&h)
+	defer m.free()
+	h := c.header(m)
 	err := gobwas.WriteHeader(a.sync, gobwas.Header{Fin: true, OpCode: gobwas.OpCode(h.Op), Length: h.Len, Masked: h.Masked, Mask: h.Mask})
 	at := 0
 	m.eachSegment(func(s *segment) {
@@ -134,7 +134,7 @@ func (a *adapter) write(c *Conn, m *Message) error {
 	if err != nil {
 		return c.sendFailed(err)
 	}
-	c.written += int64(h.Size()) + h.Len
+	c.queued(h.Size() + int(h.Len))
 	return nil
 }
 

@@ -98,7 +98,7 @@ func (c *Conn) queueControl(op frame.Opcode, p []byte) bool {
 	if h.Masked {
 		frame.Mask(b[n:], h.Mask, 0)
 	}
-	c.written += int64(len(b))
+	c.queued(len(b))
 	return true
 }
 

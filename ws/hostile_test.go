@@ -433,6 +433,53 @@ func TestBudget(t *testing.T) {
 	})
 }
 
+// Whatever is queued, however, is charged at once.
+func TestBudgetCounts(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, compression := range []*ws.Compression{nil, {Threshold: 1 << 10}} {
+			srv := echoServer(e)
+			srv.Budget, srv.Compression = ws.NewBudget(1<<20), compression
+			ended := make(chan error, 1)
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				ended <- func() error {
+					long := strings.Repeat("long enough ", 1000)
+					writer := func() error {
+						w, err := c.NextWriter(ctx, ws.Text)
+						if err != nil {
+							return err
+						}
+						_, err = io.WriteString(w, long)
+						return errors.Join(err, w.Close())
+					}
+					for name, send := range map[string]func() error{
+						"short":          func() error { return c.SendText(ctx, "short") },
+						"long":           func() error { return c.SendText(ctx, long) },
+						"message":        func() error { return c.Send(ctx, ws.NewMessage(ws.Text, []byte(long))) },
+						"prepared":       func() error { return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte(long))) },
+						"prepared short": func() error { return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("short"))) },
+						"writer":         writer,
+					} {
+						before := c.Queued()
+						if err := send(); err != nil {
+							return fmt.Errorf("%s: %w", name, err)
+						}
+						if used := srv.Budget.Used(); used != int64(c.Queued()) || c.Queued() <= before {
+							return fmt.Errorf("%s: %d bytes are queued, %d of them new, %d charged", name, c.Queued(), c.Queued()-before, used)
+						}
+					}
+					return nil
+				}()
+				return nil
+			}
+			p := dialTCP(t, serve(t, backendtest.Group(t, v, 1), srv))
+			p.send([]byte(strings.Replace(request, "\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n", 1)))
+			require.Contains(t, p.head(), " 101 ")
+			require.NoError(t, <-ended)
+			p.Close()
+		}
+	})
+}
+
 // traps.md 15: a frame that comes byte for byte holds little.
 func TestByteForByte(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {

@@ -22,6 +22,10 @@ type engine interface {
 
 	// drop gives back what was received and not read.
 	drop()
+
+	// write queues m, which it takes, as one frame. (It makes the header itself:
+	// one that is passed through an interface is an allocation.)
+	write(c *Conn, m *Message) error
 }
 
 // native is the engine that works in the buffers that the kernel filled. It
@@ -116,6 +120,16 @@ func (e *native) release(b *runtime.Buffer) {
 		return
 	}
 	b.Release()
+}
+
+// write copies a short message behind what is queued, and queues the buffers of a
+// longer one, or of one that begins the queue and has its buffer to itself.
+func (e *native) write(c *Conn, m *Message) error {
+	h := c.header(m)
+	if m.size <= smallMessage && (c.sink.TailRoom() > 0 || len(m.rest) > 0 || m.first.buf == nil || !m.first.sole()) {
+		return c.writeSmall(&h, m)
+	}
+	return c.writeBuffers(&h, m)
 }
 
 func (e *native) drop() {

@@ -60,6 +60,6 @@ func (c *Conn) writePrepared(p *Prepared) error {
 	} else if err := c.enqueue(b.Retain()); err != nil {
 		return c.sendFailed(err)
 	}
-	c.written += int64(n)
+	c.queued(n)
 	return nil
 }

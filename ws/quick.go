@@ -89,6 +89,6 @@ func (c *Conn) quickSend(m *Message) bool {
 	}
 	copy(b[n:], m.first.data)
 	m.free()
-	c.written += int64(len(b))
+	c.queued(len(b))
 	return true
 }

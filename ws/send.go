@@ -248,27 +248,19 @@ func (c *Conn) sendFailed(err error) error {
 
 // writeMessage queues m and takes it.
 func (c *Conn) writeMessage(m *Message) error {
-	var err error
-	switch {
-	case c.deflate.compresses(m.size):
-		err = c.writeDeflated(m.typ, func(f func([]byte)) { m.eachSegment(func(s *segment) { f(s.data) }) })
+	if c.deflate.compresses(m.size) {
+		err := c.writeDeflated(m.typ, func(f func([]byte)) { m.eachSegment(func(s *segment) { f(s.data) }) })
 		m.free()
-	case c.adapter != nil:
-		err = c.adapter.write(c, m)
-		m.free()
-	default:
-		h := frame.Header{Op: frame.Opcode(m.typ), Fin: true, Len: int64(m.size)}
-		c.mask(&h)
-		if m.size <= smallMessage && (c.sink.TailRoom() > 0 || len(m.rest) > 0 || m.first.buf == nil || !m.first.sole()) {
-			err = c.writeSmall(&h, m)
-		} else {
-			err = c.writeBuffers(&h, m)
-		}
+		return err
 	}
-	if c.opts.Budget != nil {
-		c.charge()
-	}
-	return err
+	return c.eng.write(c, m)
+}
+
+// header returns the header of m as one frame.
+func (c *Conn) header(m *Message) frame.Header {
+	h := frame.Header{Op: frame.Opcode(m.typ), Fin: true, Len: int64(m.size)}
+	c.mask(&h)
+	return h
 }
 
 // writeBytes queues a message with a copy of p.

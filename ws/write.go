@@ -15,6 +15,14 @@ const (
 	pieceSize = 32 << 10
 )
 
+// queued counts a frame of n bytes that was queued, and charges it to the Budget.
+func (c *Conn) queued(n int) {
+	c.written += int64(n)
+	if c.opts.Budget != nil {
+		c.charge()
+	}
+}
+
 // writeSmall queues a frame with a copy of m's bytes, and takes m.
 func (c *Conn) writeSmall(h *frame.Header, m *Message) error {
 	n := h.Size() + m.size
@@ -32,7 +40,7 @@ func (c *Conn) writeSmall(h *frame.Header, m *Message) error {
 		frame.Mask(payload, h.Mask, 0)
 	}
 	m.free()
-	c.written += int64(n)
+	c.queued(n)
 	return nil
 }
 
@@ -53,10 +61,7 @@ func (c *Conn) writeParts(h *frame.Header, p []byte) error {
 	if err := c.copyOut(h, p[first:], int64(first)); err != nil {
 		return c.sendFailed(err)
 	}
-	c.written += int64(size + len(p))
-	if c.opts.Budget != nil {
-		c.charge()
-	}
+	c.queued(size + len(p))
 	return nil
 }
 
@@ -89,7 +94,7 @@ func (c *Conn) writeBuffers(h *frame.Header, m *Message) error {
 	if err != nil {
 		return c.sendFailed(err)
 	}
-	c.written += int64(h.Size()) + h.Len
+	c.queued(h.Size() + int(h.Len))
 	return nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
@@ -195,5 +194,3 @@ func (w *Writer) queue(end ending) error {
 	}
 	return err
 }
-
-var _ runtime.Source = (*runtime.Event)(nil)
