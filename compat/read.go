@@ -338,7 +338,7 @@ func (r *ReadHalf) absorb(b *runtime.Buffer, need int) error {
 	r.last().Extend(n)
 	r.have += n
 	r.counts.BytesCopied += int64(n)
-	if b = rest(b, n); b != nil {
+	if b = b.Rest(n); b != nil {
 		r.src.Unread(b)
 	}
 	return nil
@@ -356,7 +356,7 @@ func (r *ReadHalf) adopt(b *runtime.Buffer) error {
 			return err
 		}
 		r.counts.BytesCopied += int64(n)
-		if b = rest(b, n); b != nil {
+		if b = b.Rest(n); b != nil {
 			r.src.Unread(b)
 		}
 		r.hold(own)

@@ -195,7 +195,7 @@ func (c *TLSStream) Read(p []byte) (n int, err error) {
 func (c *TLSStream) copyOut(p []byte) int {
 	b := c.popPlain()
 	n := copy(p, b.Bytes())
-	if b = rest(b, n); b != nil {
+	if b = b.Rest(n); b != nil {
 		c.unpop(b)
 	}
 	return n

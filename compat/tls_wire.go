@@ -49,7 +49,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 		}
 		c := copy(p[n:], b.Bytes())
 		n += c
-		if b = rest(b, c); b != nil {
+		if b = b.Rest(c); b != nil {
 			w.s.Unread(b)
 		}
 	}
@@ -69,21 +69,6 @@ func (w *wire) wait() error {
 		w.s.Unread(b)
 	}
 	return err
-}
-
-// rest returns b without its first n bytes, or nil if nothing is left.
-func rest(b *runtime.Buffer, n int) *runtime.Buffer {
-	switch {
-	case n == b.Len():
-		b.Release()
-		return nil
-	case b.Shared(): // it cannot be changed
-		own := runtime.NewShared(append([]byte(nil), b.Bytes()[n:]...))
-		b.Release()
-		return own
-	}
-	b.Advance(n)
-	return b
 }
 
 func (w *wire) Write(p []byte) (int, error) {

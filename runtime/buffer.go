@@ -167,6 +167,23 @@ func (b *Buffer) Append(p []byte) int {
 	return n
 }
 
+// Rest takes b and returns what is left of it without its first n bytes: b
+// itself, or, if b is shared, a copy in a buffer as NewShared makes it; nil if
+// nothing is left.
+func (b *Buffer) Rest(n int) *Buffer {
+	switch {
+	case n == b.Len():
+		b.Release()
+		return nil
+	case b.Shared():
+		own := NewShared(append([]byte(nil), b.Bytes()[n:]...))
+		b.Release()
+		return own
+	}
+	b.Advance(n)
+	return b
+}
+
 // Retain adds an owner and returns b.
 func (b *Buffer) Retain() *Buffer {
 	if b.refs.Add(1) <= 1 {

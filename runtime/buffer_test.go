@@ -27,6 +27,21 @@ func panicText(t *testing.T, f func()) (text string) {
 	return ""
 }
 
+func TestBufferRest(t *testing.T) {
+	b := newBuffer(t, 512)
+	b.Append([]byte("wheel"))
+	require.Same(t, b, b.Rest(2))
+	require.Equal(t, "eel", string(b.Bytes()))
+	other := b.Retain()
+	rest := b.Rest(1)
+	require.Equal(t, "el", string(rest.Bytes()))
+	require.Equal(t, "eel", string(other.Bytes()), "its other owner sees no change")
+	require.False(t, other.Shared(), "b was released")
+	require.Nil(t, rest.Rest(2))
+	require.Nil(t, other.Rest(3))
+	require.Zero(t, other.pool.Stats().Outstanding)
+}
+
 func TestBufferWindow(t *testing.T) {
 	b := newBuffer(t, 512)
 	b.Reset(10)

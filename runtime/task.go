@@ -88,28 +88,25 @@ type worker struct {
 // too. ctx must come from a task; the child runs on the same loop. An error
 // that fn returns is the child's own business, see Task.Wait.
 func Go(ctx context.Context, name string, fn func(ctx context.Context) error) (*Task, error) {
-	parent := TaskOf(ctx)
-	if parent == nil {
-		return nil, &OpError{Op: "go", Detail: name, Err: ErrOffLoop}
-	}
-	if !parent.loop.onThread() {
-		return nil, &OpError{Op: "go", Detail: name, Err: ErrOffLoop}
-	}
-	if parent.over {
-		return nil, &OpError{Op: "go", Detail: name, Err: fmt.Errorf("task %s, whose child it would be, has ended: %w", parent.name, ErrClosed)}
-	}
-	return parent.loop.spawn(parent, name, fn, nil), nil
+	return goKid(ctx, name, fn, false)
 }
 
 // GoApart is Go for a task that a drain of its parent does not reach: its
 // context goes on until it is cancelled itself, or killed, by itself or with its
 // parent. So whoever starts it decides when it is told to end.
 func GoApart(ctx context.Context, name string, fn func(ctx context.Context) error) (*Task, error) {
+	return goKid(ctx, name, fn, true)
+}
+
+func goKid(ctx context.Context, name string, fn func(ctx context.Context) error, apart bool) (*Task, error) {
 	parent := TaskOf(ctx)
 	if parent == nil || !parent.loop.onThread() {
 		return nil, &OpError{Op: "go", Detail: name, Err: ErrOffLoop}
 	}
-	return parent.loop.spawnKid(parent, name, fn, nil, true), nil
+	if parent.over {
+		return nil, &OpError{Op: "go", Detail: name, Err: fmt.Errorf("task %s, whose child it would be, has ended: %w", parent.name, ErrClosed)}
+	}
+	return parent.loop.spawnKid(parent, name, fn, nil, apart), nil
 }
 
 // Go starts a task on the loop. From elsewhere than its thread it fails as

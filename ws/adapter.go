@@ -162,13 +162,7 @@ func (i *instant) Read(p []byte) (int, error) {
 		return 0, errNothing
 	}
 	n := copy(p, b.Bytes())
-	if n == b.Len() {
-		b.Release()
-	} else if b.Shared() {
-		i.Unread(runtime.NewShared(append([]byte(nil), b.Bytes()[n:]...)))
-		b.Release()
-	} else {
-		b.Advance(n)
+	if b = b.Rest(n); b != nil {
 		i.Unread(b)
 	}
 	return n, nil

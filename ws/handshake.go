@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
 
@@ -153,7 +152,9 @@ func readHead(t compat.Stream, limit int) ([]byte, error) {
 		from := max(0, before-3) // the end may lie across two buffers
 		if end := endOfHead(head[from:]); end > 0 && from+end <= limit {
 			end += from
-			unread(t, b, end-before)
+			if b = b.Rest(end - before); b != nil {
+				t.Unread(b)
+			}
 			return head[:end], nil
 		}
 		b.Release()
@@ -176,20 +177,4 @@ func endOfHead(p []byte) int {
 			return at
 		}
 	}
-}
-
-// unread puts b back without its first n bytes.
-func unread(t compat.Stream, b *runtime.Buffer, n int) {
-	switch {
-	case n == b.Len():
-		b.Release()
-		return
-	case b.Shared():
-		rest := runtime.NewShared(append([]byte(nil), b.Bytes()[n:]...))
-		b.Release()
-		b = rest
-	default:
-		b.Advance(n)
-	}
-	t.Unread(b)
 }
