@@ -257,9 +257,9 @@ func taskPastTimeout(ctx context.Context, c1, c2 net.Conn) error {
 
 func taskPresentTimeout(ctx context.Context, c1, _ net.Conn) error {
 	cr := &crew{ctx: ctx}
-	set := false
+	set, written := false, 0
 	cr.run("deadline", func(ctx context.Context) error {
-		err := runtime.Sleep(ctx, 100*time.Millisecond)
+		err := standsStill(ctx, &written) // then both wait
 		set = true
 		return errors.Join(err, c1.SetReadDeadline(longAgo), c1.SetWriteDeadline(longAgo))
 	})
@@ -271,7 +271,7 @@ func taskPresentTimeout(ctx context.Context, c1, _ net.Conn) error {
 		return wantTimeout(err)
 	})
 	cr.run("writer", func(context.Context) error {
-		err := writeUntilError(c1)
+		err := writeUntilError(c1, &written)
 		if !set {
 			return fmt.Errorf("before the deadline was set: %w", err)
 		}
@@ -289,7 +289,7 @@ func taskFutureTimeout(ctx context.Context, c1, c2 net.Conn) error {
 		_, err := c1.Read(make([]byte, 1024))
 		return wantTimeout(err)
 	})
-	cr.run("writer", func(context.Context) error { return wantTimeout(writeUntilError(c1)) })
+	cr.run("writer", func(context.Context) error { return wantTimeout(writeUntilError(c1, new(int))) })
 	if err := cr.wait(); err != nil {
 		return err
 	}
@@ -307,8 +307,12 @@ func taskCloseTimeout(ctx context.Context, c1, c2 net.Conn) error {
 		return err
 	}
 	cr := &crew{ctx: ctx}
+	written := 0
 	cr.run("closer", func(ctx context.Context) error {
-		err := runtime.Sleep(ctx, 100*time.Millisecond)
+		var err error
+		for written < 200 && err == nil { // in the midst of it
+			err = runtime.Yield(ctx)
+		}
 		_ = c1.Close() // the peer may be stuck too: what is queued need not arrive
 		return err
 	})
@@ -320,7 +324,7 @@ func taskCloseTimeout(ctx context.Context, c1, c2 net.Conn) error {
 		return nil
 	})
 	cr.run("writer", func(context.Context) error {
-		_ = writeUntilError(c1)
+		_ = writeUntilError(c1, &written)
 		return nil
 	})
 	return cr.wait()
@@ -347,11 +351,26 @@ func taskConcurrentMethods(ctx context.Context, c1, c2 net.Conn) error {
 	return errors.Join(cr.wait(), resync(ctx, c1), roundTrip(c1))
 }
 
-func writeUntilError(c net.Conn) (err error) {
+// writeUntilError counts in n what it has written, in KiB.
+func writeUntilError(c net.Conn, n *int) (err error) {
 	for err == nil {
 		_, err = c.Write(make([]byte, 1024))
+		*n++
 	}
 	return err
+}
+
+// standsStill waits until n has not changed for a hundred turns of the loop.
+func standsStill(ctx context.Context, n *int) error {
+	for before, turns := -1, 0; turns < 100; turns++ {
+		if *n != before {
+			before, turns = *n, 0
+		}
+		if err := runtime.Yield(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func wantTimeout(err error) error {

@@ -150,7 +150,7 @@ func TestReceivedAndReadAhead(t *testing.T) {
 				return err
 			}
 			for s.Received() < 5 { // nobody reads
-				if err := runtime.Sleep(ctx, time.Millisecond); err != nil {
+				if err := runtime.Yield(ctx); err != nil {
 					return err
 				}
 			}

@@ -206,31 +206,32 @@ func TestMessageInOnce(t *testing.T) {
 func TestPingAfterReceiverStops(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
 		result := make(chan error, 1)
-		waits := make(chan struct{})
+		stopped := make(chan struct{})
 		srv := echoServer(e)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			ponged := make(chan error, 1)
-			go func() {
-				<-waits
+			// It runs when Receive waits.
+			pinger, err := runtime.Go(ctx, "ping", func(ctx context.Context) error {
 				_, err := c.Ping(ctx)
-				ponged <- err
-			}()
-			time.AfterFunc(20*time.Millisecond, func() { close(waits) }) // when Receive waits, mostly
+				return err
+			})
+			if err != nil {
+				return err
+			}
 			m, err := c.Receive(ctx)
 			if err != nil {
 				return err
 			}
 			m.Release()
-			result <- <-ponged
+			close(stopped)
+			result <- pinger.Wait(ctx)
 			return nil
 		}
-		srv.OnGoroutine = true
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 		h, payload, err := p.read()
 		require.NoError(t, err)
 		require.Equal(t, frame.Ping, h.Op)
 		p.send(text("stop receiving"))
-		time.Sleep(50 * time.Millisecond) // so that they come apart, mostly
+		<-stopped
 		p.send(fr(frame.Pong, true, payload))
 		select {
 		case err := <-result:
