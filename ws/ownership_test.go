@@ -1,12 +1,12 @@
 package ws_test
 
 import (
+	"bytes"
 	"context"
-	"errors"
-	"io"
+	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -15,6 +15,99 @@ import (
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
+
+// There is no handler whose return ends the time of what a dialed connection
+// has received: closing it leaves that alone.
+func TestMessageOutlivesDialedConn(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g := backendtest.Group(t, v, 1)
+		addr := serve(t, g, echoServer(e))
+		closes := map[string]func(*ws.Conn) error{
+			"Close":    func(c *ws.Conn) error { return c.Close(ws.StatusNormalClosure, "") },
+			"CloseNow": (*ws.Conn).CloseNow,
+		}
+		for name, end := range closes {
+			for _, size := range []int{5, 100_000} {
+				var elsewhere *ws.Message
+				require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+					c, err := ws.Dial(ctx, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e}})
+					if err != nil {
+						return err
+					}
+					var got []*ws.Message
+					for i := range 3 {
+						if err := c.SendBinary(ctx, bytes.Repeat([]byte{byte('a' + i)}, size)); err != nil {
+							return err
+						}
+						m, err := c.Receive(ctx)
+						if err != nil {
+							return err
+						}
+						got = append(got, m)
+					}
+					if err := end(c); err != nil {
+						return err
+					}
+					for i, m := range got {
+						if !bytes.Equal(m.Bytes(), bytes.Repeat([]byte{byte('a' + i)}, size)) {
+							return fmt.Errorf("after %s a message has changed", name)
+						}
+					}
+					got[0].Release()
+					got[1].Keep().Release()
+					elsewhere = got[2]
+					return nil
+				}))
+				require.Equal(t, size, len(elsewhere.Bytes()))
+				elsewhere.Release()
+			}
+		}
+	})
+}
+
+// A message that was sent from a goroutine is not the sender's any more, also
+// while it waits to be sent: using it again is caught there and then.
+func TestSentElsewhereIsGone(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		result := make(chan []any, 1)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			var panics []any
+			again := func(f func()) {
+				defer func() { panics = append(panics, recover()) }()
+				f()
+			}
+			done := make(chan error, 1)
+			go func() {
+				m := ws.NewMessage(ws.Text, []byte("once"))
+				if err := c.Send(ctx, m); err != nil {
+					done <- err
+					return
+				}
+				again(m.Release)
+				again(func() { _ = c.Send(ctx, m) })
+				again(func() { m.Bytes() })
+				again(func() { m.Keep() })
+				done <- nil
+			}()
+			err := <-done // the loop stands still meanwhile: nothing was sent yet
+			result <- panics
+			if err != nil {
+				return err
+			}
+			return ws.Echo(ctx, c)
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		panics := <-result
+		require.Len(t, panics, 4)
+		for _, p := range panics {
+			require.Contains(t, fmt.Sprint(p), "of a message that was sent or released")
+		}
+		p.want(frame.Text, "once")
+		p.send(text("and no more"))
+		p.want(frame.Text, "and no more")
+	})
+}
 
 // A message may be sent on a connection of another loop than the one that it
 // came in on, by a task of that other loop: its memory belongs to the first.
@@ -84,226 +177,42 @@ func testSendAcross(t *testing.T, v backendtest.Variant, e ws.Engine, kept bool)
 	}
 }
 
-// A message that a Reader has left half-way makes Readable ready no longer than
-// there is something to skip: a task that waits for it must let others run.
-func TestReadableAfterAbandonedReader(t *testing.T) {
+// What a handler forgets is reclaimed and reported; what it keeps is not.
+func TestReclaim(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		turns := make(chan int, 1)
+		g := backendtest.Group(t, v, 1)
 		srv := echoServer(e)
+		var logged bytes.Buffer
+		srv.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+		srv.DebugMessages = true
+		messages := make(chan *ws.Message, 3)
+		ended := make(chan struct{})
+		srv.Hooks.Closed = func(*ws.Conn, ws.StatusCode, error) { close(ended) }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			_, r, err := c.NextReader(ctx)
-			if err != nil {
-				return err
-			}
-			if _, err := io.ReadFull(r, make([]byte, 2)); err != nil {
-				return err
-			}
-			for i := 0; ; i++ {
-				if i == 1000 {
-					turns <- i
-					return nil
-				}
-				if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
-					return err
-				}
-				m, err := c.TryReceive()
+			for i := range 3 {
+				m, err := c.Receive(ctx)
 				if err != nil {
 					return err
 				}
-				if m != nil {
-					turns <- i
-					return c.Send(ctx, m)
+				if i == 1 {
+					m.Keep()
 				}
+				messages <- m
 			}
-		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		p.send(fr(frame.Text, false, "abcdef"))
-		p.send(fr(frame.Continuation, false, "more"))
-		time.AfterFunc(50*time.Millisecond, func() { // nothing depends on how long
-			_, _ = p.Write(append(fr(frame.Continuation, true, "end"), text("next")...))
-		})
-		require.Less(t, <-turns, 100)
-		p.want(frame.Text, "next")
-	})
-}
-
-// MaxMessage does not bound a Reader; but it bounds the Receive that follows a
-// NextReader which was given up when it had seen no more than the header.
-func TestMaxMessageAfterNextReaderGivenUp(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		result := make(chan error, 1)
-		gaveUp := make(chan struct{})
-		srv := echoServer(e)
-		srv.MaxMessage = 1000
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			if err := c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-				return err
-			}
-			_, _, err := c.NextReader(ctx)
-			if err == nil {
-				result <- errors.New("a Reader without payload")
-				return nil
-			}
-			if err := c.SetReadDeadline(time.Time{}); err != nil {
-				return err
-			}
-			close(gaveUp)
-			m, err := c.Receive(ctx)
-			if m != nil {
-				m.Release()
-			}
-			result <- err
-			return err
-		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		f := fr(frame.Binary, true, strings.Repeat("x", 70_000))
-		p.send(f[:14]) // the header
-		<-gaveUp
-		p.send(f[14:])
-		err := <-result
-		require.Equal(t, ws.StatusMessageTooBig, ws.CloseStatus(err), "%v", err)
-		p.wantCloseFrame(ws.StatusMessageTooBig)
-	})
-}
-
-// A message that was taken in before somebody asked for a Reader of it is one
-// message for the hook.
-func TestMessageInOnce(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		var sizes []int
-		srv := echoServer(e)
-		srv.Hooks.MessageIn = func(_ *ws.Conn, _ ws.Type, n int) { sizes = append(sizes, n) }
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
-				return err
-			}
-			_, r, err := c.NextReader(ctx)
-			if err != nil {
-				return err
-			}
-			p, err := io.ReadAll(r)
-			if err != nil {
-				return err
-			}
-			if err := c.SendText(ctx, string(p)); err != nil {
-				return err
-			}
-			_, err = c.Receive(ctx)
-			return err
-		}
-		closed := make(chan struct{})
-		srv.Hooks.Closed = func(*ws.Conn, ws.StatusCode, error) { close(closed) }
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		p.send(text("hello"))
-		p.want(frame.Text, "hello")
-		p.send(closeFrame(1000, ""))
-		<-closed
-		require.Equal(t, []int{5}, sizes)
-	})
-}
-
-// A Ping goes on to look for its pong when the one who received has stopped.
-func TestPingAfterReceiverStops(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		result := make(chan error, 1)
-		stopped := make(chan struct{})
-		srv := echoServer(e)
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			// It runs when Receive waits.
-			pinger, err := runtime.Go(ctx, "ping", func(ctx context.Context) error {
-				_, err := c.Ping(ctx)
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			m, err := c.Receive(ctx)
-			if err != nil {
-				return err
-			}
-			m.Release()
-			close(stopped)
-			result <- pinger.Wait(ctx)
 			return nil
 		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		h, payload, err := p.read()
-		require.NoError(t, err)
-		require.Equal(t, frame.Ping, h.Op)
-		p.send(text("stop receiving"))
-		<-stopped
-		p.send(fr(frame.Pong, true, payload))
-		select {
-		case err := <-result:
-			require.NoError(t, err)
-		case <-time.After(patience):
-			t.Fatal("the ping has not seen its pong")
-		}
-		p.Close()
-	})
-}
-
-// What other goroutines send while a Writer is open follows its message. But a
-// handler that leaves a Writer open may have fed the compressor, or sent half
-// a message: what others have queued must not go on in the middle of that.
-func TestWriterLeftOpen(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		for i := range 4 {
-			var compression *ws.Compression
-			if i&1 != 0 {
-				compression = &ws.Compression{Threshold: -1}
-			}
-			closes := i&2 != 0 // then what is behind the Writer follows
-			g := backendtest.Group(t, v, 1)
-			srv := echoServer(e)
-			srv.Compression = compression
-			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-				w, err := c.NextWriter(ctx, ws.Text)
-				if err != nil {
-					return err
-				}
-				if _, err := w.Write([]byte(strings.Repeat("stale", 4000))); err != nil { // more than a fragment
-					return err
-				}
-				queued := make(chan error, 1)
-				go func() { queued <- c.SendText(ctx, "fresh") }() // it is behind the Writer
-				if oerr := runtime.Offload(ctx, func() { err = <-queued }); oerr != nil {
-					return oerr
-				}
-				if closes {
-					if err := w.Close(); err != nil {
-						return err
-					}
-					_, err = c.Receive(ctx)
-				}
-				return err
-			}
-			addr := serve(t, g, srv)
-			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
-				if closes {
-					for _, n := range []int{20_000, 5} {
-						m, err := c.Receive(ctx)
-						if err != nil {
-							return err
-						}
-						if m.Len() != n {
-							return errors.New("another message")
-						}
-						m.Release()
-					}
-					return nil
-				}
-				m, err := c.Receive(ctx)
-				if err == nil {
-					got := string(m.Bytes())
-					m.Release()
-					return errors.New("received " + got[:min(len(got), 20)])
-				}
-				if broken := (*ws.ProtocolError)(nil); errors.As(err, &broken) {
-					return err
-				}
-				return nil // closed: nothing else may come
-			})
-		}
+		p := connect(t, serve(t, g, srv))
+		p.send(bytes.Join([][]byte{text("forgotten"), text("kept"), text("released elsewhere")}, nil))
+		forgotten, kept, released := <-messages, <-messages, <-messages
+		released.Release()
+		p.wantClose(ws.StatusNormalClosure)
+		<-ended
+		require.Contains(t, logged.String(), "messages=1")
+		require.Contains(t, logged.String(), "ownership_test.go")
+		require.Panics(t, func() { forgotten.Bytes() })
+		require.Panics(t, func() { forgotten.Release() })
+		require.Equal(t, "kept", string(kept.Bytes()))
+		kept.Release()
+		require.Panics(t, func() { kept.Release() })
 	})
 }

@@ -1,0 +1,98 @@
+package ws_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// A Ping goes on to look for its pong when the one who received has stopped.
+func TestPingAfterReceiverStops(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		result := make(chan error, 1)
+		stopped := make(chan struct{})
+		srv := echoServer(e)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			// It runs when Receive waits.
+			pinger, err := runtime.Go(ctx, "ping", func(ctx context.Context) error {
+				_, err := c.Ping(ctx)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			m, err := c.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			m.Release()
+			close(stopped)
+			result <- pinger.Wait(ctx)
+			return nil
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		h, payload, err := p.read()
+		require.NoError(t, err)
+		require.Equal(t, frame.Ping, h.Op)
+		p.send(text("stop receiving"))
+		<-stopped
+		p.send(fr(frame.Pong, true, payload))
+		select {
+		case err := <-result:
+			require.NoError(t, err)
+		case <-time.After(patience):
+			t.Fatal("the ping has not seen its pong")
+		}
+		p.Close()
+	})
+}
+
+// Ping while nobody receives, with a message in front of the pong, and while
+// another task receives.
+func TestPing(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g := backendtest.Group(t, v, 2)
+		client(t, g, "ws://"+serve(t, g, echoServer(e)), ws.DialOptions{Options: ws.Options{Engine: e}}, func(ctx context.Context, c *ws.Conn) error {
+			if err := c.SendText(ctx, "first"); err != nil {
+				return err
+			}
+			if d, err := c.Ping(ctx); err != nil || d <= 0 {
+				return fmt.Errorf("%v, %w", d, err)
+			}
+			m, err := c.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			if string(m.Bytes()) != "first" {
+				return fmt.Errorf("got %q", m.Bytes())
+			}
+			m.Release()
+			reading, err := runtime.Go(ctx, "reader", func(ctx context.Context) error {
+				m, err := c.Receive(ctx)
+				if err == nil {
+					m.Release()
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if err := runtime.Yield(ctx); err != nil {
+				return err
+			}
+			if _, err := c.Ping(ctx); err != nil {
+				return err
+			}
+			return errors.Join(c.SendText(ctx, "second"), reading.Wait(ctx))
+		})
+	})
+}

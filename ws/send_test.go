@@ -1,0 +1,267 @@
+package ws_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// A hook that panics for a message of another thread stops no other message.
+func TestPanicInMessageOut(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const n = 5
+		var panics atomic.Int32
+		srv := echoServer(e)
+		srv.Hooks.MessageOut = func(*ws.Conn, ws.Type, int) {
+			panics.Add(1)
+			panic("as it was told")
+		}
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			done := make(chan error, 1)
+			go func() {
+				for i := range n {
+					if err := c.SendText(ctx, fmt.Sprint(i)); err != nil {
+						done <- err
+						return
+					}
+				}
+				done <- c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("last")))
+			}()
+			if err := <-done; err != nil { // all are queued when the loop goes on
+				return err
+			}
+			_, err := c.Receive(ctx)
+			return err
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		for i := range n {
+			p.want(frame.Text, fmt.Sprint(i))
+		}
+		p.want(frame.Text, "last")
+		p.send(closeFrame(1000, ""))
+		p.wantCloseFrame(ws.StatusNormalClosure)
+		require.Equal(t, int32(n+1), panics.Load())
+	})
+}
+
+// settled waits until n has been the same for a while: whoever counts waits,
+// mostly. Nothing depends on it.
+func settled(t *testing.T, n *atomic.Int64) {
+	last := int64(-1)
+	require.Eventually(t, func() bool {
+		before := last
+		last = n.Load()
+		return last > 0 && last == before
+	}, patience, 30*time.Millisecond)
+}
+
+// Whoever waits for room is told when the connection has ended.
+func TestSendWaitsNoLongerThanConn(t *testing.T) {
+	ends := map[string]func(p *peer){
+		"a Close frame":  func(p *peer) { p.send(closeFrame(1000, "")) },
+		"a broken frame": func(p *peer) { p.send(fr(frame.Continuation, true, "")) },
+		"the end of it":  func(p *peer) { require.NoError(p.t, p.Conn.(*net.TCPConn).CloseWrite()) },
+	}
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for name, end := range ends {
+			for _, budget := range []bool{true, false} {
+				for _, here := range []bool{true, false} { // the sender is a task of the loop
+					t.Run(fmt.Sprintf("%s/budget=%v/here=%v", name, budget, here), func(t *testing.T) {
+						srv := echoServer(e)
+						srv.WriteTimeout, srv.SendQueue = -1, 64<<10
+						if budget {
+							srv.SendQueue, srv.Budget = 10<<20, ws.NewBudget(64<<10)
+						}
+						var sent atomic.Int64
+						payload := make([]byte, 20_000)
+						result, failed := make(chan error, 1), make(chan struct{})
+						srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+							send := func(ctx context.Context) error {
+								for {
+									if err := c.SendBinary(ctx, payload); err != nil {
+										return err
+									}
+									if here && sent.Add(1)%10 == 0 {
+										if err := runtime.Yield(ctx); err != nil {
+											return err
+										}
+									} else if !here {
+										sent.Add(1)
+									}
+								}
+							}
+							go func() {
+								if here {
+									result <- c.Loop().Call(context.Background(), "sender", send)
+								} else {
+									result <- send(context.Background())
+								}
+								close(failed)
+							}()
+							_, err := c.Receive(ctx)
+							if oerr := runtime.Offload(ctx, func() { <-failed }); oerr != nil {
+								return oerr
+							}
+							return err
+						}
+						p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+						settled(t, &sent)
+						end(p)
+						select {
+						case err := <-result:
+							require.Error(t, err)
+						case <-time.After(patience):
+							t.Error("the sender still waits")
+						}
+						p.Close()
+					})
+				}
+			}
+		}
+	})
+}
+
+// What Send has accepted from other threads goes out ahead of the Close frame of
+// a server that stops, also if the peer has let it wait.
+func TestDrainSendsWhatWasAccepted(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		srv.SendQueue = 200_000
+		var accepted atomic.Int64
+		failed := make(chan struct{})
+		payload := strings.Repeat("x", 20_000)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			go func() {
+				defer close(failed)
+				for c.SendText(context.Background(), payload) == nil {
+					accepted.Add(1)
+				}
+			}()
+			_, err := c.Receive(ctx)
+			return err
+		}
+		g := backendtest.Group(t, v, 1)
+		ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+		require.NoError(t, err)
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- g.Serve(ctx, ls, srv) }()
+		p := connect(t, ls.Addr().String())
+		settled(t, &accepted) // the kernel and the queues are full
+		stop()
+		<-failed
+		for range accepted.Load() {
+			p.want(frame.Text, payload)
+		}
+		p.wantClose(ws.StatusGoingAway)
+		require.NoError(t, <-done)
+	})
+}
+
+// Many goroutines and tasks of other loops send on one connection: each one's
+// messages arrive in their order, and none is lost.
+func TestSendFromAnywhere(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const senders, each = 8, 200
+		g := backendtest.Group(t, v, 2)
+		srv := echoServer(e)
+		srv.SendQueue = 10_000 // so that they have to wait
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			var wg sync.WaitGroup
+			send := func(ctx context.Context, id int) error {
+				for i := range each {
+					if err := c.SendText(ctx, fmt.Sprintf("%d %d %s", id, i, strings.Repeat("x", i))); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			errs := make([]error, senders)
+			for id := range senders {
+				wg.Go(func() {
+					if id%2 == 0 {
+						errs[id] = send(context.Background(), id)
+						return
+					}
+					errs[id] = g.Loop().Call(context.Background(), "sender", func(ctx context.Context) error { return send(ctx, id) })
+				})
+			}
+			if err := runtime.Offload(ctx, wg.Wait); err != nil {
+				return err
+			}
+			return errors.Join(errs...)
+		}
+		p := connect(t, serve(t, g, srv))
+		next := make([]int, senders)
+		for range senders * each {
+			h, payload, err := p.read()
+			require.NoError(t, err)
+			require.Equal(t, frame.Text, h.Op)
+			var id, i int
+			_, err = fmt.Sscanf(payload, "%d %d", &id, &i)
+			require.NoError(t, err)
+			require.Equal(t, next[id], i)
+			next[id]++
+		}
+		p.wantClose(ws.StatusNormalClosure)
+	})
+}
+
+// A broadcast, to plain and to compressed connections, among other messages.
+func TestPrepared(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g := backendtest.Group(t, v, 2)
+		small, large := ws.Prepare(ws.Text, []byte("small")), ws.Prepare(ws.Binary, bytes.Repeat([]byte("large "), 5000))
+		srv := echoServer(e)
+		srv.Compression = &ws.Compression{}
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			for range 3 {
+				m, err := c.Receive(ctx)
+				if err != nil {
+					return err
+				}
+				if err := errors.Join(c.SendPrepared(ctx, small), c.SendPrepared(ctx, large), c.Send(ctx, m)); err != nil {
+					return err
+				}
+			}
+			_, err := c.Receive(ctx)
+			return err
+		}
+		addr := serve(t, g, srv)
+		for _, compression := range []*ws.Compression{nil, {}} {
+			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
+				for range 3 {
+					mine := strings.Repeat("large mine ", 100)
+					if err := c.SendText(ctx, mine); err != nil {
+						return err
+					}
+					for _, want := range []string{"small", strings.Repeat("large ", 5000), mine} {
+						m, err := c.Receive(ctx)
+						if err != nil {
+							return err
+						}
+						if string(m.Bytes()) != want {
+							return fmt.Errorf("got %.40q, want %.40q", m.Bytes(), want)
+						}
+						m.Release()
+					}
+				}
+				return nil
+			})
+		}
+	})
+}
