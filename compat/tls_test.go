@@ -317,6 +317,23 @@ func peerPingPong(peer *tls.Conn) error {
 // What a caller waits for in a handshake that does not come to its end.
 func TestTLSHandshakeEnds(t *testing.T) {
 	serverConfig, clientConfig := tlsConfigs()
+	// stopped cancels the task that is in the handshake.
+	stopped := func(kill bool) func(ctx context.Context, s *runtime.Stream, _ net.Conn) error {
+		return func(ctx context.Context, s *runtime.Stream, _ net.Conn) error {
+			task, err := runtime.Go(ctx, "handshake", func(ctx context.Context) error {
+				_, err := compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{})
+				return err
+			})
+			if err == nil {
+				err = runtime.Yield(ctx)
+			}
+			if err != nil {
+				return err
+			}
+			task.Cancel(kill)
+			return task.Wait(ctx)
+		}
+	}
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		for name, tc := range map[string]struct {
@@ -349,37 +366,8 @@ func TestTLSHandshakeEnds(t *testing.T) {
 				_, err := compat.TLSClient(ctx, s, clientConfig, compat.TLSOptions{})
 				return err
 			}, context.DeadlineExceeded},
-			"killed": {func(ctx context.Context, s *runtime.Stream, _ net.Conn) error {
-				var err error
-				task, gerr := runtime.Go(ctx, "handshake", func(ctx context.Context) error {
-					_, err = compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{})
-					return nil
-				})
-				if gerr != nil {
-					return gerr
-				}
-				if err := runtime.Yield(ctx); err != nil {
-					return err
-				}
-				task.Cancel(true)
-				return errors.Join(task.Wait(ctx), err)
-			}, runtime.ErrCanceled},
-			"drained": {func(ctx context.Context, s *runtime.Stream, _ net.Conn) error {
-				var err error
-				task, gerr := runtime.Go(ctx, "handshake", func(ctx context.Context) error {
-					_, err = compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{})
-					return nil
-				})
-				if gerr != nil {
-					return gerr
-				}
-				if err := runtime.Yield(ctx); err != nil {
-					return err
-				}
-				task.Cancel(false)
-				_ = task.Wait(ctx)
-				return err
-			}, context.Canceled},
+			"killed":  {stopped(true), runtime.ErrCanceled},
+			"drained": {stopped(false), context.Canceled},
 			"peer gone": {func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
 				_, err := peer.Write([]byte{22, 3, 1, 1, 0, 1, 0})
 				require.NoError(t, err)
