@@ -1,6 +1,6 @@
 #!/bin/sh
 # build.sh DIR: builds the peers into DIR. Those in Go are always built; those
-# in Rust where there is cargo; uWebSockets where UWEBSOCKETS is the path of its
+# in C where there is a compiler; those in Rust where there is cargo; uWebSockets where UWEBSOCKETS is the path of its
 # source, with that of uSockets in its directory uSockets.
 set -eu
 [ $# -eq 1 ] || { echo "usage: $0 DIR" >&2; exit 2; }
@@ -10,6 +10,15 @@ cd "$(dirname "$0")"
 
 echo "building the peers in Go" >&2
 go build -o "$out/" ./cmd/...
+
+if command -v "${CC:-cc}" > /dev/null; then
+	echo "building the peers in C" >&2
+	for c in c/*.c; do
+		"${CC:-cc}" -O3 -march=native "$c" -o "$out/tcp-peer-c-$(basename "$c" .c)"
+	done
+else
+	echo "there is no C compiler: no peers in C" >&2
+fi
 
 if command -v cargo > /dev/null; then
 	echo "building the peers in Rust" >&2

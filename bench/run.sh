@@ -6,7 +6,7 @@ set -eu
 [ $# -ge 2 ] || { echo "usage: $0 NORIA PEERS [FLAGS]" >&2; exit 2; }
 noria=$1 peers=$2
 shift 2
-for peer in "$peers"/peer-*; do
-	set -- --peer "$(basename "$peer" | sed s/^peer-//)=$peer {port}" "$@"
+for peer in "$peers"/*peer-*; do # tcp-peer-NAME is called tcp:NAME
+	set -- --peer "$(basename "$peer" | sed 's/^tcp-/tcp:/; s/peer-//')=$peer {port}" "$@"
 done
 exec "$noria" bench echo --proto tcp,ws "$@"
