@@ -74,22 +74,29 @@ func (e *native) payload(h *frame.Header, at int64) (segment, bool) {
 	if len(e.in) == 0 && !e.more() {
 		return segment{}, false
 	}
-	s := segment{off: e.size - len(e.in)}
-	if left := h.Len - at; left < int64(len(e.in)) {
-		s.data = e.in[:left:left]
-		e.in = e.in[left:]
-		s.buf = e.own()
-	} else { // what is read last goes along with the buffer
-		s.data, e.in = e.in, nil
-		for ; e.credit > 0; e.credit-- {
-			e.cur.Release()
-		}
-		s.buf, e.cur = e.cur, nil
-	}
+	var s segment
+	e.take(&s, int(min(h.Len-at, int64(len(e.in)))))
 	if h.Masked {
 		frame.Mask(s.data, h.Mask, at)
 	}
 	return s, true
+}
+
+// take makes s the next n bytes, of which there are as many. What is read last
+// goes along with the buffer. It sets field by field: to copy a segment that was
+// just made stalls the processor, which cannot forward two stores to one load.
+func (e *native) take(s *segment, n int) {
+	s.off = e.size - len(e.in)
+	s.data = e.in[:n:n]
+	if n < len(e.in) {
+		e.in = e.in[n:]
+		s.buf = e.own()
+		return
+	}
+	for ; e.credit > 0; e.credit-- {
+		e.cur.Release()
+	}
+	s.buf, e.cur, e.in = e.cur, nil, nil
 }
 
 // own returns the current buffer, of which the caller is an owner now.

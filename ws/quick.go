@@ -2,6 +2,7 @@ package ws
 
 import (
 	"encoding/binary"
+	"math"
 	"unicode/utf8"
 
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -15,8 +16,14 @@ import (
 // quickReceive returns the next message, if it is such a one.
 func (c *Conn) quickReceive() *Message {
 	e := &c.native
+	if !c.quick || c.inFrame || c.inMsg || e.dec.Partial() > 0 || c.readErr != nil || c.busy || c.reader != nil || len(c.stash) > 0 {
+		return nil
+	}
+	if len(e.in) == 0 && !e.more() {
+		return nil
+	}
 	p := e.in
-	if !c.quick || len(p) < 6 || c.inFrame || c.inMsg || e.dec.Partial() > 0 || c.readErr != nil || c.busy || c.reader != nil || len(c.stash) > 0 {
+	if len(p) < 2 {
 		return nil
 	}
 	typ := Type(p[0] & 0xf)
@@ -28,6 +35,9 @@ func (c *Conn) quickReceive() *Message {
 	case size > 126:
 		return nil
 	case size == 126:
+		if len(p) < 4 {
+			return nil
+		}
 		if size, n = int(binary.BigEndian.Uint16(p[2:])), 4; size < 126 {
 			return nil
 		}
@@ -44,9 +54,8 @@ func (c *Conn) quickReceive() *Message {
 		key = [4]byte(p[n:])
 		n += 4
 	}
-	// The last one of its buffer takes the buffer along, and an empty one has
-	// none: that is not done here.
-	if size == 0 || len(p) <= n+size || int64(size) > c.opts.MaxMessage {
+	// An empty one has no buffer: that is not done here.
+	if size == 0 || len(p) < n+size || int64(size) > c.opts.MaxMessage {
 		return nil
 	}
 	data := p[n : n+size : n+size]
@@ -61,34 +70,59 @@ func (c *Conn) quickReceive() *Message {
 	}
 	m := c.newMessage()
 	m.typ, m.size = typ, size
-	m.first = segment{buf: e.own(), data: data, off: e.size - len(p) + n}
-	e.in = p[n+size:]
+	e.in = p[n:]
+	e.take(&m.first, size)
 	return m
 }
 
 // quickSend queues m and takes it, if that can be done at once.
 func (c *Conn) quickSend(m *Message) bool {
-	if !c.quick || m.size > smallMessage || len(m.rest) > 0 || c.client ||
-		c.failed != nil || c.sentClose != 0 || c.closed || c.writer != nil || c.pongDue {
+	if !c.quick || len(m.rest) > 0 || c.client || c.failed != nil || c.sentClose != 0 || c.closed || c.writer != nil || c.pongDue {
 		return false
 	}
 	n := 2
-	if m.size > 125 {
+	switch {
+	case m.size > math.MaxUint16:
+		return false
+	case m.size > 125:
 		n = 4
 	}
-	b := c.stream.TryGrow(n + m.size)
-	if b == nil {
+	if m.size <= smallMessage {
+		if b := c.stream.TryGrow(n + m.size); b != nil {
+			quickHeader(b, m)
+			copy(b[n:], m.first.data)
+			m.free()
+			c.queued(len(b))
+			return true
+		}
+		if c.stream.TailRoom() > 0 {
+			return false
+		}
+	}
+	s := &m.first
+	b := s.buf
+	if b == nil || b.Shared() || s.off+b.Headroom() < n || c.stream.WriteErr() != nil {
 		return false
 	}
-	b[0] = 0x80 | byte(m.typ)
-	if n == 2 {
-		b[1] = byte(m.size)
-	} else {
-		b[1] = 126
-		binary.BigEndian.PutUint16(b[2:], uint16(m.size))
-	}
-	copy(b[n:], m.first.data)
+	b.Truncate(s.off + m.size)
+	b.Advance(s.off)
+	quickHeader(b.Prepend(n), m)
+	s.buf = nil
 	m.free()
-	c.queued(len(b))
+	c.one[0] = b
+	_ = c.stream.Enqueue(c.one[:]...) // WriteErr was asked
+	c.one[0] = nil
+	c.queued(n + m.size)
 	return true
+}
+
+// quickHeader puts m's header into b.
+func quickHeader(b []byte, m *Message) {
+	b[0] = 0x80 | byte(m.typ)
+	if m.size <= 125 {
+		b[1] = byte(m.size)
+		return
+	}
+	b[1] = 126
+	binary.BigEndian.PutUint16(b[2:], uint16(m.size))
 }

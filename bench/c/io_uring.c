@@ -118,7 +118,9 @@ static void setup(void) {
         .cq_entries = 4 * ENTRIES,
     };
     must(ring = syscall(SYS_io_uring_setup, ENTRIES, &p), "io_uring_setup");
-    size_t n = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
+    size_t n = p.sq_off.array + p.sq_entries * sizeof(unsigned), cq = p.cq_off.cqes + p.cq_entries * sizeof(struct io_uring_cqe);
+    if (n < cq)
+        n = cq;
     char *m = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_SQ_RING);
     sqes = mmap(NULL, p.sq_entries * sizeof *sqes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, ring, IORING_OFF_SQES);
     slab = mmap(NULL, (size_t)BUFFERS * SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
