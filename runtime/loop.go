@@ -81,9 +81,10 @@ type Loop struct {
 	pool *Pool
 
 	self   atomic.Uintptr // the loop's own goroutine
-	curG   atomic.Uintptr // the coroutine that runs now, 0 between tasks
 	thread atomic.Int64   // the thread's number, 0 before Run and after it
 	turns  atomic.Uint64  // resumptions, for the watchdog
+	// current's worker, and after it has suspended still, until another one is
+	// resumed or the turn has had all: each store costs as much as a lock.
 	curRef atomic.Pointer[worker]
 
 	cur      *Task
@@ -182,7 +183,7 @@ func (l *Loop) Stopped() <-chan struct{} { return l.stopped }
 // onThread reports whether the caller runs on the loop's thread: as the loop
 // itself, as the current task, or as a coroutine that the task has inside.
 func (l *Loop) onThread() bool {
-	if g := self(); g != 0 && (g == l.curG.Load() || g == l.self.Load()) {
+	if g := self(); g != 0 && (l.curRef.Load().is(g) || g == l.self.Load()) {
 		return true
 	}
 	tid := l.thread.Load()
@@ -211,7 +212,7 @@ func (l *Loop) OnLoop() bool { return l.onThread() }
 
 // current returns the task that the caller is, or nil if it is none.
 func (l *Loop) current() *Task {
-	if g := self(); g != 0 && g == l.curG.Load() {
+	if l.curRef.Load().is(self()) {
 		return l.cur
 	}
 	// The loop's own goroutine has no task, and a coroutine inside a task (a
@@ -279,7 +280,6 @@ func (l *Loop) exitedBy() {
 	l.goexit = false
 	defer l.exitedBy() // the functions that are left to run may do it again
 	l.cur = nil
-	l.curG.Store(0)
 	l.curRef.Store(nil)
 	l.opts.Logger.Error("noria: a function on the loop, outside any task, called runtime.Goexit (testing.T.FailNow does): the loop has ended",
 		"loop", l.opts.Name, "error", l.end())
@@ -309,6 +309,7 @@ func (l *Loop) step(deadline int64) error {
 		t.queued = false
 		l.resume(t)
 	}
+	l.curRef.Store(nil)
 	l.flush()
 	deadline = min(deadline, l.timers.next())
 	l.asleep.Store(true)

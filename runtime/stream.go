@@ -66,24 +66,26 @@ func (o StreamOptions) withDefaults() StreamOptions {
 // AllowGoroutines was called: then each call is carried out by a task, which
 // costs two switches between threads.
 type Stream struct {
-	loop  *Loop
-	h     Handle
-	peer  Addr
-	local Addr
-	opts  StreamOptions
-	owner context.Context // whose calls may come from goroutines
-
-	in  inbox
-	out outbox
-
+	loop    *Loop // what each read and write needs comes first: see Op
+	h       Handle
 	closing bool // Close was called
 	closed  bool // and is done
+	opts    StreamOptions
+	moved   int64 // when bytes last did, either way
+	in      inbox
+	out     outbox
+
+	peer  Addr
+	local Addr
+	owner context.Context // whose calls may come from goroutines
+
 	closeOp Op
 	closers waitList
 	closeEr error
 	linger  timer
 
-	moved  int64 // when bytes last did, either way
+	onEnd func()
+
 	idle   timer
 	idleEr error
 }
@@ -353,7 +355,15 @@ func (s *Stream) discard() {
 	if s.out.onSent != nil {
 		s.out.onSent()
 	}
+	if end := s.onEnd; end != nil {
+		s.onEnd = nil
+		s.loop.runPost(end)
+	}
 }
+
+// OnEnd has f called on the loop, outside any task, once the stream is no more:
+// it was closed, or its loop has ended. It is called on the loop.
+func (s *Stream) OnEnd(f func()) { s.onEnd = f }
 
 // stream lets WriteTo see the Stream inside a type that embeds it.
 func (s *Stream) stream() *Stream { return s }

@@ -8,15 +8,15 @@ import (
 
 // An inbox is the receiving half of a Stream.
 type inbox struct {
-	op       Op // a recv-many most of the time
 	bufs     ring[*Buffer]
 	bytes    int
 	total    int64
 	stopping bool // the op is being cancelled: too much is here, or ReadInto wants the socket
 	into     bool // a ReadInto is going on
-	wanted   int  // how many of them wait for the socket
-	err      error
+	op       Op   // a recv-many most of the time
 	readers  waitList
+	err      error
+	wanted   int // how many ReadIntos wait for the socket
 	deadline deadline
 }
 

@@ -11,11 +11,11 @@ const slab = 32 << 10 // bytes that small writes are gathered in
 
 // An outbox is the sending half of a Stream.
 type outbox struct {
-	op       Op
 	queue    []*Buffer // from head on; the op looks at this very memory
 	head     int
 	bytes    int     // not sent yet
 	tail     *Buffer // the last of the queue, while Write may still append to it
+	op       Op
 	dirty    bool
 	shut     bool // CloseWrite was called
 	busy     bool // a Write is half-way

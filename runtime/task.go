@@ -30,24 +30,24 @@ import (
 // from then on, those of a Stream go on, so that a handler can say goodbye. A
 // kill makes every call that has to wait fail with ErrCanceled.
 type Task struct {
-	loop   *Loop
-	name   string
-	fn     func(ctx context.Context) error
-	onEnd  func(error)
+	loop   *Loop // what waiting needs comes first: see Op
 	worker *worker
-
 	queued bool // in the loop's run queue
 	apart  bool // a drain of the parent does not reach it
 	killed bool
 	body   bool // fn has returned
 	over   bool // and the children have ended too
-	err    error
+	nodes  [4]waiter
+
+	name  string
+	fn    func(ctx context.Context) error
+	onEnd func(error)
+	err   error
 
 	values     context.Context // for Value; nil: none
 	parent     *Task
 	kids       *Task
 	prev, next *Task // siblings
-	nodes      [4]waiter
 	sleep      timer
 	foreign    foreignContext
 	joiners    waitList // wait for it to end
@@ -73,15 +73,18 @@ var ErrGoexit = errors.New("task called runtime.Goexit")
 type worker struct {
 	loop *Loop
 	task *Task
-	g    uintptr
-	lost bool
-	id   atomic.Uint64          // of the goroutine, for the watchdog
-	name atomic.Pointer[string] // of the task, for the watchdog
+	g    atomic.Uintptr // the address of its goroutine
 	// resume switches to the coroutine, suspend back to the loop.
 	resume  func() (struct{}, bool)
-	stop    func()
 	suspend func(struct{}) bool
+	stop    func()
+	lost    bool
+	id      atomic.Uint64          // of the goroutine, for the watchdog
+	name    atomic.Pointer[string] // of the task, for the watchdog
 }
+
+// is reports whether g, if it is known, is w's goroutine.
+func (w *worker) is(g uintptr) bool { return w != nil && g != 0 && w.g.Load() == g }
 
 // Go starts a task that runs fn, as a child of the task that ctx belongs to:
 // it is cancelled with it, and that task has ended only when fn has returned
@@ -223,15 +226,13 @@ func (l *Loop) resume(t *Task) {
 	l.cur = t
 	l.turns.Add(1)
 	l.curRef.Store(w)
-	l.curG.Store(w.g)
 	w.resume()
-	l.curG.Store(0)
-	l.curRef.Store(nil)
 	l.cur = nil
 	if w.task == nil && !w.lost {
 		if len(l.idle) < maxIdleWorkers {
 			l.idle = append(l.idle, w)
 		} else {
+			l.curRef.Store(nil) // its goroutine's address will be another one's
 			w.stop()
 		}
 	}
@@ -251,9 +252,8 @@ func (l *Loop) newWorker() *worker {
 
 func (w *worker) main(suspend func(struct{}) bool) {
 	w.suspend = suspend
-	w.g = self()
+	w.g.Store(self())
 	w.id.Store(goroutineID())
-	w.loop.curG.Store(w.g)
 	for {
 		w.run(w.task)
 		w.task = nil

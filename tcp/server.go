@@ -118,7 +118,8 @@ func (p *pen) accept(ctx context.Context) error {
 		}
 		p.server.accepted.Add(1)
 		t, err := runtime.GoApart(ctx, "connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
-			p.server.run(ctx, c, p)
+			defer p.left(ctx) // whatever OnEnd does
+			p.server.run(ctx, c, p.server.Handler)
 			return nil
 		})
 		if err != nil {
@@ -126,6 +127,23 @@ func (p *pen) accept(ctx context.Context) error {
 		}
 		p.tasks[t] = struct{}{}
 	}
+}
+
+// left is called when a connection's task ends.
+func (p *pen) left(ctx context.Context) {
+	if delete(p.tasks, runtime.TaskOf(ctx)); len(p.tasks) == 0 {
+		p.empty.Set()
+	}
+}
+
+// ServeConn serves c with h, until h returns, as a connection of the server that
+// came otherwise than by a listener: it is counted, OnStart and OnEnd are called,
+// and it is closed. It does not wait for MaxConns, and no drain ends it. It is
+// called in a task of c's loop.
+func (s *Server) ServeConn(ctx context.Context, c *Conn, h Handler) {
+	s.accepted.Add(1)
+	s.active.Add(1)
+	s.run(ctx, c, h)
 }
 
 // waitRoom waits while MaxConns connections are there, so that further ones
@@ -162,17 +180,12 @@ func (s *Server) leave() {
 	}
 }
 
-// run serves c. Whatever the handler does, by panic or runtime.Goexit too, the
+// run serves c with h. Whatever the handler does, by panic or runtime.Goexit too, the
 // connection is closed and counted.
-func (s *Server) run(ctx context.Context, c *Conn, p *pen) {
+func (s *Server) run(ctx context.Context, c *Conn, h Handler) {
 	err := errors.New("tcp: the handler did not return")
 	returned := false
-	defer func() { // whatever OnEnd does
-		s.leave()
-		if delete(p.tasks, runtime.TaskOf(ctx)); len(p.tasks) == 0 {
-			p.empty.Set()
-		}
-	}()
+	defer s.leave() // whatever OnEnd does
 	defer func() {
 		if !returned {
 			s.panicked.Add(1)
@@ -193,11 +206,11 @@ func (s *Server) run(ctx context.Context, c *Conn, p *pen) {
 	}
 	if s.OnGoroutine {
 		c.AllowGoroutines(ctx)
-		if oerr := runtime.OnGoroutine(ctx, func() { err = s.Handler(ctx, c) }); oerr != nil {
+		if oerr := runtime.OnGoroutine(ctx, func() { err = h(ctx, c) }); oerr != nil {
 			err = oerr
 		}
 	} else {
-		err = s.Handler(ctx, c)
+		err = h(ctx, c)
 	}
 	returned = true
 }

@@ -181,6 +181,32 @@ func TestHTTPHandler(t *testing.T) {
 	}
 }
 
+// Connections that net/http accepted are counted like others, and bounded.
+func TestHTTPHandlerCounts(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		srv.MaxConns = 2
+		s := httptest.NewServer(srv.HTTPHandler(backendtest.Group(t, v, 2)))
+		defer s.Close()
+		addr := s.Listener.Addr().String()
+		p, q := connect(t, addr), connect(t, addr)
+		p.requireEchoes(1)
+		q.requireEchoes(1)
+		require.Equal(t, ws.Stats{Accepted: 2, Active: 2}, srv.Stats())
+		full := dialTCP(t, addr)
+		full.send([]byte(request))
+		require.Contains(t, full.head(), " 503 ")
+
+		p.send(closeFrame(1000, ""))
+		p.wantCloseFrame(ws.StatusNormalClosure)
+		q.send(fr(frame.Continuation, true, "")) // of no message
+		q.wantCloseFrame(ws.StatusProtocolError)
+		q.Close()
+		require.Eventually(t, func() bool { return srv.Stats() == ws.Stats{Accepted: 2, Failed: 1} }, patience, time.Millisecond)
+		connect(t, addr).requireEchoes(1)
+	})
+}
+
 // A panic closes its own connection, with 1011.
 func TestPanic(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {

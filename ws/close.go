@@ -143,6 +143,27 @@ func (c *Conn) shut() error {
 	return nil
 }
 
+// gone is called when the transport is no more: after shut, or because the loop
+// has ended with the connection open. Nobody on another thread may wait on.
+func (c *Conn) gone() {
+	if c.failed == nil {
+		c.failed = errClosed
+	}
+	_ = c.end(errClosed)
+	if c.remote.Load() != nil {
+		c.failRemote(c.failed)
+	}
+	if c.closed {
+		return
+	}
+	c.closed = true
+	c.alive.Stop()
+	if c.client {
+		c.letGo()
+		c.ended(errClosed)
+	}
+}
+
 // finish closes what a handler has left, which returned err.
 func (c *Conn) finish(ctx context.Context, err error) {
 	if c.closed {

@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -65,6 +66,10 @@ type deflater struct {
 	turn   int     // bytes that it became since others had their turn
 }
 
+// deflateTurn is how many bytes are compressed before the loop's other tasks have
+// a turn: about a millisecond's.
+const deflateTurn = 64 << 10
+
 // inflateTurn is after how many bytes the loop's other tasks have a turn: a few
 // KiB can become megabytes.
 const inflateTurn = 1 << 20
@@ -96,17 +101,12 @@ func (d *deflater) close() {
 	d.out.Close()
 }
 
-// prepared returns the frame of a compressed broadcast, which every window can
-// take, and notes that the peer knows its bytes now.
+// prepared returns the frame of a compressed broadcast, and notes that the peer
+// knows its bytes now.
 func (d *deflater) prepared(p *Prepared) *runtime.Buffer {
-	p.once.Do(func() {
-		z := deflate.NewCompressor(deflate.MinWindowBits, false, 0)
-		defer z.Close()
-		out := z.Message(nil, p.payload)
-		p.deflated = framed(frame.Header{Op: frame.Opcode(p.typ), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}, out)
-	})
+	b := p.compressed()
 	d.out.Sent(p.payload)
-	return p.deflated
+	return b
 }
 
 // inflate returns the next piece of a compressed message: see Conn.next.
@@ -155,6 +155,9 @@ func (c *Conn) inflate() (s segment, last, ok bool, err error) {
 	}
 }
 
+// takesLong reports whether compressing a message of n bytes keeps others waiting.
+func (d *deflater) takesLong(n int) bool { return d.compresses(n) && n > deflateTurn }
+
 // drop gives back the piece that was inflated.
 func (d *deflater) drop(c *Conn) {
 	if d.piece.buf != nil {
@@ -181,6 +184,37 @@ func (c *Conn) writeDeflated(t Type, parts func(func(p []byte))) error {
 		c.local.scratch = out
 	}
 	return err
+}
+
+// sendLong sends a long message compressed, in fragments, and between two of them
+// other tasks have their turn. Once there was room for it all of it is queued:
+// ctx does not stop it half-way, since no other message could follow.
+func (c *Conn) sendLong(ctx context.Context, t Type, parts [][]byte) error {
+	w := &Writer{c: c, typ: t, packed: true}
+	size := 0
+	for _, p := range parts {
+		size += len(p)
+	}
+	if err := c.room(ctx, nil, t, size); err != nil {
+		return err
+	}
+	c.lock(w)
+	defer c.unlock()
+	for _, p := range parts {
+		for len(p) > 0 {
+			n := min(len(p), deflateTurn)
+			w.buf, p = p[:n:n], p[n:]
+			if err := w.queue(0); err != nil {
+				return err
+			}
+			_ = runtime.Yield(ctx) // that ctx has ended changes nothing
+			if err := c.sendErr(); err != nil {
+				return err
+			}
+		}
+	}
+	w.buf = nil
+	return w.queue(thenEnd)
 }
 
 const maxScratch = 256 << 10 // bytes of memory that a loop keeps for compressing

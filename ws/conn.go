@@ -63,6 +63,7 @@ type Conn struct {
 	unlocked  runtime.Event
 	vacant    runtime.Event // nothing is queued: a Budget does not hold it back
 	behind    bool          // what other threads have queued waits for that Writer
+	leaving   bool          // and so does the Close frame of a server that stops
 	remote    atomic.Pointer[remote]
 	charged   int64 // to the Budget
 	written   int64 // bytes of frames that were queued
@@ -108,6 +109,7 @@ func newConn(t compat.Stream, opts *Options, client bool) *Conn {
 	}
 	c.readable[0], c.writable = t.Readable(), t.Writable()
 	c.stream.SetQueueLimit(opts.SendQueue)
+	c.stream.OnEnd(c.gone)
 	if opts.Budget != nil {
 		c.stream.OnSent(c.sent)
 	}

@@ -123,21 +123,30 @@ func (c *Conn) sendClose(code StatusCode, reason string) bool {
 
 // receiveClose answers the peer's Close frame.
 func (c *Conn) receiveClose(p []byte) error {
-	closed := &CloseError{Code: StatusNoStatus}
-	switch {
-	case len(p) == 1:
-		return c.fail(StatusProtocolError, "a Close frame with half a status code")
-	case len(p) >= 2:
-		closed.Code = StatusCode(binary.BigEndian.Uint16(p))
-		if !closed.Code.sendable() {
-			return c.fail(StatusProtocolError, "a Close frame with the status code "+closed.Code.String()+", which must not be sent")
-		}
-		if !utf8.Valid(p[2:]) {
-			return c.fail(StatusInvalidPayload, "a Close frame whose reason is not UTF-8")
-		}
-		closed.Reason = string(p[2:])
+	closed, err := parseClose(p)
+	if err != nil {
+		return c.fail(err.Code, err.Detail)
 	}
 	c.gotClose = closed
 	c.sendClose(closed.Code, "")
 	return c.end(closed)
+}
+
+// parseClose returns what the payload of a Close frame says, or what is wrong
+// with it: see RFC 6455, sections 5.5.1 and 7.4.
+func parseClose(p []byte) (*CloseError, *ProtocolError) {
+	switch {
+	case len(p) == 0:
+		return &CloseError{Code: StatusNoStatus}, nil
+	case len(p) == 1:
+		return nil, &ProtocolError{Code: StatusProtocolError, Detail: "a Close frame with half a status code"}
+	}
+	code := StatusCode(binary.BigEndian.Uint16(p))
+	switch {
+	case !code.sendable():
+		return nil, &ProtocolError{Code: StatusProtocolError, Detail: "a Close frame with the status code " + code.String() + ", which must not be sent"}
+	case !utf8.Valid(p[2:]):
+		return nil, &ProtocolError{Code: StatusInvalidPayload, Detail: "a Close frame whose reason is not UTF-8"}
+	}
+	return &CloseError{Code: code, Reason: string(p[2:])}, nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/tcp"
 )
 
 // Handler returns an http.Handler that upgrades the requests of a net/http
@@ -29,7 +30,8 @@ func Handler(g *runtime.Group, f HandlerFunc) http.Handler {
 // requests of a net/http server, takes their connections over onto g's loops,
 // one loop after another, and serves them there as s does. What s says about
 // listening, draining and the time and size of requests is net/http's business
-// here; the connections end with the group, or when they are closed.
+// here; the connections end with the group, or when they are closed. They are in
+// s.Stats, and when there are s.MaxConns of them others are answered with 503.
 //
 // A connection over TLS stays with net/http's goroutines, which pump its bytes
 // to the loop and back: that costs two copies and two switches between threads.
@@ -46,6 +48,11 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if s.err != nil {
 		s.Options.logger().Error("noria: a handshake is refused", "error", s.err)
 		http.Error(w, "the server is not set up", http.StatusInternalServerError)
+		return
+	}
+	if s.MaxConns > 0 && s.Stats().Active >= int64(s.MaxConns) {
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "there are as many connections as there may be", http.StatusServiceUnavailable)
 		return
 	}
 	acc, answer, _ := s.shake.AcceptHTTP(r) // the answer says what is wrong
@@ -93,7 +100,10 @@ func (h *httpHandler) takeOver(w http.ResponseWriter, answer []byte, open func(c
 	taken := false
 	err = l.Go(fmt.Sprintf("connection %s", nc.RemoteAddr()), func(ctx context.Context) error {
 		taken = true
-		return open(stream).run(ctx, h.s.Handler, h.s.OnGoroutine)
+		h.s.tcp.ServeConn(ctx, &tcp.Conn{Stream: stream}, func(ctx context.Context, _ *tcp.Conn) error {
+			return open(stream).run(ctx, h.s.Handler, h.s.OnGoroutine)
+		})
+		return nil
 	}, func(error) {
 		if !taken { // the loop ends
 			stream.SetLinger(-1)

@@ -83,6 +83,7 @@ type Options struct {
 
 	// SendQueue is how many bytes may wait to be sent before Policy says what
 	// happens to the next message. One message more may be there, of whatever
+	// size. What other threads send waits for the loop in a second queue of this
 	// size. 0 means DefaultSendQueue.
 	SendQueue int
 

@@ -5,11 +5,14 @@ import (
 	"sync"
 
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/deflate"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
 // A Prepared is a message that is sent to many: its frame is made once, and its
-// bytes are shared by all connections and all loops. It may be used by many
+// bytes are shared by all connections and all loops. Where it is compressed, the
+// first that sends it does that, once for all; let a goroutine be the first with a
+// long one. It may be used by many
 // goroutines at once, any number of times; the garbage collector frees it.
 type Prepared struct {
 	typ     Type
@@ -37,7 +40,24 @@ func (p *Prepared) Len() int { return len(p.payload) }
 
 // SendPrepared is Send for a message that goes to many: see there.
 func (c *Conn) SendPrepared(ctx context.Context, p *Prepared) error {
+	switch {
+	case c.client && c.deflate.takesLong(p.Len()):
+		return c.sendCopy(ctx, p.typ, p.payload)
+	case !c.client && c.deflate.compresses(p.Len()) && !c.loop.OnLoop():
+		p.compressed() // here, not on the loop
+	}
 	return c.send(ctx, outgoing{prepared: p})
+}
+
+// compressed returns its frame compressed, as every window can take it.
+func (p *Prepared) compressed() *runtime.Buffer {
+	p.once.Do(func() {
+		z := deflate.NewCompressor(deflate.MinWindowBits, false, 0)
+		defer z.Close()
+		out := z.Message(nil, p.payload)
+		p.deflated = framed(frame.Header{Op: frame.Opcode(p.typ), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}, out)
+	})
+	return p.deflated
 }
 
 // writePrepared queues p. A client's frames are masked, each with a key of its

@@ -164,7 +164,7 @@ func (c *Conn) takeRemote() {
 // is full: it was accepted, and a Close frame is to follow it. At most twice
 // Options.SendQueue bytes wait then, and two messages.
 func (c *Conn) takeAll(r *remote) {
-	for c.sendErr() == nil && c.writer == nil {
+	for c.sendErr() == nil {
 		if err := c.sink.WriteErr(); err != nil && !errors.Is(err, runtime.ErrBusy) {
 			return
 		}

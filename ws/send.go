@@ -19,10 +19,21 @@ import (
 func (c *Conn) Send(ctx context.Context, m *Message) error {
 	m.check("Send")
 	if !c.loop.OnLoop() {
-		return c.sendElsewhere(ctx, outgoing{m: m.portable()})
+		m = m.portable()
+		if c.deflate.takesLong(m.size) {
+			return c.elsewhere(ctx, "send", func(ctx context.Context) error {
+				c.flushRemote() // what this caller has sent before is in front of it
+				return c.Send(ctx, m)
+			})
+		}
+		return c.sendElsewhere(ctx, outgoing{m: m})
 	}
 	if m.local != nil && m.local != c.local {
 		m = m.portable() // its memory is another loop's
+	}
+	if c.deflate.takesLong(m.size) {
+		defer m.Release()
+		return c.sendLong(ctx, m.typ, m.Segments())
 	}
 	if c.quickSend(m) {
 		return nil
@@ -43,7 +54,10 @@ func (c *Conn) SendBinary(ctx context.Context, p []byte) error { return c.sendCo
 
 func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
 	if !c.loop.OnLoop() {
-		return c.sendElsewhere(ctx, outgoing{m: NewMessage(t, append([]byte(nil), p...))})
+		return c.Send(ctx, NewMessage(t, append([]byte(nil), p...)))
+	}
+	if c.deflate.takesLong(len(p)) {
+		return c.sendLong(ctx, t, [][]byte{p})
 	}
 	if err := c.room(ctx, nil, t, len(p)); err != nil {
 		return err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"strings"
 	"sync"
@@ -169,6 +170,171 @@ func TestDrainSendsWhatWasAccepted(t *testing.T) {
 		}
 		p.wantClose(ws.StatusGoingAway)
 		require.NoError(t, <-done)
+	})
+}
+
+// A message that a Writer has begun is ended before a server that stops says so,
+// and what other threads have sent meanwhile is between the two.
+func TestDrainWaitsForWriter(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, leaves := range []bool{false, true} {
+			srv := echoServer(e)
+			ready := make(chan struct{})
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				w, err := c.NextWriter(ctx, ws.Text)
+				if err != nil {
+					return err
+				}
+				_, _ = w.Write([]byte("first, "))
+				if err := w.Flush(); err != nil {
+					return err
+				}
+				err = runtime.Offload(ctx, func() {
+					if err := c.SendText(context.Background(), "second"); err != nil {
+						t.Error(err)
+					}
+				})
+				if err != nil {
+					return err
+				}
+				close(ready)
+				_ = runtime.Sleep(ctx, time.Hour) // until the drain
+				if leaves {
+					return nil
+				}
+				_, _ = w.Write([]byte("to its end"))
+				return w.Close()
+			}
+			g := backendtest.Group(t, v, 1)
+			ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+			require.NoError(t, err)
+			ctx, stop := context.WithCancel(context.Background())
+			done := make(chan error, 1)
+			go func() { done <- g.Serve(ctx, ls, srv) }()
+			p := connect(t, ls.Addr().String())
+			<-ready
+			stop()
+			h, first, err := p.read()
+			require.NoError(t, err)
+			require.False(t, h.Fin)
+			require.Equal(t, "first, ", first)
+			if !leaves {
+				p.want(frame.Continuation, "to its end")
+				p.want(frame.Text, "second")
+			} // else nothing may stand in the middle of that message
+			h, _, err = p.read()
+			require.NoError(t, err)
+			require.Equal(t, frame.Close, h.Op)
+			p.send(closeFrame(1001, ""))
+			p.wantEnd()
+			require.NoError(t, <-done)
+		}
+	})
+}
+
+// A loop that ends tells who sends on a connection that no task serves, and its
+// bytes are not left in a Budget that others share.
+func TestLoopEndTellsSenders(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error { return runtime.Sleep(ctx, time.Hour) } // reads nothing
+		srv.DrainTime = -1
+		addr := serve(t, backendtest.Group(t, v, 1), srv)
+
+		budget := ws.NewBudget(1 << 30)
+		closed := make(chan error, 2)
+		opts := ws.DialOptions{Options: ws.Options{Engine: e, Budget: budget, SendQueue: 100_000, WriteTimeout: -1,
+			Hooks: ws.Hooks{Closed: func(_ *ws.Conn, _ ws.StatusCode, err error) { closed <- err }}}}
+		g := backendtest.Group(t, v, 1)
+		var c *ws.Conn
+		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) (err error) {
+			c, err = ws.Dial(ctx, "ws://"+addr, opts)
+			return err
+		}))
+		var accepted atomic.Int64
+		failed := make(chan error, 1)
+		go func() {
+			for {
+				if err := c.SendBinary(context.Background(), make([]byte, 20_000)); err != nil {
+					failed <- err
+					return
+				}
+				accepted.Add(1)
+			}
+		}()
+		settled(t, &accepted)
+		require.Positive(t, budget.Used())
+		require.NoError(t, g.Stop())
+		select {
+		case err := <-failed:
+			require.ErrorIs(t, err, net.ErrClosed)
+		case <-time.After(patience):
+			require.Fail(t, "it still waits")
+		}
+		require.ErrorIs(t, <-closed, net.ErrClosed)
+		require.Empty(t, closed)
+		require.Zero(t, budget.Used())
+	})
+}
+
+// Compressing a long message does not keep the loop's other tasks from their
+// turns, whoever sends it, and its neighbours stay in order.
+func TestLongMessagesTakeTurns(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const size = 3 << 20
+		long := make([]byte, size)
+		rnd := rand.New(rand.NewPCG(backendtest.Seed(t), 0))
+		for i := range long {
+			long[i] = "0123456789abcdef"[rnd.IntN(16)]
+		}
+		for _, compression := range []*ws.Compression{{}, {Threshold: 100_000}} {
+			srv := echoServer(e)
+			srv.Compression = compression
+			var turns, during int64
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				other, err := runtime.Go(ctx, "other", func(ctx context.Context) error {
+					for runtime.Yield(ctx) == nil {
+						atomic.AddInt64(&turns, 1)
+					}
+					return nil
+				})
+				if err != nil {
+					return err
+				}
+				defer other.Cancel(true)
+				say := func() error {
+					return errors.Join(c.SendText(ctx, "before"), c.Send(ctx, ws.NewMessage(ws.Binary, long)), c.SendText(ctx, "after"))
+				}
+				at := atomic.LoadInt64(&turns)
+				if err := say(); err != nil {
+					return err
+				}
+				during = atomic.LoadInt64(&turns) - at
+				if oerr := runtime.Offload(ctx, func() { err = say() }); oerr != nil || err != nil {
+					return errors.Join(oerr, err)
+				}
+				_, err = c.Receive(ctx)
+				return err
+			}
+			addr := serve(t, backendtest.Group(t, v, 1), srv)
+			g := backendtest.Group(t, v, 1)
+			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Compression: &ws.Compression{}, MaxMessage: size}}, func(ctx context.Context, c *ws.Conn) error {
+				for range 2 {
+					for _, want := range []string{"before", string(long), "after"} {
+						m, err := c.Receive(ctx)
+						if err != nil {
+							return err
+						}
+						if string(m.Bytes()) != want {
+							return fmt.Errorf("%d bytes, and not the %d that were sent", m.Len(), len(want))
+						}
+						m.Release()
+					}
+				}
+				return nil
+			})
+			require.GreaterOrEqual(t, during, int64(size>>16-1), "turns of another task")
+		}
 	})
 }
 

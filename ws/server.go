@@ -198,14 +198,22 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 	return orderly(ctx, err)
 }
 
-// goAway sends the Close frame of a server that stops.
+// goAway sends the Close frame of a server that stops. What other threads have
+// sent goes ahead of it, and the message that a Writer has begun ahead of that.
 func (c *Conn) goAway() {
 	if c.closed || c.sentClose != 0 {
 		return
 	}
-	defer c.sendClose(StatusGoingAway, "") // also when a hook panics
-	if r := c.remote.Load(); r != nil {
+	r := c.remote.Load()
+	if r != nil {
 		r.refuse(errClosed)
+	}
+	if w := c.writer; w != nil && (w.begun || w.fed) {
+		c.leaving = true // unlock goes on
+		return
+	}
+	defer c.sendClose(StatusGoingAway, "") // also when a hook panics
+	if r != nil {
 		c.takeAll(r)
 	}
 }

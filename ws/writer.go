@@ -16,15 +16,16 @@ const fragment = 16 << 10
 // message. It belongs to whoever asked for it; other messages wait until it is
 // closed, control frames do not.
 type Writer struct {
-	c     *Conn
-	ctx   context.Context
-	typ   Type
-	buf   []byte
-	begun bool // a frame of the message was queued
-	fed   bool // the compressor has seen some of it
-	held  bool // and has some still, perhaps, that was not sent
-	total int
-	done  bool
+	c      *Conn
+	ctx    context.Context
+	typ    Type
+	buf    []byte
+	begun  bool // a frame of the message was queued
+	packed bool // it is known to be worth compressing
+	fed    bool // the compressor has seen some of it
+	held   bool // and has some still, perhaps, that was not sent
+	total  int
+	done   bool
 }
 
 var _ io.WriteCloser = (*Writer)(nil)
@@ -44,8 +45,7 @@ func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
 		if err := c.room(ctx, nil, t, 0); err != nil {
 			return err
 		}
-		c.writer = w
-		c.unlocked.Clear()
+		c.lock(w)
 		return nil
 	}
 	var err error
@@ -132,9 +132,6 @@ func (w *Writer) sendHere(ctx context.Context, end ending) error {
 	if err == nil {
 		err = w.queue(end)
 	}
-	if err != nil || end == thenEnd {
-		c.unlock()
-	}
 	if err != nil && (w.begun || w.fed) && c.failed == nil && c.sentClose == 0 {
 		// The peer, or the compressor, has half a message, and nothing else can
 		// follow it.
@@ -142,13 +139,26 @@ func (w *Writer) sendHere(ctx context.Context, end ending) error {
 		_ = c.end(c.failed)
 		_ = c.t.SetReadDeadline(past)
 	}
+	if err != nil || end == thenEnd {
+		c.unlock()
+	}
 	return err
+}
+
+// lock has other messages wait until w has ended its own.
+func (c *Conn) lock(w *Writer) {
+	c.writer = w
+	c.unlocked.Clear()
 }
 
 // unlock ends the time of a Writer: others may send.
 func (c *Conn) unlock() {
 	c.writer = nil
 	c.unlocked.Set()
+	if c.leaving {
+		c.leaving = false
+		c.goAway()
+	}
 	if c.behind {
 		c.behind = false
 		c.loop.NextTurn(c.takeRemote)
@@ -164,7 +174,7 @@ func (w *Writer) queue(end ending) error {
 	}
 	w.total += len(w.buf)
 	p := w.buf
-	if d := c.deflate; d != nil && d.threshold <= fragment { // how long it becomes is not known
+	if d := c.deflate; d != nil && (w.packed || d.threshold <= fragment) { // how long it becomes is not known
 		w.fed, w.held = true, end == 0
 		out := d.out.Append(c.local.scratch[:0], p)
 		switch end {

@@ -29,13 +29,23 @@ func main() {
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := serve(ctx, *address, func(a net.Addr) { fmt.Printf("redis on %s\n", a) }); err != nil {
+	if err := serve(ctx, *address, growable, func(a net.Addr) { fmt.Printf("redis on %s\n", a) }); err != nil {
 		log.Fatal(err)
 	}
 }
 
+// An adapter lets the parser see what has arrived: compat has two.
+type adapter interface {
+	Split() (*compat.ReadHalf, *compat.WriteHalf)
+	Take() (compat.Stream, error)
+}
+
+func growable(s compat.Stream) (adapter, error) {
+	return compat.NewGrowableSyncStream(s, compat.Options{Max: maxCommand})
+}
+
 // serve answers commands until ctx ends.
-func serve(ctx context.Context, address string, ready func(net.Addr)) error {
+func serve(ctx context.Context, address string, adapt func(compat.Stream) (adapter, error), ready func(net.Addr)) error {
 	g, err := noria.Start()
 	if err != nil {
 		return err
@@ -43,7 +53,7 @@ func serve(ctx context.Context, address string, ready func(net.Addr)) error {
 	ls, err := g.Listen(address, noria.ServeOptions{Spread: true})
 	if err == nil {
 		ready(ls.Addr())
-		err = g.Serve(ctx, ls, &tcp.Server{Handler: newStore().handle})
+		err = g.Serve(ctx, ls, &tcp.Server{Handler: newStore(adapt).handle})
 	}
 	return errors.Join(err, g.Stop())
 }
@@ -53,7 +63,7 @@ func serve(ctx context.Context, address string, ready func(net.Addr)) error {
 // was parsed is discarded. Commands that arrived together are answered
 // together.
 func (st *store) handle(_ context.Context, c *tcp.Conn) error {
-	ss, err := compat.NewGrowableSyncStream(c.Stream, compat.Options{Max: maxCommand})
+	ss, err := st.adapt(c.Stream)
 	if err != nil {
 		return err
 	}

@@ -13,14 +13,18 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/tidwall/redcon"
+
+	"github.com/noria-go/noria/compat"
 )
 
 // start starts a server and returns where it is.
-func start(t *testing.T) string {
+func start(t *testing.T) string { return startWith(t, growable) }
+
+func startWith(t *testing.T, adapt func(compat.Stream) (adapter, error)) string {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	address, done := make(chan string, 1), make(chan error, 1)
-	go func() { done <- serve(ctx, "127.0.0.1:0", func(a net.Addr) { address <- a.String() }) }()
+	go func() { done <- serve(ctx, "127.0.0.1:0", adapt, func(a net.Addr) { address <- a.String() }) }()
 	t.Cleanup(func() {
 		stop()
 		require.NoError(t, <-done)
@@ -97,7 +101,15 @@ func TestBadInput(t *testing.T) {
 
 // A pipeline of commands, cut at every byte, has the same answers as whole.
 func TestEveryCut(t *testing.T) {
-	address := start(t)
+	for name, adapt := range map[string]func(compat.Stream) (adapter, error){
+		"growable": growable,
+		"fixed":    func(s compat.Stream) (adapter, error) { return compat.NewSyncStream(s, compat.Options{}) },
+	} {
+		t.Run(name, func(t *testing.T) { everyCut(t, startWith(t, adapt)) })
+	}
+}
+
+func everyCut(t *testing.T, address string) {
 	c, other := dial(t, address), dial(t, address)
 	input := bytes.Join([][]byte{
 		cmd("SET", "key", "a value\r\nof two lines"), cmd("GET", "key"), []byte("PING\r\n"), cmd("INCR", "n"), cmd("DEL", "n"),

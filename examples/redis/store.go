@@ -7,16 +7,21 @@ import (
 	"sync"
 
 	"github.com/tidwall/redcon"
+
+	"github.com/noria-go/noria/compat"
 )
 
 // A store is shared by all loops. Its mutex is held for as long as a map takes,
 // and never while a task waits: so a loop cannot come to a stop over it.
 type store struct {
-	mu   sync.RWMutex
-	keys map[string][]byte // a value is never changed, but replaced
+	mu    sync.RWMutex
+	keys  map[string][]byte // a value is never changed, but replaced
+	adapt func(compat.Stream) (adapter, error)
 }
 
-func newStore() *store { return &store{keys: map[string][]byte{}} }
+func newStore(adapt func(compat.Stream) (adapter, error)) *store {
+	return &store{keys: map[string][]byte{}, adapt: adapt}
+}
 
 // A command is a word of the protocol; it is given its arguments with the
 // word.
