@@ -189,18 +189,15 @@ func (c *Conn) writeDeflated(t Type, parts func(func(p []byte))) error {
 // sendLong sends a long message compressed, in fragments, and between two of them
 // other tasks have their turn. Once there was room for it all of it is queued:
 // ctx does not stop it half-way, since no other message could follow.
-func (c *Conn) sendLong(ctx context.Context, t Type, parts [][]byte) error {
-	w := &Writer{c: c, typ: t, packed: true}
-	size := 0
-	for _, p := range parts {
-		size += len(p)
-	}
-	if err := c.room(ctx, nil, t, size); err != nil {
+func (c *Conn) sendLong(ctx context.Context, m *Message) error {
+	defer m.Release()
+	if err := c.room(ctx, nil, m.typ, m.size); err != nil {
 		return err
 	}
+	w := &Writer{c: c, typ: m.typ, packed: true}
 	c.lock(w)
 	defer c.unlock()
-	for _, p := range parts {
+	for _, p := range m.Segments() {
 		for len(p) > 0 {
 			n := min(len(p), deflateTurn)
 			w.buf, p = p[:n:n], p[n:]

@@ -38,10 +38,17 @@ func (c *Conn) remoteQueue() *remote {
 	return c.remote.Load()
 }
 
-// sendElsewhere queues o from another thread.
+// sendElsewhere queues o from another thread. What takes long to compress is not
+// queued, but sent by a task, which can let others have their turn.
 func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 	r := c.remoteQueue()
 	t, n := o.what()
+	if o.m != nil && c.deflate.takesLong(n) {
+		return c.elsewhere(ctx, "send", func(ctx context.Context) error {
+			c.flushRemote() // what this caller has sent before is in front of it
+			return c.Send(ctx, o.m)
+		})
+	}
 	wctx := ctx
 	for {
 		r.mu.Lock()

@@ -19,21 +19,13 @@ import (
 func (c *Conn) Send(ctx context.Context, m *Message) error {
 	m.check("Send")
 	if !c.loop.OnLoop() {
-		m = m.portable()
-		if c.deflate.takesLong(m.size) {
-			return c.elsewhere(ctx, "send", func(ctx context.Context) error {
-				c.flushRemote() // what this caller has sent before is in front of it
-				return c.Send(ctx, m)
-			})
-		}
-		return c.sendElsewhere(ctx, outgoing{m: m})
+		return c.sendElsewhere(ctx, outgoing{m: m.portable()})
 	}
 	if m.local != nil && m.local != c.local {
 		m = m.portable() // its memory is another loop's
 	}
 	if c.deflate.takesLong(m.size) {
-		defer m.Release()
-		return c.sendLong(ctx, m.typ, m.Segments())
+		return c.sendLong(ctx, m)
 	}
 	if c.quickSend(m) {
 		return nil
@@ -57,7 +49,7 @@ func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
 		return c.Send(ctx, NewMessage(t, append([]byte(nil), p...)))
 	}
 	if c.deflate.takesLong(len(p)) {
-		return c.sendLong(ctx, t, [][]byte{p})
+		return c.sendLong(ctx, NewMessage(t, p)) // p is not kept
 	}
 	if err := c.room(ctx, nil, t, len(p)); err != nil {
 		return err

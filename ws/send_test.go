@@ -236,22 +236,20 @@ func TestDrainWaitsForWriter(t *testing.T) {
 // bytes are not left in a Budget that others share.
 func TestLoopEndTellsSenders(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error { return runtime.Sleep(ctx, time.Hour) } // reads nothing
-		srv.DrainTime = -1
-		addr := serve(t, backendtest.Group(t, v, 1), srv)
-
+		g := backendtest.Group(t, v, 1)
+		addr, accepted := serverPeer(t, switching)
 		budget := ws.NewBudget(1 << 30)
 		closed := make(chan error, 2)
 		opts := ws.DialOptions{Options: ws.Options{Engine: e, Budget: budget, SendQueue: 100_000, WriteTimeout: -1,
 			Hooks: ws.Hooks{Closed: func(_ *ws.Conn, _ ws.StatusCode, err error) { closed <- err }}}}
-		g := backendtest.Group(t, v, 1)
 		var c *ws.Conn
 		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) (err error) {
 			c, err = ws.Dial(ctx, "ws://"+addr, opts)
 			return err
 		}))
-		var accepted atomic.Int64
+		p := <-accepted // and reads nothing
+		defer p.Close()
+		var sent atomic.Int64
 		failed := make(chan error, 1)
 		go func() {
 			for {
@@ -259,10 +257,10 @@ func TestLoopEndTellsSenders(t *testing.T) {
 					failed <- err
 					return
 				}
-				accepted.Add(1)
+				sent.Add(1)
 			}
 		}()
-		settled(t, &accepted)
+		settled(t, &sent)
 		require.Positive(t, budget.Used())
 		require.NoError(t, g.Stop())
 		select {
@@ -287,6 +285,7 @@ func TestLongMessagesTakeTurns(t *testing.T) {
 		for i := range long {
 			long[i] = "0123456789abcdef"[rnd.IntN(16)]
 		}
+		g := backendtest.Group(t, v, 2)
 		for _, compression := range []*ws.Compression{{}, {Threshold: 100_000}} {
 			srv := echoServer(e)
 			srv.Compression = compression
@@ -316,8 +315,7 @@ func TestLongMessagesTakeTurns(t *testing.T) {
 				_, err = c.Receive(ctx)
 				return err
 			}
-			addr := serve(t, backendtest.Group(t, v, 1), srv)
-			g := backendtest.Group(t, v, 1)
+			addr := serve(t, g, srv)
 			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Compression: &ws.Compression{}, MaxMessage: size}}, func(ctx context.Context, c *ws.Conn) error {
 				for range 2 {
 					for _, want := range []string{"before", string(long), "after"} {
