@@ -15,6 +15,7 @@ func mapMemory(size int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("mmap of %d bytes: %w", size, err)
 	}
+	adviseHuge(mem)
 	return mem, nil
 }
 
