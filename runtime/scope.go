@@ -51,7 +51,7 @@ func (t *Task) Err() error {
 }
 
 // Value is part of context.Context. A task has the values of the context that
-// its service was started with.
+// its service was started with, or of what SetValues was given.
 func (t *Task) Value(key any) any {
 	if _, ok := key.(taskKey); ok {
 		return t
@@ -61,6 +61,11 @@ func (t *Task) Value(key any) any {
 	}
 	return nil
 }
+
+// SetValues gives the task the values of another context, and nothing else of
+// it. It is called by the task itself, before others have its context; tasks that
+// it starts from then on have them too.
+func (t *Task) SetValues(ctx context.Context) { t.values = ctx }
 
 func (t *Task) String() string { return "task " + t.name }
 

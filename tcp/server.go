@@ -136,13 +136,25 @@ func (p *pen) left(ctx context.Context) {
 	}
 }
 
-// ServeConn serves c with h, until h returns, as a connection of the server that
-// came otherwise than by a listener: it is counted, OnStart and OnEnd are called,
-// and it is closed. It does not wait for MaxConns, and no drain ends it. It is
-// called in a task of c's loop.
+// Admit counts a connection that comes otherwise than by a listener, and reports
+// whether there may be one more. If so, ServeConn or Dismiss has to follow. It may
+// be called from anywhere.
+func (s *Server) Admit() bool {
+	if s.active.Add(1) > int64(s.MaxConns) && s.MaxConns > 0 {
+		s.leave()
+		return false
+	}
+	return true
+}
+
+// Dismiss uncounts a connection that Admit has counted and that came to nothing.
+func (s *Server) Dismiss() { s.leave() }
+
+// ServeConn serves c, which Admit has counted, with h, until h returns: OnStart
+// and OnEnd are called, and c is closed. No drain ends it. It is called in a task
+// of c's loop.
 func (s *Server) ServeConn(ctx context.Context, c *Conn, h Handler) {
 	s.accepted.Add(1)
-	s.active.Add(1)
 	s.run(ctx, c, h)
 }
 
@@ -164,8 +176,7 @@ func (s *Server) waitRoom(ctx context.Context) error {
 // take counts a connection that was accepted, once there is room for it:
 // another loop may have accepted one meanwhile.
 func (s *Server) take(ctx context.Context) error {
-	for s.active.Add(1) > int64(s.MaxConns) && s.MaxConns > 0 {
-		s.leave()
+	for !s.Admit() {
 		if err := s.waitRoom(ctx); err != nil {
 			return err
 		}

@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	goruntime "runtime"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -205,6 +207,58 @@ func TestHTTPHandlerCounts(t *testing.T) {
 		require.Eventually(t, func() bool { return srv.Stats() == ws.Stats{Accepted: 2, Failed: 1} }, patience, time.Millisecond)
 		connect(t, addr).requireEchoes(1)
 	})
+}
+
+// However many come at once, no more are served than there may be; and a handler
+// sees the values that the request's context has.
+func TestHTTPHandlerMaxConns(t *testing.T) {
+	type key struct{}
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const clients, most = 20, 3
+		srv := echoServer(e)
+		srv.MaxConns = most
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			if ctx.Value(key{}) != "a value" {
+				return errors.New("the value is missing")
+			}
+			return ws.Echo(ctx, c)
+		}
+		upgrade := srv.HTTPHandler(backendtest.Group(t, v, 2))
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			upgrade.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), key{}, "a value")))
+		}))
+		defer s.Close()
+		peers := make([]*peer, clients)
+		for i := range peers {
+			peers[i] = dialTCP(t, s.Listener.Addr().String())
+		}
+		var wg sync.WaitGroup
+		var served atomic.Int64
+		for _, p := range peers {
+			wg.Go(func() {
+				_, _ = p.Write([]byte(request))
+				line, _ := p.r.ReadString('\n')
+				if strings.Contains(line, " 101 ") {
+					served.Add(1)
+				} else if !strings.Contains(line, " 503 ") {
+					t.Errorf("answered with %q", line)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, int64(most), served.Load())
+		for _, p := range peers {
+			p.Close()
+		}
+		require.Eventually(t, func() bool { return srv.Stats().Active == 0 }, patience, time.Millisecond)
+		require.Equal(t, ws.Stats{Accepted: most, Failed: most}, srv.Stats()) // they ended without a Close frame
+	})
+}
+
+// What cannot be a message is refused where it is made.
+func TestTypes(t *testing.T) {
+	require.PanicsWithValue(t, "ws: NewMessage of a message of type ping, want Text or Binary", func() { ws.NewMessage(ws.Type(frame.Ping), nil) })
+	require.PanicsWithValue(t, "ws: Prepare of a message of type continuation, want Text or Binary", func() { ws.Prepare(0, nil) })
 }
 
 // A panic closes its own connection, with 1011.

@@ -36,7 +36,7 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	if c.closed {
 		return errClosed
 	}
-	c.flushRemote()
+	_ = c.flushRemote(context.Background()) // in vain: then it is lost with the connection
 	if c.closed {
 		return errClosed
 	}

@@ -190,6 +190,7 @@ func (c *Conn) writeDeflated(t Type, parts func(func(p []byte))) error {
 // other tasks have their turn. Once there was room for it all of it is queued:
 // ctx does not stop it half-way, since no other message could follow.
 func (c *Conn) sendLong(ctx context.Context, m *Message) error {
+	m.unhold()
 	defer m.Release()
 	if err := c.room(ctx, nil, m.typ, m.size); err != nil {
 		return err

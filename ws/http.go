@@ -31,7 +31,8 @@ func Handler(g *runtime.Group, f HandlerFunc) http.Handler {
 // one loop after another, and serves them there as s does. What s says about
 // listening, draining and the time and size of requests is net/http's business
 // here; the connections end with the group, or when they are closed. They are in
-// s.Stats, and when there are s.MaxConns of them others are answered with 503.
+// s.Stats, and when there are s.MaxConns of them others are answered with 503. A
+// handler's context has the values of its request's.
 //
 // A connection over TLS stays with net/http's goroutines, which pump its bytes
 // to the loop and back: that costs two copies and two switches between threads.
@@ -50,17 +51,18 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the server is not set up", http.StatusInternalServerError)
 		return
 	}
-	if s.MaxConns > 0 && s.Stats().Active >= int64(s.MaxConns) {
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "there are as many connections as there may be", http.StatusServiceUnavailable)
-		return
-	}
 	acc, answer, _ := s.shake.AcceptHTTP(r) // the answer says what is wrong
 	if acc == nil {
 		replay(w, r, answer)
 		return
 	}
-	if err := h.takeOver(w, answer, func(t compat.Stream) *Conn { return s.open(t, acc) }); err != nil {
+	if !s.tcp.Admit() {
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "there are as many connections as there may be", http.StatusServiceUnavailable)
+		return
+	}
+	if err := h.takeOver(w, r, answer, func(t compat.Stream) *Conn { return s.open(t, acc) }); err != nil {
+		s.tcp.Dismiss()
 		s.opts.Logger.Error("noria: a connection cannot be taken over from net/http", "peer", r.RemoteAddr, "error", err)
 	}
 }
@@ -78,7 +80,7 @@ func replay(w http.ResponseWriter, r *http.Request, answer []byte) {
 	_, _ = io.Copy(w, resp.Body) // a client that has gone does not read it
 }
 
-func (h *httpHandler) takeOver(w http.ResponseWriter, answer []byte, open func(compat.Stream) *Conn) error {
+func (h *httpHandler) takeOver(w http.ResponseWriter, r *http.Request, answer []byte, open func(compat.Stream) *Conn) error {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		http.Error(w, "this connection cannot be upgraded", http.StatusInternalServerError)
@@ -100,12 +102,14 @@ func (h *httpHandler) takeOver(w http.ResponseWriter, answer []byte, open func(c
 	taken := false
 	err = l.Go(fmt.Sprintf("connection %s", nc.RemoteAddr()), func(ctx context.Context) error {
 		taken = true
+		runtime.TaskOf(ctx).SetValues(r.Context()) // its end means nothing any more
 		h.s.tcp.ServeConn(ctx, &tcp.Conn{Stream: stream}, func(ctx context.Context, _ *tcp.Conn) error {
 			return open(stream).run(ctx, h.s.Handler, h.s.OnGoroutine)
 		})
 		return nil
 	}, func(error) {
 		if !taken { // the loop ends
+			h.s.tcp.Dismiss()
 			stream.SetLinger(-1)
 			_ = stream.Close()
 		}

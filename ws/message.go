@@ -62,8 +62,9 @@ func (s *segment) sole() bool { return !s.buf.Shared() }
 func (s *segment) last() bool { return s.off+len(s.data) == s.buf.Len() }
 
 // NewMessage returns a message that owns p: it must not be changed from now
-// on. It may be called from anywhere.
+// on. t is Text or Binary. It may be called from anywhere.
 func NewMessage(t Type, p []byte) *Message {
+	t.check("NewMessage")
 	m := &Message{typ: t, size: len(p)}
 	if len(p) > 0 {
 		m.first = segment{buf: runtime.NewShared(p), data: p[:len(p):len(p)]}
@@ -124,11 +125,17 @@ func (m *Message) Release() {
 // or released. It is called where the message was received, and returns m.
 func (m *Message) Keep() *Message {
 	m.check("Keep")
+	m.unhold()
+	return m
+}
+
+// unhold takes the message out of its handler's hands: that the handler returns
+// is nothing to it any more.
+func (m *Message) unhold() {
 	if c := m.conn; c != nil {
 		c.unlink(m)
 		m.conn = nil
 	}
-	return m
 }
 
 // portable returns a message with m's bytes that any loop may send, and takes m:
@@ -198,7 +205,7 @@ func (m *Message) recycle() {
 	if l == nil {
 		return
 	}
-	m.first, m.conn = segment{}, nil
+	m.first, m.conn, m.from = segment{}, nil, ""
 	if m.rest != nil {
 		clear(m.rest)
 		m.rest = m.rest[:0]

@@ -21,7 +21,7 @@ type ping struct {
 
 // Ping sends a ping and waits for its pong, and returns how long that took.
 // While it waits and nobody receives, it takes in what arrives: the next Receive
-// finds it. It may be called from any goroutine and from tasks of any loop.
+// finds it. After 16 messages it fails with ErrBusy: receive them first. It may be called from any goroutine and from tasks of any loop.
 func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	if !c.loop.OnLoop() {
 		var d time.Duration
@@ -53,10 +53,13 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 		if p.ponged.IsSet() {
 			return time.Duration(p.at - sent), nil
 		}
+		if !c.busy && len(c.stash) >= maxStash { // perhaps it is the caller who should receive
+			return 0, fmt.Errorf("ws: ping: %w: %d messages came before the pong, and wait to be received", runtime.ErrBusy, len(c.stash))
+		}
 		// Who receives may stop before the pong has come.
 		c.quiet.Clear()
 		all := []runtime.Source{&p.ponged, &c.over, &c.quiet}
-		if !c.busy && c.reader == nil && len(c.stash) < maxStash {
+		if !c.busy && c.reader == nil {
 			if c.paused { // inflating: what follows is here and was not looked at
 				c.paused = false
 				if err := runtime.Yield(ctx); err != nil {

@@ -16,6 +16,46 @@ import (
 )
 
 // A Ping goes on to look for its pong when the one who received has stopped.
+// Messages in front of the pong are taken in up to a number; beyond it Ping says
+// so, since whoever waits for it is perhaps the one who should receive them.
+func TestPingBehindMessages(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const messages = 20
+		srv := echoServer(e)
+		received := make(chan int, 1)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			_, err := c.Ping(ctx)
+			if !errors.Is(err, runtime.ErrBusy) {
+				return fmt.Errorf("ping: %w", err)
+			}
+			n := 0
+			for ; n < messages; n++ {
+				m, err := c.Receive(ctx)
+				if err != nil {
+					return err
+				}
+				m.Release()
+			}
+			received <- n
+			_, err = c.Ping(ctx)
+			return err
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		h, payload, err := p.read()
+		require.NoError(t, err)
+		require.Equal(t, frame.Ping, h.Op)
+		for range messages {
+			p.send(text("a message"))
+		}
+		p.send(fr(frame.Pong, true, payload))
+		require.Equal(t, messages, <-received)
+		_, payload, err = p.read()
+		require.NoError(t, err)
+		p.send(fr(frame.Pong, true, payload))
+		p.wantClose(ws.StatusNormalClosure)
+	})
+}
+
 func TestPingAfterReceiverStops(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
 		result := make(chan error, 1)

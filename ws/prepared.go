@@ -23,8 +23,10 @@ type Prepared struct {
 	deflated *runtime.Buffer // the same, compressed without reference to others
 }
 
-// Prepare returns a Prepared of p, which must not be changed from now on.
+// Prepare returns a Prepared of p, which must not be changed from now on. t is
+// Text or Binary.
 func Prepare(t Type, p []byte) *Prepared {
+	t.check("Prepare")
 	return &Prepared{typ: t, payload: p, plain: framed(frame.Header{Op: frame.Opcode(t), Fin: true, Len: int64(len(p))}, p)}
 }
 

@@ -289,11 +289,11 @@ func (c *Conn) begin() error {
 		c.packed = h.Rsv&frame.Rsv1 != 0
 	}
 	// On the word of the header, before any of it has come. Compressed bytes are
-	// not kept, and what they inflate to is counted as it comes; but there cannot
-	// be many more of them than that.
+	// not kept, and what they inflate to is counted as it comes; but there cannot be
+	// more of them than if each byte had been flushed alone, which takes a dozen.
 	limit := c.limit()
-	if c.packed && limit < math.MaxInt64/2 {
-		limit += limit>>8 + 1024
+	if c.packed && limit < math.MaxInt64/32 {
+		limit = 16*limit + 1024
 	}
 	if c.length > limit || c.length < 0 {
 		return c.tooBig()

@@ -45,7 +45,11 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 	t, n := o.what()
 	if o.m != nil && c.deflate.takesLong(n) {
 		return c.elsewhere(ctx, "send", func(ctx context.Context) error {
-			c.flushRemote() // what this caller has sent before is in front of it
+			// What this caller has sent before is in front of it.
+			if err := c.flushRemote(ctx); err != nil {
+				o.drop()
+				return err
+			}
 			return c.Send(ctx, o.m)
 		})
 	}
@@ -272,18 +276,13 @@ func (c *Conn) endRemote() {
 	}
 }
 
-// flushRemote waits until what other threads have queued is in the stream, as
-// long as that takes no longer than WriteTimeout.
-func (c *Conn) flushRemote() {
+// flushRemote waits until what other threads have queued is in the stream: what
+// is sent next comes after it. If that takes longer than WriteTimeout, the peer
+// does not read.
+func (c *Conn) flushRemote(ctx context.Context) error {
 	r := c.remote.Load()
 	if r == nil || r.empty.IsSet() {
-		return
+		return nil
 	}
-	ctx := context.Background()
-	if d := c.opts.WriteTimeout; d > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
-	_ = r.empty.Wait(ctx) // in vain: then it is lost with the connection
+	return c.wait(ctx, &r.empty)
 }

@@ -30,6 +30,7 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 	if c.quickSend(m) {
 		return nil
 	}
+	m.unhold()
 	if err := c.room(ctx, nil, m.typ, m.size); err != nil {
 		m.Release()
 		return err

@@ -2,9 +2,11 @@ package ws_test
 
 import (
 	"bytes"
+	"compress/flate"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -177,8 +179,11 @@ func TestDrainSendsWhatWasAccepted(t *testing.T) {
 // and what other threads have sent meanwhile is between the two.
 func TestDrainWaitsForWriter(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		for _, leaves := range []bool{false, true} {
+		for _, how := range []string{"ends it", "leaves it", "is killed"} {
 			srv := echoServer(e)
+			if how == "is killed" {
+				srv.DrainTime = 50 * time.Millisecond
+			}
 			ready := make(chan struct{})
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				w, err := c.NextWriter(ctx, ws.Text)
@@ -198,8 +203,11 @@ func TestDrainWaitsForWriter(t *testing.T) {
 					return err
 				}
 				close(ready)
+				if how == "is killed" {
+					return runtime.Sleep(context.Background(), time.Hour)
+				}
 				_ = runtime.Sleep(ctx, time.Hour) // until the drain
-				if leaves {
+				if how == "leaves it" {
 					return nil
 				}
 				_, _ = w.Write([]byte("to its end"))
@@ -218,16 +226,105 @@ func TestDrainWaitsForWriter(t *testing.T) {
 			require.NoError(t, err)
 			require.False(t, h.Fin)
 			require.Equal(t, "first, ", first)
-			if !leaves {
+			if how == "ends it" {
 				p.want(frame.Continuation, "to its end")
 				p.want(frame.Text, "second")
 			} // else nothing may stand in the middle of that message
 			h, _, err = p.read()
 			require.NoError(t, err)
-			require.Equal(t, frame.Close, h.Op)
-			p.send(closeFrame(1001, ""))
-			p.wantEnd()
+			require.Equal(t, frame.Close, h.Op, how)
+			if how != "is killed" { // else it ends by force
+				p.send(closeFrame(1001, ""))
+				p.wantEnd()
+			}
 			require.NoError(t, <-done)
+		}
+	})
+}
+
+// A message that waits to be sent on another connection is not its receiver's any
+// more, who may be gone before there is room.
+func TestSendOutlivesReceiver(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, compression := range []*ws.Compression{nil, {Threshold: 100_000}} {
+			const (
+				size   = 200_000 // of several turns, when it is compressed
+				filler = 20_000
+			)
+			payload := strings.Repeat("0123456789", size/10)
+			var slow *ws.Conn
+			there, sent := make(chan struct{}), make(chan error, 1)
+			forwarder, keeper := echoServer(e), echoServer(e)
+			keeper.SendQueue, keeper.Compression = 10_000, compression
+			filled := 0
+			keeper.Handler = func(ctx context.Context, c *ws.Conn) error {
+				slow = c
+				for ; ; filled++ { // until nothing has had room for a while
+					short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+					err := c.SendBinary(short, make([]byte, filler))
+					cancel()
+					if errors.Is(err, context.DeadlineExceeded) {
+						break
+					}
+					if err != nil {
+						return err
+					}
+				}
+				close(there)
+				_, err := c.Receive(ctx)
+				return err
+			}
+			forwarder.Handler = func(ctx context.Context, c *ws.Conn) error {
+				m, err := c.Receive(ctx)
+				if err != nil {
+					return err
+				}
+				err = c.Loop().Go("forward", func(ctx context.Context) error {
+					sent <- slow.Send(ctx, m)
+					return nil
+				}, nil)
+				for range 3 {
+					err = errors.Join(err, runtime.Yield(ctx)) // Send is called
+				}
+				return err
+			}
+			g := backendtest.Group(t, v, 1)
+			to, from := serve(t, g, keeper), serve(t, g, forwarder)
+			var q *peer
+			if compression == nil {
+				q = connect(t, to)
+			} else {
+				q = dialTCP(t, to)
+				q.send([]byte(strings.TrimSuffix(request, "\r\n") + "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"))
+				require.Contains(t, q.head(), "permessage-deflate")
+			}
+			<-there
+			p := connect(t, from)
+			p.send(fr(frame.Text, true, payload))
+			p.wantCloseFrame(ws.StatusNormalClosure) // the receiver has returned
+			select {
+			case err := <-sent:
+				require.Fail(t, "it did not wait", "%v", err)
+			default:
+			}
+			for range filled {
+				q.want(frame.Binary, strings.Repeat("\x00", filler))
+			}
+			if compression == nil {
+				q.want(frame.Text, payload)
+			} else {
+				var packed strings.Builder
+				for fin := false; !fin; {
+					h, part, err := q.read()
+					require.NoError(t, err)
+					packed.WriteString(part)
+					fin = h.Fin
+				}
+				inflated, err := io.ReadAll(flate.NewReader(strings.NewReader(packed.String() + "\x00\x00\xff\xff\x01\x00\x00\xff\xff")))
+				require.NoError(t, err)
+				require.True(t, string(inflated) == payload)
+			}
+			require.NoError(t, <-sent)
 		}
 	})
 }

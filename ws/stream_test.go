@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,44 @@ import (
 )
 
 // What there was of a message that was given up must not be taken for all of it.
+// A message that is flushed after each byte is compressed to many times its
+// length, and still no longer than it may be.
+func TestFlushedMessage(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const size = 3000
+		srv := echoServer(e)
+		srv.MaxMessage, srv.Compression = size, &ws.Compression{}
+		g := backendtest.Group(t, v, 1)
+		rnd := rand.New(rand.NewPCG(backendtest.Seed(t), 0))
+		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{Options: ws.Options{Engine: e, Compression: &ws.Compression{}}}, func(ctx context.Context, c *ws.Conn) error {
+			w, err := c.NextWriter(ctx, ws.Binary)
+			if err != nil {
+				return err
+			}
+			for range size {
+				if _, err := w.Write([]byte{byte(rnd.Uint32())}); err != nil {
+					return err
+				}
+				if err := w.Flush(); err != nil {
+					return err
+				}
+			}
+			if err := w.Close(); err != nil {
+				return err
+			}
+			m, err := c.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			defer m.Release()
+			if m.Len() != size {
+				return fmt.Errorf("%d bytes", m.Len())
+			}
+			return nil
+		})
+	})
+}
+
 func TestReaderSkipped(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
 		type result struct {

@@ -54,7 +54,9 @@ func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
 	} else {
 		// What this caller has sent before is in front of it.
 		err = c.elsewhere(ctx, "send", func(ctx context.Context) error {
-			c.flushRemote()
+			if err := c.flushRemote(ctx); err != nil {
+				return err
+			}
 			return begin(ctx)
 		})
 	}

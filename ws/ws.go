@@ -56,6 +56,13 @@ const (
 
 func (t Type) String() string { return frame.Opcode(t).String() }
 
+// check panics if t is no type of a message.
+func (t Type) check(what string) {
+	if t != Text && t != Binary {
+		panic(fmt.Sprintf("ws: %s of a message of type %v, want Text or Binary", what, t))
+	}
+}
+
 // A StatusCode says why a connection is closed: RFC 6455, section 7.4, and
 // IANA's registry of WebSocket close codes.
 type StatusCode uint16
