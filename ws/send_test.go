@@ -301,7 +301,8 @@ func TestSendOutlivesReceiver(t *testing.T) {
 			<-there
 			p := connect(t, from)
 			p.send(fr(frame.Text, true, payload))
-			p.wantCloseFrame(ws.StatusNormalClosure) // the receiver has returned
+			p.wantClose(ws.StatusNormalClosure)
+			require.Eventually(t, func() bool { return forwarder.Stats().Active == 0 }, patience, time.Millisecond, "the receiver is gone")
 			select {
 			case err := <-sent:
 				require.Fail(t, "it did not wait", "%v", err)
