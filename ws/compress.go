@@ -17,7 +17,9 @@ const DefaultThreshold = 256
 // Compression says how messages are compressed with those peers that agree to
 // it (permessage-deflate, RFC 7692). The zero value is good: context takeover
 // both ways, windows of 32 KiB. A connection with context takeover remembers up
-// to a window of what went by, each way.
+// to a window of what went by, each way. A message of more than 64 KiB is
+// compressed and sent in fragments, between which the loop's other tasks have
+// their turns.
 type Compression struct {
 	// Level is 1 (fastest) to 9; 0 means 1.
 	Level int

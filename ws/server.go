@@ -75,7 +75,8 @@ type Server struct {
 	// ended; see tcp.Server. Each connection is sent a Close frame with
 	// StatusGoingAway, and its handler's context ends, one after another over
 	// DrainSpread, so that not all come back somewhere else at once. 0 means
-	// half of DrainTime, negative means all at once.
+	// half of DrainTime, negative means all at once. A message that a Writer has
+	// begun goes ahead of the frame, if it is ended within DrainTime.
 	DrainTime   time.Duration
 	DrainSpread time.Duration
 
