@@ -255,6 +255,72 @@ func TestHTTPHandlerMaxConns(t *testing.T) {
 	})
 }
 
+// A deadline that passes is told as one, wherever the handler runs.
+func TestDeadlineErrors(t *testing.T) {
+	calls := map[string]func(ctx context.Context, c *ws.Conn) error{
+		"Receive":    func(ctx context.Context, c *ws.Conn) error { _, err := c.Receive(ctx); return err },
+		"NextReader": func(ctx context.Context, c *ws.Conn) error { _, _, err := c.NextReader(ctx); return err },
+		"Ping":       func(ctx context.Context, c *ws.Conn) error { _, err := c.Ping(ctx); return err },
+	}
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g := backendtest.Group(t, v, 1)
+		for _, onGoroutine := range []bool{false, true} {
+			srv := echoServer(e)
+			srv.OnGoroutine = onGoroutine
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				for name, call := range calls {
+					for _, limit := range []time.Duration{0, time.Microsecond, time.Millisecond} {
+						cctx, cancel := context.WithTimeout(ctx, limit)
+						err := call(cctx, c)
+						cancel()
+						if !errors.Is(err, context.DeadlineExceeded) {
+							return fmt.Errorf("%s, %v: %w", name, limit, err)
+						}
+						cctx, cancel = context.WithCancel(ctx)
+						cancel()
+						if err := call(cctx, c); !errors.Is(err, context.Canceled) {
+							return fmt.Errorf("%s, cancelled: %w", name, err)
+						}
+					}
+				}
+				return nil
+			}
+			p := connect(t, serve(t, g, srv))
+			p.wantClose(ws.StatusNormalClosure)
+		}
+	})
+}
+
+// A hook that panics leaves no connection behind.
+func TestPanicInOpened(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g := backendtest.Group(t, v, 1)
+		addr, accepted := serverPeer(t, switching)
+		opts := ws.DialOptions{Options: ws.Options{Engine: e, Hooks: ws.Hooks{Opened: func(*ws.Conn) { panic("as it was told") }}}}
+		require.ErrorContains(t, backendtest.Run(t, g, func(ctx context.Context) error {
+			_, err := ws.Dial(ctx, "ws://"+addr, opts)
+			return err
+		}), "as it was told")
+		p := <-accepted
+		defer p.Close()
+		_, err := p.r.ReadByte()
+		require.Error(t, err)
+	})
+}
+
+// A group that has stopped upgrades nothing.
+func TestHTTPHandlerStopped(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g := backendtest.Group(t, v, 2)
+		s := httptest.NewServer(echoServer(e).HTTPHandler(g))
+		defer s.Close()
+		require.NoError(t, g.Stop())
+		p := dialTCP(t, s.Listener.Addr().String())
+		p.send([]byte(request))
+		require.Contains(t, p.head(), " 503 ")
+	})
+}
+
 // What cannot be a message is refused where it is made.
 func TestTypes(t *testing.T) {
 	require.PanicsWithValue(t, "ws: NewMessage of a message of type ping, want Text or Binary", func() { ws.NewMessage(ws.Type(frame.Ping), nil) })

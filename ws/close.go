@@ -41,6 +41,9 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 		return errClosed
 	}
 	c.sendClose(code, reason)
+	if r := c.reader; r != nil && r.over == nil && (!r.ended || len(r.here()) > 0) {
+		r.over = errClosed
+	}
 	c.handshake()
 	return c.shut()
 }
@@ -123,6 +126,7 @@ func (c *Conn) shut() error {
 		return errClosed
 	}
 	c.closed = true
+	c.gone.Store(true)
 	c.alive.Stop()
 	_ = c.end(errClosed)
 	if c.remote.Load() != nil {
@@ -143,9 +147,9 @@ func (c *Conn) shut() error {
 	return nil
 }
 
-// gone is called when the transport is no more: after shut, or because the loop
+// ceased is called when the transport is no more: after shut, or because the loop
 // has ended with the connection open. Nobody on another thread may wait on.
-func (c *Conn) gone() {
+func (c *Conn) ceased() {
 	if c.failed == nil {
 		c.failed = errClosed
 	}
@@ -157,6 +161,7 @@ func (c *Conn) gone() {
 		return
 	}
 	c.closed = true
+	c.gone.Store(true)
 	c.alive.Stop()
 	if c.client {
 		c.letGo()

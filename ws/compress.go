@@ -106,7 +106,7 @@ func (d *deflater) close() {
 // prepared returns the frame of a compressed broadcast, and notes that the peer
 // knows its bytes now.
 func (d *deflater) prepared(p *Prepared) *runtime.Buffer {
-	b := p.compressed()
+	b := p.compressed(d)
 	d.out.Sent(p.payload)
 	return b
 }

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -75,6 +76,7 @@ type Conn struct {
 	gotClose  *CloseError
 	failed    error // why nothing can be sent any more
 	closed    bool
+	gone      atomic.Bool // closed, for other threads
 
 	// Pinging: see ping.go.
 	alive    runtime.Timer
@@ -109,7 +111,7 @@ func newConn(t compat.Stream, opts *Options, client bool) *Conn {
 	}
 	c.readable[0], c.writable = t.Readable(), t.Writable()
 	c.stream.SetQueueLimit(opts.SendQueue)
-	c.stream.OnEnd(c.gone)
+	c.stream.OnEnd(c.ceased)
 	if opts.Budget != nil {
 		c.stream.OnSent(c.sent)
 	}
@@ -147,7 +149,7 @@ func (c *Conn) Compressed() bool { return c.deflate != nil }
 // RemoteAddr returns the address of the other end.
 func (c *Conn) RemoteAddr() net.Addr { return c.stream.RemoteAddr() }
 
-// LocalAddr returns the address of this end.
+// LocalAddr returns the address of this end; nil once the loop has ended.
 func (c *Conn) LocalAddr() (a net.Addr) {
 	if c.loop.OnLoop() {
 		return c.stream.LocalAddr()
@@ -183,7 +185,13 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 
 // elsewhere carries out a call that came from another thread.
 func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Context) error) error {
-	return c.loop.Call(ctx, "ws: "+what, f)
+	err := c.loop.Call(ctx, "ws: "+what, f)
+	if errors.Is(err, runtime.ErrCanceled) || errors.Is(err, context.Canceled) {
+		if cerr := ended(ctx); cerr != nil { // what cancelled the call, and it may have been a deadline
+			return cerr
+		}
+	}
+	return err
 }
 
 // link notes that the handler has m.

@@ -59,7 +59,7 @@ func Dial(ctx context.Context, url string, opts DialOptions) (*Conn, error) {
 	return c, nil
 }
 
-func dial(ctx context.Context, l *runtime.Loop, rawURL string, opts *DialOptions) (*Conn, error) {
+func dial(ctx context.Context, l *runtime.Loop, rawURL string, opts *DialOptions) (c *Conn, err error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
@@ -89,12 +89,16 @@ func dial(ctx context.Context, l *runtime.Loop, rawURL string, opts *DialOptions
 	if err != nil {
 		return nil, err
 	}
-	c, err := open(ctx, stream, u, attempt, opts, deadline)
-	if err != nil {
-		stream.SetLinger(-1)
-		return nil, errors.Join(err, stream.Close())
-	}
-	return c, nil
+	opened := false
+	defer func() {
+		if !opened { // failed, or a hook or a function of the TLS configuration panics
+			stream.SetLinger(-1)
+			err = errors.Join(err, stream.Close())
+		}
+	}()
+	c, err = open(ctx, stream, u, attempt, opts, deadline)
+	opened = err == nil
+	return c, err
 }
 
 func isSecure(u *url.URL) bool {

@@ -51,6 +51,13 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "the server is not set up", http.StatusInternalServerError)
 		return
 	}
+	l := h.g.Loop()
+	select {
+	case <-l.Stopped():
+		http.Error(w, "the server has stopped", http.StatusServiceUnavailable)
+		return
+	default:
+	}
 	acc, answer, _ := s.shake.AcceptHTTP(r) // the answer says what is wrong
 	if acc == nil {
 		replay(w, r, answer)
@@ -61,7 +68,7 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there are as many connections as there may be", http.StatusServiceUnavailable)
 		return
 	}
-	if err := h.takeOver(w, r, answer, func(t compat.Stream) *Conn { return s.open(t, acc) }); err != nil {
+	if err := h.takeOver(l, w, r, answer, func(t compat.Stream) *Conn { return s.open(t, acc) }); err != nil {
 		s.tcp.Dismiss()
 		s.opts.Logger.Error("noria: a connection cannot be taken over from net/http", "peer", r.RemoteAddr, "error", err)
 	}
@@ -80,7 +87,7 @@ func replay(w http.ResponseWriter, r *http.Request, answer []byte) {
 	_, _ = io.Copy(w, resp.Body) // a client that has gone does not read it
 }
 
-func (h *httpHandler) takeOver(w http.ResponseWriter, r *http.Request, answer []byte, open func(compat.Stream) *Conn) error {
+func (h *httpHandler) takeOver(l *runtime.Loop, w http.ResponseWriter, r *http.Request, answer []byte, open func(compat.Stream) *Conn) error {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		http.Error(w, "this connection cannot be upgraded", http.StatusInternalServerError)
@@ -94,7 +101,6 @@ func (h *httpHandler) takeOver(w http.ResponseWriter, r *http.Request, answer []
 	if err != nil {
 		return errors.Join(err, nc.Close())
 	}
-	l := h.g.Loop()
 	stream, _, err := compat.TakeOver(l, nc, compat.TakeOverOptions{Unread: unread})
 	if err != nil {
 		return errors.Join(err, nc.Close())

@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"context"
 	"fmt"
 	"sync/atomic"
 
@@ -122,9 +123,15 @@ func (m *Message) Release() {
 
 // Keep takes the message out of its connection's hands: it is not reclaimed
 // when the handler returns, and whoever has it must see to it that it is sent
-// or released. It is called where the message was received, and returns m.
+// or released. It is called where the message was received, before the handler
+// returns, and returns m.
 func (m *Message) Keep() *Message {
 	m.check("Keep")
+	if c := m.conn; c != nil && !c.loop.OnLoop() {
+		// If the loop has ended, nobody looks at its list any more.
+		_ = c.elsewhere(context.Background(), "keep", func(context.Context) error { m.unhold(); return nil })
+		return m
+	}
 	m.unhold()
 	return m
 }

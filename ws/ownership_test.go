@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,6 +19,64 @@ import (
 
 // There is no handler whose return ends the time of what a dialed connection
 // has received: closing it leaves that alone.
+// A handler on a goroutine keeps messages while the loop takes others in.
+func TestKeepOnGoroutine(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const messages = 200
+		srv := echoServer(e)
+		srv.OnGoroutine, srv.PingInterval = true, -1
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			var pings sync.WaitGroup
+			defer pings.Wait()
+			pings.Go(func() {
+				for {
+					if _, err := c.Ping(ctx); err != nil {
+						return
+					}
+				}
+			})
+			for range messages {
+				m, err := c.Receive(ctx)
+				if err != nil {
+					return err
+				}
+				m.Keep()
+				pings.Go(m.Release) // somebody else's from now on
+			}
+			return c.Close(ws.StatusNormalClosure, "")
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		sent := make(chan struct{})
+		var lock sync.Mutex // of p's writing
+		go func() {
+			defer close(sent)
+			for range messages {
+				lock.Lock()
+				_, err := p.Write(text("hello"))
+				lock.Unlock()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}()
+		for {
+			h, payload, err := p.read()
+			require.NoError(t, err)
+			if h.Op == frame.Close {
+				break
+			}
+			require.Equal(t, frame.Ping, h.Op)
+			lock.Lock()
+			p.send(fr(frame.Pong, true, payload))
+			lock.Unlock()
+		}
+		<-sent
+		p.send(closeFrame(1000, ""))
+		p.wantEnd()
+	})
+}
+
 func TestMessageOutlivesDialedConn(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
 		g := backendtest.Group(t, v, 1)

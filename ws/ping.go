@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -21,7 +22,8 @@ type ping struct {
 
 // Ping sends a ping and waits for its pong, and returns how long that took.
 // While it waits and nobody receives, it takes in what arrives: the next Receive
-// finds it. After 16 messages it fails with ErrBusy: receive them first. It may be called from any goroutine and from tasks of any loop.
+// finds it. It takes no more than 16 messages, and nothing while a Reader is open:
+// if nobody receives those for PongTimeout, it fails with ErrBusy. It may be called from any goroutine and from tasks of any loop.
 func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	if !c.loop.OnLoop() {
 		var d time.Duration
@@ -47,34 +49,39 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	c.pings = append(c.pings, p)
 	defer func() { c.pings = slices.DeleteFunc(c.pings, func(q *ping) bool { return p == q }) }()
 	for {
-		if !c.busy && c.reader == nil && len(c.stash) < maxStash && !c.hasMore() && c.readErr != nil {
+		if c.takesIn() && !c.hasMore() && c.readErr != nil {
 			return 0, c.readErr
 		}
 		if p.ponged.IsSet() {
 			return time.Duration(p.at - sent), nil
 		}
-		if !c.busy && len(c.stash) >= maxStash { // perhaps it is the caller who should receive
-			return 0, fmt.Errorf("ws: ping: %w: %d messages came before the pong, and wait to be received", runtime.ErrBusy, len(c.stash))
-		}
 		// Who receives may stop before the pong has come.
 		c.quiet.Clear()
 		all := []runtime.Source{&p.ponged, &c.over, &c.quiet}
-		if !c.busy && c.reader == nil {
-			if c.paused { // inflating: what follows is here and was not looked at
-				c.paused = false
-				if err := runtime.Yield(ctx); err != nil {
-					return 0, err
-				}
-				continue
+		wctx, cancel := ctx, context.CancelFunc(func() {})
+		switch {
+		case c.takesIn() && c.paused: // inflating: what follows is here and was not looked at
+			c.paused = false
+			if err := runtime.Yield(ctx); err != nil {
+				return 0, err
 			}
+			continue
+		case c.takesIn():
 			all = append(all, c.readable[0])
+		case !c.busy: // perhaps it is the caller who should receive
+			wctx, cancel = context.WithTimeout(ctx, c.opts.PongTimeout)
 		}
 		if c.tls != nil {
 			c.tls.flush()
 		}
-		if _, err := runtime.WaitAny(ctx, all...); err != nil {
-			if cerr := ended(ctx); cerr != nil {
-				return 0, cerr
+		_, err := runtime.WaitAny(wctx, all...)
+		cancel()
+		if err != nil {
+			switch {
+			case ended(ctx) != nil:
+				return 0, ended(ctx)
+			case errors.Is(err, context.DeadlineExceeded):
+				return 0, fmt.Errorf("ws: ping: %w: what came before the pong is not received: %d messages, or the rest of a Reader's", runtime.ErrBusy, len(c.stash))
 			}
 			return 0, fmt.Errorf("ws: ping: %w", err)
 		}
@@ -83,6 +90,10 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 		}
 	}
 }
+
+// takesIn reports whether a Ping that waits may take in what arrives: nobody
+// receives, and there is room for it.
+func (c *Conn) takesIn() bool { return !c.busy && c.reader == nil && len(c.stash) < maxStash }
 
 const (
 	maxPings = 64

@@ -1,9 +1,11 @@
 package ws_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"testing"
 	"time"
 
@@ -16,12 +18,56 @@ import (
 )
 
 // A Ping goes on to look for its pong when the one who received has stopped.
+// While a Reader is open nothing is taken in, and a Ping waits for whoever reads,
+// but not for ever.
+func TestPingInReader(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		srv.PongTimeout = 100 * time.Millisecond
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			_, r, err := c.NextReader(ctx)
+			if err != nil {
+				return err
+			}
+			if _, err := c.Ping(ctx); !errors.Is(err, runtime.ErrBusy) {
+				return fmt.Errorf("ping: %w", err)
+			}
+			other, err := runtime.Go(ctx, "ping", func(ctx context.Context) error {
+				_, err := c.Ping(ctx)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				return err
+			}
+			if _, err := c.Receive(ctx); err == nil { // it sees the pong on the way
+				return errors.New("there is no message")
+			}
+			return other.Wait(ctx)
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		p.send(fr(frame.Text, false, "begun"))
+		_, first, err := p.read()
+		require.NoError(t, err)
+		_, second, err := p.read()
+		require.NoError(t, err)
+		p.send(bytes.Join([][]byte{fr(frame.Pong, true, first), fr(frame.Pong, true, second), fr(frame.Continuation, true, ""), closeFrame(1000, "")}, nil))
+		p.wantCloseFrame(ws.StatusNormalClosure)
+		p.wantEnd()
+		require.Eventually(t, func() bool { return srv.Stats().Active == 0 }, patience, time.Millisecond)
+		require.Zero(t, srv.Stats().Failed)
+	})
+}
+
 // Messages in front of the pong are taken in up to a number; beyond it Ping says
 // so, since whoever waits for it is perhaps the one who should receive them.
 func TestPingBehindMessages(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
 		const messages = 20
 		srv := echoServer(e)
+		srv.PongTimeout = 100 * time.Millisecond
 		received := make(chan int, 1)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			_, err := c.Ping(ctx)

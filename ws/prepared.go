@@ -19,8 +19,12 @@ type Prepared struct {
 	payload []byte
 	plain   *runtime.Buffer // as a server sends it
 
-	once     sync.Once
-	deflated *runtime.Buffer // the same, compressed without reference to others
+	// The same, compressed without reference to other messages, for each size of
+	// window that peers ask for.
+	deflated [deflate.MaxWindowBits - deflate.MinWindowBits + 1]struct {
+		once  sync.Once
+		frame *runtime.Buffer
+	}
 }
 
 // Prepare returns a Prepared of p, which must not be changed from now on. t is
@@ -46,20 +50,22 @@ func (c *Conn) SendPrepared(ctx context.Context, p *Prepared) error {
 	case c.client && c.deflate.takesLong(p.Len()):
 		return c.sendCopy(ctx, p.typ, p.payload)
 	case !c.client && c.deflate.compresses(p.Len()) && !c.loop.OnLoop():
-		p.compressed() // here, not on the loop
+		p.compressed(c.deflate) // here, not on the loop
 	}
 	return c.send(ctx, outgoing{prepared: p})
 }
 
-// compressed returns its frame compressed, as every window can take it.
-func (p *Prepared) compressed() *runtime.Buffer {
-	p.once.Do(func() {
-		z := deflate.NewCompressor(deflate.MinWindowBits, false, 0)
-		defer z.Close()
-		out := z.Message(nil, p.payload)
-		p.deflated = framed(frame.Header{Op: frame.Opcode(p.typ), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}, out)
+// compressed returns its frame compressed, as d's peer can take it.
+func (p *Prepared) compressed(d *deflater) *runtime.Buffer {
+	bits := d.out.WindowBits()
+	z := &p.deflated[bits-deflate.MinWindowBits]
+	z.once.Do(func() {
+		c := deflate.NewCompressor(bits, false, 0)
+		defer c.Close()
+		out := c.Message(nil, p.payload)
+		z.frame = framed(frame.Header{Op: frame.Opcode(p.typ), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}, out)
 	})
-	return p.deflated
+	return z.frame
 }
 
 // writePrepared queues p. A client's frames are masked, each with a key of its

@@ -85,7 +85,7 @@ func (c *Conn) skip() (bool, error) {
 	for {
 		r.giveUp(ErrSkipped)
 		if r.ended {
-			c.reader, c.streaming = nil, false
+			c.endReader()
 			return true, nil
 		}
 		s, last, ok, err := c.next()
@@ -93,6 +93,14 @@ func (c *Conn) skip() (bool, error) {
 			return false, err
 		}
 		r.piece, r.ended = s, last
+	}
+}
+
+// endReader notes that the message of the Reader is over.
+func (c *Conn) endReader() {
+	c.reader, c.streaming = nil, false
+	if len(c.pings) > 0 {
+		c.quiet.Set()
 	}
 }
 
@@ -222,7 +230,7 @@ func (r *Reader) more(ctx context.Context) error {
 	r.drop()
 	if r.ended {
 		r.over = io.EOF
-		c.reader, c.streaming = nil, false
+		c.endReader()
 		if hook := c.opts.Hooks.MessageIn; hook != nil && !r.told {
 			hook(c, r.typ, r.size)
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/noria-go/noria/runtime"
 )
@@ -42,6 +43,9 @@ func (c *Conn) remoteQueue() *remote {
 // queued, but sent by a task, which can let others have their turn.
 func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 	r := c.remoteQueue()
+	if c.gone.Load() { // r may be newer than that
+		r.refuse(errClosed)
+	}
 	t, n := o.what()
 	if o.m != nil && c.deflate.takesLong(n) {
 		return c.elsewhere(ctx, "send", func(ctx context.Context) error {
@@ -53,7 +57,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			return c.Send(ctx, o.m)
 		})
 	}
-	wctx := ctx
+	var since time.Time // when the peer began to keep this caller waiting
 	for {
 		r.mu.Lock()
 		if r.err != nil {
@@ -75,7 +79,10 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		r.room.Clear()
 		policy := c.opts.Policy
 		if full && !r.stuck {
-			policy = Wait // for the loop's next turn: the peer is not to blame
+			policy = Wait // for the loop's next turn, or a Writer: the peer is not to blame
+			since = time.Time{}
+		} else if since.IsZero() {
+			since = time.Now()
 		}
 		r.mu.Unlock()
 		switch policy {
@@ -96,12 +103,13 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			}
 			sources = append(sources, &c.opts.Budget.room)
 		}
-		if d := c.opts.WriteTimeout; d > 0 && wctx == ctx {
-			var cancel context.CancelFunc
-			wctx, cancel = context.WithTimeout(ctx, d)
-			defer cancel()
+		wctx, cancel := ctx, context.CancelFunc(func() {})
+		if d := c.opts.WriteTimeout; d > 0 && !since.IsZero() {
+			wctx, cancel = context.WithDeadline(ctx, since.Add(d))
 		}
-		if _, err := runtime.WaitAny(wctx, sources...); err != nil {
+		_, err := runtime.WaitAny(wctx, sources...)
+		cancel()
+		if err != nil {
 			o.drop()
 			switch {
 			case ended(ctx) != nil:
@@ -277,12 +285,17 @@ func (c *Conn) endRemote() {
 }
 
 // flushRemote waits until what other threads have queued is in the stream: what
-// is sent next comes after it. If that takes longer than WriteTimeout, the peer
-// does not read.
+// is sent next comes after it.
 func (c *Conn) flushRemote(ctx context.Context) error {
 	r := c.remote.Load()
-	if r == nil || r.empty.IsSet() {
-		return nil
+	for r != nil && !r.empty.IsSet() {
+		source := runtime.Source(&r.empty)
+		if c.writer != nil {
+			source = &c.unlocked
+		}
+		if err := c.wait(ctx, nil, source); err != nil {
+			return err
+		}
 	}
-	return c.wait(ctx, &r.empty)
+	return nil
 }

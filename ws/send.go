@@ -116,7 +116,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			return err
 		}
 		if c.writer != w { // a message in parts goes on
-			if err := c.wait(ctx, &c.unlocked); err != nil {
+			if err := c.wait(ctx, w, &c.unlocked); err != nil {
 				return err
 			}
 			continue
@@ -156,7 +156,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			}
 			sources = []runtime.Source{&c.opts.Budget.room, &c.vacant}
 		}
-		if err := c.wait(ctx, sources...); err != nil {
+		if err := c.wait(ctx, w, sources...); err != nil {
 			return err
 		}
 	}
@@ -173,12 +173,14 @@ func (c *Conn) dropped(t Type, bytes int) {
 	}
 }
 
-// wait waits for room, no longer than WriteTimeout, and not when the connection
-// has ended: then who is to make room has perhaps gone.
-func (c *Conn) wait(ctx context.Context, sources ...runtime.Source) error {
+// wait waits for one of the sources, no longer than WriteTimeout, and not when the
+// connection has ended: then who is to make room has perhaps gone. While another
+// Writer than w, which may be nil, is at work, it is not the peer that is waited
+// for, and there is no limit. Whoever calls it looks again at what it waits for.
+func (c *Conn) wait(ctx context.Context, w *Writer, sources ...runtime.Source) error {
 	wctx := ctx
 	d := c.opts.WriteTimeout
-	if d > 0 {
+	if d > 0 && c.writer == w {
 		var cancel context.CancelFunc
 		wctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
@@ -195,6 +197,9 @@ func (c *Conn) wait(ctx context.Context, sources ...runtime.Source) error {
 	case ended(ctx) != nil:
 		return ended(ctx)
 	case errors.Is(err, context.DeadlineExceeded):
+		if c.writer != w {
+			return nil
+		}
 		return c.giveUp(fmt.Errorf("%w: no room to send for %v", ErrTooSlow, d))
 	}
 	return fmt.Errorf("ws: send: %w", err)

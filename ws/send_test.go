@@ -242,6 +242,90 @@ func TestDrainWaitsForWriter(t *testing.T) {
 	})
 }
 
+// Whoever waits for a Writer's message to end does not wait for the peer: no
+// WriteTimeout is over, however long it takes.
+func TestWriterLongerThanWriteTimeout(t *testing.T) {
+	waits := map[string]func(ctx context.Context, c *ws.Conn) error{
+		"a task's Send":      func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "note") },
+		"a goroutine's Send": goroutine(func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "note") }),
+		"a goroutine's second": goroutine(func(ctx context.Context, c *ws.Conn) error {
+			return errors.Join(c.SendText(ctx, strings.Repeat("x", 2000)), c.SendText(ctx, "note"))
+		}),
+		"a goroutine's Writer": goroutine(func(ctx context.Context, c *ws.Conn) error {
+			w, err := c.NextWriter(ctx, ws.Text)
+			if err != nil {
+				return err
+			}
+			_, err = w.Write([]byte("note"))
+			return errors.Join(err, w.Close())
+		}),
+	}
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g := backendtest.Group(t, v, 1)
+		for name, wait := range waits {
+			srv := echoServer(e)
+			srv.WriteTimeout, srv.SendQueue = 30*time.Millisecond, 1000
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				w, err := c.NextWriter(ctx, ws.Binary)
+				if err != nil {
+					return err
+				}
+				other, err := runtime.Go(ctx, "other", func(ctx context.Context) error { return wait(ctx, c) })
+				if err != nil {
+					return err
+				}
+				for range 10 { // ten times as long as the WriteTimeout, in all
+					_, _ = w.Write([]byte("."))
+					if err := errors.Join(w.Flush(), runtime.Sleep(ctx, srv.WriteTimeout)); err != nil {
+						return err
+					}
+				}
+				return errors.Join(w.Close(), other.Wait(ctx))
+			}
+			p := connect(t, serve(t, g, srv))
+			var got strings.Builder
+			for fin := false; !fin; {
+				h, part, err := p.read()
+				require.NoError(t, err, name)
+				got.WriteString(part)
+				fin = h.Fin
+			}
+			require.Equal(t, "..........", got.String(), name)
+			for note := ""; note != "note"; {
+				h, part, err := p.read()
+				require.NoError(t, err, name)
+				require.Equal(t, frame.Text, h.Op, name)
+				note = part
+			}
+			p.wantClose(ws.StatusNormalClosure)
+		}
+	})
+}
+
+// goroutine has f called on one, while the task waits.
+func goroutine(f func(ctx context.Context, c *ws.Conn) error) func(ctx context.Context, c *ws.Conn) error {
+	return func(ctx context.Context, c *ws.Conn) (err error) {
+		oerr := runtime.Offload(ctx, func() { err = f(context.Background(), c) })
+		return errors.Join(oerr, err)
+	}
+}
+
+// On a connection that has ended no call from another thread is accepted, also if
+// it is the first.
+func TestSendAfterTheEnd(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		ended := make(chan *ws.Conn, 1)
+		srv.Hooks.Closed = func(c *ws.Conn, _ ws.StatusCode, _ error) { ended <- c }
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		p.send(closeFrame(1000, ""))
+		p.wantCloseFrame(ws.StatusNormalClosure)
+		c := <-ended
+		require.ErrorIs(t, c.SendText(context.Background(), "x"), net.ErrClosed)
+		require.ErrorIs(t, c.SendPrepared(context.Background(), ws.Prepare(ws.Text, nil)), net.ErrClosed)
+	})
+}
+
 // A message that waits to be sent on another connection is not its receiver's any
 // more, who may be gone before there is room.
 func TestSendOutlivesReceiver(t *testing.T) {

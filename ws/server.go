@@ -51,7 +51,8 @@ type Server struct {
 	// page that connects; other programs mostly send none, and may connect.
 	Origins []string
 
-	// Check is asked last in the handshake, on the loop: it must not block. The
+	// Check is asked last in the handshake, on the loop, where it must not block
+	// (for an HTTPHandler: on net/http's goroutine, where it may). The
 	// headers that it returns are sent in the response. An error refuses: with
 	// its status and text if it is a *Refusal, otherwise with 403.
 	Check func(*Request) (http.Header, error)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,31 @@ import (
 )
 
 // What there was of a message that was given up must not be taken for all of it.
+// A Reader whose connection is closed says that, and not that it was passed over.
+func TestReaderAfterClose(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			_, r, err := c.NextReader(ctx)
+			if err != nil {
+				return err
+			}
+			if err := c.Close(ws.StatusNormalClosure, ""); err != nil {
+				return err
+			}
+			if _, err = r.Read(make([]byte, 10)); !errors.Is(err, net.ErrClosed) {
+				return fmt.Errorf("read: %w", err)
+			}
+			return nil
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		p.send(bytes.Join([][]byte{fr(frame.Text, false, "the beginning"), fr(frame.Continuation, true, "and the end")}, nil))
+		p.wantClose(ws.StatusNormalClosure)
+		require.Eventually(t, func() bool { return srv.Stats().Active == 0 }, patience, time.Millisecond)
+		require.Zero(t, srv.Stats().Failed)
+	})
+}
+
 // A message that is flushed after each byte is compressed to many times its
 // length, and still no longer than it may be.
 func TestFlushedMessage(t *testing.T) {

@@ -2,6 +2,7 @@ package deflate
 
 import (
 	"fmt"
+	"math/bits"
 	"sync"
 	"sync/atomic"
 
@@ -51,6 +52,9 @@ func checkBits(n int) int {
 	}
 	return n
 }
+
+// WindowBits returns the window that the compressor was made with.
+func (c *Compressor) WindowBits() int { return bits.Len(uint(c.history.max)) - 1 }
 
 // Message appends to dst the payload of the message p.
 func (c *Compressor) Message(dst, p []byte) []byte {
