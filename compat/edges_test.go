@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -454,5 +455,36 @@ func TestWant(t *testing.T) {
 			}
 			return ss.Close()
 		})
+	})
+}
+
+// What is wanted and can never be had is refused at once, however much it is.
+func TestWantMoreThanCanBe(t *testing.T) {
+	const limit = 1 << 20
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for _, n := range []int{limit, math.MaxInt / 2, math.MaxInt - 4, math.MaxInt - 3, math.MaxInt} {
+			withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+				ss, err := compat.NewGrowableSyncStream(s, compat.Options{Max: limit})
+				if err != nil {
+					return err
+				}
+				if _, err := peer.Write(make([]byte, 100)); err != nil {
+					return err
+				}
+				calls := 0
+				err = compat.Run(ss, func(rw io.ReadWriter) error {
+					calls++
+					if _, err := io.ReadFull(rw, make([]byte, 4)); err != nil {
+						return err
+					}
+					return ss.Want(n)
+				})
+				if !errors.Is(err, compat.ErrTooLarge) || calls > 2 {
+					return fmt.Errorf("%d wanted: %d calls, %w", n, calls, err)
+				}
+				return ss.Close()
+			})
+		}
 	})
 }

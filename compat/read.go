@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"os"
 
@@ -75,7 +76,8 @@ func (r *ReadHalf) Read(p []byte) (int, error) {
 }
 
 func (r *ReadHalf) wouldBlock(want int, sure bool) error {
-	r.want, r.block, r.sure = want, true, sure
+	// Far above any maximum, and so that what was read can still be added.
+	r.want, r.block, r.sure = min(want, math.MaxInt/2), true, sure
 	r.counts.WouldBlock++
 	return ErrWouldBlock
 }
