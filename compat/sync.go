@@ -155,9 +155,12 @@ func (ss *SyncStream) sync() *SyncStream { return ss }
 // the answer that says why.
 //
 // fn is called several times for one success, so it must have no effects other
-// than on rw and its own results, and must write the same bytes each time. What
-// it reads in one call is buffered: at most Options.Max bytes. Whatever
-// breaks one of these rules runs in a task, over the stream itself.
+// than on rw and its own results, and must write the same bytes each time:
+// others, or fewer, are ErrNotReplayable. It must return the errors of rw, or
+// flush: if it succeeds although a Write of it was refused, that is an
+// io.ErrShortWrite, and the peer has got what was taken. What it reads in one
+// call is buffered: at most Options.Max bytes. Whatever breaks one of these rules
+// runs in a task, over the stream itself.
 //
 // Run is called from a task, which it suspends.
 func Run(s Sync, fn func(rw io.ReadWriter) error) error {
@@ -165,14 +168,10 @@ func Run(s Sync, fn func(rw io.ReadWriter) error) error {
 	ss.Checkpoint()
 	defer ss.Commit()
 	for {
-		ss.r.block, ss.w.block = false, false
+		ss.r.block, ss.w.refused = false, nil
 		err := fn(s)
-		if err == nil || !ss.r.block && !ss.w.block {
-			_, ferr := ss.w.FlushWriteBuf()
-			if err == nil {
-				err = ferr
-			}
-			return err
+		if err == nil || !ss.r.block && !ss.w.blocked() {
+			return ss.w.conclude(err)
 		}
 		// Whatever fn made of ErrWouldBlock: it was told, and it failed.
 		blockedOnRead := ss.r.block
@@ -198,7 +197,8 @@ func Run(s Sync, fn func(rw io.ReadWriter) error) error {
 // ends with an empty line), and at most limit bytes long, and then calls fn
 // once, with a reader that has exactly the head. It is for functions with side
 // effects, such as an upgrade with the user's hooks. The head is consumed then,
-// whether fn has read it or not; what follows it stays buffered. What fn writes is flushed, also when it fails.
+// whether fn has read it or not; what follows it stays buffered. What fn writes
+// is flushed, also when it fails. It is called from a task, which it suspends.
 func RunHead(s Sync, end string, limit int, fn func(rw io.ReadWriter) error) error {
 	ss := s.sync()
 	n, err := ss.r.waitHead(end, limit)
@@ -206,12 +206,10 @@ func RunHead(s Sync, end string, limit int, fn func(rw io.ReadWriter) error) err
 		return err
 	}
 	head := &io.LimitedReader{R: &ss.r, N: int64(n)}
+	ss.w.refused = nil
 	err = fn(&headConn{Reader: head, Writer: &flushingWriter{&ss.w}})
 	if derr := ss.r.Discard(int(head.N)); err == nil { // what fn did not read of it
 		err = derr
 	}
-	if _, ferr := ss.w.FlushWriteBuf(); err == nil {
-		err = ferr
-	}
-	return err
+	return ss.w.conclude(err)
 }

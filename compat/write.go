@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/noria-go/noria/runtime"
 )
@@ -15,9 +16,10 @@ type WriteHalf struct {
 	opts   Options
 	buf    *runtime.Buffer // nil: it holds nothing
 	closed bool
-	err    error
-	block  bool
+	err    error // why nothing is taken or sent any more
 	counts *Counts
+
+	refused error // why a Write took less than all, since the last flush
 
 	marked bool
 	base   int    // what buf held at the checkpoint
@@ -36,6 +38,14 @@ func (w *WriteHalf) Pending() int {
 // Write buffers as much of p as fits. If that is not all of it, it returns how
 // much, and ErrWouldBlock: flush, and go on with the rest.
 func (w *WriteHalf) Write(p []byte) (n int, err error) {
+	n, err = w.take(p)
+	if w.refused == nil {
+		w.refused = err
+	}
+	return n, err
+}
+
+func (w *WriteHalf) take(p []byte) (n int, err error) {
 	switch {
 	case w.err != nil:
 		return 0, w.err
@@ -53,7 +63,6 @@ func (w *WriteHalf) Write(p []byte) (n int, err error) {
 	c, err := w.append(p[n:])
 	n += c
 	if err == nil && n < len(p) {
-		w.block = true
 		w.counts.WouldBlock++
 		err = ErrWouldBlock
 	}
@@ -103,7 +112,7 @@ func (w *WriteHalf) makeRoom(want int) error {
 // meanwhile loses nothing. What goes wrong in sending shows here or in a later
 // call.
 func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
-	w.block = false
+	w.refused = nil
 	for {
 		if w.err != nil || w.buf == nil {
 			return 0, w.err
@@ -121,7 +130,7 @@ func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
 // once and calls done, later and on the loop. It sends what has been written by
 // the time that there is room.
 func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
-	w.block = false
+	w.refused = nil
 	var step func()
 	step = func() {
 		if w.err != nil || w.buf == nil {
@@ -174,7 +183,7 @@ func (w *WriteHalf) Close() error {
 // Checkpoint remembers what is written from now on, so that Rollback can take
 // it back.
 func (w *WriteHalf) Checkpoint() {
-	w.marked, w.block, w.base = true, false, w.Pending()
+	w.marked, w.refused, w.base = true, nil, w.Pending()
 	w.log, w.replay = w.log[:0], 0
 }
 
@@ -207,4 +216,36 @@ func (w *WriteHalf) release() {
 		w.buf = nil
 	}
 	w.log = nil
+}
+
+// blocked reports whether a Write was refused for want of room.
+func (w *WriteHalf) blocked() bool { return errors.Is(w.refused, ErrWouldBlock) }
+
+// conclude flushes what a function has written that returned err, and returns
+// what comes of both.
+func (w *WriteHalf) conclude(err error) error {
+	if err == nil {
+		err = w.shortfall()
+	}
+	if _, ferr := w.FlushWriteBuf(); err == nil {
+		err = ferr
+	}
+	return err
+}
+
+// shortfall says what a function that reports success has passed over: that not
+// all of what it wrote was taken, or that more was sent than it wants to have
+// written now.
+func (w *WriteHalf) shortfall() error {
+	switch {
+	case w.err != nil:
+		return w.err
+	case w.blocked(): // not wrapped: flushing and trying again is no way out
+		return fmt.Errorf("compat: the function returned no error, but the buffer had no room for all that it wrote: %w", io.ErrShortWrite)
+	case w.refused != nil:
+		return fmt.Errorf("compat: the function returned no error, but a Write of it had failed: %w", w.refused)
+	case w.replay < len(w.log):
+		w.err = fmt.Errorf("compat: %d bytes that the function wrote were sent, and called again it wrote %d: %w", len(w.log), w.replay, ErrNotReplayable)
+	}
+	return w.err
 }
