@@ -50,7 +50,7 @@ func (w *WriteHalf) take(p []byte) (n int, err error) {
 	case w.err != nil:
 		return 0, w.err
 	case w.closed:
-		return 0, &runtime.OpError{Op: "write", Err: runtime.ErrClosed}
+		return 0, closedErr("write")
 	}
 	if w.replay < len(w.log) {
 		n = min(len(p), len(w.log)-w.replay)
@@ -94,7 +94,7 @@ func (w *WriteHalf) makeRoom(want int) error {
 	} else if w.opts.Growth == Doubling {
 		size = max(size, want)
 	}
-	b, err := w.dst.Loop().Pool().Get(min(size, w.opts.Max))
+	b, err := getBuf(w.dst, min(size, w.opts.Max))
 	if err != nil {
 		return err
 	}
@@ -110,15 +110,18 @@ func (w *WriteHalf) makeRoom(want int) error {
 // how many bytes that were. It waits while the stream's own queue is full, and
 // is called from a task, which it suspends. A write deadline that passes
 // meanwhile loses nothing. What goes wrong in sending shows here or in a later
-// call.
+// call. If the sync stream is closed meanwhile, that is ErrClosed: what was
+// pending is then Close's, which sends it.
 func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
+	if err := checkLoop(w.dst, "flush"); err != nil {
+		return 0, err
+	}
 	w.refused = nil
 	for {
-		if w.err != nil || w.buf == nil {
-			return 0, w.err
-		}
-		if _, err := w.dst.Write(nil); err != nil { // it waits for room
-			return 0, w.failed(err)
+		if w.buf != nil && w.err == nil {
+			if _, err := w.dst.Write(nil); err != nil { // it waits for room
+				return 0, w.failed(err)
+			}
 		}
 		if n, err = w.handOver(); !errors.Is(err, runtime.ErrBusy) {
 			return n, w.failed(err)
@@ -133,10 +136,6 @@ func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
 	w.refused = nil
 	var step func()
 	step = func() {
-		if w.err != nil || w.buf == nil {
-			done(0, w.err)
-			return
-		}
 		n, err := w.handOver()
 		if errors.Is(err, runtime.ErrBusy) {
 			w.dst.Loop().Notify(w.dst.Writable(), step)
@@ -155,8 +154,12 @@ func (w *WriteHalf) failed(err error) error {
 	return err
 }
 
-// handOver gives the buffer to the stream, if that has room.
+// handOver gives the buffer to the stream, if that has room. There may be none
+// any more: while somebody waited for room, another one has closed or flushed.
 func (w *WriteHalf) handOver() (int, error) {
+	if w.err != nil || w.buf == nil {
+		return 0, w.err
+	}
 	n := w.buf.Len()
 	if w.marked && len(w.log)+n-w.base > DefaultMax {
 		return 0, fmt.Errorf("compat: one call has written more than %d bytes, which is too much to roll back: %w", DefaultMax, ErrTooLarge)
@@ -210,14 +213,6 @@ func (w *WriteHalf) Rollback() {
 	w.replay = 0
 }
 
-func (w *WriteHalf) release() {
-	if w.buf != nil {
-		w.buf.Release()
-		w.buf = nil
-	}
-	w.log = nil
-}
-
 // blocked reports whether a Write was refused for want of room.
 func (w *WriteHalf) blocked() bool { return errors.Is(w.refused, ErrWouldBlock) }
 
@@ -248,4 +243,32 @@ func (w *WriteHalf) shortfall() error {
 		w.err = fmt.Errorf("compat: %d bytes that the function wrote were sent, and called again it wrote %d: %w", len(w.log), w.replay, ErrNotReplayable)
 	}
 	return w.err
+}
+
+// finish gives the stream what is pending, however full its queue is, and
+// refuses everything from now on. Whoever ends a sync stream must not have to
+// wait for the peer: a callback cannot, and a task could wait for ever. What the
+// queue gets so beyond its limit is at most what was buffered here anyway.
+func (w *WriteHalf) finish() error {
+	err, n := w.err, w.Pending()
+	if n > 0 && err == nil {
+		switch err = w.dst.TryWriteBuf(w.buf); {
+		case err == nil:
+			w.buf = nil
+		case errors.Is(err, runtime.ErrBusy):
+			err = w.dst.WriteNow(w.buf.Bytes())
+		}
+	}
+	switch {
+	case n > 0 && err != nil:
+		err = fmt.Errorf("compat: %d bytes were not sent: %w", n, err)
+	case errors.Is(err, runtime.ErrClosed):
+		err = nil // nothing is lost
+	}
+	if w.buf != nil {
+		w.buf.Release()
+	}
+	w.buf, w.closed, w.err = nil, true, closedErr("write")
+	w.Commit()
+	return err
 }
