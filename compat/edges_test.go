@@ -155,6 +155,42 @@ func TestFlushDeadlineLosesNothing(t *testing.T) {
 	})
 }
 
+// The same in a callback, which must be told: the queue may stay full for ever.
+func TestFlushThenDeadline(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		for _, overTLS := range []bool{false, true} {
+			g := backendtest.Group(t, v, 1)
+			withEither(t, g, overTLS, func(ctx context.Context, s compat.Stream, _ *runtime.Stream, peer net.Conn) error {
+				ss, err := compat.NewSyncStream(s, compat.Options{})
+				if err != nil {
+					return err
+				}
+				end, written, err := flushThenWaits(ctx, ss)
+				if err != nil {
+					return err
+				}
+				if err := s.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+					return err
+				}
+				if err := end(); !errors.Is(err, os.ErrDeadlineExceeded) || ss.Pending() == 0 {
+					return fmt.Errorf("%d bytes pending, %v", ss.Pending(), err)
+				}
+				if err := s.SetWriteDeadline(time.Time{}); err != nil {
+					return err
+				}
+				got := make(chan int64, 1)
+				go func() { n, _ := io.Copy(io.Discard, peer); got <- n }()
+				return errors.Join(ss.Close(), offload(ctx, func() error {
+					if n := <-got; n != int64(written) {
+						return fmt.Errorf("%d bytes came, %d were written", n, written)
+					}
+					return nil
+				}))
+			})
+		}
+	})
+}
+
 // The halves in two tasks, over a plain stream and over TLS, each of which
 // fills or flushes while the other one is in the middle of something.
 func TestSplitHalves(t *testing.T) {

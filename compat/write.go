@@ -131,19 +131,37 @@ func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
 
 // FlushWriteBufThen is FlushWriteBuf for callbacks on the loop: it returns at
 // once and calls done, later and on the loop. It sends what has been written by
-// the time that there is room.
+// the time that there is room; a write deadline that passes before that ends it,
+// and loses nothing.
 func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
 	w.refused = nil
 	var step func()
 	step = func() {
 		n, err := w.handOver()
 		if errors.Is(err, runtime.ErrBusy) {
-			w.dst.Loop().Notify(w.dst.Writable(), step)
-			return
+			// A passed deadline makes the stream writable, but no room.
+			if err = w.waitErr(); err == nil {
+				w.dst.Loop().Notify(w.dst.Writable(), step)
+				return
+			}
 		}
 		done(n, w.failed(err))
 	}
 	w.dst.Loop().NextTurn(step)
+}
+
+// waitErr says why room must not be waited for, where the stream can tell.
+func (w *WriteHalf) waitErr() error {
+	dst := w.dst
+	if c, ok := dst.(*TLSStream); ok {
+		dst = c.s
+	}
+	if s, ok := dst.(interface{ WriteErr() error }); ok { // a *runtime.Stream, or what embeds one
+		if err := s.WriteErr(); !errors.Is(err, runtime.ErrBusy) {
+			return err
+		}
+	}
+	return nil
 }
 
 // failed remembers an error that later calls would meet too.
