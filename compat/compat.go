@@ -22,13 +22,17 @@
 //
 // Both can be used from a task, where filling and flushing suspend it, and
 // from callbacks on the loop (FillReadBufThen, FlushWriteBufThen). They belong
-// to their stream's loop. The reading and the writing half share nothing:
-// Split gives them to two tasks.
+// to their stream's loop, also where the stream itself may be used from
+// goroutines (Conn, or a handler that runs on one): there they fail, and there
+// is no need for them, since the stream waits. The reading and the writing half
+// share nothing: Split gives them to two tasks.
 package compat
 
 import (
 	"errors"
 	"fmt"
+
+	"github.com/noria-go/noria/runtime"
 )
 
 var (
@@ -43,6 +47,34 @@ var (
 	// been sent in part did not write the same bytes again.
 	ErrNotReplayable = errors.New("the function wrote something else when it was called again: it cannot be rolled back; run it in a task")
 )
+
+// offLoopError is runtime.ErrOffLoop for a sync stream, with other advice: a
+// handler that runs on a goroutine is where this happens, and no way out.
+type offLoopError struct{}
+
+func (offLoopError) Error() string {
+	return "a sync stream was used from outside its loop: it is for the loop's tasks and callbacks; on a goroutine, use the stream itself, which waits"
+}
+
+func (offLoopError) Is(target error) bool { return target == runtime.ErrOffLoop }
+
+// checkLoop returns why a sync stream over s cannot be used here, if it cannot.
+func checkLoop(s Stream, op string) error {
+	if s.Loop().OnLoop() {
+		return nil
+	}
+	return &runtime.OpError{Op: op, Err: offLoopError{}}
+}
+
+// getBuf takes a buffer from the pool of s's loop, which is the loop's alone.
+func getBuf(s Stream, size int) (*runtime.Buffer, error) {
+	if err := checkLoop(s, "get buffer"); err != nil {
+		return nil, err
+	}
+	return s.Loop().Pool().Get(size)
+}
+
+func closedErr(op string) error { return &runtime.OpError{Op: op, Err: runtime.ErrClosed} }
 
 const (
 	// DefaultSize is a SyncStream's buffers, and what a GrowableSyncStream

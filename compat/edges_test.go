@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"strings"
@@ -154,96 +155,36 @@ func TestFlushDeadlineLosesNothing(t *testing.T) {
 	})
 }
 
-func TestAfterClose(t *testing.T) {
+// The same in a callback, which must be told: the queue may stay full for ever.
+func TestFlushThenDeadline(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
-			ss, err := compat.NewSyncStream(s, compat.Options{})
-			if err != nil {
-				return err
-			}
-			if _, err := io.WriteString(ss, "pending"); err != nil {
-				return err
-			}
-			if err := ss.Close(); err != nil {
-				return err
-			}
-			_, werr := ss.Write([]byte("x"))
-			_, rerr := ss.Read(make([]byte, 1))
-			_, ferr := ss.FillReadBuf()
-			for _, err := range []error{werr, rerr, ferr} {
-				if !errors.Is(err, net.ErrClosed) {
-					return fmt.Errorf("got %v, want net.ErrClosed", err)
-				}
-			}
-			return offload(ctx, func() error {
-				p, err := io.ReadAll(peer)
-				if string(p) != "pending" {
-					err = errors.Join(err, fmt.Errorf("the peer got %q", p))
-				}
-				return err
-			})
-		})
-	})
-}
-
-// Take gives back what was buffered, and what was read since a checkpoint that
-// was not committed.
-func TestTakePutsBack(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		for _, fixed := range []bool{true, false} {
-			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
-				var ss *compat.SyncStream
-				var err error
-				if fixed {
-					ss, err = compat.NewSyncStream(s, compat.Options{})
-				} else {
-					var gs *compat.GrowableSyncStream
-					if gs, err = compat.NewGrowableSyncStream(s, compat.Options{}); err == nil {
-						ss = &gs.SyncStream
-					}
-				}
+		for _, overTLS := range []bool{false, true} {
+			g := backendtest.Group(t, v, 1)
+			withEither(t, g, overTLS, func(ctx context.Context, s compat.Stream, _ *runtime.Stream, peer net.Conn) error {
+				ss, err := compat.NewSyncStream(s, compat.Options{})
 				if err != nil {
 					return err
 				}
-				s.Unread(runtime.NewShared([]byte("shared "))) // as TakeOver does
-				if _, err := peer.Write([]byte("one two three")); err != nil {
-					return err
-				}
-				if err := peer.(*net.TCPConn).CloseWrite(); err != nil {
-					return err
-				}
-				var p [4]byte
-				for ss.Buffered() < len("shared one two three") {
-					if _, err := ss.FillReadBuf(); err != nil {
-						return err
-					}
-				}
-				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "shar" {
-					return fmt.Errorf("%q, %w", p, err)
-				}
-				ss.Checkpoint()
-				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "ed o" {
-					return fmt.Errorf("%q, %w", p, err)
-				}
-				if _, err := io.WriteString(ss, "answer"); err != nil {
-					return err
-				}
-				taken, err := ss.Take()
+				end, written, err := flushThenWaits(ctx, ss)
 				if err != nil {
 					return err
 				}
-				rest, err := io.ReadAll(taken)
-				if string(rest) != "ed one two three" {
-					return fmt.Errorf("taken back: %q, %w", rest, err)
-				}
-				return errors.Join(err, taken.Close(), offload(ctx, func() error {
-					p, err := io.ReadAll(peer)
-					if string(p) != "answer" {
-						err = errors.Join(err, fmt.Errorf("the peer got %q", p))
-					}
+				if err := s.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
 					return err
+				}
+				if err := end(); !errors.Is(err, os.ErrDeadlineExceeded) || ss.Pending() == 0 {
+					return fmt.Errorf("%d bytes pending, %v", ss.Pending(), err)
+				}
+				if err := s.SetWriteDeadline(time.Time{}); err != nil {
+					return err
+				}
+				got := make(chan int64, 1)
+				go func() { n, _ := io.Copy(io.Discard, peer); got <- n }()
+				return errors.Join(ss.Close(), offload(ctx, func() error {
+					if n := <-got; n != int64(written) {
+						return fmt.Errorf("%d bytes came, %d were written", n, written)
+					}
+					return nil
 				}))
 			})
 		}
@@ -454,5 +395,36 @@ func TestWant(t *testing.T) {
 			}
 			return ss.Close()
 		})
+	})
+}
+
+// What is wanted and can never be had is refused at once, however much it is.
+func TestWantMoreThanCanBe(t *testing.T) {
+	const limit = 1 << 20
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for _, n := range []int{limit, math.MaxInt / 2, math.MaxInt - 4, math.MaxInt - 3, math.MaxInt} {
+			withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+				ss, err := compat.NewGrowableSyncStream(s, compat.Options{Max: limit})
+				if err != nil {
+					return err
+				}
+				if _, err := peer.Write(make([]byte, 100)); err != nil {
+					return err
+				}
+				calls := 0
+				err = compat.Run(ss, func(rw io.ReadWriter) error {
+					calls++
+					if _, err := io.ReadFull(rw, make([]byte, 4)); err != nil {
+						return err
+					}
+					return ss.Want(n)
+				})
+				if !errors.Is(err, compat.ErrTooLarge) || calls > 2 {
+					return fmt.Errorf("%d wanted: %d calls, %w", n, calls, err)
+				}
+				return ss.Close()
+			})
+		}
 	})
 }

@@ -48,6 +48,7 @@ func (f *flushingWriter) Write(p []byte) (n int, err error) {
 			return n, err
 		}
 		if _, err := f.w.FlushWriteBuf(); err != nil {
+			f.w.refused = err // the flush has forgotten that it was
 			return n, err
 		}
 	}

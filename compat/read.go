@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/bits"
 	"os"
 
@@ -35,10 +36,20 @@ type ReadHalf struct {
 	sure   bool  // want is what it needs, and no more
 	err    error // why no more will come
 	counts *Counts
+
+	// Whoever fills has segs to itself, since the last of them may be in flight:
+	// what is closed meanwhile is released when the filling has come back.
+	filling bool
+	closed  bool
 }
 
 // Buffered returns how many bytes can be read now.
-func (r *ReadHalf) Buffered() int { return r.have - r.pos }
+func (r *ReadHalf) Buffered() int {
+	if r.closed {
+		return 0
+	}
+	return r.have - r.pos
+}
 
 // Held returns the size of the memory that the half holds, in bytes.
 func (r *ReadHalf) Held() (n int) {
@@ -75,7 +86,8 @@ func (r *ReadHalf) Read(p []byte) (int, error) {
 }
 
 func (r *ReadHalf) wouldBlock(want int, sure bool) error {
-	r.want, r.block, r.sure = want, true, sure
+	// Far above any maximum, and so that what was read can still be added.
+	r.want, r.block, r.sure = min(want, math.MaxInt/2), true, sure
 	r.counts.WouldBlock++
 	return ErrWouldBlock
 }
@@ -131,7 +143,10 @@ func (r *ReadHalf) Peek() []byte {
 
 // Discard consumes n of the bytes that are buffered.
 func (r *ReadHalf) Discard(n int) error {
-	if n < 0 || n > r.Buffered() {
+	switch {
+	case n > 0 && r.closed:
+		return r.err
+	case n < 0 || n > r.Buffered():
 		return fmt.Errorf("compat: discard %d of %d bytes", n, r.Buffered())
 	}
 	for left := n; left > 0; {
@@ -145,7 +160,7 @@ func (r *ReadHalf) Discard(n int) error {
 
 // drop forgets what was consumed, and gives its memory back.
 func (r *ReadHalf) drop() {
-	if len(r.segs) == 0 {
+	if len(r.segs) == 0 || r.closed {
 		return
 	}
 	r.have -= r.pos
@@ -208,37 +223,48 @@ func (r *ReadHalf) need() int {
 // FillReadBuf waits until there is more to read and returns how many bytes
 // came: with Options.Exact not before all is there that the library asked for.
 // It returns io.EOF, or the stream's error, when nothing came and nothing will;
-// and ErrTooLarge, with nothing lost, when the buffer is full. It is called
-// from a task, which it suspends.
+// and ErrTooLarge, with nothing lost, when the buffer is full; and ErrClosed when
+// the sync stream is closed meanwhile. It is called from a task, which it
+// suspends; a second one that fills at the same time gets runtime.ErrBusy.
 func (r *ReadHalf) FillReadBuf() (int, error) {
-	r.counts.Fills++
-	before := r.Buffered()
 	need, err := r.begin()
 	if err != nil {
 		return 0, err
 	}
-	for err == nil && r.Buffered() < need {
+	before := r.Buffered()
+	for err == nil && !r.closed && r.Buffered() < need {
 		err = r.more(need)
 	}
 	return r.end(before, err)
 }
 
-// begin checks that filling makes sense.
+// begin checks that filling makes sense; if it does, it is followed by end.
 func (r *ReadHalf) begin() (need int, err error) {
+	if err := checkLoop(r.src, "fill"); err != nil {
+		return 0, err
+	}
+	r.counts.Fills++
 	need = r.need()
-	if r.err != nil {
-		return need, r.err
+	switch {
+	case r.filling:
+		return 0, &runtime.OpError{Op: "fill", Err: fmt.Errorf("%w: the buffer is being filled already", runtime.ErrBusy)}
+	case r.err != nil:
+		return 0, r.err
+	case need+r.pos > r.opts.Max:
+		return 0, fmt.Errorf("compat: %d bytes are wanted at once, the maximum is %d: %w", need+r.pos, r.opts.Max, ErrTooLarge)
 	}
-	if need+r.pos > r.opts.Max {
-		return need, fmt.Errorf("compat: %d bytes are wanted at once, the maximum is %d: %w", need+r.pos, r.opts.Max, ErrTooLarge)
-	}
+	r.filling = true
 	return need, nil
 }
 
 // end turns how filling went into what FillReadBuf returns. An error that
 // came after bytes waits until those were read.
 func (r *ReadHalf) end(before int, err error) (int, error) {
-	r.block = false
+	r.block, r.filling = false, false
+	if r.closed {
+		r.release()
+		return 0, r.err
+	}
 	if err != nil && !passing(err) {
 		r.err = err
 	}
@@ -294,12 +320,15 @@ func (r *ReadHalf) last() *runtime.Buffer { return r.segs[len(r.segs)-1] }
 // and calls done, later and on the loop, with what FillReadBuf would return.
 // Nothing else may use the half until then.
 func (r *ReadHalf) FillReadBufThen(done func(n int, err error)) {
-	r.counts.Fills++
-	before := r.Buffered()
 	need, err := r.begin()
+	if err != nil {
+		r.src.Loop().NextTurn(func() { done(0, err) })
+		return
+	}
+	before := r.Buffered()
 	var step func()
 	step = func() {
-		for err == nil && r.Buffered() < need {
+		for err == nil && !r.closed && r.Buffered() < need {
 			b := r.src.TryReadBuf()
 			if b == nil {
 				if err = r.src.ReadErr(); err == nil {
@@ -418,7 +447,7 @@ func (r *ReadHalf) makeRoom(need int) error {
 	if !r.fixed {
 		size = r.growth(need)
 	}
-	b, err := r.src.Loop().Pool().Get(size)
+	b, err := getBuf(r.src, size)
 	if err != nil {
 		return err
 	}
@@ -464,7 +493,7 @@ func (r *ReadHalf) pooled(size, limit int) int {
 
 // join puts what the segments hold into one of this size.
 func (r *ReadHalf) join(size int) error {
-	b, err := r.src.Loop().Pool().Get(size)
+	b, err := getBuf(r.src, size)
 	if err != nil {
 		return err
 	}
@@ -485,8 +514,16 @@ func (r *ReadHalf) take() {
 		r.src.Unread(r.last()) // in front of what is behind it
 		r.segs = r.segs[:len(r.segs)-1]
 	}
-	r.marked, r.have = false, 0
-	r.rewind()
+	r.close()
+}
+
+// close refuses everything from now on. The memory goes back, at once or when
+// the filling that goes on has come back.
+func (r *ReadHalf) close() {
+	r.closed, r.err = true, closedErr("read")
+	if !r.filling {
+		r.release()
+	}
 }
 
 func (r *ReadHalf) release() {

@@ -23,6 +23,7 @@ type Stream interface {
 
 	WriteBuf(bufs ...*runtime.Buffer) error
 	TryWriteBuf(bufs ...*runtime.Buffer) error
+	WriteNow(p []byte) error
 	Writable() runtime.Source
 	Queued() int
 	Flush() error

@@ -1,7 +1,9 @@
 package compat
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/noria-go/noria/runtime"
@@ -16,8 +18,9 @@ import (
 // commit) must fit: a message of 16 MB through 8 KiB is 2,048 round trips, and
 // a header of 9 KiB does not fit at all. See GrowableSyncStream.
 //
-// All of it belongs to the stream's loop. One task may use the reading half
-// while another uses the writing half.
+// All of it belongs to the stream's loop; only Close and Take may be called from
+// any goroutine. One task may use the reading half while another uses the
+// writing half, and a third one may call Close.
 type SyncStream struct {
 	s      Stream
 	r      ReadHalf
@@ -120,23 +123,46 @@ func (ss *SyncStream) Stream() Stream { return ss.s }
 
 // Take gives the stream back to the caller. What was buffered and not read (or
 // read since a checkpoint that was not committed) is put back into it, and what
-// was not flushed is written. The SyncStream must not be used any more.
-func (ss *SyncStream) Take() (Stream, error) {
-	_, err := ss.w.FlushWriteBuf()
-	ss.r.take()
-	ss.w.release()
-	ss.w.closed = true
-	return ss.s, err
+// was not flushed is queued, without waiting for room; the error says what could
+// not be. The SyncStream must not be used any more.
+//
+// While another task, or FillReadBufThen, fills, the order of the bytes cannot
+// be kept: Take fails with runtime.ErrBusy then, returns no stream, and has
+// changed nothing. End the filling first, or Close.
+func (ss *SyncStream) Take() (s Stream, err error) {
+	err = ss.onLoop("take", func() error {
+		if ss.r.filling {
+			return &runtime.OpError{Op: "take", Err: fmt.Errorf("%w: the read buffer is being filled", runtime.ErrBusy)}
+		}
+		s = ss.s
+		err := ss.w.finish()
+		ss.r.take()
+		return err
+	})
+	return s, err
 }
 
-// Close flushes, and closes the stream. The error says what was lost.
+// Close queues what was written, without waiting for room, and closes the
+// stream, which sends what is queued for as long as StreamOptions.Linger. The
+// error says what was lost. Tasks that fill or flush come back with ErrClosed.
+// From a callback it only begins to close, as runtime.Stream.Close does.
 func (ss *SyncStream) Close() error {
-	_, err := ss.w.FlushWriteBuf()
-	ss.r.release()
-	ss.r.err = &runtime.OpError{Op: "read", Err: runtime.ErrClosed}
-	ss.w.release()
-	ss.w.closed = true
-	return errors.Join(err, ss.s.Close())
+	return ss.onLoop("close", func() error {
+		err := ss.w.finish()
+		ss.r.close()
+		return errors.Join(err, ss.s.Close())
+	})
+}
+
+// onLoop has f called here, or by a task if this is outside the loop: whoever
+// made a sync stream can get rid of it anywhere. The task is nobody's child, so
+// that it is not killed before it starts.
+func (ss *SyncStream) onLoop(op string, f func() error) error {
+	loop := ss.s.Loop()
+	if loop.OnLoop() {
+		return f()
+	}
+	return loop.Call(context.Background(), op, func(context.Context) error { return f() })
 }
 
 // Sync is what Run needs: a *SyncStream or a *GrowableSyncStream.
@@ -155,24 +181,26 @@ func (ss *SyncStream) sync() *SyncStream { return ss }
 // the answer that says why.
 //
 // fn is called several times for one success, so it must have no effects other
-// than on rw and its own results, and must write the same bytes each time. What
-// it reads in one call is buffered: at most Options.Max bytes. Whatever
-// breaks one of these rules runs in a task, over the stream itself.
+// than on rw and its own results, and must write the same bytes each time:
+// others, or fewer, are ErrNotReplayable. It must return the errors of rw, or
+// flush: if it succeeds although a Write of it was refused, that is an
+// io.ErrShortWrite, and the peer has got what was taken. What it reads in one
+// call is buffered: at most Options.Max bytes. Whatever breaks one of these rules
+// runs in a task, over the stream itself.
 //
 // Run is called from a task, which it suspends.
 func Run(s Sync, fn func(rw io.ReadWriter) error) error {
 	ss := s.sync()
+	if err := checkLoop(ss.s, "run"); err != nil {
+		return err
+	}
 	ss.Checkpoint()
 	defer ss.Commit()
 	for {
-		ss.r.block, ss.w.block = false, false
+		ss.r.block, ss.w.refused = false, nil
 		err := fn(s)
-		if err == nil || !ss.r.block && !ss.w.block {
-			_, ferr := ss.w.FlushWriteBuf()
-			if err == nil {
-				err = ferr
-			}
-			return err
+		if err == nil || !ss.r.block && !ss.w.blocked() {
+			return ss.w.conclude(err)
 		}
 		// Whatever fn made of ErrWouldBlock: it was told, and it failed.
 		blockedOnRead := ss.r.block
@@ -198,20 +226,22 @@ func Run(s Sync, fn func(rw io.ReadWriter) error) error {
 // ends with an empty line), and at most limit bytes long, and then calls fn
 // once, with a reader that has exactly the head. It is for functions with side
 // effects, such as an upgrade with the user's hooks. The head is consumed then,
-// whether fn has read it or not; what follows it stays buffered. What fn writes is flushed, also when it fails.
+// whether fn has read it or not; what follows it stays buffered. What fn writes
+// is flushed, also when it fails. It is called from a task, which it suspends.
 func RunHead(s Sync, end string, limit int, fn func(rw io.ReadWriter) error) error {
 	ss := s.sync()
+	if err := checkLoop(ss.s, "run"); err != nil {
+		return err
+	}
 	n, err := ss.r.waitHead(end, limit)
 	if err != nil {
 		return err
 	}
 	head := &io.LimitedReader{R: &ss.r, N: int64(n)}
+	ss.w.refused = nil
 	err = fn(&headConn{Reader: head, Writer: &flushingWriter{&ss.w}})
 	if derr := ss.r.Discard(int(head.N)); err == nil { // what fn did not read of it
 		err = derr
 	}
-	if _, ferr := ss.w.FlushWriteBuf(); err == nil {
-		err = ferr
-	}
-	return err
+	return ss.w.conclude(err)
 }

@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -270,6 +272,100 @@ func TestRunRefusesWhatCannotBeReplayed(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// What a function passes over does not go unsaid: Run fails although it returns
+// no error, and the peer has the beginning of what it wrote.
+func TestRunSeesWhatIsPassedOver(t *testing.T) {
+	text := strings.Repeat("0123456789", 10)
+	for name, tc := range map[string]struct {
+		run  func(ss *compat.SyncStream, s *runtime.Stream) error
+		want error
+		got  int // bytes of text that the peer gets
+	}{
+		"the buffer is full": {func(ss *compat.SyncStream, _ *runtime.Stream) error {
+			return compat.Run(ss, func(rw io.ReadWriter) error {
+				for i := range text {
+					_, _ = io.WriteString(rw, text[i:i+1])
+				}
+				return nil
+			})
+		}, io.ErrShortWrite, 64},
+		"less is written again": {func(ss *compat.SyncStream, _ *runtime.Stream) error {
+			n := len(text)
+			return compat.Run(ss, func(rw io.ReadWriter) error {
+				_, err := io.WriteString(rw, text[:n])
+				n = 5
+				return err
+			})
+		}, compat.ErrNotReplayable, 64},
+		"nothing is written again": {func(ss *compat.SyncStream, _ *runtime.Stream) error {
+			n := len(text)
+			return compat.Run(ss, func(rw io.ReadWriter) (err error) {
+				if n > 0 {
+					_, err = io.WriteString(rw, text)
+				}
+				n = 0
+				return err
+			})
+		}, compat.ErrNotReplayable, 64},
+		"there is no memory": {func(ss *compat.SyncStream, s *runtime.Stream) error {
+			taken := exhaust(s.Loop().Pool())
+			err := compat.Run(ss, func(rw io.ReadWriter) error {
+				_, _ = io.WriteString(rw, text)
+				return nil
+			})
+			runtime.Drop(taken...)
+			return err
+		}, runtime.ErrNoBuffers, 0},
+		"a deadline passes": {func(ss *compat.SyncStream, s *runtime.Stream) error {
+			s.Unread(runtime.NewShared([]byte("head\n")))
+			return compat.RunHead(ss, "\n", 10, func(rw io.ReadWriter) error {
+				err := s.SetWriteDeadline(longAgo)
+				_, _ = io.WriteString(rw, text)
+				return errors.Join(err, s.SetWriteDeadline(time.Time{}))
+			})
+		}, os.ErrDeadlineExceeded, 64},
+	} {
+		t.Run(name, func(t *testing.T) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+				g := backendtest.Group(t, v, 1)
+				withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+					ss, err := compat.NewSyncStream(s, compat.Options{Size: 64})
+					if err != nil {
+						return err
+					}
+					// To flush and go back would send it twice: it must not ask for that.
+					if err := tc.run(ss, s); !errors.Is(err, tc.want) || errors.Is(err, compat.ErrWouldBlock) {
+						return fmt.Errorf("got %v, want %v", err, tc.want)
+					}
+					if err := ss.Close(); err != nil && !errors.Is(err, tc.want) {
+						return err
+					}
+					return offload(ctx, func() error {
+						p, err := io.ReadAll(peer)
+						if string(p) != text[:tc.got] {
+							err = errors.Join(err, fmt.Errorf("the peer got %q", p))
+						}
+						return err
+					})
+				})
+			})
+		})
+	}
+}
+
+// exhaust takes every buffer that the pool still has.
+func exhaust(pool *runtime.Pool) (taken []*runtime.Buffer) {
+	for size := runtime.MaxBuffer; size > 0; {
+		b, err := pool.Get(size)
+		if err != nil {
+			size /= 2
+			continue
+		}
+		taken = append(taken, b)
+	}
+	return taken
 }
 
 func TestCallbacks(t *testing.T) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/noria-go/noria/runtime"
 )
@@ -15,9 +16,10 @@ type WriteHalf struct {
 	opts   Options
 	buf    *runtime.Buffer // nil: it holds nothing
 	closed bool
-	err    error
-	block  bool
+	err    error // why nothing is taken or sent any more
 	counts *Counts
+
+	refused error // why a Write took less than all, since the last flush
 
 	marked bool
 	base   int    // what buf held at the checkpoint
@@ -36,11 +38,19 @@ func (w *WriteHalf) Pending() int {
 // Write buffers as much of p as fits. If that is not all of it, it returns how
 // much, and ErrWouldBlock: flush, and go on with the rest.
 func (w *WriteHalf) Write(p []byte) (n int, err error) {
+	n, err = w.take(p)
+	if w.refused == nil {
+		w.refused = err
+	}
+	return n, err
+}
+
+func (w *WriteHalf) take(p []byte) (n int, err error) {
 	switch {
 	case w.err != nil:
 		return 0, w.err
 	case w.closed:
-		return 0, &runtime.OpError{Op: "write", Err: runtime.ErrClosed}
+		return 0, closedErr("write")
 	}
 	if w.replay < len(w.log) {
 		n = min(len(p), len(w.log)-w.replay)
@@ -53,7 +63,6 @@ func (w *WriteHalf) Write(p []byte) (n int, err error) {
 	c, err := w.append(p[n:])
 	n += c
 	if err == nil && n < len(p) {
-		w.block = true
 		w.counts.WouldBlock++
 		err = ErrWouldBlock
 	}
@@ -85,7 +94,7 @@ func (w *WriteHalf) makeRoom(want int) error {
 	} else if w.opts.Growth == Doubling {
 		size = max(size, want)
 	}
-	b, err := w.dst.Loop().Pool().Get(min(size, w.opts.Max))
+	b, err := getBuf(w.dst, min(size, w.opts.Max))
 	if err != nil {
 		return err
 	}
@@ -101,15 +110,18 @@ func (w *WriteHalf) makeRoom(want int) error {
 // how many bytes that were. It waits while the stream's own queue is full, and
 // is called from a task, which it suspends. A write deadline that passes
 // meanwhile loses nothing. What goes wrong in sending shows here or in a later
-// call.
+// call. If the sync stream is closed meanwhile, that is ErrClosed: what was
+// pending is then Close's, which sends it.
 func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
-	w.block = false
+	if err := checkLoop(w.dst, "flush"); err != nil {
+		return 0, err
+	}
+	w.refused = nil
 	for {
-		if w.err != nil || w.buf == nil {
-			return 0, w.err
-		}
-		if _, err := w.dst.Write(nil); err != nil { // it waits for room
-			return 0, w.failed(err)
+		if w.buf != nil && w.err == nil {
+			if _, err := w.dst.Write(nil); err != nil { // it waits for room
+				return 0, w.failed(err)
+			}
 		}
 		if n, err = w.handOver(); !errors.Is(err, runtime.ErrBusy) {
 			return n, w.failed(err)
@@ -119,23 +131,37 @@ func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
 
 // FlushWriteBufThen is FlushWriteBuf for callbacks on the loop: it returns at
 // once and calls done, later and on the loop. It sends what has been written by
-// the time that there is room.
+// the time that there is room; a write deadline that passes before that ends it,
+// and loses nothing.
 func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
-	w.block = false
+	w.refused = nil
 	var step func()
 	step = func() {
-		if w.err != nil || w.buf == nil {
-			done(0, w.err)
-			return
-		}
 		n, err := w.handOver()
 		if errors.Is(err, runtime.ErrBusy) {
-			w.dst.Loop().Notify(w.dst.Writable(), step)
-			return
+			// A passed deadline makes the stream writable, but no room.
+			if err = w.waitErr(); err == nil {
+				w.dst.Loop().Notify(w.dst.Writable(), step)
+				return
+			}
 		}
 		done(n, w.failed(err))
 	}
 	w.dst.Loop().NextTurn(step)
+}
+
+// waitErr says why room must not be waited for, where the stream can tell.
+func (w *WriteHalf) waitErr() error {
+	dst := w.dst
+	if c, ok := dst.(*TLSStream); ok {
+		dst = c.s
+	}
+	if s, ok := dst.(interface{ WriteErr() error }); ok { // a *runtime.Stream, or what embeds one
+		if err := s.WriteErr(); !errors.Is(err, runtime.ErrBusy) {
+			return err
+		}
+	}
+	return nil
 }
 
 // failed remembers an error that later calls would meet too.
@@ -146,8 +172,12 @@ func (w *WriteHalf) failed(err error) error {
 	return err
 }
 
-// handOver gives the buffer to the stream, if that has room.
+// handOver gives the buffer to the stream, if that has room. There may be none
+// any more: while somebody waited for room, another one has closed or flushed.
 func (w *WriteHalf) handOver() (int, error) {
+	if w.err != nil || w.buf == nil {
+		return 0, w.err
+	}
 	n := w.buf.Len()
 	if w.marked && len(w.log)+n-w.base > DefaultMax {
 		return 0, fmt.Errorf("compat: one call has written more than %d bytes, which is too much to roll back: %w", DefaultMax, ErrTooLarge)
@@ -174,7 +204,7 @@ func (w *WriteHalf) Close() error {
 // Checkpoint remembers what is written from now on, so that Rollback can take
 // it back.
 func (w *WriteHalf) Checkpoint() {
-	w.marked, w.block, w.base = true, false, w.Pending()
+	w.marked, w.refused, w.base = true, nil, w.Pending()
 	w.log, w.replay = w.log[:0], 0
 }
 
@@ -201,10 +231,62 @@ func (w *WriteHalf) Rollback() {
 	w.replay = 0
 }
 
-func (w *WriteHalf) release() {
+// blocked reports whether a Write was refused for want of room.
+func (w *WriteHalf) blocked() bool { return errors.Is(w.refused, ErrWouldBlock) }
+
+// conclude flushes what a function has written that returned err, and returns
+// what comes of both.
+func (w *WriteHalf) conclude(err error) error {
+	if err == nil {
+		err = w.shortfall()
+	}
+	if _, ferr := w.FlushWriteBuf(); err == nil {
+		err = ferr
+	}
+	return err
+}
+
+// shortfall says what a function that reports success has passed over: that not
+// all of what it wrote was taken, or that more was sent than it wants to have
+// written now.
+func (w *WriteHalf) shortfall() error {
+	switch {
+	case w.err != nil:
+		return w.err
+	case w.blocked(): // not wrapped: flushing and trying again is no way out
+		return fmt.Errorf("compat: the function returned no error, but the buffer had no room for all that it wrote: %w", io.ErrShortWrite)
+	case w.refused != nil:
+		return fmt.Errorf("compat: the function returned no error, but a Write of it had failed: %w", w.refused)
+	case w.replay < len(w.log):
+		w.err = fmt.Errorf("compat: %d bytes that the function wrote were sent, and called again it wrote %d: %w", len(w.log), w.replay, ErrNotReplayable)
+	}
+	return w.err
+}
+
+// finish gives the stream what is pending, however full its queue is, and
+// refuses everything from now on. Whoever ends a sync stream must not have to
+// wait for the peer: a callback cannot, and a task could wait for ever. What the
+// queue gets so beyond its limit is at most what was buffered here anyway.
+func (w *WriteHalf) finish() error {
+	err, n := w.err, w.Pending()
+	if n > 0 && err == nil {
+		switch err = w.dst.TryWriteBuf(w.buf); {
+		case err == nil:
+			w.buf = nil
+		case errors.Is(err, runtime.ErrBusy):
+			err = w.dst.WriteNow(w.buf.Bytes())
+		}
+	}
+	switch {
+	case n > 0 && err != nil:
+		err = fmt.Errorf("compat: %d bytes were not sent: %w", n, err)
+	case errors.Is(err, runtime.ErrClosed):
+		err = nil // nothing is lost
+	}
 	if w.buf != nil {
 		w.buf.Release()
-		w.buf = nil
 	}
-	w.log = nil
+	w.buf, w.closed, w.err = nil, true, closedErr("write")
+	w.Commit()
+	return err
 }

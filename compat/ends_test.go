@@ -1,0 +1,528 @@
+package compat_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+)
+
+func TestAfterClose(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewSyncStream(s, compat.Options{})
+			if err != nil {
+				return err
+			}
+			if _, err := io.WriteString(ss, "pending"); err != nil {
+				return err
+			}
+			if err := ss.Close(); err != nil {
+				return err
+			}
+			_, werr := ss.Write([]byte("x"))
+			_, rerr := ss.Read(make([]byte, 1))
+			_, ferr := ss.FillReadBuf()
+			for _, err := range []error{werr, rerr, ferr} {
+				if !errors.Is(err, net.ErrClosed) {
+					return fmt.Errorf("got %v, want net.ErrClosed", err)
+				}
+			}
+			return offload(ctx, func() error {
+				p, err := io.ReadAll(peer)
+				if string(p) != "pending" {
+					err = errors.Join(err, fmt.Errorf("the peer got %q", p))
+				}
+				return err
+			})
+		})
+	})
+}
+
+// Take gives back what was buffered, and what was read since a checkpoint that
+// was not committed.
+func TestTakePutsBack(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for _, fixed := range []bool{true, false} {
+			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+				var ss *compat.SyncStream
+				var err error
+				if fixed {
+					ss, err = compat.NewSyncStream(s, compat.Options{})
+				} else {
+					var gs *compat.GrowableSyncStream
+					if gs, err = compat.NewGrowableSyncStream(s, compat.Options{}); err == nil {
+						ss = &gs.SyncStream
+					}
+				}
+				if err != nil {
+					return err
+				}
+				s.Unread(runtime.NewShared([]byte("shared "))) // as TakeOver does
+				if _, err := peer.Write([]byte("one two three")); err != nil {
+					return err
+				}
+				if err := peer.(*net.TCPConn).CloseWrite(); err != nil {
+					return err
+				}
+				var p [4]byte
+				for ss.Buffered() < len("shared one two three") {
+					if _, err := ss.FillReadBuf(); err != nil {
+						return err
+					}
+				}
+				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "shar" {
+					return fmt.Errorf("%q, %w", p, err)
+				}
+				ss.Checkpoint()
+				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "ed o" {
+					return fmt.Errorf("%q, %w", p, err)
+				}
+				if _, err := io.WriteString(ss, "answer"); err != nil {
+					return err
+				}
+				taken, err := ss.Take()
+				if err != nil {
+					return err
+				}
+				rest, err := io.ReadAll(taken)
+				if string(rest) != "ed one two three" {
+					return fmt.Errorf("taken back: %q, %w", rest, err)
+				}
+				return errors.Join(err, taken.Close(), offload(ctx, func() error {
+					p, err := io.ReadAll(peer)
+					if string(p) != "answer" {
+						err = errors.Join(err, fmt.Errorf("the peer got %q", p))
+					}
+					return err
+				}))
+			})
+		}
+	})
+}
+
+// A waiting is one half of a sync stream in the middle of something, with the
+// connection's other end doing nothing.
+type waiting struct {
+	growable bool
+	tls      bool
+	// begin leaves the half waiting, and returns what it will end with.
+	begin func(ctx context.Context, ss *compat.SyncStream) (end func() error, written int, err error)
+}
+
+var waitings = map[string]waiting{
+	"fill fixed":              {begin: fillWaits(1000)},
+	"fill":                    {growable: true, begin: fillWaits(1000)},
+	"fill, received directly": {growable: true, begin: fillWaits(1 << 20)},
+	"fill with a callback":    {growable: true, begin: fillThenWaits},
+	"fill over TLS":           {growable: true, tls: true, begin: fillWaits(1 << 20)},
+	"flush":                   {begin: flushWaits},
+	"flush with a callback":   {begin: flushThenWaits},
+	"flush over TLS":          {tls: true, begin: flushWaits},
+}
+
+// result is what a callback was told, for a task that waits for it.
+type result struct {
+	told runtime.Event
+	err  error
+}
+
+func (r *result) done(_ int, err error) {
+	r.err = err
+	r.told.Set()
+}
+
+func (r *result) wait(ctx context.Context) error {
+	if err := r.told.Wait(ctx); err != nil {
+		return fmt.Errorf("the callback was never called: %w", err)
+	}
+	return r.err
+}
+
+func fillWaits(want int) func(context.Context, *compat.SyncStream) (func() error, int, error) {
+	return func(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
+		if err := ss.Want(want); !errors.Is(err, compat.ErrWouldBlock) {
+			return nil, 0, err
+		}
+		reader, err := runtime.Go(ctx, "reader", func(context.Context) error {
+			_, err := ss.FillReadBuf()
+			return err
+		})
+		if err != nil {
+			return nil, 0, err
+		}
+		return func() error { return reader.Wait(ctx) }, 0, standsStill(ctx, new(int))
+	}
+}
+
+func fillThenWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
+	if err := ss.Want(1000); !errors.Is(err, compat.ErrWouldBlock) {
+		return nil, 0, err
+	}
+	var r result
+	ss.FillReadBufThen(r.done)
+	return func() error { return r.wait(ctx) }, 0, standsStill(ctx, new(int))
+}
+
+// inTheWay is more than sockets take that withEither or narrow has seen to.
+const inTheWay = 8 << 20
+
+// narrow keeps the kernel from taking ever more for a peer that reads nothing.
+func narrow(peer net.Conn) error { return peer.(*net.TCPConn).SetReadBuffer(64 << 10) }
+
+func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
+	written := inTheWay
+	if err := ss.Stream().WriteNow(make([]byte, inTheWay)); err != nil {
+		return nil, 0, err
+	}
+	writer, err := runtime.Go(ctx, "writer", func(context.Context) error {
+		for {
+			n, err := ss.Write(make([]byte, 4<<10))
+			if err == nil {
+				written += n
+				_, err = ss.FlushWriteBuf()
+			}
+			if err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	err = standsStill(ctx, &written)
+	return func() error { return writer.Wait(ctx) }, written, err
+}
+
+func flushThenWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
+	var r result
+	written := inTheWay
+	if err := ss.Stream().WriteNow(make([]byte, inTheWay)); err != nil {
+		return nil, 0, err
+	}
+	var next func(int, error)
+	next = func(_ int, err error) {
+		if err == nil {
+			var n int
+			n, err = ss.Write(make([]byte, 4<<10))
+			written += n
+		}
+		if err != nil {
+			r.done(0, err)
+			return
+		}
+		ss.FlushWriteBufThen(next)
+	}
+	next(0, nil)
+	err := standsStill(ctx, &written)
+	return func() error { return r.wait(ctx) }, written, err
+}
+
+// closings are from where a sync stream is closed.
+var closings = map[string]func(ctx context.Context, ss *compat.SyncStream) error{
+	"task":      func(_ context.Context, ss *compat.SyncStream) error { return ss.Close() },
+	"callback":  func(ctx context.Context, ss *compat.SyncStream) error { return inCallback(ctx, ss, ss.Close) },
+	"goroutine": func(ctx context.Context, ss *compat.SyncStream) error { return offload(ctx, ss.Close) },
+}
+
+// inCallback runs f on the loop, outside any task.
+func inCallback(ctx context.Context, ss *compat.SyncStream, f func() error) error {
+	var r result
+	ss.Stream().Loop().NextTurn(func() { r.done(0, f()) })
+	return r.wait(ctx)
+}
+
+// Close while the other half waits, from wherever: that half comes back with
+// ErrClosed, what is in flight is joined, every byte that was written arrives,
+// and no buffer is left.
+func TestCloseWhileTheOtherHalfWaits(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		for name, w := range waitings {
+			for from, closeIt := range closings {
+				t.Run(name+"/"+from, func(t *testing.T) {
+					g := backendtest.Group(t, v, 1)
+					withEither(t, g, w.tls, func(ctx context.Context, s compat.Stream, under *runtime.Stream, peer net.Conn) error {
+						return closeWhileWaiting(ctx, w, closeIt, s, under, peer)
+					})
+				})
+			}
+		}
+	})
+}
+
+// withEither is withPeer, or withTLSPeer with the stream beneath.
+func withEither(t *testing.T, g *runtime.Group, overTLS bool, f func(ctx context.Context, s compat.Stream, under *runtime.Stream, peer net.Conn) error) {
+	t.Helper()
+	if !overTLS {
+		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			return errors.Join(narrow(peer), f(ctx, s, s, peer))
+		})
+		return
+	}
+	withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, raw net.Conn) error {
+		return errors.Join(narrow(raw), f(ctx, c, c.Stream(), peer))
+	})
+}
+
+func newSync(s compat.Stream, growable bool) (*compat.SyncStream, error) {
+	if !growable {
+		return compat.NewSyncStream(s, compat.Options{})
+	}
+	gs, err := compat.NewGrowableSyncStream(s, compat.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &gs.SyncStream, nil
+}
+
+func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Context, *compat.SyncStream) error, s compat.Stream, under *runtime.Stream, peer net.Conn) error {
+	ss, err := newSync(s, w.growable)
+	if err != nil {
+		return err
+	}
+	var ended runtime.Event
+	under.OnEnd(ended.Set)
+	if err := offload(ctx, func() error { _, err := io.WriteString(peer, "some"); return err }); err != nil {
+		return err
+	}
+	if _, err := ss.FillReadBuf(); err != nil { // so that there is something to be released
+		return err
+	}
+	end, written, err := w.begin(ctx, ss)
+	if err != nil {
+		return err
+	}
+	// The peer reads when Close has begun, or nothing would be waiting any more.
+	got := make(chan int64, 1)
+	if err := background(ctx, func() error {
+		go func() {
+			n, _ := io.Copy(io.Discard, peer) // an end that is no goodbye may be a reset
+			got <- n
+		}()
+		return nil
+	}); err != nil {
+		return err
+	}
+	if err := closeIt(ctx, ss); err != nil {
+		return fmt.Errorf("close: %w", err)
+	}
+	if err := end(); !errors.Is(err, runtime.ErrClosed) || errors.As(err, new(*runtime.PanicError)) {
+		return fmt.Errorf("the other half got %v, want ErrClosed", err)
+	}
+	_, rerr := ss.Read(make([]byte, 1))
+	_, ferr := ss.FillReadBuf()
+	_, werr := ss.Write([]byte("x"))
+	_, uerr := ss.FlushWriteBuf()
+	for _, err := range []error{rerr, ferr, werr, uerr, ss.Want(1)} {
+		if !errors.Is(err, runtime.ErrClosed) {
+			return fmt.Errorf("after Close: %v", err)
+		}
+	}
+	if err := ended.Wait(ctx); err != nil {
+		return err
+	}
+	if out := s.Loop().Pool().Stats().Outstanding; out != 0 {
+		return fmt.Errorf("%d buffers are left", out)
+	}
+	return offload(ctx, func() error {
+		if n := <-got; n != int64(written) {
+			return fmt.Errorf("%d bytes were written, the peer got %d", written, n)
+		}
+		return nil
+	})
+}
+
+// Close does not wait for room in the queue of a stream whose peer takes
+// nothing: what is written is sent for as long as Linger, and Close says what
+// became of it.
+func TestCloseIsBoundedByLinger(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withEither(t, g, false, func(ctx context.Context, _ compat.Stream, s *runtime.Stream, _ net.Conn) error {
+			s.SetLinger(10 * time.Millisecond)
+			ss, err := compat.NewSyncStream(s, compat.Options{})
+			if err != nil {
+				return err
+			}
+			end, _, err := flushWaits(ctx, ss)
+			if err != nil {
+				return err
+			}
+			if err := ss.Close(); !errors.Is(err, os.ErrDeadlineExceeded) {
+				return fmt.Errorf("Close said %v", err)
+			}
+			if err := end(); !errors.Is(err, runtime.ErrClosed) {
+				return fmt.Errorf("the writer got %v", err)
+			}
+			return nil
+		})
+	})
+}
+
+// What is pending is lost neither by Close nor by Take, whether the stream's
+// queue has room or not, and also where nothing can wait.
+func TestEndsLoseNothing(t *testing.T) {
+	ends := map[string]func(ss *compat.SyncStream) error{
+		"close": (*compat.SyncStream).Close,
+		"take":  func(ss *compat.SyncStream) error { _, err := ss.Take(); return err },
+	}
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for name, end := range ends {
+			for _, overTLS := range []bool{false, true} {
+				for _, queued := range []int{0, inTheWay} {
+					for from, run := range map[string]func(ctx context.Context, ss *compat.SyncStream, f func() error) error{
+						"task":      func(_ context.Context, _ *compat.SyncStream, f func() error) error { return f() },
+						"callback":  inCallback,
+						"goroutine": func(ctx context.Context, _ *compat.SyncStream, f func() error) error { return offload(ctx, f) },
+					} {
+						t.Run(fmt.Sprintf("%s/%s/tls %t/%d queued", name, from, overTLS, queued), func(t *testing.T) {
+							withEither(t, g, overTLS, func(ctx context.Context, s compat.Stream, _ *runtime.Stream, peer net.Conn) error {
+								ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
+								if err != nil {
+									return err
+								}
+								if err := s.WriteNow(bytes.Repeat([]byte("q"), queued)); err != nil {
+									return err
+								}
+								if _, err := io.WriteString(ss, "goodbye"); err != nil {
+									return err
+								}
+								got := make(chan string, 1)
+								if err := background(ctx, func() error {
+									go func() { p, _ := io.ReadAll(peer); got <- string(p) }()
+									return nil
+								}); err != nil {
+									return err
+								}
+								if err := run(ctx, &ss.SyncStream, func() error { return end(&ss.SyncStream) }); err != nil {
+									return err
+								}
+								_ = s.Close() // after Take; after Close it is closed
+								return offload(ctx, func() error {
+									if p := <-got; len(p) != queued+len("goodbye") || !strings.HasSuffix(p, "goodbye") {
+										return fmt.Errorf("the peer got %d bytes, which end in %q", len(p), p[max(0, len(p)-10):])
+									}
+									return nil
+								})
+							})
+						})
+					}
+				}
+			}
+		}
+	})
+}
+
+// While a task fills, neither a second one may, nor can the stream be taken;
+// the first one and what is buffered are none the worse for it.
+func TestBusyWhileFilling(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			ss, err := compat.NewSyncStream(s, compat.Options{})
+			if err != nil {
+				return err
+			}
+			if _, err := io.WriteString(peer, "one "); err != nil {
+				return err
+			}
+			if _, err := ss.FillReadBuf(); err != nil {
+				return err
+			}
+			end, _, err := fillWaits(len("one two"))(ctx, ss)
+			if err != nil {
+				return err
+			}
+			if taken, err := ss.Take(); taken != nil || !errors.Is(err, runtime.ErrBusy) {
+				return fmt.Errorf("taken: %v, %w", taken, err)
+			}
+			if _, err := ss.FillReadBuf(); !errors.Is(err, runtime.ErrBusy) {
+				return fmt.Errorf("a second task fills: %w", err)
+			}
+			var r result
+			ss.FillReadBufThen(r.done)
+			if err := r.wait(ctx); !errors.Is(err, runtime.ErrBusy) {
+				return fmt.Errorf("a callback fills: %w", err)
+			}
+			if _, err := io.WriteString(peer, "two"); err != nil {
+				return err
+			}
+			if err := end(); err != nil {
+				return err
+			}
+			taken, err := ss.Take()
+			if err != nil {
+				return err
+			}
+			p := make([]byte, len("one two"))
+			if _, err := io.ReadFull(taken, p); err != nil || string(p) != "one two" {
+				return fmt.Errorf("%q, %w", p, err)
+			}
+			return taken.Close()
+		})
+	})
+}
+
+// A goroutine that may use the stream may not use a sync stream over it, and is
+// told what to do; it can get rid of it.
+func TestSyncStreamOffTheLoop(t *testing.T) {
+	uses := map[string]func(ss *compat.SyncStream) error{
+		"fill":  func(ss *compat.SyncStream) error { _, err := ss.FillReadBuf(); return err },
+		"flush": func(ss *compat.SyncStream) error { _, err := ss.FlushWriteBuf(); return err },
+		"write": func(ss *compat.SyncStream) error { _, err := ss.Write([]byte("x")); return err },
+		"run": func(ss *compat.SyncStream) error {
+			return compat.Run(ss, func(io.ReadWriter) error { return errors.New("it was called") })
+		},
+		"run head": func(ss *compat.SyncStream) error {
+			return compat.RunHead(ss, "\n", 100, func(io.ReadWriter) error { return errors.New("it was called") })
+		},
+	}
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for _, growable := range []bool{false, true} {
+			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+				s.AllowGoroutines(ctx)
+				ss, err := newSync(s, growable)
+				if err != nil {
+					return err
+				}
+				if _, err := io.WriteString(peer, "head\n"); err != nil {
+					return err
+				}
+				if _, err := ss.FillReadBuf(); err != nil {
+					return err
+				}
+				return offload(ctx, func() error {
+					for name, use := range uses {
+						if err := use(ss); !errors.Is(err, runtime.ErrOffLoop) || !strings.Contains(err.Error(), "use the stream itself") {
+							return fmt.Errorf("%s: %w", name, err)
+						}
+					}
+					taken, err := ss.Take()
+					if err != nil {
+						return err
+					}
+					p := make([]byte, len("head\n"))
+					if _, err := io.ReadFull(taken, p); err != nil || string(p) != "head\n" {
+						return fmt.Errorf("taken: %q, %w", p, err)
+					}
+					return taken.Close()
+				})
+			})
+		}
+	})
+}
