@@ -17,11 +17,17 @@ import (
 // else could use the descriptor without tearing the bytes apart. Options of the
 // socket are set with SetOption.
 //
-// Write returns when the bytes are queued, as everywhere on a loop; Close sends
-// what is queued.
+// Write returns when the bytes are queued, as everywhere on a loop. Close sends
+// what is queued, but waits no longer than the kernel takes it at once: if the
+// peer does not read, the loop goes on for as long as StreamOptions.Linger, and
+// Group.Stop waits for that. Flush before it says whether all was sent.
 type Conn struct{ *runtime.Stream }
 
 var _ net.Conn = (*Conn)(nil)
+
+// conn marks what goroutines may use although it belongs to a loop: see
+// TakeOver.
+func (c *Conn) conn() *Conn { return c }
 
 // NewConn makes s, which is the Conn's own from now on, usable from
 // goroutines. It is called on s's loop.

@@ -1,15 +1,15 @@
 package compat_test
 
 import (
-	"bytes"
 	"context"
-	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/net/nettest"
@@ -92,10 +92,47 @@ func TestListenerClose(t *testing.T) {
 	})
 }
 
-func TestTakeOver(t *testing.T) {
+// The loop must go on while its task closes the listener.
+func TestListenerCloseOnALoop(t *testing.T) {
+	for name, call := range map[string]func(l *runtime.Loop, f func()) error{
+		"task": func(l *runtime.Loop, f func()) error {
+			return l.Go("close", func(context.Context) error { f(); return nil }, nil)
+		},
+		"posted function": (*runtime.Loop).Post,
+	} {
+		t.Run(name, func(t *testing.T) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+				g := backendtest.Group(t, v, 2)
+				ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+				require.NoError(t, err)
+				client, err := net.Dial("tcp", ln.Addr().String()) // which nobody accepts
+				require.NoError(t, err)
+				defer client.Close()
+				closed := make(chan error, 1)
+				require.NoError(t, call(g.Loops()[0], func() { closed <- ln.Close() }))
+				select {
+				case err := <-closed:
+					require.NoError(t, err)
+				case <-time.After(30 * time.Second):
+					panic("the loop stands still, and so would the end of the test")
+				}
+				_, err = io.ReadAll(client)
+				require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+				for err = nil; err == nil; {
+					_, err = ln.Accept() // a posted function does not wait for the end
+				}
+				require.ErrorIs(t, err, net.ErrClosed)
+			})
+		})
+	}
+}
+
+// Close is not held up by a peer that does not read, any more than package
+// net's is, and nothing is lost by it: the loop goes on to send.
+func TestConnCloseDoesNotWaitForThePeer(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{Stream: runtime.StreamOptions{Linger: time.Minute}})
 		require.NoError(t, err)
 		defer ln.Close()
 		client, err := net.Dial("tcp", ln.Addr().String())
@@ -103,49 +140,41 @@ func TestTakeOver(t *testing.T) {
 		defer client.Close()
 		nc, err := ln.Accept()
 		require.NoError(t, err)
+		require.NoError(t, nc.SetWriteDeadline(time.Now().Add(50*time.Millisecond)))
+		n, err := nc.Write(make([]byte, 64<<20))
+		require.ErrorIs(t, err, os.ErrDeadlineExceeded)
 
-		s, pumped, err := compat.TakeOver(g.Loops()[0], nc, compat.TakeOverOptions{Unread: []byte("before ")})
+		begun := time.Now()
+		require.NoError(t, nc.Close())
+		require.Less(t, time.Since(begun), 30*time.Second, "it waited for the peer")
+		require.ErrorIs(t, nc.Close(), net.ErrClosed)
+		_, err = nc.Read(make([]byte, 1))
+		require.ErrorIs(t, err, net.ErrClosed)
+		got, err := io.Copy(io.Discard, client)
 		require.NoError(t, err)
-		require.False(t, pumped)
-		requireEcho(t, g, s, client, "before hello")
+		require.EqualValues(t, n, got)
 	})
 }
 
-func TestTakeOverOfTLSIsPumped(t *testing.T) {
+// What the kernel takes at once it has when Close returns.
+func TestConnCloseSendsWhatIsQueued(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		server := httptest.NewUnstartedServer(nil)
-		server.StartTLS() // for its certificate
-		config := server.TLS.Clone()
-		server.Close()
-		near, far := net.Pipe()
-		client := tls.Client(near, &tls.Config{InsecureSkipVerify: true})
-		s, pumped, err := compat.TakeOver(g.Loops()[0], tls.Server(far, config), compat.TakeOverOptions{})
+		c1, c2, stop, err := pipe(backendtest.Group(t, v, 1))()
 		require.NoError(t, err)
-		require.True(t, pumped)
-		requireEcho(t, g, s, client, "hello")
-		require.NoError(t, client.Close())
+		defer stop()
+		loop := c1.(*compat.Conn).Loop()
+		for range 3 {
+			_, err = c1.Write(make([]byte, 20_000))
+			require.NoError(t, err)
+		}
+		require.NoError(t, c1.Close())
+		stats, err := loop.Stats()
+		require.NoError(t, err)
+		require.Equal(t, 1, stats.Streams, "it is still being closed")
+		got, err := io.ReadAll(c2)
+		require.NoError(t, err)
+		require.Len(t, got, 60_000)
 	})
-}
-
-// requireEcho has s echo what client sends, up to its end.
-func requireEcho(t *testing.T, g *runtime.Group, s *runtime.Stream, client net.Conn, want string) {
-	t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		done <- backendtest.Run(t, g, func(context.Context) error {
-			_, err := io.Copy(s, s)
-			return errors.Join(err, s.Close())
-		})
-	}()
-	_, err := client.Write([]byte("hello"))
-	require.NoError(t, err)
-	got := make([]byte, len(want))
-	_, err = io.ReadFull(client, got)
-	require.NoError(t, err)
-	require.Equal(t, want, string(got))
-	require.NoError(t, client.(interface{ CloseWrite() error }).CloseWrite())
-	require.NoError(t, <-done)
 }
 
 // One direction ends, the other goes on.
@@ -168,58 +197,5 @@ func TestConnHalfClose(t *testing.T) {
 		got, err = io.ReadAll(c1)
 		require.NoError(t, err)
 		require.Equal(t, "answer", string(got))
-	})
-}
-
-// A server of net/http upgrades a connection and hands it on, whether it was
-// accepted by package net or by a Listener: neither needs a pump.
-func TestTakeOverHijacked(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		for _, ours := range []bool{false, true} {
-			g := backendtest.Group(t, v, 1)
-			var ln net.Listener
-			var err error
-			if ours {
-				ln, err = compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
-			} else {
-				ln, err = net.Listen("tcp", "127.0.0.1:0")
-			}
-			require.NoError(t, err)
-			echoed := make(chan error, 1)
-			srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-				nc, rw, err := w.(http.Hijacker).Hijack()
-				if err != nil {
-					echoed <- err
-					return
-				}
-				unread, _ := rw.Reader.Peek(rw.Reader.Buffered())
-				s, pumped, err := compat.TakeOver(g.Loops()[0], nc, compat.TakeOverOptions{Unread: bytes.Clone(unread)})
-				if pumped {
-					err = errors.Join(err, errors.New("it was pumped"))
-				}
-				if err != nil {
-					echoed <- err
-					return
-				}
-				echoed <- backendtest.Run(t, g, func(context.Context) error {
-					_, err := io.Copy(s, s)
-					return errors.Join(err, s.Close())
-				})
-			})}}
-			srv.Start()
-			client, err := net.Dial("tcp", ln.Addr().String())
-			require.NoError(t, err)
-			_, err = io.WriteString(client, "GET / HTTP/1.1\r\nHost: x\r\n\r\nbehind the request, ")
-			require.NoError(t, err)
-			_, err = io.WriteString(client, "and later")
-			require.NoError(t, err)
-			require.NoError(t, client.(*net.TCPConn).CloseWrite())
-			got, err := io.ReadAll(client)
-			require.NoError(t, err)
-			require.Equal(t, "behind the request, and later", string(got))
-			require.NoError(t, <-echoed)
-			require.NoError(t, client.Close())
-			srv.Close()
-		}
 	})
 }

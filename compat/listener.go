@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"net"
-	"sync"
+	"slices"
+	"sync/atomic"
 
 	"github.com/noria-go/noria/runtime"
 )
@@ -17,12 +18,13 @@ const maxWaiting = 64
 // are written against the net package: net/http, for one. Accept may be called
 // from any goroutine and returns *Conn.
 type Listener struct {
-	ls    *runtime.Listeners
-	conns *runtime.Queue[*Conn]
-	stop  context.CancelFunc
-	done  chan struct{}
-	err   error // of serving; good after done
-	once  sync.Once
+	g       *runtime.Group
+	ls      *runtime.Listeners
+	conns   *runtime.Queue[*Conn]
+	stop    context.CancelFunc
+	done    chan struct{}
+	err     error // of serving; good after done
+	closing atomic.Bool
 }
 
 var _ net.Listener = (*Listener)(nil)
@@ -40,7 +42,7 @@ func Listen(g *runtime.Group, address string, opts runtime.ServeOptions) (*Liste
 // g.Listen or g.AdoptListener returned.
 func NewListener(g *runtime.Group, ls *runtime.Listeners) *Listener {
 	ctx, stop := context.WithCancel(context.Background())
-	l := &Listener{ls: ls, conns: runtime.NewQueue[*Conn](maxWaiting), stop: stop, done: make(chan struct{})}
+	l := &Listener{g: g, ls: ls, conns: runtime.NewQueue[*Conn](maxWaiting), stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
 		l.err = g.Serve(ctx, ls, acceptor{l.conns})
@@ -94,20 +96,34 @@ func (l *Listener) Accept() (net.Conn, error) {
 func (l *Listener) Addr() net.Addr { return l.ls.Addr() }
 
 // Close stops listening, makes Accept fail, and closes the connections that
-// nobody has accepted. Those that were accepted go on.
+// nobody has accepted. Those that were accepted go on. A task that calls it is
+// suspended meanwhile; from a function given to Post it only begins to close.
 func (l *Listener) Close() error {
-	err := error(&net.OpError{Op: "close", Net: l.Addr().Network(), Addr: l.Addr(), Err: runtime.ErrClosed})
-	l.once.Do(func() {
-		l.stop()
-		<-l.done
-		err = l.err
-		for {
-			c, ok := l.conns.TryGet()
-			if !ok {
-				return
-			}
-			err = errors.Join(err, c.Close())
+	if l.closing.Swap(true) {
+		return &net.OpError{Op: "close", Net: l.Addr().Network(), Addr: l.Addr(), Err: runtime.ErrClosed}
+	}
+	l.stop()
+	// What ends is tasks, so the loops must go on.
+	var err error
+	switch oerr := runtime.OnGoroutine(context.Background(), func() { err = l.end() }); {
+	case oerr == nil: // we are a task
+		return err
+	case slices.ContainsFunc(l.g.Loops(), (*runtime.Loop).OnLoop):
+		go func() { _ = l.end() }() // nobody waits for what it says
+		return nil
+	}
+	return l.end()
+}
+
+// end waits until nothing is accepted any more, and closes what is left.
+func (l *Listener) end() error {
+	<-l.done
+	err := l.err
+	for {
+		c, ok := l.conns.TryGet()
+		if !ok {
+			return err
 		}
-	})
-	return err
+		err = errors.Join(err, c.Close())
+	}
 }

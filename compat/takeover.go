@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/noria-go/noria/runtime"
@@ -28,47 +29,88 @@ type TakeOverOptions struct {
 // stream is for the tasks of l; give it to NewConn for goroutines. It may be
 // called from any goroutine. When it fails, nc still is the caller's.
 //
-// A *Conn of l itself, as net/http over a Listener has it, is moved by handing out its
-// stream.
+// That is for a *net.TCPConn, a *net.UnixConn, and a *Conn of l itself, as
+// net/http over a Listener has it, which is moved by handing out its stream.
 //
-// A connection that has no descriptor of its own to give (a *tls.Conn, a
-// net.Pipe) cannot be moved: two goroutines pump its bytes through a socket
-// pair then, which costs two copies and two switches for each, and pumped says
-// so.
+// Anything else is pumped, and pumped says so: two goroutines carry its bytes
+// through a socket pair, which costs two copies and two switches for each. So it
+// is with what has no descriptor to give (a *tls.Conn, a net.Pipe, a *Conn of
+// another loop), and with a type that wraps or embeds a *net.TCPConn, which may
+// hold bytes itself or change those that pass: whoever knows that it does not
+// gives what is inside. To the task a pumped connection is like another one: the
+// error that reading nc ends with is what reading the stream ends with, and nc is
+// closed when the stream is, after what was written has been sent, for as long as
+// Stream.Linger. A CloseWrite ends an nc that has none itself.
+//
+// A connection of datagrams, and a stream that only the tasks of a loop can use
+// (a *runtime.Stream, a *tcp.Conn, a *TLSStream), fail with ErrUnsupported.
 func TakeOver(l *runtime.Loop, nc net.Conn, opts TakeOverOptions) (s *runtime.Stream, pumped bool, err error) {
 	if c, ok := nc.(*Conn); ok && c.Loop() == l {
-		if len(opts.Unread) > 0 {
-			c.Unread(runtime.NewShared(opts.Unread))
-		}
-		return c.Stream, false, nil
+		return takeOwn(l, c, opts)
 	}
-	s, err = adopt(l, nc, opts)
+	if err := refuse(nc); err != nil {
+		return nil, false, err
+	}
+	s, err = adopt(l, nc, opts, nil)
 	if !errors.Is(err, runtime.ErrUnsupported) {
 		return s, false, err
 	}
-	near, far, err := socketPair()
-	if err != nil {
-		return nil, true, fmt.Errorf("take over %T: %w", nc, err)
+	if s, err = startPump(l, nc, opts); err != nil {
+		err = fmt.Errorf("take over %T: %w", nc, err)
 	}
-	if s, err = adopt(l, near, opts); err != nil {
-		return nil, true, errors.Join(err, near.Close(), far.Close())
-	}
-	pump(nc, far)
-	return s, true, nil
+	return s, true, err
 }
 
-func adopt(l *runtime.Loop, nc net.Conn, opts TakeOverOptions) (s *runtime.Stream, err error) {
-	err = l.Call(context.Background(), "take over", func(context.Context) (err error) {
-		if s, err = l.AdoptConn(nc, opts.Stream); err == nil && len(opts.Unread) > 0 {
-			s.Unread(runtime.NewShared(opts.Unread))
+// takeOwn hands out the stream of a Conn that is on l already.
+func takeOwn(l *runtime.Loop, c *Conn, opts TakeOverOptions) (*runtime.Stream, bool, error) {
+	err := l.Call(context.Background(), "take over", func(context.Context) error {
+		if err := c.ReadErr(); errors.Is(err, runtime.ErrClosed) {
+			return err
 		}
-		return err
+		c.Stream.Unread(runtime.NewShared(opts.Unread)) // nothing, if that is empty
+		return nil
+	})
+	if err != nil {
+		return nil, false, fmt.Errorf("take over %T: %w", c, err)
+	}
+	return c.Stream, false, nil
+}
+
+// refuse says why nc can neither be adopted nor pumped.
+func refuse(nc net.Conn) error {
+	if _, ok := nc.(interface{ conn() *Conn }); ok {
+		return nil // a Conn, or what embeds one: for goroutines
+	}
+	if _, ok := nc.(interface{ Loop() *runtime.Loop }); ok {
+		return fmt.Errorf("take over %T: it is on a loop already, and for the tasks there: %w", nc, runtime.ErrUnsupported)
+	}
+	if a := nc.LocalAddr(); a != nil {
+		switch network := a.Network(); {
+		case strings.HasPrefix(network, "udp"), strings.HasPrefix(network, "ip"), network == "unixgram", network == "unixpacket":
+			return fmt.Errorf("take over %T: a connection of %s is no stream: %w", nc, network, runtime.ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// adopt makes a stream of nc's socket; prepare, if not nil, is called with it
+// on the loop.
+func adopt(l *runtime.Loop, nc net.Conn, opts TakeOverOptions, prepare func(*runtime.Stream)) (s *runtime.Stream, err error) {
+	err = l.Call(context.Background(), "take over", func(context.Context) (err error) {
+		if s, err = l.AdoptConn(nc, opts.Stream); err != nil {
+			return err
+		}
+		if prepare != nil {
+			prepare(s)
+		}
+		s.Unread(runtime.NewShared(opts.Unread)) // nothing, if that is empty
+		return nil
 	})
 	return s, err
 }
 
 // socketPair returns two connections that are each other's peer.
-func socketPair() (near, far net.Conn, err error) {
+func socketPair() (near, far *net.UnixConn, err error) {
 	// An unnamed address in the abstract name space: the kernel chooses one that
 	// nobody else has.
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix"})
@@ -76,7 +118,7 @@ func socketPair() (near, far net.Conn, err error) {
 		return nil, nil, err
 	}
 	defer ln.Close()
-	if near, err = net.Dial("unix", ln.Addr().String()); err != nil {
+	if near, err = net.DialUnix("unix", nil, ln.Addr().(*net.UnixAddr)); err != nil {
 		return nil, nil, err
 	}
 	token := make([]byte, 16)
@@ -85,7 +127,7 @@ func socketPair() (near, far net.Conn, err error) {
 		return nil, nil, errors.Join(err, near.Close())
 	}
 	for {
-		if far, err = ln.Accept(); err != nil {
+		if far, err = ln.AcceptUnix(); err != nil {
 			return nil, nil, errors.Join(err, near.Close())
 		}
 		// Anybody on this machine could have connected in between.
@@ -96,34 +138,4 @@ func socketPair() (near, far net.Conn, err error) {
 		}
 		_ = far.Close()
 	}
-}
-
-// halfCloser is what *tls.Conn, *net.TCPConn and *net.UnixConn can do.
-type halfCloser interface{ CloseWrite() error }
-
-// pump copies both ways until both have ended, and then closes both.
-func pump(nc, far net.Conn) {
-	ended := make(chan struct{}, 2)
-	copyAll := func(dst, src net.Conn) {
-		_, err := io.Copy(dst, src)
-		if hc, ok := dst.(halfCloser); ok && err == nil {
-			err = hc.CloseWrite()
-		} else if err == nil {
-			err = net.ErrClosed // it cannot say that this direction has ended, except by ending
-		}
-		if err != nil {
-			// One direction failed: the other one has nobody to talk to.
-			_ = nc.Close()
-			_ = far.Close()
-		}
-		ended <- struct{}{}
-	}
-	go copyAll(far, nc)
-	go copyAll(nc, far)
-	go func() {
-		<-ended
-		<-ended
-		_ = nc.Close()
-		_ = far.Close()
-	}()
 }

@@ -54,16 +54,22 @@ type TLSStream struct {
 	tryErr error             // why the last TryReadBuf found nothing, such as a lack of memory
 	readBy time.Time         // the read deadline
 
-	writing bool // a Write is half-way
+	writing bool             // a Write is half-way
+	turns   []*runtime.Event // of those that wait for it to end, in order
+	free    runtime.Event    // no Write is half-way
 	shut    bool
 	closed  bool
 	owner   context.Context
 }
 
 // TLSServer makes the server's side of TLS over s and returns when the
-// handshake is complete. It is called from a task of s's loop; ctx, its end and
-// the task's being killed end it. When it succeeds, s is the TLSStream's own
-// and has no deadlines; when it fails, s is still the caller's, for closing.
+// handshake is complete. It is called from a task of s's loop, from elsewhere it
+// fails with ErrOffLoop; ctx, its end and the task's being killed end it. When it
+// succeeds, s is the TLSStream's own and has no deadlines; when it fails, s is
+// still the caller's, for closing.
+//
+// A goroutine that has a *Conn gives that to tls.Server, as it would any
+// net.Conn.
 func TLSServer(ctx context.Context, s *runtime.Stream, config *tls.Config, opts TLSOptions) (*TLSStream, error) {
 	if config == nil {
 		return nil, errors.New("compat: a TLS server needs a configuration with a certificate")
@@ -86,6 +92,9 @@ func TLSClient(ctx context.Context, s *runtime.Stream, config *tls.Config, opts 
 }
 
 func newTLS(ctx context.Context, s *runtime.Stream, opts TLSOptions, side func(*wire) *tls.Conn) (*TLSStream, error) {
+	if !s.Loop().OnLoop() {
+		return nil, &runtime.OpError{Op: "tls handshake", Handle: s.Handle(), Err: runtime.ErrOffLoop}
+	}
 	if opts.HandshakeTimeout <= 0 {
 		opts.HandshakeTimeout = DefaultHandshakeTimeout
 	}
@@ -94,6 +103,7 @@ func newTLS(ctx context.Context, s *runtime.Stream, opts TLSOptions, side func(*
 	if err := c.handshake(ctx, opts.HandshakeTimeout); err != nil {
 		return nil, &runtime.OpError{Op: "tls handshake", Handle: s.Handle(), Detail: s.RemoteAddr().String(), Err: err}
 	}
+	c.free.Set()
 	return c, nil
 }
 

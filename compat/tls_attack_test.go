@@ -134,17 +134,22 @@ func stuckWriter(ctx context.Context, c *compat.TLSStream) (*runtime.Task, error
 	if err != nil {
 		return nil, err
 	}
+	return w, untilStuck(ctx, c, &written)
+}
+
+// untilStuck returns when nothing of what is written moves any more.
+func untilStuck(ctx context.Context, c *compat.TLSStream, written *int) error {
 	for still := 0; still < 100; still++ {
-		before, queued := written, c.Queued()
+		before, queued := *written, c.Queued()
 		if err := runtime.Yield(ctx); err != nil {
-			return nil, err
+			return err
 		}
 		// A writer that waited goes on when half of the queue is free.
-		if written != before || c.Queued() != queued || queued <= runtime.DefaultQueueLimit/2 {
+		if *written != before || c.Queued() != queued || queued <= runtime.DefaultQueueLimit/2 {
 			still = 0
 		}
 	}
-	return w, nil
+	return nil
 }
 
 // A bad record makes the reading side say why, and close, while a writer is

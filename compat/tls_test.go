@@ -403,32 +403,6 @@ func TestTLSHandshakeEnds(t *testing.T) {
 	})
 }
 
-// A deadline that cuts a write short breaks nothing: what was not written can
-// be written later.
-func TestTLSWriteDeadline(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		data := randomBytes(seeded(t), 8<<20)
-		sum := sha256.Sum256(data)
-		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
-			require.NoError(t, c.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))
-			n, err := c.Write(data) // nobody reads: it cannot all be taken
-			if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n == len(data) {
-				return fmt.Errorf("%d bytes, %v", n, err)
-			}
-			require.NoError(t, c.SetWriteDeadline(time.Time{}))
-			peerDone := make(chan error, 1)
-			go func() { peerDone <- sameBytes(peer, sum) }()
-			_, err = c.Write(data[n:])
-			require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Millisecond)))
-			if _, err := c.ReadBuf(); !errors.Is(err, os.ErrDeadlineExceeded) {
-				return fmt.Errorf("reading: %v", err)
-			}
-			return errors.Join(err, c.CloseWrite(), offload(ctx, func() error { return <-peerDone }), c.Close())
-		})
-	})
-}
-
 // A server's handler on a goroutine has the same methods.
 func TestTLSFromGoroutines(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -454,6 +428,20 @@ func TestTLSFromGoroutines(t *testing.T) {
 				return errors.Join(sameBytes(c, sum), <-done, <-done, <-done, c.Close())
 			})
 		})
+	})
+}
+
+func TestTLSOnlyInATask(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		_, nc, stop, err := pipe(backendtest.Group(t, v, 2))()
+		require.NoError(t, err)
+		defer stop()
+		server, client := tlsConfigs()
+		s := nc.(*compat.Conn).Stream
+		_, err = compat.TLSServer(context.Background(), s, server, compat.TLSOptions{})
+		require.ErrorIs(t, err, runtime.ErrOffLoop)
+		_, err = compat.TLSClient(context.Background(), s, client, compat.TLSOptions{})
+		require.ErrorIs(t, err, runtime.ErrOffLoop)
 	})
 }
 

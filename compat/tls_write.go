@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/noria-go/noria/runtime"
 )
@@ -30,21 +31,48 @@ func (c *TLSStream) writeErr() error {
 }
 
 // beginWrite waits until no other write is half-way, so that the bytes of one
-// stay together, and there is room.
+// stay together, and then until there is room. Without an error, endWrite is to
+// follow.
+//
+// Deadlines and the end of the stream are for the one that is half-way to
+// notice, which waits for nothing but room: it fails, the next one has its turn,
+// and fails as well.
 func (c *TLSStream) beginWrite() error {
-	for {
-		if err := c.room(); err != nil {
-			return err
-		}
-		if !c.writing {
-			c.writing = true
-			return nil
-		}
-		// The other one was waiting for room too, and goes on now.
-		if err := runtime.Yield(context.Background()); err != nil {
-			return err
+	if c.writing {
+		turn := &runtime.Event{}
+		c.turns = append(c.turns, turn)
+		if err := turn.Wait(context.Background()); err != nil { // killed
+			if turn.IsSet() {
+				c.endWrite()
+			} else {
+				c.turns = slices.DeleteFunc(c.turns, func(e *runtime.Event) bool { return e == turn })
+			}
+			return &runtime.OpError{Op: "send", Handle: c.s.Handle(), Err: errors.Unwrap(err)}
 		}
 	}
+	c.writing = true
+	c.free.Clear()
+	if err := c.room(); err != nil {
+		c.endWrite()
+		return err
+	}
+	return nil
+}
+
+// endWrite hands the turn to whoever has waited longest.
+func (c *TLSStream) endWrite() {
+	if len(c.turns) > 0 {
+		c.turns[0].Set()
+		c.turns = slices.Delete(c.turns, 0, 1)
+		return
+	}
+	c.writing = false
+	c.free.Set()
+}
+
+// halfWay is why what never waits cannot write now.
+func (c *TLSStream) halfWay() error {
+	return &runtime.OpError{Op: "send", Handle: c.s.Handle(), Err: fmt.Errorf("%w: a Write is half-way", runtime.ErrBusy)}
 }
 
 // encrypt queues p, whatever room there is. It never waits.
@@ -69,7 +97,7 @@ func (c *TLSStream) Write(p []byte) (n int, err error) {
 	if err := c.beginWrite(); err != nil {
 		return 0, err
 	}
-	defer func() { c.writing = false }()
+	defer c.endWrite()
 	for n < len(p) {
 		if err := c.room(); err != nil {
 			return n, err
@@ -102,7 +130,7 @@ func (c *TLSStream) WriteBuf(bufs ...*runtime.Buffer) error {
 	if err := c.beginWrite(); err != nil {
 		return err
 	}
-	defer func() { c.writing = false }()
+	defer c.endWrite()
 	return c.encryptAll(bufs, c.room)
 }
 
@@ -114,7 +142,7 @@ func (c *TLSStream) TryWriteBuf(bufs ...*runtime.Buffer) error {
 	case c.shut && !c.closed:
 		return c.writeErr()
 	case c.writing:
-		return &runtime.OpError{Op: "send", Handle: c.s.Handle(), Err: fmt.Errorf("%w: a Write is half-way", runtime.ErrBusy)}
+		return c.halfWay()
 	}
 	if err := c.s.TryWriteBuf(); err != nil {
 		return err
@@ -186,7 +214,7 @@ func (c *TLSStream) encryptBytes(p []byte, room func() error) error {
 
 // Writable returns the stream as a Source for runtime.WaitAny: it has something
 // when a write would not wait.
-func (c *TLSStream) Writable() runtime.Source { return c.s.Writable() }
+func (c *TLSStream) Writable() runtime.Source { return runtime.Both(&c.free, c.s.Writable()) }
 
 // Queued returns how many bytes, encrypted, are not with the kernel yet.
 func (c *TLSStream) Queued() int { return c.s.Queued() }
@@ -205,7 +233,8 @@ func (c *TLSStream) CloseWrite() error {
 	if err := c.beginWrite(); err != nil {
 		return err
 	}
-	c.writing, c.shut = false, true
+	c.shut = true
+	c.endWrite()
 	if err := c.conn.CloseWrite(); err != nil {
 		return &runtime.OpError{Op: "shutdown", Handle: c.s.Handle(), Err: err}
 	}

@@ -7,16 +7,28 @@ import (
 )
 
 // AdoptConn takes over nc, which the net package opened: its socket becomes
-// the loop's, and nc is closed without closing the connection. What has no
-// socket of its own fails with ErrUnsupported, and then nc still is the
-// caller's. It is called on the loop.
+// the loop's, and nc is closed without closing the connection. It is called on
+// the loop.
+//
+// nc is a *net.TCPConn or a *net.UnixConn (a stream's, not of datagrams).
+// Everything else fails with ErrUnsupported, and then nc still is the caller's:
+// what wraps one of these may have a descriptor to give, but may also hold bytes
+// that were read from it, or change those that pass.
 func (l *Loop) AdoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
 	if !l.onThread() {
 		return nil, &OpError{Op: "adopt", Err: ErrOffLoop}
 	}
-	sc, ok := nc.(syscall.Conn)
-	if !ok {
-		return nil, fmt.Errorf("adopt %T: it has no descriptor to take over: %w", nc, ErrUnsupported)
+	var sc syscall.Conn
+	switch c := nc.(type) {
+	case *net.TCPConn:
+		sc = c
+	case *net.UnixConn:
+		if a := c.LocalAddr(); a != nil && a.Network() != "unix" {
+			return nil, fmt.Errorf("adopt %T: a socket of %s is no stream: %w", nc, a.Network(), ErrUnsupported)
+		}
+		sc = c
+	default:
+		return nil, fmt.Errorf("adopt %T: want a *net.TCPConn or *net.UnixConn: %w", nc, ErrUnsupported)
 	}
 	fd, err := dupDescriptor(sc)
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -240,5 +242,87 @@ func TestGoApart(t *testing.T) {
 			}
 			return parent.Wait(ctx)
 		}))
+	})
+}
+
+// Both has something when each of its sources has, whichever was first, and not
+// when only one has.
+func TestBoth(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		withPeer(t, v, func(ctx context.Context, s *runtime.Stream, _ *net.TCPConn) error {
+			var a, b runtime.Event
+			for _, steps := range [][]func(){{a.Set, b.Set}, {b.Set, a.Set}, {a.Set, a.Clear, b.Set, a.Set}} {
+				a.Clear()
+				b.Clear()
+				woken := false
+				waiter, err := runtime.Go(ctx, "waits", func(ctx context.Context) error {
+					_, err := runtime.WaitAny(ctx, runtime.Both(&a, &b))
+					woken = true
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				for i, step := range steps {
+					if err := errors.Join(runtime.Yield(ctx), runtime.Yield(ctx)); err != nil {
+						return err
+					}
+					if woken {
+						return fmt.Errorf("it was woken before step %d", i)
+					}
+					step()
+				}
+				if err := waiter.Wait(ctx); err != nil {
+					return err
+				}
+			}
+			// From elsewhere it is refused, on whichever side the stream is.
+			for _, src := range []runtime.Source{runtime.Both(&a, s.Readable()), runtime.Both(s.Readable(), &a)} {
+				var err error
+				if oerr := runtime.Offload(ctx, func() { _, err = runtime.WaitAny(ctx, src) }); oerr != nil || !errors.Is(err, runtime.ErrOffLoop) {
+					return errors.Join(fmt.Errorf("from a goroutine: %v", err), oerr)
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// All functions are called, in order, also when one panics.
+func TestOnEnd(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		withPeer(t, v, func(_ context.Context, s *runtime.Stream, _ *net.TCPConn) error {
+			var called []int
+			s.OnEnd(func() { called = append(called, 1); panic("contained") })
+			s.OnEnd(func() { called = append(called, 2) })
+			s.OnEnd(func() { called = append(called, 3) })
+			err := s.Close()
+			if !slices.Equal(called, []int{1, 2, 3}) {
+				err = errors.Join(err, fmt.Errorf("called: %v", called))
+			}
+			return err
+		})
+	})
+}
+
+// What has a descriptor is not adopted for that alone.
+func TestAdoptConnRefuses(t *testing.T) {
+	type wrapped struct{ *net.TCPConn }
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		gram, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(t.TempDir(), "s")})
+		require.NoError(t, err)
+		defer gram.Close()
+		udp, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+		require.NoError(t, err)
+		defer udp.Close()
+		withPeer(t, v, func(_ context.Context, s *runtime.Stream, peer *net.TCPConn) error {
+			for _, nc := range []net.Conn{udp, gram, wrapped{peer}, s} {
+				if _, err := s.Loop().AdoptConn(nc, runtime.StreamOptions{}); !errors.Is(err, runtime.ErrUnsupported) {
+					return fmt.Errorf("%T: %v", nc, err)
+				}
+			}
+			_, err := peer.Write([]byte("x")) // it is still the caller's
+			return err
+		})
 	})
 }

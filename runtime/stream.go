@@ -85,6 +85,7 @@ type Stream struct {
 	linger  timer
 
 	onEnd func()
+	onEOF func() error
 
 	idle   timer
 	idleEr error
@@ -268,15 +269,25 @@ func (d *deadline) passed(l *Loop) bool { return d.when != 0 && l.rt.Now() >= d.
 // the socket is closed. It returns what went wrong with sending. A killed
 // task may call it too: it always ends. From a function given to Post it only
 // begins to close.
+//
+// From a goroutine it is net.Conn's, and does not wait for a peer that takes
+// nothing: once the kernel's buffer is full it returns, and the loop goes on to
+// send for as long as Linger. What then goes wrong nobody is told, as with
+// package net; Flush waits, and says so.
 func (s *Stream) Close() error {
 	if !s.loop.onThread() {
 		return s.closeElsewhere()
 	}
+	return s.close(false)
+}
+
+// close does that. haste says not to wait for the peer.
+func (s *Stream) close(haste bool) error {
 	first := !s.closing
 	if first {
 		s.beginClose()
 	}
-	if t := s.loop.current(); t != nil {
+	if t := s.loop.current(); t != nil && (!haste || !s.stuck(t)) {
 		w := &t.nodes[0]
 		w.task = t
 		for !s.closed {
@@ -291,12 +302,26 @@ func (s *Stream) Close() error {
 	return s.closeEr
 }
 
+// stuck reports whether Close still has bytes to send and the kernel has taken
+// none of them in a whole turn of the loop.
+func (s *Stream) stuck(t *Task) bool {
+	for !s.closed && s.closeOp.Code == OpInvalid {
+		before := s.out.bytes
+		s.loop.makeReady(t)
+		t.park()
+		if s.out.bytes == before {
+			return s.closeOp.Code == OpInvalid
+		}
+	}
+	return false
+}
+
 func (s *Stream) closeElsewhere() error {
 	if s.owner == nil {
 		return &OpError{Op: "close", Handle: s.h, Err: ErrOffLoop}
 	}
 	// Not a child of the owner: what closes must not be killed before it starts.
-	return s.loop.Call(context.Background(), "close", func(context.Context) error { return s.Close() })
+	return s.loop.Call(context.Background(), "close", func(context.Context) error { return s.close(true) })
 }
 
 func (s *Stream) beginClose() {
@@ -362,8 +387,25 @@ func (s *Stream) discard() {
 }
 
 // OnEnd has f called on the loop, outside any task, once the stream is no more:
-// it was closed, or its loop has ended. It is called on the loop.
-func (s *Stream) OnEnd(f func()) { s.onEnd = f }
+// it was closed, or its loop has ended. Functions that were given before are
+// called before it. It is called on the loop.
+func (s *Stream) OnEnd(f func()) {
+	if before := s.onEnd; before != nil {
+		s.onEnd = func() {
+			defer f() // also if the other one panics
+			before()
+		}
+		return
+	}
+	s.onEnd = f
+}
+
+// OnEOF has f called on the loop when the peer has ended the stream, after its
+// last bytes have arrived: the error that f returns, if any, is what reads fail
+// with in place of io.EOF. It is for a stream that carries on another
+// connection, which may have ended otherwise than well. It is called on the
+// loop, before anything is read; f must not block.
+func (s *Stream) OnEOF(f func() error) { s.onEOF = f }
 
 // stream lets WriteTo see the Stream inside a type that embeds it.
 func (s *Stream) stream() *Stream { return s }

@@ -66,9 +66,19 @@ func (s *Stream) received(op *Op) {
 		return
 	}
 	if in.err == nil && !errors.Is(op.Err, ErrCanceled) {
-		in.err = op.Err
+		in.err = s.ended(op.Err)
 	}
 	in.readers.wakeAll()
+}
+
+// ended returns what reads fail with from now on, after err: see OnEOF.
+func (s *Stream) ended(err error) error {
+	if err == io.EOF && s.onEOF != nil {
+		if why := s.onEOF(); why != nil {
+			return &OpError{Op: "recv", Handle: s.h, Err: why}
+		}
+	}
+	return err
 }
 
 // beginRead returns the calling task if a read makes sense.
@@ -347,8 +357,8 @@ func (s *Stream) recvInto(t *Task, b *Buffer) (int, error) {
 		}
 		return 0, wrapErr("recv", s.h, why)
 	default:
-		in.err = err
-		return 0, err
+		in.err = s.ended(err)
+		return 0, in.err
 	}
 }
 

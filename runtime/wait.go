@@ -176,6 +176,11 @@ func homeOf(s Source) *Loop {
 	switch s := s.(type) {
 	case *when:
 		return homeOf(s.src)
+	case *both:
+		if l := homeOf(s.a); l != nil {
+			return l
+		}
+		return homeOf(s.b)
 	case bound:
 		return s.home()
 	}
@@ -272,6 +277,21 @@ type when struct {
 
 func (c *when) poll(w *waiter) bool { return c.ready() || c.src.poll(w) }
 func (c *when) unpoll(w *waiter)    { c.src.unpoll(w) }
+
+// Both returns a Source that has something when a and b have, at the same time.
+// If both belong to a loop, it must be the same one.
+func Both(a, b Source) Source { return &both{a, b} }
+
+type both struct{ a, b Source }
+
+// poll leaves w with the first that has nothing: when that has, it is asked
+// again, and then the other one.
+func (c *both) poll(w *waiter) bool { return c.a.poll(w) && c.b.poll(w) }
+
+func (c *both) unpoll(w *waiter) {
+	c.a.unpoll(w)
+	c.b.unpoll(w)
+}
 
 // Notify has fn called once, on the loop, when src may have something: it is
 // what WaitAny is for code that is no task. It is called on the loop's thread,

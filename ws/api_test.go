@@ -3,9 +3,11 @@ package ws_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	goruntime "runtime"
@@ -181,6 +183,33 @@ func TestHTTPHandler(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A connection over TLS ends when its handler does, whether the peer hangs up or
+// not.
+func TestHTTPHandlerHangsUp(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g := backendtest.Group(t, v, 1)
+		srv := echoServer(e)
+		srv.Handler = func(context.Context, *ws.Conn) error { return nil }
+		s := httptest.NewUnstartedServer(srv.HTTPHandler(g))
+		s.StartTLS()
+		defer s.Close()
+		raw, err := net.Dial("tcp", s.Listener.Addr().String())
+		require.NoError(t, err)
+		defer raw.Close()
+		require.NoError(t, raw.SetDeadline(time.Now().Add(30*time.Second)))
+		c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
+		_, err = io.WriteString(c, "GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"+
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n")
+		require.NoError(t, err)
+		_, err = c.Write([]byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8}) // a close frame, masked with zeros
+		require.NoError(t, err)
+		_, err = io.ReadAll(c) // up to TLS's goodbye
+		require.NoError(t, err)
+		_, err = io.ReadAll(raw)
+		require.NoError(t, err, "the connection itself is still open")
+	})
 }
 
 // Connections that net/http accepted are counted like others, and bounded.

@@ -1,0 +1,153 @@
+package compat_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+)
+
+// A deadline that cuts a write short breaks nothing: what was not written can
+// be written later.
+func TestTLSWriteDeadline(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		data := randomBytes(seeded(t), 8<<20)
+		sum := sha256.Sum256(data)
+		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
+			require.NoError(t, c.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))
+			n, err := c.Write(data) // nobody reads: it cannot all be taken
+			if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n == len(data) {
+				return fmt.Errorf("%d bytes, %v", n, err)
+			}
+			require.NoError(t, c.SetWriteDeadline(time.Time{}))
+			peerDone := make(chan error, 1)
+			go func() { peerDone <- sameBytes(peer, sum) }()
+			_, err = c.Write(data[n:])
+			require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Millisecond)))
+			if _, err := c.ReadBuf(); !errors.Is(err, os.ErrDeadlineExceeded) {
+				return fmt.Errorf("reading: %v", err)
+			}
+			return errors.Join(err, c.CloseWrite(), offload(ctx, func() error { return <-peerDone }), c.Close())
+		})
+	})
+}
+
+// Writes that wait for one that is half-way cost nothing meanwhile, have their
+// turns in order, and nothing gets into the middle of any.
+func TestTLSWritersTakeTurns(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
+			var want []byte
+			var writers []*runtime.Task
+			write := func(letter byte, n int) error {
+				p := bytes.Repeat([]byte{letter}, n)
+				w, err := runtime.Go(ctx, "writer "+string(letter), func(context.Context) error { _, err := c.Write(p); return err })
+				writers = append(writers, w)
+				want = append(want, p...)
+				return err
+			}
+			if err := errors.Join(write('a', 16<<20), untilStuck(ctx, c, new(int))); err != nil {
+				return err
+			}
+			// There is room, but not enough to wake the one that waits for it.
+			c.Stream().SetQueueLimit(c.Queued() + 1000)
+			if err := errors.Join(write('b', 100_000), write('c', 100_000)); err != nil {
+				return err
+			}
+			killed, err := runtime.Go(ctx, "writer that is killed", func(context.Context) error { return c.WriteBuf(runtime.NewShared([]byte("d"))) })
+			if err != nil {
+				return err
+			}
+			if err := errors.Join(write('e', 100_000)); err != nil {
+				return err
+			}
+
+			const turns = 1000
+			before, _ := c.Loop().Stats()
+			for range turns {
+				if err := runtime.Yield(ctx); err != nil {
+					return err
+				}
+			}
+			after, _ := c.Loop().Stats()
+			if spun := after.Turns - before.Turns; spun > turns+100 {
+				return fmt.Errorf("%d resumptions in %d turns, while nothing moves", spun, turns)
+			}
+			if err := c.WriteNow([]byte("X")); !errors.Is(err, runtime.ErrBusy) {
+				return fmt.Errorf("WriteNow: %v", err)
+			}
+			if err := c.TryWriteBuf(); !errors.Is(err, runtime.ErrBusy) {
+				return fmt.Errorf("TryWriteBuf: %v", err)
+			}
+			short, cancel := context.WithTimeout(ctx, time.Millisecond)
+			defer cancel()
+			if _, err := runtime.WaitAny(short, c.Writable()); !errors.Is(err, context.DeadlineExceeded) {
+				return fmt.Errorf("a write would wait, and WaitAny says: %v", err)
+			}
+			killed.Cancel(true)
+			if err := killed.Wait(ctx); !errors.Is(err, runtime.ErrCanceled) {
+				return fmt.Errorf("killed while it waits for its turn: %v", err)
+			}
+
+			got := make([]byte, len(want))
+			if err := offload(ctx, func() error { _, err := io.ReadFull(peer, got); return err }); err != nil {
+				return err
+			}
+			if !bytes.Equal(want, got) {
+				return errors.New("the bytes of a Write did not stay together, or not in order")
+			}
+			for _, w := range writers {
+				if err := w.Wait(ctx); err != nil {
+					return err
+				}
+			}
+			if _, err := runtime.WaitAny(ctx, c.Writable()); err != nil {
+				return err
+			}
+			return errors.Join(c.TryWriteBuf(), c.WriteNow([]byte("X")), c.Close())
+		})
+	})
+}
+
+// A write deadline ends the write that is half-way, and those that wait for it.
+func TestTLSWriteDeadlineOfAllWriters(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, _ *tls.Conn, raw net.Conn) error {
+			var writers []*runtime.Task
+			for range 3 {
+				w, err := runtime.Go(ctx, "writer", func(context.Context) error { _, err := c.Write(make([]byte, 16<<20)); return err })
+				if err != nil {
+					return err
+				}
+				writers = append(writers, w)
+			}
+			if err := errors.Join(untilStuck(ctx, c, new(int)), c.SetWriteDeadline(time.Now().Add(time.Millisecond))); err != nil {
+				return err
+			}
+			for _, w := range writers {
+				if err := w.Wait(ctx); !errors.Is(err, os.ErrDeadlineExceeded) {
+					return fmt.Errorf("%v", err)
+				}
+			}
+			_ = raw.Close()
+			_ = c.Close() // it says that the peer is gone
+			return nil
+		})
+	})
+}
