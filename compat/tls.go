@@ -54,7 +54,8 @@ type TLSStream struct {
 	tryErr error             // why the last TryReadBuf found nothing, such as a lack of memory
 	readBy time.Time         // the read deadline
 
-	writing bool             // a Write is half-way
+	writing bool             // a Write is at work, or waits for room
+	midway  bool             // and some of it is queued
 	turns   []*runtime.Event // of those that wait for it to end, in order
 	free    runtime.Event    // no Write is half-way
 	shut    bool

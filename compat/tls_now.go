@@ -9,7 +9,7 @@ func (c *TLSStream) WriteNow(p []byte) error {
 		return c.elsewhere("send", func() error { return c.WriteNow(p) })
 	case c.shut && !c.closed:
 		return c.writeErr()
-	case c.writing:
+	case c.midway:
 		return c.halfWay()
 	}
 	for len(p) > 0 {

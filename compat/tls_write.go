@@ -61,6 +61,7 @@ func (c *TLSStream) beginWrite() error {
 
 // endWrite hands the turn to whoever has waited longest.
 func (c *TLSStream) endWrite() {
+	c.midway = false
 	if len(c.turns) > 0 {
 		c.turns[0].Set()
 		c.turns = slices.Delete(c.turns, 0, 1)
@@ -103,6 +104,7 @@ func (c *TLSStream) Write(p []byte) (n int, err error) {
 			return n, err
 		}
 		m, err := c.encrypt(p[n:min(len(p), n+tlsChunk)])
+		c.midway = true
 		n += m
 		if err != nil {
 			return n, err
@@ -204,6 +206,7 @@ func (c *TLSStream) encryptBytes(p []byte, room func() error) error {
 			return err
 		}
 		n, err := c.encrypt(p[:min(len(p), tlsChunk)])
+		c.midway = c.writing
 		if err != nil {
 			return err
 		}
