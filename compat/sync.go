@@ -188,38 +188,58 @@ func (ss *SyncStream) sync() *SyncStream { return ss }
 // call is buffered: at most Options.Max bytes. Whatever breaks one of these rules
 // runs in a task, over the stream itself.
 //
+// A deadline that passes, or a kill, while Run waits loses nothing: called again
+// with the same fn, Run goes on, and sends nothing twice. Whoever wants to write
+// something else calls Commit first; the peer has got what was sent by then. When
+// fn has succeeded and only what it wrote could not be handed over in time, the
+// error says so: FlushWriteBuf is what is left to do.
+//
 // Run is called from a task, which it suspends.
 func Run(s Sync, fn func(rw io.ReadWriter) error) error {
 	ss := s.sync()
 	if err := checkLoop(ss.s, "run"); err != nil {
 		return err
 	}
-	ss.Checkpoint()
-	defer ss.Commit()
+	ss.r.Checkpoint()
+	if !ss.w.cut {
+		ss.w.Checkpoint()
+	}
+	ss.w.cut = false
+	defer func() {
+		ss.r.Commit()
+		if !ss.w.cut {
+			ss.w.Commit()
+		}
+	}()
 	for {
 		ss.r.block, ss.w.refused = false, nil
 		err := fn(s)
 		if err == nil || !ss.r.block && !ss.w.blocked() {
 			return ss.w.conclude(err)
 		}
-		// Whatever fn made of ErrWouldBlock: it was told, and it failed.
-		blockedOnRead := ss.r.block
-		ss.r.Rollback()
-		_, err = ss.w.FlushWriteBuf()
-		ss.w.Rollback()
-		if err != nil {
-			return err
-		}
-		if !blockedOnRead {
-			continue
-		}
-		if _, err := ss.r.FillReadBuf(); err != nil {
-			if err == io.EOF && ss.r.Buffered() > 0 {
-				err = io.ErrUnexpectedEOF // in the middle of what fn wanted
-			}
+		if err := ss.serve(); err != nil {
+			ss.w.cut = passing(err) && len(ss.w.log) > 0
 			return err
 		}
 	}
+}
+
+// serve rolls back what a function has done that could not be served, and waits
+// until it can be: whatever the function made of ErrWouldBlock.
+func (ss *SyncStream) serve() error {
+	// One that was refused a write has perhaps not asked yet for what it waits for.
+	toRead := ss.r.block && !ss.w.blocked()
+	ss.r.Rollback()
+	_, err := ss.w.FlushWriteBuf()
+	ss.w.Rollback()
+	if err != nil || !toRead {
+		return err
+	}
+	_, err = ss.r.FillReadBuf()
+	if err == io.EOF && ss.r.Buffered() > 0 {
+		err = io.ErrUnexpectedEOF // in the middle of what it wanted
+	}
+	return err
 }
 
 // RunHead waits until a head that ends with end is complete (an HTTP request's

@@ -274,6 +274,103 @@ func TestRunRefusesWhatCannotBeReplayed(t *testing.T) {
 	})
 }
 
+// A deadline that cuts Run short loses nothing, and called again it sends nothing
+// twice; another function is refused, unless the first one is given up.
+func TestRunGoesOn(t *testing.T) {
+	question := strings.Repeat("question ", 20) // more than the buffer holds
+	ask := func(rw io.ReadWriter) error {
+		if _, err := io.WriteString(rw, question); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(rw, make([]byte, len("answer")))
+		return err
+	}
+	other := func(rw io.ReadWriter) error {
+		_, err := io.WriteString(rw, "something else")
+		return err
+	}
+	for name, tc := range map[string]struct {
+		answer string
+		then   func(ss *compat.SyncStream) error
+		want   string
+	}{
+		"the same again": {"answer", func(ss *compat.SyncStream) error { return compat.Run(ss, ask) }, question},
+		"something else": {"", func(ss *compat.SyncStream) error {
+			if err := compat.Run(ss, other); !errors.Is(err, compat.ErrNotReplayable) {
+				return fmt.Errorf("another function: %w", err)
+			}
+			return nil
+		}, question},
+		"something else, on purpose": {"", func(ss *compat.SyncStream) error {
+			ss.Commit()
+			return compat.Run(ss, other)
+		}, question + "something else"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+				g := backendtest.Group(t, v, 1)
+				require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+					s, peer, err := streamPair(ctx)
+					if err != nil {
+						return err
+					}
+					ss, err := compat.NewSyncStream(s, compat.Options{Size: 64, Exact: true})
+					if err != nil {
+						return err
+					}
+					if err := s.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
+						return err
+					}
+					if err := compat.Run(ss, ask); !errors.Is(err, os.ErrDeadlineExceeded) {
+						return fmt.Errorf("the first time: %w", err)
+					}
+					_, werr := peer.Write([]byte(tc.answer))
+					if err := errors.Join(werr, s.SetReadDeadline(time.Time{}), tc.then(ss)); err != nil {
+						return err
+					}
+					_ = ss.Close() // after a refusal it says so again
+					got, err := io.ReadAll(peer)
+					if err == nil && string(got) != tc.want {
+						err = fmt.Errorf("the peer got %q, want %q", got, tc.want)
+					}
+					return errors.Join(err, peer.Close())
+				}))
+			})
+		})
+	}
+}
+
+// A function that goes on to read although a Write was refused is called again
+// before anything is waited for: the peer has not got the question yet.
+func TestRunRefusedBothWays(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+			s, peer, err := streamPair(ctx)
+			if err != nil {
+				return err
+			}
+			ss, err := compat.NewSyncStream(s, compat.Options{Exact: true})
+			if err != nil {
+				return err
+			}
+			const size = 20_000
+			cr := &crew{ctx: ctx}
+			cr.run("peer", func(context.Context) error {
+				_, err := io.ReadFull(peer, make([]byte, size))
+				_, werr := peer.Write([]byte("ok"))
+				return errors.Join(err, werr)
+			})
+			err = compat.Run(ss, func(rw io.ReadWriter) error {
+				_, werr := rw.Write(make([]byte, size))
+				_, rerr := io.ReadFull(rw, make([]byte, 2))
+				return errors.Join(werr, rerr)
+			})
+			return errors.Join(err, cr.wait(), ss.Close(), peer.Close())
+		}))
+	})
+}
+
 // What a function passes over does not go unsaid: Run fails although it returns
 // no error, and the peer has the beginning of what it wrote.
 func TestRunSeesWhatIsPassedOver(t *testing.T) {

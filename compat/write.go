@@ -25,6 +25,7 @@ type WriteHalf struct {
 	base   int    // what buf held at the checkpoint
 	log    []byte // written and flushed since the checkpoint
 	replay int    // of log, how much was written again
+	cut    bool   // a Run was cut short, and log is what it has sent
 }
 
 // Pending returns how many bytes wait to be flushed.
@@ -204,13 +205,13 @@ func (w *WriteHalf) Close() error {
 // Checkpoint remembers what is written from now on, so that Rollback can take
 // it back.
 func (w *WriteHalf) Checkpoint() {
-	w.marked, w.refused, w.base = true, nil, w.Pending()
+	w.marked, w.cut, w.refused, w.base = true, false, nil, w.Pending()
 	w.log, w.replay = w.log[:0], 0
 }
 
 // Commit ends the checkpoint.
 func (w *WriteHalf) Commit() {
-	w.marked, w.log, w.replay = false, nil, 0
+	w.marked, w.cut, w.log, w.replay = false, false, nil, 0
 }
 
 // Rollback takes back what was written since the checkpoint. What was flushed
@@ -240,8 +241,10 @@ func (w *WriteHalf) conclude(err error) error {
 	if err == nil {
 		err = w.shortfall()
 	}
-	if _, ferr := w.FlushWriteBuf(); err == nil {
-		err = ferr
+	if _, ferr := w.FlushWriteBuf(); err == nil && ferr != nil {
+		if err = ferr; passing(err) {
+			err = fmt.Errorf("compat: the function has succeeded, and what it wrote waits to be flushed: %w", err)
+		}
 	}
 	return err
 }
