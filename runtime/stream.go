@@ -364,6 +364,3 @@ func (s *Stream) discard() {
 // OnEnd has f called on the loop, outside any task, once the stream is no more:
 // it was closed, or its loop has ended. It is called on the loop.
 func (s *Stream) OnEnd(f func()) { s.onEnd = f }
-
-// stream lets WriteTo see the Stream inside a type that embeds it.
-func (s *Stream) stream() *Stream { return s }

@@ -35,7 +35,7 @@ const maxFrame = 32 << 20 // bytes, with its header
 var errDone = errors.New("the peer has said goodbye")
 
 func echo(_ context.Context, c *tcp.Conn) error {
-	s, err := compat.NewGrowableSyncStream(c.Stream, compat.Options{Exact: true, Max: maxFrame})
+	s, err := compat.NewGrowableSyncStream(c, compat.Options{Exact: true, Max: maxFrame})
 	if err != nil {
 		return err
 	}

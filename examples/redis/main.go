@@ -63,7 +63,7 @@ func serve(ctx context.Context, address string, adapt func(compat.Stream) (adapt
 // was parsed is discarded. Commands that arrived together are answered
 // together.
 func (st *store) handle(_ context.Context, c *tcp.Conn) error {
-	ss, err := st.adapt(c.Stream)
+	ss, err := st.adapt(c)
 	if err != nil {
 		return err
 	}
