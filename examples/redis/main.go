@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/tidwall/redcon"
 
@@ -27,7 +28,7 @@ const maxCommand = 64 << 20
 func main() {
 	address := flag.String("addr", "127.0.0.1:6380", "where to listen")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := serve(ctx, *address, growable, func(a net.Addr) { fmt.Printf("redis on %s\n", a) }); err != nil {
 		log.Fatal(err)
