@@ -59,7 +59,7 @@ type Options struct {
 	// variable NORIA_BACKEND goes before it.
 	Backend string
 
-	// Loops is their number; 0 means DefaultLoops().
+	// Loops is their number, at most runtime.MaxLoops; 0 means DefaultLoops().
 	Loops int
 
 	// Pin ties each loop's thread to a CPU of its own. Where that is not
@@ -75,11 +75,11 @@ type Options struct {
 
 // DefaultLoops returns how many loops Start makes unless told otherwise: one
 // for each CPU that Go may use, less one for the garbage collector and the
-// program's other goroutines, and at least one. A loop that has come back from
+// program's other goroutines, and at least one and at most runtime.MaxLoops. A loop that has come back from
 // waiting needs a processor of Go's scheduler again; with as many loops as
 // processors a busy goroutine keeps it from one for up to 10 ms. See
 // docs/adr/0006-number-of-loops.md for what was measured.
-func DefaultLoops() int { return max(1, goruntime.GOMAXPROCS(0)-1) }
+func DefaultLoops() int { return min(max(1, goruntime.GOMAXPROCS(0)-1), runtime.MaxLoops) }
 
 // Start starts a group of loops. At most one Options may be given.
 func Start(opts ...Options) (*Group, error) {
@@ -90,8 +90,8 @@ func Start(opts ...Options) (*Group, error) {
 	if o.Loops == 0 {
 		o.Loops = DefaultLoops()
 	}
-	if o.Loops < 0 {
-		return nil, fmt.Errorf("noria: %d loops", o.Loops)
+	if o.Loops < 0 || o.Loops > runtime.MaxLoops {
+		return nil, fmt.Errorf("noria: %d loops, want 1 to %d, or 0 for the default", o.Loops, runtime.MaxLoops)
 	}
 	candidates, asked, err := candidates(o.Backend, os.Getenv(BackendVariable))
 	if err != nil {

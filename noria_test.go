@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	goruntime "runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,6 +66,10 @@ func TestRule12Selection(t *testing.T) {
 func TestStartRefuses(t *testing.T) {
 	_, err := noria.Start(noria.Options{Loops: -1})
 	require.ErrorContains(t, err, "-1 loops")
+	_, err = noria.Start(noria.Options{Loops: runtime.MaxLoops + 1})
+	require.ErrorContains(t, err, "1025 loops, want 1 to 1024")
+	_, err = runtime.StartGroup(runtime.GroupOptions{Loops: runtime.MaxLoops + 1, New: func(int) (runtime.Runtime, error) { panic("not called") }})
+	require.ErrorContains(t, err, "1025 loops, want 1 to 1024")
 	_, err = noria.Start(noria.Options{}, noria.Options{})
 	require.ErrorContains(t, err, "at most one")
 	require.ErrorContains(t, noria.ListenAndServe(t.Context(), "nowhere", nil), "host:port")
@@ -150,4 +155,6 @@ func TestStartWithoutMemory(t *testing.T) {
 func TestDefaultLoops(t *testing.T) {
 	require.Positive(t, noria.DefaultLoops())
 	require.NotEmpty(t, strings.Join(noria.Backends(), ""))
+	defer goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(2 * runtime.MaxLoops))
+	require.Equal(t, runtime.MaxLoops, noria.DefaultLoops())
 }

@@ -14,7 +14,7 @@ import (
 type Report struct {
 	OS         string `json:"os"`
 	Arch       string `json:"arch"`
-	Kernel     string `json:"kernel"` // as uname -r says
+	Kernel     string `json:"kernel"` // as uname -r says; empty where that is not known
 	Go         string `json:"go"`
 	CPUs       int    `json:"cpus"` // that this process may use
 	GOMAXPROCS int    `json:"gomaxprocs"`
@@ -66,7 +66,7 @@ type Advice struct {
 // Probe tries what there is: it starts one loop on each backend of this build,
 // and one as Start would. It takes some milliseconds.
 func Probe() Report {
-	r := Report{OS: goruntime.GOOS, Arch: goruntime.GOARCH, Go: goruntime.Version(), CPUs: goruntime.NumCPU(),
+	r := Report{OS: goruntime.GOOS, Arch: goruntime.GOARCH, Go: goruntime.Version(), Kernel: systemKernel(), CPUs: goruntime.NumCPU(),
 		GOMAXPROCS: goruntime.GOMAXPROCS(0), Loops: DefaultLoops(), Environment: os.Getenv(BackendVariable), Limits: systemLimits()}
 	for _, b := range backends() {
 		r.addBackend(b)
@@ -84,7 +84,7 @@ func (r *Report) choose() {
 		return
 	}
 	info := g.Info()
-	r.Backend, r.Reason, r.Kernel = info.Backend, info.Reason, info.Kernel
+	r.Backend, r.Reason = info.Backend, info.Reason
 	_ = g.Stop() // nothing ran on it
 }
 

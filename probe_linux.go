@@ -9,6 +9,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// systemKernel returns what uname -r says.
+func systemKernel() string {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(u.Release[:])
+}
+
 // systemLimits returns what the system limits of all that a server needs. What
 // cannot be read is left out.
 func systemLimits() (limits []Limit) {

@@ -2,4 +2,6 @@
 
 package noria
 
+func systemKernel() string { return "" }
+
 func systemLimits() []Limit { return nil }

@@ -40,6 +40,7 @@ func TestProbeObeysTheEnvironment(t *testing.T) {
 	r := noria.Probe()
 	require.Empty(t, r.Backend)
 	require.Contains(t, r.Reason, `"kqueue"`)
+	require.NotEmpty(t, r.Kernel, "it is there whatever was asked for")
 }
 
 // Each thing that is off comes with what to do about it.

@@ -30,7 +30,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}{
 		{"task", plain, func(_ context.Context, c *tcp.Conn) error { return echo(c) }},
 		{"task,TLSStream", encrypted, func(ctx context.Context, c *tcp.Conn) error {
-			t, err := compat.TLSServer(ctx, c.Stream, serverConfig, compat.TLSOptions{})
+			t, err := compat.TLSServer(ctx, c, serverConfig, compat.TLSOptions{})
 			if err != nil {
 				return err
 			}
@@ -38,7 +38,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 		}},
 		{"task,tls.Conn", encrypted, func(_ context.Context, c *tcp.Conn) error { return echo(tls.Server(c, serverConfig)) }},
 		{"task,Growable", plain, func(_ context.Context, c *tcp.Conn) error {
-			gs, err := compat.NewGrowableSyncStream(c.Stream, compat.Options{Exact: true})
+			gs, err := compat.NewGrowableSyncStream(c, compat.Options{Exact: true})
 			if err != nil {
 				return err
 			}

@@ -43,7 +43,7 @@ type TakeOverOptions struct {
 // Stream.Linger. A CloseWrite ends an nc that has none itself.
 //
 // A connection of datagrams, and a stream that only the tasks of a loop can use
-// (a *runtime.Stream, a *tcp.Conn, a *TLSStream), fail with ErrUnsupported.
+// (a *runtime.Stream, a *TLSStream), fail with ErrUnsupported.
 func TakeOver(l *runtime.Loop, nc net.Conn, opts TakeOverOptions) (s *runtime.Stream, pumped bool, err error) {
 	if c, ok := nc.(*Conn); ok && c.Loop() == l {
 		return takeOwn(l, c, opts)

@@ -20,7 +20,6 @@ import (
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/runtime"
-	"github.com/noria-go/noria/tcp"
 )
 
 func TestTakeOver(t *testing.T) {
@@ -420,8 +419,7 @@ func TestTakeOverOfAWrapperIsPumped(t *testing.T) {
 // What is no stream, or only a task's, is refused and stays what it was.
 func TestTakeOverRefuses(t *testing.T) {
 	for name, open := range map[string]func(s *runtime.Stream, dir string) (net.Conn, error){
-		"a stream":   func(s *runtime.Stream, _ string) (net.Conn, error) { return s, nil },
-		"a tcp.Conn": func(s *runtime.Stream, _ string) (net.Conn, error) { return &tcp.Conn{Stream: s}, nil },
+		"a stream": func(s *runtime.Stream, _ string) (net.Conn, error) { return s, nil },
 		"udp": func(*runtime.Stream, string) (net.Conn, error) {
 			return net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		},

@@ -19,9 +19,13 @@ type Service interface {
 	Serve(ctx context.Context, ln *Listener) error
 }
 
+// MaxLoops is how many loops a group has at most. Each is a thread, and Go ends a
+// program that has 10,000 of them: see debug.SetMaxThreads.
+const MaxLoops = 1024
+
 // GroupOptions are the options of a group of loops.
 type GroupOptions struct {
-	// Loops is how many there are, at least 1.
+	// Loops is how many there are, 1 to MaxLoops.
 	Loops int
 
 	// New makes the Runtime of each.
@@ -49,8 +53,8 @@ type Group struct {
 
 // StartGroup starts the loops.
 func StartGroup(opts GroupOptions) (*Group, error) {
-	if opts.Loops < 1 || opts.New == nil {
-		return nil, fmt.Errorf("start group: %d loops, want at least 1, and a New", opts.Loops)
+	if opts.Loops < 1 || opts.Loops > MaxLoops || opts.New == nil {
+		return nil, fmt.Errorf("start group: %d loops, want 1 to %d, and a New", opts.Loops, MaxLoops)
 	}
 	if opts.Loop.Name == "" {
 		opts.Loop.Name = "loop"

@@ -406,6 +406,3 @@ func (s *Stream) OnEnd(f func()) {
 // connection, which may have ended otherwise than well. It is called on the
 // loop, before anything is read; f must not block.
 func (s *Stream) OnEOF(f func() error) { s.onEOF = f }
-
-// stream lets WriteTo see the Stream inside a type that embeds it.
-func (s *Stream) stream() *Stream { return s }

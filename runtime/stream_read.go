@@ -385,12 +385,12 @@ func (s *Stream) park(t *Task, list *waitList) {
 }
 
 // WriteTo is io.WriterTo: io.Copy from a stream to another one of its loop, or
-// back to itself, hands over the buffers and copies nothing.
+// back to itself, hands over the buffers and copies nothing. A type that embeds a
+// Stream is written to with its own Write; if it has its own Read, it needs its
+// own WriteTo too, or io.Copy reads past it.
 func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
-	var to *Stream
-	if other, ok := w.(interface{ stream() *Stream }); ok && other.stream().loop == s.loop {
-		to = other.stream()
-	}
+	to, direct := w.(*Stream)
+	direct = direct && to.loop == s.loop
 	for {
 		b, err := s.ReadBuf()
 		if err == io.EOF {
@@ -400,7 +400,7 @@ func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
 			return n, err
 		}
 		size := b.Len()
-		if to != nil {
+		if direct {
 			err = to.WriteBuf(b)
 		} else {
 			size, err = w.Write(b.Bytes())

@@ -108,11 +108,10 @@ func (p *pen) accept(ctx context.Context) error {
 		if err := p.server.waitRoom(ctx); err != nil {
 			return err
 		}
-		stream, err := p.ln.Accept(ctx)
+		c, err := p.ln.Accept(ctx)
 		if err != nil {
 			return err
 		}
-		c := &Conn{stream}
 		if err := p.server.take(ctx); err != nil {
 			return errors.Join(err, c.Close())
 		}

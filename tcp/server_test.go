@@ -1,8 +1,10 @@
 package tcp_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -58,6 +60,44 @@ func echoes(t *testing.T, nc *net.TCPConn) {
 func echo(_ context.Context, c *tcp.Conn) error {
 	_, err := io.Copy(c, c)
 	return err
+}
+
+// upper is a connection with a Write of its own.
+type upper struct{ *tcp.Conn }
+
+func (u upper) Write(p []byte) (int, error) { return u.Conn.Write(bytes.ToUpper(p)) }
+
+// TestCopyToAWrapper: io.Copy hands buffers from stream to stream, and does not
+// pass by the Write of a type that embeds one.
+func TestCopyToAWrapper(t *testing.T) {
+	for name, tt := range map[string]struct {
+		to   func(c *tcp.Conn) io.Writer
+		want string
+	}{
+		"a Conn":                {func(c *tcp.Conn) io.Writer { return c }, "hello"},
+		"a type that embeds it": {func(c *tcp.Conn) io.Writer { return upper{c} }, "HELLO"},
+		"a pointer to that":     {func(c *tcp.Conn) io.Writer { return &upper{c} }, "HELLO"},
+	} {
+		for _, onGoroutine := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s,goroutine=%v", name, onGoroutine), func(t *testing.T) {
+				backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+					addr, stop := serve(t, backendtest.Group(t, v, 1), &tcp.Server{OnGoroutine: onGoroutine,
+						Handler: func(_ context.Context, c *tcp.Conn) error {
+							_, err := io.Copy(tt.to(c), c)
+							return err
+						}})
+					nc := dial(t, addr)
+					_, err := io.WriteString(nc, "hello")
+					require.NoError(t, err)
+					require.NoError(t, nc.CloseWrite())
+					got, err := io.ReadAll(nc)
+					require.NoError(t, err)
+					require.Equal(t, tt.want, string(got))
+					require.NoError(t, stop())
+				})
+			})
+		}
+	}
 }
 
 // TestFaultyHandlers: a handler that panics, exits or fails loses its own

@@ -21,7 +21,7 @@ import (
 )
 
 // A Conn is a connection, for the tasks of its loop.
-type Conn struct{ *runtime.Stream }
+type Conn = runtime.Stream
 
 // Dial connects to address ("host:port", "unix:/path") from a task, whose
 // context ctx is or comes from.
@@ -30,9 +30,5 @@ func Dial(ctx context.Context, address string, opts runtime.DialOptions) (*Conn,
 	if t == nil {
 		return nil, &runtime.OpError{Op: "dial", Detail: address, Err: runtime.ErrOffLoop}
 	}
-	s, err := t.Loop().Dial(ctx, address, opts)
-	if err != nil {
-		return nil, err
-	}
-	return &Conn{s}, nil
+	return t.Loop().Dial(ctx, address, opts)
 }

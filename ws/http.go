@@ -109,7 +109,7 @@ func (h *httpHandler) takeOver(l *runtime.Loop, w http.ResponseWriter, r *http.R
 	err = l.Go(fmt.Sprintf("connection %s", nc.RemoteAddr()), func(ctx context.Context) error {
 		taken = true
 		runtime.TaskOf(ctx).SetValues(r.Context()) // its end means nothing any more
-		h.s.tcp.ServeConn(ctx, &tcp.Conn{Stream: stream}, func(ctx context.Context, _ *tcp.Conn) error {
+		h.s.tcp.ServeConn(ctx, stream, func(ctx context.Context, _ *tcp.Conn) error {
 			return open(stream).run(ctx, h.s.Handler, h.s.OnGoroutine)
 		})
 		return nil

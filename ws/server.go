@@ -145,9 +145,9 @@ func (s *Server) maxHead() int {
 // serve is the task of one connection.
 func (s *Server) serve(ctx context.Context, tc *tcp.Conn) error {
 	deadline := time.Now().Add(s.handshakeTimeout())
-	t := compat.Stream(tc.Stream)
+	t := compat.Stream(tc)
 	if s.TLS != nil {
-		secure, err := compat.TLSServer(ctx, tc.Stream, s.TLS, compat.TLSOptions{HandshakeTimeout: s.handshakeTimeout()})
+		secure, err := compat.TLSServer(ctx, tc, s.TLS, compat.TLSOptions{HandshakeTimeout: s.handshakeTimeout()})
 		if err != nil {
 			return fmt.Errorf("ws: %w", err)
 		}

@@ -48,6 +48,11 @@ func TestBenchAdapters(t *testing.T) {
 		}
 	}
 
-	cmd = exec.Command(program, "bench", "adapters", "--sizes", "0")
-	require.Error(t, cmd.Run())
+}
+
+func TestBenchAdaptersSizes(t *testing.T) {
+	for size, good := range map[string]bool{"0": false, "67108865": false, "1,67108864": true} {
+		out, err := exec.Command(program, "bench", "adapters", "--quick", "--sizes", size).CombinedOutput()
+		require.Equal(t, good, err == nil, "%s: %s", size, out)
+	}
 }

@@ -123,4 +123,15 @@ func TestConformArguments(t *testing.T) {
 	status, out := conform(t, "ws://127.0.0.1:1/", "--cases", "[")
 	require.Equal(t, 1, status)
 	require.Contains(t, out, "pattern")
+	// Nobody listens at these: it is found out before.
+	for _, args := range [][]string{
+		{"ws://127.0.0.1:1/", "--cases", "nope*"},
+		{"ws://127.0.0.1:1/", "--cases", "trap*", "--autobahn"},
+		{"ws://127.0.0.1:1/", "--exclude", "*"},
+		{"--listen", "127.0.0.1:0", "--cases", "nope*"},
+	} {
+		status, out := conform(t, args...)
+		require.Equal(t, 1, status, "%v: %s", args, out)
+		require.Contains(t, out, "select no case", "%v", args)
+	}
 }

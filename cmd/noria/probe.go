@@ -44,7 +44,11 @@ func printProbe(out io.Writer, r noria.Report) error {
 	if backend == "" {
 		backend = "none"
 	}
-	fmt.Fprintf(w, "system\t%s/%s, kernel %s, %s\n", r.OS, r.Arch, r.Kernel, r.Go)
+	kernel := ""
+	if r.Kernel != "" {
+		kernel = "kernel " + r.Kernel + ", "
+	}
+	fmt.Fprintf(w, "system\t%s/%s, %s%s\n", r.OS, r.Arch, kernel, r.Go)
 	fmt.Fprintf(w, "CPUs\t%d, GOMAXPROCS %d, so loops: %d\n", r.CPUs, r.GOMAXPROCS, r.Loops)
 	fmt.Fprintf(w, "backend\t%s (%s)\n", backend, r.Reason)
 	for _, b := range r.Backends {

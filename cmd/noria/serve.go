@@ -59,7 +59,7 @@ func serve(args []string) int {
 	fs.StringVar(&c.tcp, "tcp", "", "`address` of the TCP echo")
 	fs.StringVar(&c.ws, "ws", "", "`address` of the WebSocket echo")
 	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; the environment's "+noria.BackendVariable+" goes before it")
-	fs.IntVar(&c.options.Loops, "loops", 0, "`number` of loops; 0: one less than CPUs, at least one")
+	fs.IntVar(&c.options.Loops, "loops", 0, fmt.Sprintf("`number` of loops, at most %d; 0: one less than CPUs, at least one", runtime.MaxLoops))
 	fs.BoolVar(&c.options.Pin, "pin", false, "tie each loop to a CPU of its own")
 	fs.BoolVar(&c.goroutine, "goroutine", false, "run each handler on a goroutine in place of its loop")
 	fs.DurationVar(&c.drain, "drain", tcp.DefaultDrainTime, "how long connections may go on after the signal")

@@ -214,6 +214,7 @@ func TestServeBadFlags(t *testing.T) {
 		{[]string{"serve", "--tcp", "example.com:80"}, 1, "must be an IP address"},
 		{[]string{"serve", "--backend", "kqueue"}, 1, "kqueue"},
 		{[]string{"serve", "--loops", "-1"}, 1, "-1 loops"},
+		{[]string{"serve", "--loops", "100000"}, 1, "100000 loops, want 1 to 1024"},
 		{[]string{"serve", "--lops", "1"}, 2, "lops"},
 		{[]string{"serve", "--engine", "steam"}, 1, "steam"},
 		{[]string{"serve", "--max-message", "0"}, 1, "--max-message 0"},

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -74,6 +75,9 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
+// errNoCase: a run of nothing would find nothing wrong.
+var errNoCase = errors.New("conformance/websocket: the patterns select no case")
+
 // cases returns those selected.
 func (o Options) cases() (list []Case, err error) {
 	for _, c := range Cases() {
@@ -108,13 +112,6 @@ func RunServer(ctx context.Context, address string, o Options) (*Report, error) 
 	if err != nil {
 		return nil, fmt.Errorf("conformance/websocket: %w", err)
 	}
-	conn, err := t.dial(ctx) // nobody there is an error, not 517 failures
-	if err != nil {
-		return nil, fmt.Errorf("conformance/websocket: %w", err)
-	}
-	_ = conn.Close()
-
-	report := &Report{Role: "server", Address: address, Started: time.Now()}
 	jobs := make([]func() *Result, 0, len(cases))
 	for _, c := range cases {
 		jobs = append(jobs, func() *Result { return t.run(ctx, c) })
@@ -128,6 +125,16 @@ func RunServer(ctx context.Context, address string, o Options) (*Report, error) 
 			jobs = append(jobs, func() *Result { return t.runTrap(ctx, c) })
 		}
 	}
+	if len(jobs) == 0 {
+		return nil, errNoCase
+	}
+	conn, err := t.dial(ctx) // nobody there is an error, not 517 failures
+	if err != nil {
+		return nil, fmt.Errorf("conformance/websocket: %w", err)
+	}
+	_ = conn.Close()
+
+	report := &Report{Role: "server", Address: address, Started: time.Now()}
 	var (
 		wg    sync.WaitGroup
 		mu    sync.Mutex

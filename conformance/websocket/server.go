@@ -69,6 +69,9 @@ func NewFuzzer(ln net.Listener, o Options) (*Fuzzer, error) {
 		}
 		f.cases = append(f.cases, traps...)
 	}
+	if len(f.cases) == 0 {
+		return nil, errNoCase
+	}
 	f.wg.Go(f.accept)
 	return f, nil
 }

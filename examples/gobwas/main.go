@@ -11,6 +11,7 @@ import (
 	"log"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/gobwas/ws"
 
@@ -22,7 +23,7 @@ import (
 func main() {
 	address := flag.String("addr", "127.0.0.1:7001", "where to listen")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log.Printf("ws://%s", *address)
 	if err := noria.ListenAndServe(ctx, *address, &tcp.Server{Handler: echo}); err != nil {
@@ -35,7 +36,7 @@ const maxFrame = 32 << 20 // bytes, with its header
 var errDone = errors.New("the peer has said goodbye")
 
 func echo(_ context.Context, c *tcp.Conn) error {
-	s, err := compat.NewGrowableSyncStream(c.Stream, compat.Options{Exact: true, Max: maxFrame})
+	s, err := compat.NewGrowableSyncStream(c, compat.Options{Exact: true, Max: maxFrame})
 	if err != nil {
 		return err
 	}

@@ -11,10 +11,15 @@ import (
 	"github.com/gobwas/ws/wsutil"
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/examples/internal/program"
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 )
+
+func TestMain(m *testing.M) { program.Main(m, main) }
+
+func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 
 // A client on the net package; interop/run.sh drives it with npm's.
 func TestEcho(t *testing.T) {

@@ -12,9 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/examples/internal/program"
 	"github.com/noria-go/noria/examples/internal/selfsigned"
 	"github.com/noria-go/noria/tcp"
 )
+
+func TestMain(m *testing.M) { program.Main(m, main) }
+
+func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 
 // net/http's client, with connections that are kept and many at once.
 func TestHTTPSInATask(t *testing.T) {

@@ -12,8 +12,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/examples/internal/program"
 	"github.com/noria-go/noria/examples/internal/selfsigned"
 )
+
+func TestMain(m *testing.M) { program.Main(m, main) }
+
+func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 
 // net/http's client, HTTP/1.1 and HTTP/2, many requests at once.
 func TestHTTPS(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"syscall"
 
 	"github.com/tidwall/redcon"
 
@@ -27,7 +28,7 @@ const maxCommand = 64 << 20
 func main() {
 	address := flag.String("addr", "127.0.0.1:6380", "where to listen")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := serve(ctx, *address, growable, func(a net.Addr) { fmt.Printf("redis on %s\n", a) }); err != nil {
 		log.Fatal(err)
@@ -63,7 +64,7 @@ func serve(ctx context.Context, address string, adapt func(compat.Stream) (adapt
 // was parsed is discarded. Commands that arrived together are answered
 // together.
 func (st *store) handle(_ context.Context, c *tcp.Conn) error {
-	ss, err := st.adapt(c.Stream)
+	ss, err := st.adapt(c)
 	if err != nil {
 		return err
 	}

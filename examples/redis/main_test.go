@@ -15,7 +15,12 @@ import (
 	"github.com/tidwall/redcon"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/examples/internal/program"
 )
+
+func TestMain(m *testing.M) { program.Main(m, main) }
+
+func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 
 // start starts a server and returns where it is.
 func start(t *testing.T) string { return startWith(t, growable) }

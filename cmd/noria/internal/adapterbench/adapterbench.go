@@ -52,6 +52,9 @@ type settings struct {
 	Backend string `json:"backend"`
 }
 
+// maxMessage is how long a message may be, in bytes.
+const maxMessage = 64 << 20
+
 // Main is noria bench adapters. It returns the exit status.
 func Main(args []string) int {
 	s := settings{Sizes: []int{64 << 10, 1 << 20, 16 << 20}, Rounds: 5, Bytes: 256 << 20, Backend: "auto"}
@@ -65,8 +68,8 @@ func Main(args []string) int {
 		s.Sizes = nil
 		for f := range strings.SplitSeq(v, ",") {
 			n, err := strconv.Atoi(strings.TrimSpace(f))
-			if err != nil || n < 1 || n > 64<<20 {
-				return fmt.Errorf("%q is not a size of 1 to %d bytes", f, 64<<20)
+			if err != nil || n < 1 || n > maxMessage {
+				return fmt.Errorf("%q is not a size of 1 to %d bytes", f, maxMessage)
 			}
 			s.Sizes = append(s.Sizes, n)
 		}

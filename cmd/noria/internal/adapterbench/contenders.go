@@ -114,6 +114,7 @@ func (r retrying) Read(p []byte) (int, error) {
 
 // growable has the whole message in one call of the library.
 func growable(opts compat.Options) func(s *runtime.Stream) (receiver, error) {
+	opts.Max = maxMessage + ws.MaxHeaderSize
 	return func(s *runtime.Stream) (receiver, error) {
 		gs, err := compat.NewGrowableSyncStream(s, opts)
 		return &growableReceiver{gs}, err
