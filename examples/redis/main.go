@@ -22,8 +22,15 @@ import (
 	"github.com/noria-go/noria/tcp"
 )
 
-// maxCommand is how large one command may be, in bytes.
-const maxCommand = 64 << 20
+const (
+	// maxCommand is how large one command may be, in bytes.
+	maxCommand = 64 << 20
+
+	// maxReply is how many bytes of answers are collected before they are sent, and
+	// the peer is waited for: a few bytes of GET can ask for very many. One value
+	// may go beyond it.
+	maxReply = 256 << 10
+)
 
 func main() {
 	address := flag.String("addr", "127.0.0.1:6380", "where to listen")
@@ -62,7 +69,7 @@ func serve(ctx context.Context, address string, adapt func(compat.Stream) (adapt
 // handle serves one connection, as a task. The parser takes bytes and says
 // whether a command is complete; so the adapter's buffer is looked at, and what
 // was parsed is discarded. Commands that arrived together are answered
-// together.
+// together, as far as maxReply goes.
 func (st *store) handle(_ context.Context, c *tcp.Conn) error {
 	ss, err := st.adapt(c)
 	if err != nil {
@@ -70,7 +77,7 @@ func (st *store) handle(_ context.Context, c *tcp.Conn) error {
 	}
 	defer func() { _, _ = ss.Take() }() // the server closes it
 	in, out := ss.Split()
-	s := session{store: st}
+	s := session{store: st, out: out}
 	for !s.quit {
 		if _, err := in.FillReadBuf(); err != nil {
 			if err == io.EOF && in.Buffered() == 0 {
@@ -78,9 +85,13 @@ func (st *store) handle(_ context.Context, c *tcp.Conn) error {
 			}
 			return err
 		}
-		err := s.commands(in)
-		if werr := s.flush(out); err != nil || werr != nil {
-			return errors.Join(err, werr)
+		s.commands(in)
+		s.flush()
+		if s.err != nil {
+			return s.err
+		}
+		if cap(s.reply) > 64<<10 {
+			s.reply = nil // what was large once need not stay
 		}
 	}
 	return nil
@@ -89,52 +100,63 @@ func (st *store) handle(_ context.Context, c *tcp.Conn) error {
 // A session is one connection's commands, and the answers to them.
 type session struct {
 	store *store
+	out   *compat.WriteHalf
 	args  [][]byte
 	reply []byte
 	quit  bool
+	err   error // why it cannot go on
 }
 
 // commands carries out each command that is complete.
-func (s *session) commands(in *compat.ReadHalf) error {
-	for !s.quit {
+func (s *session) commands(in *compat.ReadHalf) {
+	for !s.quit && s.err == nil {
 		packet := in.Peek()
 		if len(packet) == 0 {
-			return nil
+			return
 		}
 		complete, args, _, rest, err := redcon.ReadNextCommand(packet, s.args[:0])
 		s.args = args
 		if err != nil {
 			s.reply = redcon.AppendError(s.reply, "ERR "+err.Error())
-			return err
+			s.err = err
+			return
 		}
 		if !complete {
-			return nil
+			return
 		}
 		if len(args) > 0 {
 			s.do(args)
 		}
 		// Only now: the arguments lie in the buffer.
 		if err := in.Discard(len(packet) - len(rest)); err != nil {
-			return err
+			s.err = errors.Join(s.err, err)
 		}
+		s.limit()
 	}
-	return nil
 }
 
-// flush sends the answers.
-func (s *session) flush(out *compat.WriteHalf) error {
-	for p := s.reply; len(p) > 0; {
-		n, err := out.Write(p)
+// limit sends the answers so far, if they are many.
+func (s *session) limit() {
+	if len(s.reply) >= maxReply {
+		s.flush()
+	}
+}
+
+// flush sends the answers, and waits while the peer does not take them.
+func (s *session) flush() { s.err = errors.Join(s.err, s.send()) }
+
+func (s *session) send() error {
+	p := s.reply
+	s.reply = s.reply[:0]
+	for len(p) > 0 {
+		n, err := s.out.Write(p)
 		p = p[n:]
 		if err != nil && !errors.Is(err, compat.ErrWouldBlock) {
 			return err
 		}
-		if _, err := out.FlushWriteBuf(); err != nil {
+		if _, err := s.out.FlushWriteBuf(); err != nil {
 			return err
 		}
-	}
-	if s.reply = s.reply[:0]; cap(s.reply) > 64<<10 {
-		s.reply = nil // what was large once need not stay
 	}
 	return nil
 }

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/examples/internal/program"
+	"github.com/noria-go/noria/runtime"
 )
 
 func TestMain(m *testing.M) { program.Main(m, main) }
@@ -93,6 +96,55 @@ func TestCommands(t *testing.T) {
 	}
 	_, err := c.Read(make([]byte, 1))
 	require.Equal(t, io.EOF, err)
+}
+
+// A watched stream knows how much it was given at once at most.
+type watched struct {
+	compat.Stream
+	most *atomic.Int64
+}
+
+func (w watched) TryWriteBuf(bufs ...*runtime.Buffer) error {
+	n := int64(0)
+	for _, b := range bufs {
+		n += int64(b.Len())
+	}
+	w.most.Store(max(w.most.Load(), n)) // there is one connection
+	return w.Stream.TryWriteBuf(bufs...)
+}
+
+// A few bytes ask for a lot: it is sent in parts, for each of which the peer is
+// waited for, and not collected first.
+func TestMuchIsAskedFor(t *testing.T) {
+	const times = 100
+	value := strings.Repeat("0123456789abcdef", 1<<16)
+	answer := fmt.Sprintf("$%d\r\n%s\r\n", len(value), value)
+	mget := []string{"MGET"}
+	for range times {
+		mget = append(mget, "big")
+	}
+	for name, tt := range map[string]struct {
+		send []byte
+		head string
+	}{
+		"many commands": {bytes.Repeat(cmd("GET", "big"), times), ""},
+		"one command":   {cmd(mget...), fmt.Sprintf("*%d\r\n", times)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var most atomic.Int64
+			c := dial(t, startWith(t, func(s compat.Stream) (adapter, error) { return growable(watched{s, &most}) }))
+			_, err := c.Write(append(cmd("SET", "big", value), tt.send...))
+			require.NoError(t, err)
+			r := bufio.NewReader(c)
+			for i, want := range append([]string{"+OK\r\n", tt.head}, slices.Repeat([]string{answer}, times)...) {
+				got := make([]byte, len(want))
+				_, err := io.ReadFull(r, got)
+				require.NoError(t, err, "answer %d", i)
+				require.True(t, want == string(got), "answer %d: %.60q", i, got)
+			}
+			require.LessOrEqual(t, most.Load(), int64(2<<20))
+		})
+	}
 }
 
 func TestBadInput(t *testing.T) {

@@ -80,6 +80,9 @@ func get(s *session, args [][]byte) { s.value(args[1]) }
 func mget(s *session, args [][]byte) {
 	s.reply = redcon.AppendArray(s.reply, len(args)-1)
 	for _, key := range args[1:] {
+		if s.limit(); s.err != nil {
+			return
+		}
 		s.value(key)
 	}
 }
