@@ -127,6 +127,45 @@ func TestListenerCloseOnALoop(t *testing.T) {
 	}
 }
 
+// Connections that nobody has accepted are closed with their Listener; those that
+// were accepted go on.
+func TestListenerCloseEndsWhatWaits(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 2)
+		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		require.NoError(t, err)
+		dial := func() net.Conn {
+			c, err := net.Dial("tcp", ln.Addr().String())
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = c.Close() })
+			require.NoError(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+			return c
+		}
+		first := dial()
+		accepted, err := ln.Accept()
+		require.NoError(t, err)
+		var waiting []net.Conn
+		for range 10 {
+			waiting = append(waiting, dial())
+		}
+		for streams := 0; streams < 1+len(waiting); { // the loops have them, not the kernel any more
+			stats, err := g.Stats()
+			require.NoError(t, err)
+			streams = stats[0].Streams + stats[1].Streams
+		}
+		require.NoError(t, ln.Close())
+		for i, c := range waiting {
+			_, err := c.Read(make([]byte, 1))
+			require.Equal(t, io.EOF, err, "connection %d", i)
+		}
+		_, err = io.WriteString(first, "hello")
+		require.NoError(t, err)
+		_, err = io.ReadFull(accepted, make([]byte, len("hello")))
+		require.NoError(t, err)
+		require.NoError(t, accepted.Close())
+	})
+}
+
 // Close is not held up by a peer that does not read, any more than package
 // net's is, and nothing is lost by it: the loop goes on to send.
 func TestConnCloseDoesNotWaitForThePeer(t *testing.T) {

@@ -296,13 +296,18 @@ func TestRunHead(t *testing.T) {
 			}
 			return taken.Close()
 		})
+		const limit, end = 100, "\r\n\r\n"
+		errCalled := errors.New("called")
 		for name, tc := range map[string]struct {
-			send string
+			send string // at once, and there before it is asked for
 			want error
 		}{
-			"too long": {strings.Repeat("a", 200), compat.ErrTooLarge},
-			"cut off":  {"GET", io.ErrUnexpectedEOF},
-			"nothing":  {"", io.EOF},
+			"too long":             {strings.Repeat("a", 200), compat.ErrTooLarge},
+			"as long as it may be": {strings.Repeat("a", limit-len(end)) + end, errCalled},
+			"a byte too long":      {strings.Repeat("a", limit-len(end)+1) + end, compat.ErrTooLarge},
+			"ends too late":        {strings.Repeat("a", 2*limit) + end + "frames", compat.ErrTooLarge},
+			"cut off":              {"GET", io.ErrUnexpectedEOF},
+			"nothing":              {"", io.EOF},
 		} {
 			withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
 				ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
@@ -315,7 +320,7 @@ func TestRunHead(t *testing.T) {
 				if err := peer.(*net.TCPConn).CloseWrite(); err != nil {
 					return err
 				}
-				err = compat.RunHead(ss, "\r\n\r\n", 100, func(io.ReadWriter) error { return errors.New("called") })
+				err = compat.RunHead(ss, end, limit, func(io.ReadWriter) error { return errCalled })
 				if !errors.Is(err, tc.want) {
 					return fmt.Errorf("%s: got %v", name, err)
 				}
