@@ -126,16 +126,25 @@ func socketPair() (near, far *net.UnixConn, err error) {
 	if _, err := near.Write(token); err != nil {
 		return nil, nil, errors.Join(err, near.Close())
 	}
+	if far, err = acceptOwn(ln, token); err != nil {
+		return nil, nil, errors.Join(err, near.Close())
+	}
+	return near, far, nil
+}
+
+// acceptOwn accepts the connection that begins with token. Anybody on this machine
+// may have connected before it.
+func acceptOwn(ln *net.UnixListener, token []byte) (*net.UnixConn, error) {
 	for {
-		if far, err = ln.AcceptUnix(); err != nil {
-			return nil, nil, errors.Join(err, near.Close())
+		c, err := ln.AcceptUnix()
+		if err != nil {
+			return nil, err
 		}
-		// Anybody on this machine could have connected in between.
 		got := make([]byte, len(token))
-		_ = far.SetReadDeadline(time.Now().Add(time.Second))
-		if _, err := io.ReadFull(far, got); err == nil && bytes.Equal(got, token) {
-			return near, far, far.SetReadDeadline(time.Time{})
+		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		if _, err := io.ReadFull(c, got); err == nil && bytes.Equal(got, token) {
+			return c, c.SetReadDeadline(time.Time{})
 		}
-		_ = far.Close()
+		_ = c.Close()
 	}
 }

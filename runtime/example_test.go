@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log"
-	"time"
 
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/runtime/epoll"
@@ -20,7 +19,7 @@ func ExampleGroup() {
 	// Any goroutine may have something done on a loop.
 	err = g.Loop().Call(context.Background(), "greet", func(ctx context.Context) error {
 		fmt.Println("hello from", runtime.TaskOf(ctx).Loop().Name())
-		return runtime.Sleep(ctx, time.Millisecond) // the loop goes on meanwhile
+		return runtime.Yield(ctx) // the loop goes on meanwhile
 	})
 	fmt.Println(err, g.Stop())
 	// Output:

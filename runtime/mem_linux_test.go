@@ -12,14 +12,13 @@ import (
 
 // A large mapping is marked for huge pages, a small one is not.
 func TestHugePages(t *testing.T) {
-	if _, err := os.Stat("/sys/kernel/mm/transparent_hugepage"); err != nil {
-		t.Skip("this kernel has none")
-	}
+	_, err := os.Stat("/sys/kernel/mm/transparent_hugepage")
+	kernelHas := err == nil // without, asking for them changes nothing
 	for size, want := range map[int]bool{hugePage: true, 8 * hugePage: true, hugePage - pageSize: false} {
 		mem, err := mapMemory(size)
 		require.NoError(t, err)
 		// Its neighbours may be one mapping with it for the kernel, if they are alike.
-		require.Equal(t, want, strings.Contains(vmFlags(t, mem), " hg"), "%d bytes", size)
+		require.Equal(t, want && kernelHas, strings.Contains(vmFlags(t, mem), " hg"), "%d bytes", size)
 		require.NoError(t, unmapMemory(mem))
 	}
 }

@@ -190,8 +190,8 @@ func (s *Server) leave() {
 	}
 }
 
-// run serves c with h. Whatever the handler does, by panic or runtime.Goexit too, the
-// connection is closed and counted.
+// run serves c with h. Whatever the handler does, by panic or runtime.Goexit too,
+// the connection is closed and counted.
 func (s *Server) run(ctx context.Context, c *Conn, h Handler) {
 	err := errors.New("tcp: the handler did not return")
 	returned := false

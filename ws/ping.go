@@ -23,7 +23,8 @@ type ping struct {
 // Ping sends a ping and waits for its pong, and returns how long that took.
 // While it waits and nobody receives, it takes in what arrives: the next Receive
 // finds it. It takes no more than 16 messages, and nothing while a Reader is open:
-// if nobody receives those for PongTimeout, it fails with ErrBusy. It may be called from any goroutine and from tasks of any loop.
+// if nobody receives those for PongTimeout, it fails with ErrBusy. It may be called
+// from any goroutine and from tasks of any loop.
 func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	if !c.loop.OnLoop() {
 		var d time.Duration

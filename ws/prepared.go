@@ -12,8 +12,8 @@ import (
 // A Prepared is a message that is sent to many: its frame is made once, and its
 // bytes are shared by all connections and all loops. Where it is compressed, the
 // first that sends it does that, once for all; let a goroutine be the first with a
-// long one. It may be used by many
-// goroutines at once, any number of times; the garbage collector frees it.
+// long one. It may be used by many goroutines at once, any number of times; the
+// garbage collector frees it.
 type Prepared struct {
 	typ     Type
 	payload []byte

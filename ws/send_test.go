@@ -185,6 +185,7 @@ func TestDrainWaitsForWriter(t *testing.T) {
 				srv.DrainTime = 50 * time.Millisecond
 			}
 			ready := make(chan struct{})
+			var never runtime.Event
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				w, err := c.NextWriter(ctx, ws.Text)
 				if err != nil {
@@ -204,9 +205,9 @@ func TestDrainWaitsForWriter(t *testing.T) {
 				}
 				close(ready)
 				if how == "is killed" {
-					return runtime.Sleep(context.Background(), time.Hour)
+					return never.Wait(context.Background())
 				}
-				_ = runtime.Sleep(ctx, time.Hour) // until the drain
+				_ = never.Wait(ctx) // until the drain
 				if how == "leaves it" {
 					return nil
 				}
@@ -310,6 +311,49 @@ func goroutine(f func(ctx context.Context, c *ws.Conn) error) func(ctx context.C
 	}
 }
 
+// connectPacked is connect with an offer to compress, which is accepted.
+func connectPacked(t *testing.T, addr, offer string) *peer {
+	p := dialTCP(t, addr)
+	p.send([]byte(strings.TrimSuffix(request, "\r\n") + "Sec-WebSocket-Extensions: " + offer + "\r\n\r\n"))
+	require.Contains(t, p.head(), offer)
+	return p
+}
+
+// inflate returns what a compressed message's payload says: RFC 7692, section
+// 7.2.2, and a last block, which flate wants.
+func inflate(t *testing.T, packed string) string {
+	p, err := io.ReadAll(flate.NewReader(strings.NewReader(packed + "\x00\x00\xff\xff\x01\x00\x00\xff\xff")))
+	require.NoError(t, err)
+	return string(p)
+}
+
+// A broadcast is compressed with the window that its peer has agreed to: what
+// repeats further back than that is not found, and what does not is.
+func TestPreparedWindows(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		block := make([]byte, 2000)
+		rnd := rand.New(rand.NewPCG(backendtest.Seed(t), 0))
+		for i := range block {
+			block[i] = byte(rnd.Uint32())
+		}
+		payload := bytes.Repeat(block, 30)
+		news := ws.Prepare(ws.Binary, payload)
+		srv := echoServer(e)
+		srv.Compression = &ws.Compression{}
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error { return c.SendPrepared(ctx, news) }
+		addr := serve(t, backendtest.Group(t, v, 1), srv)
+		for offer, most := range map[string]int{"permessage-deflate": 5000, "permessage-deflate; server_max_window_bits=9": 70_000} {
+			p := connectPacked(t, addr, offer)
+			_, packed, err := p.read()
+			require.NoError(t, err)
+			require.Less(t, len(packed), most, offer)
+			require.Equal(t, most > len(payload), len(packed) > len(payload)/2, "%s: %d bytes", offer, len(packed))
+			require.True(t, inflate(t, packed) == string(payload))
+			p.wantClose(ws.StatusNormalClosure)
+		}
+	})
+}
+
 // On a connection that has ended no call from another thread is accepted, also if
 // it is the first.
 func TestSendAfterTheEnd(t *testing.T) {
@@ -378,9 +422,7 @@ func TestSendOutlivesReceiver(t *testing.T) {
 			if compression == nil {
 				q = connect(t, to)
 			} else {
-				q = dialTCP(t, to)
-				q.send([]byte(strings.TrimSuffix(request, "\r\n") + "Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"))
-				require.Contains(t, q.head(), "permessage-deflate")
+				q = connectPacked(t, to, "permessage-deflate")
 			}
 			<-there
 			p := connect(t, from)
@@ -405,9 +447,7 @@ func TestSendOutlivesReceiver(t *testing.T) {
 					packed.WriteString(part)
 					fin = h.Fin
 				}
-				inflated, err := io.ReadAll(flate.NewReader(strings.NewReader(packed.String() + "\x00\x00\xff\xff\x01\x00\x00\xff\xff")))
-				require.NoError(t, err)
-				require.True(t, string(inflated) == payload)
+				require.True(t, inflate(t, packed.String()) == payload)
 			}
 			require.NoError(t, <-sent)
 		}
