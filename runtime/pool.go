@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -15,6 +16,7 @@ const (
 	classes      = maxClassBits - minClassBits + 1
 	chunkSize    = 256 << 10
 	maxSpare     = 8 << 20 // of big buffers that wait to be used again; what is bigger is mapped as it is
+	maxIdle      = 4 << 20 // of chunks without a slab in use, that wait to be used again
 	pageSize     = 4 << 10 // what a mapping is rounded up to
 
 	// MaxBuffer is the size of the largest buffer a Pool gives.
@@ -27,15 +29,18 @@ const (
 // A Pool is a loop's own store of buffers: off-heap memory in power-of-two
 // sizes, handed out without locks and without allocating. Slabs up to 64 KiB
 // are cut from chunks of 256 KiB, bigger ones are mapped for themselves (in
-// powers of two up to 8 MiB, and above that as they are asked for); a chunk that has become free goes back to the system, but for one of its
-// class. Everything except Buffer.Release belongs to the loop's thread.
+// powers of two up to 8 MiB, and above that as they are asked for). A chunk that
+// has become free goes back to the system, but for 4 MiB of them: what each turn
+// takes and gives back is not to cost two system calls and new pages each turn.
+// Everything except Buffer.Release belongs to the loop's thread.
 type Pool struct {
 	limit  int64
 	mapped int64
-	out    int // buffers that somebody owns
-	free   [classes]class
-	big    [24]*Buffer // free, by size
-	spare  int64       // bytes in big
+	out    int            // buffers that somebody owns
+	free   [classes]class // chunks with free slabs and some in use
+	big    [24]*Buffer    // free, by size
+	spare  int64          // bytes in big
+	idle   []*chunk       // wholly free, the newest last
 	peak   int64
 
 	onLoop func() bool
@@ -48,10 +53,7 @@ type Pool struct {
 	unlocked atomic.Bool // orphan, for a look without mu
 }
 
-type class struct {
-	chunks *chunk // those with free slabs
-	empty  int    // chunks that are wholly free
-}
+type class struct{ chunks *chunk }
 
 type chunk struct {
 	mem        []byte
@@ -180,21 +182,30 @@ func (p *Pool) getSlab(c int) (*Buffer, error) {
 	ch := p.free[c].chunks
 	if ch == nil {
 		var err error
-		if ch, err = p.newChunk(c); err != nil {
+		if ch, err = p.nextChunk(c); err != nil {
 			return nil, err
 		}
 	}
 	b := ch.free
 	ch.free, b.next = b.next, nil
-	if ch.used == 0 {
-		p.free[c].empty--
-	}
 	ch.used++
 	if ch.free == nil {
 		p.free[c].unlist(ch)
 	}
 	p.out++
 	return b.Hand(0, 0), nil
+}
+
+// nextChunk lists a chunk for class c: the one that was used last, or a new one.
+func (p *Pool) nextChunk(c int) (*chunk, error) {
+	for i := len(p.idle) - 1; i >= 0; i-- {
+		if ch := p.idle[i]; int(ch.bufs[0].class) == c {
+			p.idle = slices.Delete(p.idle, i, i+1)
+			p.free[c].list(ch)
+			return ch, nil
+		}
+	}
+	return p.newChunk(c)
 }
 
 func (p *Pool) newChunk(c int) (*chunk, error) {
@@ -210,7 +221,6 @@ func (p *Pool) newChunk(c int) (*chunk, error) {
 		b.home, b.pool, b.class, b.chunk = p, p, int8(c), ch
 		b.next, ch.free = ch.free, b
 	}
-	p.free[c].empty++
 	p.free[c].list(ch)
 	return ch, nil
 }
@@ -272,13 +282,24 @@ func (p *Pool) PutBack(b *Buffer) {
 		cl.list(ch)
 	}
 	if ch.used == 0 {
-		if cl.empty > 0 || p.orphan {
-			cl.unlist(ch)
-			_ = p.Unmap(ch.mem) // munmap of what mmap gave cannot fail
-		} else {
-			cl.empty++
-		}
+		cl.unlist(ch)
+		p.rest(ch)
 	}
+}
+
+// rest keeps a chunk that is wholly free, in place of the one that has waited
+// longest if there are enough. To map and unmap what each turn takes and gives
+// back would cost as much as sending it.
+func (p *Pool) rest(ch *chunk) {
+	if p.orphan {
+		_ = p.Unmap(ch.mem) // munmap of what mmap gave cannot fail
+		return
+	}
+	if len(p.idle) >= maxIdle/chunkSize {
+		_ = p.Unmap(p.idle[0].mem)
+		p.idle = slices.Delete(p.idle, 0, 1)
+	}
+	p.idle = append(p.idle, ch)
 }
 
 func (p *Pool) putBig(b *Buffer) {
@@ -305,18 +326,10 @@ func (p *Pool) dropSpare() {
 		p.big[lg] = nil
 	}
 	p.spare = 0
-	for c := range p.free {
-		cl := &p.free[c]
-		for ch := cl.chunks; ch != nil; {
-			next := ch.next
-			if ch.used == 0 {
-				cl.unlist(ch)
-				cl.empty--
-				_ = p.Unmap(ch.mem)
-			}
-			ch = next
-		}
+	for _, ch := range p.idle {
+		_ = p.Unmap(ch.mem)
 	}
+	p.idle = nil
 }
 
 // Stats returns the pool's counts.

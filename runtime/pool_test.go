@@ -65,19 +65,51 @@ func TestPoolLimit(t *testing.T) {
 	require.NoError(t, p.Close())
 }
 
-// TestPoolGivesBack: one free chunk of a class is kept, the others go back.
+// TestPoolGivesBack: maxIdle bytes of free chunks are kept, the others go back;
+// those that were used last stay, whatever their class.
 func TestPoolGivesBack(t *testing.T) {
 	p := NewPool(0)
-	var held []*Buffer
-	for range 3 * chunkSize / 512 {
-		b, err := p.Get(512)
-		require.NoError(t, err)
-		held = append(held, b)
+	take := func(size, bytes int) (held []*Buffer) {
+		for range bytes / size {
+			b, err := p.Get(size)
+			require.NoError(t, err)
+			held = append(held, b)
+		}
+		return held
 	}
+	Drop(take(512, 3*chunkSize)...)
 	require.EqualValues(t, 3*chunkSize, p.Stats().Mapped)
+	Drop(take(512, 2*maxIdle)...)
+	require.EqualValues(t, maxIdle, p.Stats().Mapped)
+	require.EqualValues(t, 2*maxIdle, p.Stats().Peak)
+
+	Drop(take(4096, maxIdle)...)
+	require.EqualValues(t, maxIdle, p.Stats().Mapped)
+	held := take(4096, maxIdle) // none is mapped anew
+	require.EqualValues(t, maxIdle, p.Stats().Mapped)
 	Drop(held...)
-	require.EqualValues(t, chunkSize, p.Stats().Mapped)
-	require.EqualValues(t, 3*chunkSize, p.Stats().Peak)
+	require.NoError(t, p.Close())
+	require.Zero(t, p.Stats().Mapped)
+}
+
+// TestPoolKeepsItsChunks: what is taken and given back over and over is not
+// mapped over and over.
+func TestPoolKeepsItsChunks(t *testing.T) {
+	p := NewPool(0)
+	for round := range 50 {
+		var held []*Buffer
+		for range 2 * chunkSize / 8192 {
+			b, err := p.Get(8192)
+			require.NoError(t, err)
+			if mem := b.Room(); round == 0 {
+				mem[0] = 1
+			} else {
+				require.EqualValues(t, 1, mem[0], "what is mapped anew is zero")
+			}
+			held = append(held, b)
+		}
+		Drop(held...)
+	}
 	require.NoError(t, p.Close())
 }
 

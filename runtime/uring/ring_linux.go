@@ -118,7 +118,7 @@ func (g *ring) hasWork() bool {
 	return g.deferred || atomic.LoadUint32(g.kflags)&(g.taskrun|sqCQOverflow) != 0
 }
 
-// rawBatch is the largest submission that is made with a raw system call.
+// rawBatch is how many entries one raw system call hands over at most.
 const rawBatch = 32
 
 // wait submits what is pending, has the kernel do its deferred work, and waits
@@ -141,24 +141,39 @@ func (g *ring) wait(timeout int64) syscall.Errno {
 // turn submits what is pending and has the kernel do its deferred work, but
 // does not wait.
 //
-// A small one is a raw system call: Go's scheduler keeps its P with us. Told of
-// the call, it gives the P away after 20 µs if nothing is idle, and the loop
-// has to queue for another one: a tenth of the throughput of a busy echo
-// server. The price is that a garbage collection cannot stop the world until
-// the call is back, and a send runs through the whole network stack inside it,
-// some 3 µs each; hence the bound. See docs/performance.md.
+// These are raw system calls: Go's scheduler keeps its P with us. Told of a
+// call, it gives the P away after 20 µs if nothing is idle, and the loop has to
+// queue for another one: a tenth of the throughput of a busy echo server; and
+// its monitor wakes every 20 µs, on our CPU, for as long as it finds us so. The
+// price is that a garbage collection cannot stop the world until the call is
+// back, and a send runs through the whole network stack inside it, some 3 µs
+// each; hence several calls for many. See docs/performance.md.
 func (g *ring) turn() syscall.Errno { return g.call(enterGetEvents) }
 
 // submit hands over what is pending and does nothing else.
 func (g *ring) submit() syscall.Errno { return g.call(0) }
 
-func (g *ring) call(flags uintptr) (errno syscall.Errno) {
+func (g *ring) call(flags uintptr) syscall.Errno {
 	n := g.publish()
-	if n <= rawBatch {
-		_, _, errno = syscall.RawSyscall6(sysEnter, uintptr(g.fd), n, 0, flags, 0, 0)
-	} else {
-		_, _, errno = syscall.Syscall6(sysEnter, uintptr(g.fd), n, 0, flags, 0, 0)
+	for n > rawBatch {
+		if errno := g.enter(rawBatch, 0); errno != 0 {
+			return errno
+		}
+		left := uintptr(g.pending())
+		if left >= n {
+			break // the kernel takes no more now
+		}
+		n = left
 	}
+	return g.enter(n, flags)
+}
+
+// enter is a function of its own so that whoever wants to stop the world can do
+// so between two calls.
+//
+//go:noinline
+func (g *ring) enter(n, flags uintptr) syscall.Errno {
+	_, _, errno := syscall.RawSyscall6(sysEnter, uintptr(g.fd), n, 0, flags, 0, 0)
 	return errno
 }
 
