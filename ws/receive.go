@@ -29,12 +29,14 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if m := c.quickReceive(); m != nil {
+		m, idle := c.quickReceive()
+		if m != nil {
 			return m, nil
 		}
-		m, err := c.TryReceive()
-		if m != nil || err != nil {
-			return m, err
+		if !idle {
+			if m, err := c.TryReceive(); m != nil || err != nil {
+				return m, err
+			}
 		}
 		if err := c.await(ctx); err != nil {
 			return nil, err
