@@ -56,8 +56,8 @@ type Pool struct {
 type class struct{ chunks *chunk }
 
 type chunk struct {
+	class      int8
 	mem        []byte
-	bufs       []Buffer
 	free       *Buffer
 	used       int
 	prev, next *chunk
@@ -199,7 +199,7 @@ func (p *Pool) getSlab(c int) (*Buffer, error) {
 // nextChunk lists a chunk for class c: the one that was used last, or a new one.
 func (p *Pool) nextChunk(c int) (*chunk, error) {
 	for i := len(p.idle) - 1; i >= 0; i-- {
-		if ch := p.idle[i]; int(ch.bufs[0].class) == c {
+		if ch := p.idle[i]; int(ch.class) == c {
 			p.idle = slices.Delete(p.idle, i, i+1)
 			p.free[c].list(ch)
 			return ch, nil
@@ -214,11 +214,11 @@ func (p *Pool) newChunk(c int) (*chunk, error) {
 		return nil, err
 	}
 	size := 1 << (c + minClassBits)
-	ch := &chunk{mem: mem, bufs: make([]Buffer, chunkSize/size)}
-	for i := len(ch.bufs) - 1; i >= 0; i-- {
-		b := &ch.bufs[i]
+	ch, bufs := &chunk{class: int8(c), mem: mem}, make([]Buffer, chunkSize/size)
+	for i := len(bufs) - 1; i >= 0; i-- {
+		b := &bufs[i]
 		b.mem = mem[i*size : (i+1)*size : (i+1)*size]
-		b.home, b.pool, b.class, b.chunk = p, p, int8(c), ch
+		b.home, b.pool, b.class, b.chunk = p, p, ch.class, ch
 		b.next, ch.free = ch.free, b
 	}
 	p.free[c].list(ch)

@@ -113,6 +113,29 @@ func TestPoolKeepsItsChunks(t *testing.T) {
 	require.NoError(t, p.Close())
 }
 
+// TestPoolExchange: a chunk is its class's although the buffers that were made
+// with it have another's memory now.
+func TestPoolExchange(t *testing.T) {
+	p := NewPool(0)
+	small, err := p.Get(512)
+	require.NoError(t, err)
+	large, err := p.Get(32 << 10)
+	require.NoError(t, err)
+	require.True(t, large.Exchange(small, 0))
+	Drop(small, large) // both chunks are free now
+	for range 3 {
+		small, err = p.Get(512)
+		require.NoError(t, err)
+		large, err = p.Get(32 << 10)
+		require.NoError(t, err)
+		require.Len(t, small.Room(), 512)
+		require.Len(t, large.Room(), 32<<10)
+		Drop(small, large)
+	}
+	require.EqualValues(t, 2*chunkSize, p.Stats().Mapped)
+	require.NoError(t, p.Close())
+}
+
 func TestPoolCloseWithOutstanding(t *testing.T) {
 	p := NewPool(0)
 	small, err := p.Get(512)
