@@ -181,6 +181,14 @@ func (c *client) run(ctx context.Context, lp *runtime.Loop, address string, faul
 func (c *client) end(ctx context.Context, fault int) error {
 	switch fault {
 	case faultReset:
+		if c.id/faults%2 == 0 {
+			// The server has nothing to send, and so cannot but see the reset when it
+			// reads; otherwise a send may be told of it, and the read of an end.
+			if err := c.receive(len(c.queued)); err != nil {
+				return err
+			}
+			return c.s.SetOption(runtime.OptResetOnClose, 1)
+		}
 		if err := c.send(doEcho); err != nil {
 			return err
 		}
