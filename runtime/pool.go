@@ -165,6 +165,10 @@ func (p *Pool) Map(size int) ([]byte, error) {
 	}
 	mem, err := mapMemory(size)
 	if err != nil {
+		p.dropSpare()
+		mem, err = mapMemory(size)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoBuffers, err)
 	}
 	p.mapped += int64(size)
@@ -288,8 +292,8 @@ func (p *Pool) PutBack(b *Buffer) {
 }
 
 // rest keeps a chunk that is wholly free, in place of the one that has waited
-// longest if there are enough. To map and unmap what each turn takes and gives
-// back would cost as much as sending it.
+// longest if there are enough. See docs/performance.md for what it cost to map
+// and unmap what each turn takes and gives back.
 func (p *Pool) rest(ch *chunk) {
 	if p.orphan {
 		_ = p.Unmap(ch.mem) // munmap of what mmap gave cannot fail

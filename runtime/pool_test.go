@@ -2,12 +2,30 @@ package runtime
 
 import (
 	"errors"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
+
+// get takes a buffer of this size.
+func get(t *testing.T, p *Pool, size int) *Buffer {
+	t.Helper()
+	b, err := p.Get(size)
+	require.NoError(t, err)
+	return b
+}
+
+// take gets buffers of this size, so many bytes of them.
+func take(t *testing.T, p *Pool, size, bytes int) (held []*Buffer) {
+	t.Helper()
+	for range bytes / size {
+		held = append(held, get(t, p, size))
+	}
+	return held
+}
 
 func TestPoolSizes(t *testing.T) {
 	p := NewPool(0)
@@ -69,23 +87,15 @@ func TestPoolLimit(t *testing.T) {
 // those that were used last stay, whatever their class.
 func TestPoolGivesBack(t *testing.T) {
 	p := NewPool(0)
-	take := func(size, bytes int) (held []*Buffer) {
-		for range bytes / size {
-			b, err := p.Get(size)
-			require.NoError(t, err)
-			held = append(held, b)
-		}
-		return held
-	}
-	Drop(take(512, 3*chunkSize)...)
+	Drop(take(t, p, 512, 3*chunkSize)...)
 	require.EqualValues(t, 3*chunkSize, p.Stats().Mapped)
-	Drop(take(512, 2*maxIdle)...)
+	Drop(take(t, p, 512, 2*maxIdle)...)
 	require.EqualValues(t, maxIdle, p.Stats().Mapped)
 	require.EqualValues(t, 2*maxIdle, p.Stats().Peak)
 
-	Drop(take(4096, maxIdle)...)
+	Drop(take(t, p, 4096, maxIdle)...)
 	require.EqualValues(t, maxIdle, p.Stats().Mapped)
-	held := take(4096, maxIdle) // none is mapped anew
+	held := take(t, p, 4096, maxIdle) // none is mapped anew
 	require.EqualValues(t, maxIdle, p.Stats().Mapped)
 	Drop(held...)
 	require.NoError(t, p.Close())
@@ -97,19 +107,29 @@ func TestPoolGivesBack(t *testing.T) {
 func TestPoolKeepsItsChunks(t *testing.T) {
 	p := NewPool(0)
 	for round := range 50 {
-		var held []*Buffer
-		for range 2 * chunkSize / 8192 {
-			b, err := p.Get(8192)
-			require.NoError(t, err)
+		held := take(t, p, 8192, 2*chunkSize)
+		for _, b := range held {
 			if mem := b.Room(); round == 0 {
 				mem[0] = 1
 			} else {
 				require.EqualValues(t, 1, mem[0], "what is mapped anew is zero")
 			}
-			held = append(held, b)
 		}
 		Drop(held...)
 	}
+	require.NoError(t, p.Close())
+}
+
+// TestPoolWithoutMemory: where the system has no more, what nobody uses goes back
+// to it first, as at the pool's own limit.
+func TestPoolWithoutMemory(t *testing.T) {
+	p := NewPool(math.MaxInt64)
+	Drop(get(t, p, 512), get(t, p, 1<<20))
+	require.EqualValues(t, chunkSize+1<<20, p.Stats().Mapped)
+	_, err := p.Map(1 << 60) // more than any address space
+	require.ErrorIs(t, err, ErrNoBuffers)
+	require.Zero(t, p.Stats().Mapped)
+	get(t, p, 512).Release()
 	require.NoError(t, p.Close())
 }
 
@@ -117,17 +137,11 @@ func TestPoolKeepsItsChunks(t *testing.T) {
 // with it have another's memory now.
 func TestPoolExchange(t *testing.T) {
 	p := NewPool(0)
-	small, err := p.Get(512)
-	require.NoError(t, err)
-	large, err := p.Get(32 << 10)
-	require.NoError(t, err)
+	small, large := get(t, p, 512), get(t, p, 32<<10)
 	require.True(t, large.Exchange(small, 0))
 	Drop(small, large) // both chunks are free now
 	for range 3 {
-		small, err = p.Get(512)
-		require.NoError(t, err)
-		large, err = p.Get(32 << 10)
-		require.NoError(t, err)
+		small, large = get(t, p, 512), get(t, p, 32<<10)
 		require.Len(t, small.Room(), 512)
 		require.Len(t, large.Room(), 32<<10)
 		Drop(small, large)
@@ -138,10 +152,7 @@ func TestPoolExchange(t *testing.T) {
 
 func TestPoolCloseWithOutstanding(t *testing.T) {
 	p := NewPool(0)
-	small, err := p.Get(512)
-	require.NoError(t, err)
-	big, err := p.Get(1 << 20)
-	require.NoError(t, err)
+	small, big := get(t, p, 512), get(t, p, 1<<20)
 	copy(big.Room(), "still there")
 	require.ErrorContains(t, p.Close(), "2 buffers are in use")
 	big.Extend(11)

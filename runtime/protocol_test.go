@@ -71,6 +71,11 @@ func TestGrowAndEnqueue(t *testing.T) {
 			if b := s.TryGrow(s.TailRoom() + 1); b != nil {
 				return errors.New("TryGrow began a new piece")
 			}
+			off := make(chan []byte, 1)
+			go func() { off <- s.TryGrow(3) }()
+			if b := <-off; b != nil { // the task waits here, or the queue would leave meanwhile
+				return errors.New("TryGrow gave the loop's memory to a goroutine")
+			}
 			if b := s.TryGrow(3); b != nil {
 				want.Write(append(b[:0], "try"...))
 			} else {

@@ -1,7 +1,6 @@
 package runtime
 
 import (
-	"context"
 	"errors"
 	"io"
 	"os"
@@ -433,22 +432,6 @@ func (r *readable) poll(w *waiter) bool {
 		in.readers.add(w)
 	}
 	return false
-}
-
-// await is waitSources for this one alone: what a server of messages does most.
-func (r *readable) await(ctx context.Context, t *Task) (int, error) {
-	for {
-		if err := t.interrupted(ctx); err != nil {
-			return -1, wrapErr("wait", 0, err)
-		}
-		w := &t.nodes[0]
-		w.task, w.ch = t, nil
-		if r.poll(w) {
-			return 0, nil
-		}
-		t.park()
-		r.unpoll(w)
-	}
 }
 
 func (r *readable) unpoll(w *waiter) {

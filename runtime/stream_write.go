@@ -301,12 +301,11 @@ func (s *Stream) Grow(n, more int) ([]byte, error) {
 
 // TryGrow is Grow where that is cheapest: if the piece that Grow began in this
 // turn has room for n bytes more, and the queue is below its limit. Otherwise it
-// returns nil, and has done nothing. It is called on the loop; it is the one method
-// that does not look whether it is, since that would be a tenth of what it costs.
+// returns nil, and has done nothing.
 func (s *Stream) TryGrow(n int) []byte {
 	out := &s.out
 	b := out.tail
-	if b == nil || len(b.mem)-b.end < n || out.bytes >= s.opts.QueueLimit || out.busy || out.err != nil || out.shut || s.closing {
+	if b == nil || len(b.mem)-b.end < n || out.bytes >= s.opts.QueueLimit || out.busy || out.err != nil || out.shut || s.closing || !s.loop.onThread() {
 		return nil
 	}
 	at := b.end

@@ -257,13 +257,6 @@ func pollAll(sources []Source, ws []waiter, t *Task, ch chan struct{}) int {
 // ordinary goroutine may call it for events and queues; a stream is for the
 // tasks of its own loop.
 func WaitAny(ctx context.Context, sources ...Source) (int, error) {
-	if len(sources) == 1 {
-		if r, ok := sources[0].(*readable); ok {
-			if t := r.loop.current(); t != nil {
-				return r.await(ctx, t)
-			}
-		}
-	}
 	if err := checkHome(sources); err != nil {
 		return -1, wrapErr("wait", 0, err)
 	}

@@ -417,10 +417,7 @@ func TestBudget(t *testing.T) {
 		var peers []*peer
 		for range 10 {
 			full.Add(1)
-			p := dialTCP(t, addr)
-			p.send([]byte(strings.Replace(request, "GET /", "GET /stalled", 1)))
-			require.Contains(t, p.head(), " 101 ")
-			peers = append(peers, p)
+			peers = append(peers, connectTo(t, addr, "/stalled"))
 		}
 		full.Wait()
 		require.GreaterOrEqual(t, budget.Used(), int64(1<<20))

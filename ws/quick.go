@@ -13,51 +13,50 @@ import (
 // It does what receive.go and write.go do, in one go; whatever is out of the
 // ordinary it leaves to them, untouched.
 
-// quickReceive returns the next message, if it is such a one. idle says that
-// TryReceive would return nothing either: nothing has come.
-func (c *Conn) quickReceive() (m *Message, idle bool) {
+// quickReceive returns the next message, if it is such a one.
+func (c *Conn) quickReceive() *Message {
 	e := &c.native
 	if !c.quick || c.inFrame || c.inMsg || e.dec.Partial() > 0 || c.readErr != nil || c.busy || c.reader != nil || len(c.stash) > 0 {
-		return nil, false
+		return nil
 	}
 	if len(e.in) == 0 && !e.more() {
-		return nil, c.stream.ReadErr() == nil
+		return nil
 	}
 	p := e.in
 	if len(p) < 2 {
-		return nil, false
+		return nil
 	}
 	typ := Type(p[0] & 0xf)
 	if p[0] != 0x80|byte(Text) && p[0] != 0x80|byte(Binary) {
-		return nil, false
+		return nil
 	}
 	size, n := int(p[1]&0x7f), 2
 	switch {
 	case size > 126:
-		return nil, false
+		return nil
 	case size == 126:
 		if len(p) < 4 {
-			return nil, false
+			return nil
 		}
 		if size, n = int(binary.BigEndian.Uint16(p[2:])), 4; size < 126 {
-			return nil, false
+			return nil
 		}
 	}
 	var key [4]byte
 	masked := p[1]&0x80 != 0
 	if masked == c.client {
-		return nil, false
+		return nil
 	}
 	if masked {
 		if len(p) < n+4 {
-			return nil, false
+			return nil
 		}
 		key = [4]byte(p[n:])
 		n += 4
 	}
 	// An empty one has no buffer: that is not done here.
 	if size == 0 || len(p) < n+size || int64(size) > c.opts.MaxMessage {
-		return nil, false
+		return nil
 	}
 	data := p[n : n+size : n+size]
 	if masked {
@@ -67,13 +66,13 @@ func (c *Conn) quickReceive() (m *Message, idle bool) {
 		if masked {
 			frame.Mask(data, key, 0) // as it was: the error is found once more
 		}
-		return nil, false
+		return nil
 	}
-	m = c.newMessage()
+	m := c.newMessage()
 	m.typ, m.size = typ, size
 	e.in = p[n:]
 	e.take(&m.first, size)
-	return m, false
+	return m
 }
 
 // quickSend queues m and takes it, if that can be done at once.

@@ -29,14 +29,12 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		m, idle := c.quickReceive()
-		if m != nil {
+		if m := c.quickReceive(); m != nil {
 			return m, nil
 		}
-		if !idle {
-			if m, err := c.TryReceive(); m != nil || err != nil {
-				return m, err
-			}
+		m, err := c.TryReceive()
+		if m != nil || err != nil {
+			return m, err
 		}
 		if err := c.await(ctx); err != nil {
 			return nil, err

@@ -244,7 +244,8 @@ func TestDrainWaitsForWriter(t *testing.T) {
 }
 
 // Whoever waits for a Writer's message to end does not wait for the peer: no
-// WriteTimeout is over, however long it takes.
+// WriteTimeout is over, however long it takes. It takes as long as two others
+// need, one after the other, to be given up for that very limit.
 func TestWriterLongerThanWriteTimeout(t *testing.T) {
 	waits := map[string]func(ctx context.Context, c *ws.Conn) error{
 		"a task's Send":      func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "note") },
@@ -261,12 +262,23 @@ func TestWriterLongerThanWriteTimeout(t *testing.T) {
 			return errors.Join(err, w.Close())
 		}),
 	}
+	block := make([]byte, 64<<10)
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
 		g := backendtest.Group(t, v, 1)
 		for name, wait := range waits {
 			srv := echoServer(e)
 			srv.WriteTimeout, srv.SendQueue = 30*time.Millisecond, 1000
+			var later runtime.Event
+			gaveUp := make(chan error, 1)
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				if c.Request().URI == "/stalled" {
+					for {
+						if err := c.SendBinary(ctx, block); err != nil {
+							gaveUp <- err
+							return err
+						}
+					}
+				}
 				w, err := c.NextWriter(ctx, ws.Binary)
 				if err != nil {
 					return err
@@ -275,23 +287,25 @@ func TestWriterLongerThanWriteTimeout(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				for range 10 { // ten times as long as the WriteTimeout, in all
-					_, _ = w.Write([]byte("."))
-					if err := errors.Join(w.Flush(), runtime.Sleep(ctx, srv.WriteTimeout)); err != nil {
-						return err
-					}
+				_, _ = w.Write([]byte("begun, "))
+				if err := errors.Join(w.Flush(), later.Wait(ctx)); err != nil {
+					return err
 				}
+				_, _ = w.Write([]byte("ended"))
 				return errors.Join(w.Close(), other.Wait(ctx))
 			}
-			p := connect(t, serve(t, g, srv))
-			var got strings.Builder
-			for fin := false; !fin; {
-				h, part, err := p.read()
-				require.NoError(t, err, name)
-				got.WriteString(part)
-				fin = h.Fin
+			addr := serve(t, g, srv)
+			p := connect(t, addr)
+			h, part, err := p.read()
+			require.NoError(t, err, name)
+			require.False(t, h.Fin, name)
+			require.Equal(t, "begun, ", part, name)
+			for range 2 {
+				connectTo(t, addr, "/stalled")
+				require.ErrorIs(t, <-gaveUp, ws.ErrTooSlow, name)
 			}
-			require.Equal(t, "..........", got.String(), name)
+			later.Set()
+			p.want(frame.Continuation, "ended")
 			for note := ""; note != "note"; {
 				h, part, err := p.read()
 				require.NoError(t, err, name)

@@ -97,6 +97,15 @@ func connect(t testing.TB, addr string, after ...byte) *peer {
 	return upgrade(dialTCP(t, addr), after...)
 }
 
+// connectTo is connect with another path than "/".
+func connectTo(t testing.TB, addr, path string) *peer {
+	t.Helper()
+	p := dialTCP(t, addr)
+	p.send([]byte(strings.Replace(request, "GET /", "GET "+path, 1)))
+	require.Contains(t, p.head(), " 101 ")
+	return p
+}
+
 func connectOver(t testing.TB, nc net.Conn) *peer {
 	return upgrade(newPeer(t, nc))
 }

@@ -56,6 +56,27 @@ func TestFullQueues(t *testing.T) {
 	})
 }
 
+// One turn hands over all that is there, in several calls: nothing waits for
+// another turn.
+func TestManyAtOnce(t *testing.T) {
+	everywhere(t, Options{Entries: 8 * rawBatch}, func(t *testing.T, w *world) {
+		require.NoError(t, w.r.Poll(0)) // the runtime's own
+		h, _ := w.pair()
+		var calls []*call
+		for range 3*rawBatch + 1 {
+			calls = append(calls, w.submit(runtime.Op{Code: runtime.OpPoll, Handle: h, Flags: runtime.PollRead}))
+		}
+		require.EqualValues(t, len(calls), w.r.ring.pending())
+		require.Zero(t, w.r.ring.turn())
+		require.Zero(t, w.r.ring.pending())
+		for _, c := range calls {
+			w.r.Cancel(&c.Op)
+			w.until(func() bool { return c.over })
+			require.ErrorIs(t, c.Err, runtime.ErrCanceled)
+		}
+	})
+}
+
 // A kernel that takes nothing for a while (EBUSY; here the ring's descriptor is
 // hidden from us) loses nothing: operations and cancellations wait in order.
 func TestBacklog(t *testing.T) {
