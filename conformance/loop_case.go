@@ -29,7 +29,7 @@ type LoopCase struct {
 // LoopCases returns all of them.
 func LoopCases() []LoopCase {
 	var all []LoopCase
-	for _, group := range [][]LoopCase{loopTaskCases(), loopWaitCases(), loopStreamCases(), loopServeCases(), loopLimitCases(), loopHostileCases()} {
+	for _, group := range [][]LoopCase{loopTaskCases(), loopWaitCases(), loopStreamCases(), loopServeCases(), loopLimitCases(), loopHostileCases(), loopMisuseCases()} {
 		all = append(all, group...)
 	}
 	return all

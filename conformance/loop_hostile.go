@@ -25,6 +25,8 @@ func loopHostileCases() []LoopCase {
 		{Name: "hostile/group-stopped-from-a-task", Run: loopStopInside},
 		{Name: "hostile/loop-used-from-elsewhere", Run: loopForeignCalls},
 		{Name: "hostile/killed-reader-of-a-peer-that-never-stops", Run: loopFirehose},
+		{Name: "hostile/reader-woken-and-killed", Run: loopReaderWokenAndKilled},
+		{Name: "hostile/acceptor-woken-and-killed", Run: loopAcceptorWokenAndKilled},
 		{Name: "hostile/read-into-interrupted-at-once", Run: loopReadIntoInterrupted},
 		{Name: "hostile/read-into-beside-a-reader", Run: loopReadIntoBeside},
 		{Name: "hostile/idle-read-into-and-write", Run: loopIdleElsewhere},
@@ -211,6 +213,72 @@ func loopFirehose(l *L) {
 	}, nil))
 	l.soon("the first megabytes", func() bool { return taken.Load() > 1<<20 })
 	require.NoError(l, g.Stop(), "it goes on")
+}
+
+// loopReaderWokenAndKilled: who was woken for what has come, and may not take it
+// any more, passes it on.
+func loopReaderWokenAndKilled(l *L) {
+	for _, wait := range []func(ctx context.Context, s *runtime.Stream) error{
+		func(_ context.Context, s *runtime.Stream) error { return second(s.Read(make([]byte, 100))) },
+		func(_ context.Context, s *runtime.Stream) error {
+			b, err := s.ReadBuf()
+			if err == nil {
+				b.Release()
+			}
+			return err
+		},
+		func(ctx context.Context, s *runtime.Stream) error { return second(runtime.WaitAny(ctx, s.Readable())) },
+	} {
+		l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+			reader := func(name string) *runtime.Task {
+				t, err := runtime.Go(ctx, name, func(ctx context.Context) error { return wait(ctx, s) })
+				require.NoError(l, err)
+				require.NoError(l, runtime.Yield(ctx)) // it waits
+				return t
+			}
+			first, next := reader("first"), reader("next")
+			s.Unread(runtime.NewShared([]byte("bytes"))) // wakes the first
+			first.Cancel(true)
+			require.ErrorIs(l, first.Wait(ctx), runtime.ErrCanceled)
+			require.NoError(l, next.Wait(ctx), "nobody told it of the bytes")
+		})
+	}
+}
+
+// loopAcceptorWokenAndKilled is the same of a connection, for an acceptor that is
+// killed, and for one that only its context tells to end.
+func loopAcceptorWokenAndKilled(l *L) {
+	for _, kill := range []bool{true, false} {
+		lp := l.loop()
+		l.call(lp, func(ctx context.Context) {
+			ln, err := lp.Listen(loopback, runtime.ListenOptions{}, runtime.StreamOptions{})
+			require.NoError(l, err)
+			defer ln.Close()
+			acceptor := func(name string) *runtime.Task {
+				t, err := runtime.Go(ctx, name, func(ctx context.Context) error {
+					s, err := ln.Accept(ctx)
+					if err != nil {
+						return err
+					}
+					return s.Close()
+				})
+				require.NoError(l, err)
+				require.NoError(l, runtime.Yield(ctx)) // it waits
+				return t
+			}
+			first, next := acceptor("first"), acceptor("next")
+			// The loop sees the connection at the end of this turn, and then, before
+			// any task goes on, what is posted here.
+			require.NoError(l, lp.Post(func() {
+				nc, err := net.Dial("tcp", ln.Addr().String())
+				require.NoError(l, err)
+				l.Defer(func() { _ = nc.Close() })
+				require.NoError(l, lp.Post(func() { first.Cancel(kill) }))
+			}))
+			require.Error(l, first.Wait(ctx))
+			require.NoError(l, next.Wait(ctx), "nobody told it of the connection")
+		})
+	}
 }
 
 // loopReadIntoInterrupted: a ReadInto has to wait until the socket is its own;

@@ -249,15 +249,7 @@ func loopNested(l *L) {
 // loopWatchdog: a mutex that a suspended task holds stops the loop; the
 // watchdog says which task waits for it, and where.
 func loopWatchdog(l *L) {
-	opts := l.options()
-	opts.StallAfter = 20 * time.Millisecond
-	stalls := make(chan runtime.Stall, 1)
-	opts.OnStall = func(s runtime.Stall) {
-		select {
-		case stalls <- s:
-		default:
-		}
-	}
+	opts, told := l.stalls("stuck in a mutex")
 	g := l.groupWith(1, opts)
 	lp := g.Loops()[0]
 	var mu sync.Mutex
@@ -268,7 +260,7 @@ func loopWatchdog(l *L) {
 		defer mu.Unlock()
 		return nil
 	}, func(err error) { done <- err }))
-	s := <-stalls
+	s := <-told
 	mu.Unlock()
 	require.NoError(l, <-done)
 	require.Equal(l, "stuck in a mutex", s.Task)

@@ -27,9 +27,8 @@ type Buffer struct {
 	mem        []byte
 	start, end int
 
-	refs   atomic.Int32  // owners
-	lent   atomic.Int32  // operations in flight that have it
-	lentTo atomic.Uint32 // the OpCode of the last of them
+	state  atomic.Int64  // owners, claims and loans: see oneOwner
+	lentTo atomic.Uint32 // the OpCode of the last claim or loan
 
 	home  Home
 	pool  *Pool
@@ -38,6 +37,21 @@ type Buffer struct {
 	chunk *chunk  // of the pool
 	next  *Buffer // in a free list, or among those released from elsewhere
 }
+
+// A buffer's state is three numbers in one word, because they are checked against
+// each other while several loops change them: its owners; the claims of streams,
+// that have it in their queues with an owner for each; and its loans to operations
+// in flight, which have no owner of their own.
+const (
+	oneOwner = int64(1)
+	oneClaim = int64(1) << 24
+	oneLoan  = int64(1) << 48
+	maxCount = 1<<24 - 1 // owners, and claims
+)
+
+func owners(state int64) int { return int(state & maxCount) }
+func claims(state int64) int { return int(state >> 24 & maxCount) }
+func loans(state int64) int  { return int(state >> 48) }
 
 // A Home takes buffers back when their last owner has released them.
 type Home interface {
@@ -63,7 +77,7 @@ func (b *Buffer) Home() Home { return b.home }
 // Hand is for backends: the buffer gets its first owner, and holds the bytes
 // from start to end.
 func (b *Buffer) Hand(start, end int) *Buffer {
-	if !b.refs.CompareAndSwap(0, 1) {
+	if !b.state.CompareAndSwap(0, oneOwner) {
 		panic("runtime: a buffer is handed out while somebody owns it")
 	}
 	b.start, b.end = start, end
@@ -75,13 +89,13 @@ func (b *Buffer) Hand(start, end int) *Buffer {
 // for each send but the last. The garbage collector frees it.
 func NewShared(data []byte) *Buffer {
 	b := &Buffer{mem: data[:len(data):len(data)], end: len(data)}
-	b.refs.Store(1)
+	b.state.Store(oneOwner)
 	return b
 }
 
 // Shared reports whether b may not be changed, because there is more than one
 // owner, or because it was made by NewShared.
-func (b *Buffer) Shared() bool { return b.home == nil || b.refs.Load() > 1 }
+func (b *Buffer) Shared() bool { return b.home == nil || owners(b.state.Load()) > 1 }
 
 // Bytes returns what the buffer holds. The slice is good until the buffer is
 // changed or given away.
@@ -186,8 +200,8 @@ func (b *Buffer) Rest(n int) *Buffer {
 
 // Retain adds an owner and returns b.
 func (b *Buffer) Retain() *Buffer {
-	if b.refs.Add(1) <= 1 {
-		b.refs.Add(-1)
+	if owners(b.state.Add(oneOwner)) <= 1 {
+		b.state.Add(-oneOwner)
 		panic("runtime: Retain of a buffer that was released")
 	}
 	return b
@@ -197,17 +211,25 @@ func (b *Buffer) Retain() *Buffer {
 // goroutine.
 func (b *Buffer) Release() {
 	// An only owner needs no atomic subtraction: nobody else can be there.
-	if b.refs.Load() == 1 {
-		if b.lent.Load() != 0 {
-			panic("runtime: Release of a buffer that is in flight in " + b.holder())
-		}
-		b.refs.Store(0)
-	} else if n := b.refs.Add(-1); n > 0 {
+	if b.state.Load() == oneOwner {
+		b.state.Store(0)
+		b.giveBack()
 		return
-	} else if n < 0 {
-		b.refs.Store(0)
-		panic("runtime: Release of a buffer that was released")
 	}
+	state := b.state.Add(-oneOwner)
+	switch n := owners(state); {
+	case n == maxCount: // there was none
+		b.state.Add(oneOwner)
+		panic("runtime: Release of a buffer that was released")
+	case n < claims(state), n == 0 && loans(state) > 0:
+		b.state.Add(oneOwner)
+		panic("runtime: Release of a buffer that is in flight in " + b.holder())
+	case n == 0:
+		b.giveBack()
+	}
+}
+
+func (b *Buffer) giveBack() {
 	if b.home == nil {
 		return
 	}
@@ -229,12 +251,12 @@ func (b *Buffer) holder() string { return OpCode(b.lentTo.Load()).String() }
 
 // look panics unless the bytes may be read now.
 func (b *Buffer) look() {
-	if refs := b.refs.Load(); refs == 1 {
-		if b.lent.Load() != 0 && b.home != nil {
-			panic("runtime: the buffer is in flight in " + b.holder() + ": it belongs to the runtime until that completes")
-		}
-	} else if refs < 1 {
+	switch state := b.state.Load(); {
+	case state == oneOwner:
+	case owners(state) == 0:
 		panic("runtime: use of a buffer that was released")
+	case owners(state) == 1 && b.home != nil: // nobody else's: so the caller has given it away
+		panic("runtime: the buffer is in flight in " + b.holder() + ": it belongs to the runtime until that completes")
 	}
 }
 
@@ -246,23 +268,57 @@ func (b *Buffer) change() {
 	}
 }
 
+// lend notes that an operation has the buffer.
 func (b *Buffer) lend(to OpCode) {
-	if b.refs.Load() < 1 {
-		panic("runtime: " + to.String() + " of a buffer that was released")
-	}
 	switch to {
 	case OpSend, OpSendVec, OpWriteAt:
-		if b.lent.Add(1) > 1 && !b.Shared() {
+		state := b.state.Add(oneLoan)
+		if owners(state) == 0 {
+			b.state.Add(-oneLoan)
+			panic("runtime: " + to.String() + " of a buffer that was released")
+		}
+		if owners(state) == 1 && b.home != nil && loans(state)+claims(state) > 1 {
+			b.state.Add(-oneLoan)
 			panic("runtime: " + to.String() + " of a buffer that is in flight in " + b.holder())
 		}
 	default:
 		b.change()
-		b.lent.Add(1)
+		b.state.Add(oneLoan)
 	}
 	b.lentTo.Store(uint32(to))
 }
 
-func (b *Buffer) unlend() { b.lent.Add(-1) }
+func (b *Buffer) unlend() { b.state.Add(-oneLoan) }
+
+// claim notes that a stream has the buffer in its queue, with one owner. It is
+// done when the buffer is given away, not when the stream gets to sending it, so
+// that who makes a mistake is who panics.
+func (b *Buffer) claim() {
+	state := b.state.Add(oneClaim)
+	switch n := owners(state); {
+	case n == 0:
+		b.state.Add(-oneClaim)
+		panic("runtime: send of a buffer that was released")
+	case n < claims(state):
+		b.state.Add(-oneClaim)
+		panic(fmt.Sprintf("runtime: send of a buffer that is in flight in %s: it has %d owners, and each send takes one along (Retain)", b.holder(), n))
+	case n == 1 && loans(state) > 0 && b.home != nil:
+		b.state.Add(-oneClaim)
+		panic("runtime: send of a buffer that is in flight in " + b.holder())
+	}
+	b.lentTo.Store(uint32(OpSend))
+}
+
+// disclaim ends a claim and the ownership that goes with it; or the ownership
+// alone of a buffer that nobody but the stream has ever seen.
+func (b *Buffer) disclaim() {
+	if state := b.state.Load(); state == oneOwner || state == oneOwner+oneClaim {
+		b.state.Store(0)
+	} else if owners(b.state.Add(-oneOwner-oneClaim)) > 0 {
+		return
+	}
+	b.giveBack()
+}
 
 // Holds is for backends: Len, whoever has the buffer.
 func (b *Buffer) Holds() int { return b.end - b.start }
@@ -275,7 +331,7 @@ func (b *Buffer) Holds() int { return b.end - b.start }
 // what was b's. It reports false, and has done nothing, when somebody else
 // could see the memory change: another owner, or another operation.
 func (b *Buffer) Exchange(c *Buffer, headroom int) bool {
-	if b.refs.Load() != 1 || b.lent.Load() > 1 || b.home == nil {
+	if state := b.state.Load(); owners(state) != 1 || claims(state)+loans(state) > 1 || b.home == nil {
 		return false
 	}
 	c.Reset(min(headroom, b.start))

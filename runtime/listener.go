@@ -110,6 +110,9 @@ func (ln *Listener) Accept(ctx context.Context) (*Stream, error) {
 		}
 		ln.arm()
 		if err := t.waitOn(&ln.waiters, ctx); err != nil {
+			if ln.ready.len() > 0 {
+				ln.waiters.wakeOne() // it may have been woken for one of them
+			}
 			return nil, wrapErr("accept", ln.h, err)
 		}
 	}

@@ -82,7 +82,7 @@ type Loop struct {
 
 	self   atomic.Uintptr // the loop's own goroutine
 	thread atomic.Int64   // the thread's number, 0 before Run and after it
-	turns  atomic.Uint64  // resumptions, for the watchdog
+	turns  atomic.Uint64  // resumptions
 	// current's worker, and after it has suspended still, until another one is
 	// resumed or the turn has had all: each store costs as much as a lock.
 	curRef atomic.Pointer[worker]
@@ -111,7 +111,9 @@ type Loop struct {
 	state   atomic.Int32
 	stopped chan struct{}
 	ready   chan struct{}
-	asleep  atomic.Bool
+	goid    uint64        // of the loop's own goroutine, for the watchdog
+	turn    uint64        // what phase is made of
+	phase   atomic.Uint64 // another one in each turn, and odd while the loop is in Poll or about to be
 
 	mu     sync.Mutex // guards what follows
 	posts  []func()
@@ -190,6 +192,22 @@ func (l *Loop) onThread() bool {
 	return tid != 0 && tid == int64(threadID())
 }
 
+// mustBeOn panics unless the caller runs on the loop's thread. It is for what has
+// no error to say it with.
+func (l *Loop) mustBeOn(what string) {
+	if !l.onThread() {
+		panic("runtime: " + what + " is called from outside the loop")
+	}
+}
+
+// owns panics if b is from another loop's pool: when it is released, that loop
+// would have to be on this thread.
+func (l *Loop) owns(b *Buffer) {
+	if b.pool != nil && b.pool != l.pool {
+		panic("runtime: the buffer belongs to another loop: what is to be sent there is made with NewShared, or copied")
+	}
+}
+
 // Local returns what the loop keeps under key, for packages that have
 // something for each loop, such as free lists; the first time it is made by
 // init. It is called on the loop.
@@ -238,6 +256,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	defer l.state.Store(loopDone)
 
 	l.self.Store(self())
+	l.goid = goroutineID()
 	l.thread.Store(int64(threadID()))
 	defer l.forgetThread()
 	if err := l.rt.Start(l.pool); err != nil {
@@ -294,7 +313,8 @@ func (l *Loop) forgetThread() {
 
 // step is one turn, which waits no longer than until deadline.
 func (l *Loop) step(deadline int64) error {
-	l.asleep.Store(false)
+	l.turn += 2
+	l.phase.Store(l.turn)
 	l.takePosts()
 	l.pool.collect()
 	l.clock = l.rt.Now()
@@ -312,7 +332,7 @@ func (l *Loop) step(deadline int64) error {
 	l.curRef.Store(nil)
 	l.flush()
 	deadline = min(deadline, l.timers.next())
-	l.asleep.Store(true)
+	l.phase.Store(l.turn | 1)
 	if l.stopBy != 0 && l.ended() || l.runq.len() > 0 || l.nextTurn.len() > 0 || len(l.dirty) > 0 || l.hasPosts() || l.pool.pending.Load() {
 		deadline = 0
 	}
@@ -340,7 +360,7 @@ func (l *Loop) makeReady(t *Task) {
 
 // wake gets the loop out of Poll, if it is there.
 func (l *Loop) wake() {
-	if l.asleep.Load() {
+	if l.phase.Load()&1 != 0 {
 		l.rt.Wake()
 	}
 }
@@ -421,20 +441,26 @@ func (l *Loop) runBatch() {
 }
 
 // runPost contains a panic of fn, as a task's is.
-func (l *Loop) runPost(fn func()) {
+func (l *Loop) runPost(fn func()) { l.contain("posted function", fn) }
+
+// contain runs fn, which what describes. It returns how it panicked, which has
+// been reported, or nil.
+func (l *Loop) contain(what string, fn func()) (failed *PanicError) {
 	returned := false
 	defer func() {
 		if returned {
 			return
 		}
 		if v := recover(); v != nil {
-			l.reportPanic(newPanicError("posted function", v))
+			failed = newPanicError(what, v)
+			l.reportPanic(failed)
 		} else {
 			l.goexit = true
 		}
 	}()
 	fn()
 	returned = true
+	return nil
 }
 
 func (l *Loop) reportPanic(p *PanicError) {

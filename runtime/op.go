@@ -118,6 +118,7 @@ type Op struct {
 	Code     OpCode
 	More     bool // further completions of this Op will come
 	inFlight bool
+	claimed  bool // a stream's: it has claimed the buffers, which are not lent
 	Mode     uint32
 	Handle   Handle
 	Buf      *Buffer
@@ -167,6 +168,9 @@ func (op *Op) Begin() {
 	}
 	op.inFlight = true
 	op.N, op.Err, op.More, op.Got = 0, nil, false, 0
+	if op.claimed {
+		return
+	}
 	if op.Buf != nil {
 		op.Buf.lend(op.Code)
 	}
@@ -185,11 +189,13 @@ func (op *Op) Complete(n int, got Handle, err error) {
 		panic("runtime: " + op.Code.String() + " completed twice")
 	}
 	op.inFlight = false
-	if op.Buf != nil {
-		op.Buf.unlend()
-	}
-	for _, b := range op.Bufs {
-		b.unlend()
+	if !op.claimed {
+		if op.Buf != nil {
+			op.Buf.unlend()
+		}
+		for _, b := range op.Bufs {
+			b.unlend()
+		}
 	}
 	op.Sys = OpSys{}
 	if n > 0 {

@@ -100,6 +100,7 @@ func (l *Loop) NewStream(h Handle, opts StreamOptions) *Stream {
 	s.peer, _ = l.rt.PeerAddr(h) // one that has gone already has no address
 	s.in.op.Handle, s.out.op.Handle = h, h
 	s.in.op.Done, s.out.op.Done = s.received, s.sent
+	s.out.op.claimed = true
 	l.live[s] = struct{}{}
 	s.moved = l.rt.Now()
 	if s.opts.IdleTimeout > 0 {
@@ -179,6 +180,7 @@ func (s *Stream) SetOption(opt Option, value int) error {
 
 // SetQueueLimit changes StreamOptions.QueueLimit. It is called on the loop.
 func (s *Stream) SetQueueLimit(bytes int) {
+	s.loop.mustBeOn("SetQueueLimit")
 	if s.opts.QueueLimit = bytes; bytes <= 0 {
 		s.opts.QueueLimit = DefaultQueueLimit
 	}
@@ -186,6 +188,7 @@ func (s *Stream) SetQueueLimit(bytes int) {
 
 // SetLinger changes StreamOptions.Linger. It is called on the loop.
 func (s *Stream) SetLinger(d time.Duration) {
+	s.loop.mustBeOn("SetLinger")
 	if s.opts.Linger = d; d == 0 {
 		s.opts.Linger = DefaultLinger
 	}
@@ -377,9 +380,7 @@ func (s *Stream) discard() {
 	delete(s.loop.live, s)
 	s.in.drop()
 	s.out.drop()
-	if s.out.onSent != nil {
-		s.out.onSent()
-	}
+	s.tellSent()
 	if end := s.onEnd; end != nil {
 		s.onEnd = nil
 		s.loop.runPost(end)
@@ -390,6 +391,7 @@ func (s *Stream) discard() {
 // it was closed, or its loop has ended. Functions that were given before are
 // called before it. It is called on the loop.
 func (s *Stream) OnEnd(f func()) {
+	s.loop.mustBeOn("OnEnd")
 	if before := s.onEnd; before != nil {
 		s.onEnd = func() {
 			defer f() // also if the other one panics
@@ -404,5 +406,9 @@ func (s *Stream) OnEnd(f func()) {
 // last bytes have arrived: the error that f returns, if any, is what reads fail
 // with in place of io.EOF. It is for a stream that carries on another
 // connection, which may have ended otherwise than well. It is called on the
-// loop, before anything is read; f must not block.
-func (s *Stream) OnEOF(f func() error) { s.onEOF = f }
+// loop, before anything is read; f must not block. If it panics, reads fail with
+// the *PanicError.
+func (s *Stream) OnEOF(f func() error) {
+	s.loop.mustBeOn("OnEOF")
+	s.onEOF = f
+}

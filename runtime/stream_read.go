@@ -74,7 +74,11 @@ func (s *Stream) received(op *Op) {
 // ended returns what reads fail with from now on, after err: see OnEOF.
 func (s *Stream) ended(err error) error {
 	if err == io.EOF && s.onEOF != nil {
-		if why := s.onEOF(); why != nil {
+		var why error
+		if failed := s.loop.contain("OnEOF's function", func() { why = s.onEOF() }); failed != nil {
+			why = failed
+		}
+		if why != nil {
 			return &OpError{Op: "recv", Handle: s.h, Err: why}
 		}
 	}
@@ -108,6 +112,9 @@ func (s *Stream) await(t *Task) error {
 		// Killed, it must not go on because bytes have come meanwhile: with a
 		// peer that never stops it would never end. They are kept.
 		if err := t.waitOn(&in.readers, noContext); err != nil {
+			if in.bufs.len() > 0 {
+				in.readers.wakeOne() // it may have been woken for them
+			}
 			return &OpError{Op: "recv", Handle: s.h, Err: err}
 		}
 	}
@@ -191,6 +198,7 @@ func (s *Stream) Unread(b *Buffer) {
 		}
 		return
 	}
+	s.loop.owns(b)
 	if n := b.Len(); n > 0 && !s.closing {
 		s.in.bufs.unpop(b)
 		s.in.bytes += n
@@ -214,7 +222,10 @@ func (s *Stream) Received() int64 { return s.in.total }
 
 // ReadAhead begins to receive, as a read does, without waiting for anything. It
 // is called on the loop.
-func (s *Stream) ReadAhead() { s.arm() }
+func (s *Stream) ReadAhead() {
+	s.loop.mustBeOn("ReadAhead")
+	s.arm()
+}
 
 // Read is net.Conn's: it waits for at least one byte and copies what is there
 // and fits into p.

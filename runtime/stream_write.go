@@ -29,7 +29,7 @@ func (out *outbox) idle() bool { return out.head == len(out.queue) && !out.op.In
 
 func (out *outbox) drop() {
 	for _, b := range out.queue[out.head:] {
-		b.Release()
+		b.disclaim()
 	}
 	out.queue, out.head, out.bytes, out.tail = nil, 0, 0, nil
 }
@@ -82,7 +82,7 @@ func (s *Stream) sent(op *Op) {
 		}
 		out.queue[out.head] = nil
 		out.head++
-		b.Release()
+		b.disclaim()
 	}
 	op.Skip = n
 	if out.head == len(out.queue) {
@@ -100,9 +100,7 @@ func (s *Stream) sent(op *Op) {
 func (s *Stream) afterSend() {
 	out := &s.out
 	s.send()
-	if out.onSent != nil {
-		out.onSent()
-	}
+	s.tellSent()
 	if out.writers.head != nil && (out.bytes <= s.opts.QueueLimit/2 || out.err != nil) {
 		out.writers.wakeAll()
 	}
@@ -217,16 +215,18 @@ func (s *Stream) TryWriteBuf(bufs ...*Buffer) error {
 func (s *Stream) enqueue(bufs ...*Buffer) {
 	out := &s.out
 	out.tail = nil
+	s.markDirty()
 	for _, b := range bufs {
 		n := b.Len()
 		if n == 0 {
 			b.Release()
 			continue
 		}
+		s.loop.owns(b)
+		b.claim()
 		out.queue = append(out.queue, b)
 		out.bytes += n
 	}
-	s.markDirty()
 }
 
 // WriteErr returns why a write would fail, or ErrBusy if it would wait; nil if
@@ -303,9 +303,12 @@ func (s *Stream) Grow(n, more int) ([]byte, error) {
 // turn has room for n bytes more, and the queue is below its limit. Otherwise it
 // returns nil, and has done nothing.
 func (s *Stream) TryGrow(n int) []byte {
+	if !s.loop.onThread() {
+		return nil
+	}
 	out := &s.out
 	b := out.tail
-	if b == nil || len(b.mem)-b.end < n || out.bytes >= s.opts.QueueLimit || out.busy || out.err != nil || out.shut || s.closing || !s.loop.onThread() {
+	if b == nil || len(b.mem)-b.end < n || out.bytes >= s.opts.QueueLimit || out.busy || out.err != nil || out.shut || s.closing {
 		return nil
 	}
 	at := b.end
@@ -315,12 +318,12 @@ func (s *Stream) TryGrow(n int) []byte {
 }
 
 // TailRoom returns how many bytes Grow could return now without beginning a
-// new piece; 0 if nothing was put there in this turn.
+// new piece; 0 if nothing was put there in this turn, or from outside the loop.
 func (s *Stream) TailRoom() int {
-	if b := s.out.tail; b != nil {
-		return len(b.mem) - b.end
+	if !s.loop.onThread() || s.out.tail == nil {
+		return 0
 	}
-	return 0
+	return len(s.out.tail.mem) - s.out.tail.end
 }
 
 // Write is net.Conn's: it copies p into the queue, and waits while that is
@@ -424,7 +427,16 @@ func (s *Stream) copyIn(p []byte, limit int) (n int, err error) {
 
 // OnSent has f called on the loop, outside any task, whenever Queued has become
 // less. f must not block. nil ends it.
-func (s *Stream) OnSent(f func()) { s.out.onSent = f }
+func (s *Stream) OnSent(f func()) {
+	s.loop.mustBeOn("OnSent")
+	s.out.onSent = f
+}
+
+func (s *Stream) tellSent() {
+	if tell := s.out.onSent; tell != nil {
+		s.loop.contain("OnSent's function", tell)
+	}
+}
 
 // Queued returns how many bytes were written and are not with the kernel yet.
 func (s *Stream) Queued() (n int) {

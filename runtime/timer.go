@@ -12,7 +12,8 @@ type timer struct {
 }
 
 // A Timer calls a function on a loop, outside any task, after a time. It is
-// embedded in what it times; all of it is called on the loop.
+// embedded in what it times; all of it is called on the loop, and panics if it is
+// not.
 type Timer struct {
 	loop *Loop
 	t    timer
@@ -21,11 +22,12 @@ type Timer struct {
 // Init sets the function, which must not block, once.
 func (t *Timer) Init(l *Loop, fire func()) {
 	t.loop = l
-	t.t.fire = fire
+	t.t.fire = func() { l.contain("timer's function", fire) }
 }
 
 // Set has the function called once, after d. It moves a timer that was set.
 func (t *Timer) Set(d time.Duration) {
+	t.loop.mustBeOn("Timer.Set")
 	when := t.loop.rt.Now() + int64(d)
 	if when < 0 {
 		when = Forever
@@ -36,6 +38,7 @@ func (t *Timer) Set(d time.Duration) {
 // Stop takes back Set. It does nothing if the timer is not set.
 func (t *Timer) Stop() {
 	if t.loop != nil {
+		t.loop.mustBeOn("Timer.Stop")
 		t.loop.timers.stop(&t.t)
 	}
 }

@@ -298,8 +298,8 @@ func (c *both) unpoll(w *waiter) {
 // and src must be of a stream of this loop: an event or a queue could be set by
 // somebody else.
 func (l *Loop) Notify(src Source, fn func()) {
-	if homeOf(src) != l || !l.onThread() {
-		panic("runtime: Notify is for the streams of the loop, on its thread")
+	if l.mustBeOn("Notify"); homeOf(src) != l {
+		panic("runtime: Notify is for the streams of the loop")
 	}
 	w := &waiter{loop: l}
 	w.fn = func() {
@@ -314,9 +314,7 @@ func (l *Loop) Notify(src Source, fn func()) {
 // NextTurn has fn called on the loop in its next turn. It is called on the
 // loop's thread, and unlike Post it cannot fail.
 func (l *Loop) NextTurn(fn func()) {
-	if !l.onThread() {
-		panic("runtime: NextTurn is called from outside the loop: use Post")
-	}
+	l.mustBeOn("NextTurn (use Post)")
 	l.nextTurn.push(fn)
 }
 

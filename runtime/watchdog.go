@@ -7,23 +7,43 @@ import (
 	"time"
 )
 
-// A Stall says that a task has held its loop for too long: it computes, or it
-// waits for something that Go's scheduler knows and the loop does not, such as
-// a channel or a mutex.
+// OutsideTasks is a Stall's Task where it was none: a function given to Post or
+// NextTurn, a Timer's, or one that is told of an end.
+const OutsideTasks = "(outside any task)"
+
+// A Stall says that a task, or a function that the loop calls, has held the loop
+// for too long: it computes, or it waits for something that Go's scheduler knows
+// and the loop does not, such as a channel or a mutex. What is called while the
+// loop takes completions in (OnSent, OnEOF) is not watched.
 type Stall struct {
 	Loop  string
 	Task  string
 	Held  time.Duration // at least
-	Stack string        // of the task
+	Stack string        // of the task, or of the loop
 }
 
 func (s Stall) String() string {
 	return fmt.Sprintf("task %q has held loop %s for more than %v\n%s", s.Task, s.Loop, s.Held.Round(time.Millisecond), s.Stack)
 }
 
+// A progress is what the watchdog sees of a loop. While it is the same, the loop
+// has not got any further.
+type progress struct {
+	resumed uint64  // tasks
+	phase   uint64  // of the turn
+	w       *worker // whose task runs, if one does
+}
+
+func (l *Loop) progress() progress {
+	return progress{l.turns.Load(), l.phase.Load(), l.curRef.Load()}
+}
+
+// waits reports whether the loop is where it may stay: in Poll.
+func (p progress) waits() bool { return p.w == nil && p.phase&1 != 0 }
+
 // watch starts the watchdog and returns what stops it. It looks from outside,
-// twice in StallAfter, at one number that every resumption changes, so that a
-// task pays nothing for being watched.
+// twice in StallAfter, at numbers that change in any case, so that a task pays
+// nothing for being watched.
 func (l *Loop) watch() (stop func()) {
 	quit, gone := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -31,7 +51,7 @@ func (l *Loop) watch() (stop func()) {
 		tick := time.NewTicker(l.opts.StallAfter / 2)
 		defer tick.Stop()
 		var (
-			turn     uint64
+			last     progress
 			since    time.Time
 			reported bool
 		)
@@ -41,15 +61,14 @@ func (l *Loop) watch() (stop func()) {
 				return
 			case <-tick.C:
 			}
-			now := l.turns.Load()
-			w := l.curRef.Load()
-			if w == nil || now != turn {
-				turn, since, reported = now, time.Now(), false
+			now := l.progress()
+			if now.waits() || now != last || since.IsZero() {
+				last, since, reported = now, time.Now(), false
 				continue
 			}
 			if held := time.Since(since); held >= l.opts.StallAfter && !reported {
 				reported = true
-				l.reportStall(w, now, held)
+				l.reportStall(now, held)
 			}
 		}
 	}()
@@ -59,13 +78,19 @@ func (l *Loop) watch() (stop func()) {
 	}
 }
 
-func (l *Loop) reportStall(w *worker, turn uint64, held time.Duration) {
-	stack := stackOf(w.id.Load())
-	name := w.name.Load()
-	if l.turns.Load() != turn || name == nil {
+func (l *Loop) reportStall(at progress, held time.Duration) {
+	s := Stall{Loop: l.opts.Name, Task: OutsideTasks, Held: held}
+	goid := l.goid
+	if at.w != nil {
+		if name := at.w.name.Load(); name != nil {
+			s.Task = *name
+		}
+		goid = at.w.id.Load()
+	}
+	s.Stack = stackOf(goid)
+	if l.progress() != at {
 		return // it has gone on meanwhile: the stack may be somebody else's
 	}
-	s := Stall{Loop: l.opts.Name, Task: *name, Held: held, Stack: stack}
 	if l.opts.OnStall != nil {
 		l.opts.OnStall(s)
 		return
@@ -74,16 +99,25 @@ func (l *Loop) reportStall(w *worker, turn uint64, held time.Duration) {
 		"loop", s.Loop, "task", s.Task, "held", s.Held, "stack", s.Stack)
 }
 
+// maxDump bounds a dump of all goroutines, during which they all stand still: it
+// is enough for some ten thousand of them.
+const maxDump = 16 << 20
+
 // stackOf finds one goroutine in a dump of all of them: Go offers no other
 // way to look at somebody else's stack.
 func stackOf(goid uint64) string {
-	buf := make([]byte, 1<<20)
-	buf = buf[:goruntime.Stack(buf, true)]
+	var buf []byte
+	for size := 1 << 20; ; size *= 4 {
+		buf = make([]byte, size)
+		if buf = buf[:goruntime.Stack(buf, true)]; len(buf) < size || size >= maxDump {
+			break
+		}
+	}
 	head := fmt.Appendf(nil, "goroutine %d ", goid)
 	for part := range bytes.SplitSeq(buf, []byte("\n\n")) {
 		if bytes.HasPrefix(part, head) {
 			return string(part)
 		}
 	}
-	return "(not among the first goroutines of the dump)"
+	return fmt.Sprintf("(not in the first %d bytes of a dump of all goroutines)", len(buf))
 }

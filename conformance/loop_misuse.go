@@ -1,0 +1,301 @@
+package conformance
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// These are mistakes of the program. Whoever makes one is told, there and then;
+// the loop, and whoever else it serves, go on.
+func loopMisuseCases() []LoopCase {
+	return []LoopCase{
+		{Name: "misuse/buffer-that-was-given-away", Run: loopGivenAway},
+		{Name: "misuse/buffer-with-too-few-owners", Run: loopTooFewOwners},
+		{Name: "misuse/buffer-of-another-loop", Run: loopForeignBuffer},
+		{Name: "misuse/callback-that-panics", Run: loopPanickingCallbacks},
+		{Name: "misuse/settings-from-elsewhere", Run: loopForeignSettings},
+		{Name: "misuse/posted-function-that-blocks", Run: loopBlockingPost},
+		{Name: "misuse/one-of-thousands-blocks", Run: loopStallAmongMany},
+	}
+}
+
+// loopGivenAway: a buffer that was written is the stream's, from then on and not
+// only once the loop gets to send it. Who touches it panics, and what was written
+// is sent as it was.
+func loopGivenAway(l *L) {
+	for _, tt := range []struct {
+		name  string
+		touch func(s *runtime.Stream, b *runtime.Buffer)
+	}{
+		{"WriteBuf", func(s *runtime.Stream, b *runtime.Buffer) { _ = s.WriteBuf(b) }},
+		{"TryWriteBuf", func(s *runtime.Stream, b *runtime.Buffer) { _ = s.TryWriteBuf(b) }},
+		{"Enqueue", func(s *runtime.Stream, b *runtime.Buffer) { _ = s.Enqueue(b) }},
+		{"ReadInto", func(s *runtime.Stream, b *runtime.Buffer) { _, _ = s.ReadInto(b) }},
+		{"Release", func(_ *runtime.Stream, b *runtime.Buffer) { b.Release() }},
+		{"Truncate", func(_ *runtime.Stream, b *runtime.Buffer) { b.Truncate(1) }},
+		{"Advance", func(_ *runtime.Stream, b *runtime.Buffer) { b.Advance(1) }},
+		{"Append", func(_ *runtime.Stream, b *runtime.Buffer) { b.Append([]byte("more")) }},
+		{"Bytes", func(_ *runtime.Stream, b *runtime.Buffer) { _ = b.Bytes() }},
+	} {
+		for _, write := range []func(s *runtime.Stream, b *runtime.Buffer) error{
+			func(s *runtime.Stream, b *runtime.Buffer) error { return s.WriteBuf(b) },
+			func(s *runtime.Stream, b *runtime.Buffer) error { return s.TryWriteBuf(b) },
+			func(s *runtime.Stream, b *runtime.Buffer) error { return s.Enqueue(b) },
+		} {
+			l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+				b, err := s.Loop().Pool().Copy(8, []byte("once"))
+				require.NoError(l, err)
+				require.NoError(l, write(s, b))
+				require.Panics(l, func() { tt.touch(s, b) }, tt.name)
+				require.NoError(l, s.Flush(), tt.name)
+				require.Zero(l, s.Queued(), tt.name)
+				require.NoError(l, s.CloseWrite())
+				l.off(ctx, func() {
+					got, err := io.ReadAll(peer)
+					require.NoError(l, err)
+					require.Equal(l, "once", string(got), tt.name)
+				})
+			})
+		}
+	}
+	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+		b, err := s.Loop().Pool().Copy(0, []byte("once"))
+		require.NoError(l, err)
+		require.Panics(l, func() { _ = s.WriteBuf(b, b) })
+		require.NoError(l, s.Flush())
+		require.Zero(l, s.Queued())
+	})
+}
+
+// loopTooFewOwners: each write takes an owner along.
+func loopTooFewOwners(l *L) {
+	for name, make := range map[string]func(s *runtime.Stream) *runtime.Buffer{
+		"shared": func(*runtime.Stream) *runtime.Buffer { return runtime.NewShared([]byte("payload")) },
+		"pool's": func(s *runtime.Stream) *runtime.Buffer {
+			b, err := s.Loop().Pool().Copy(0, []byte("payload"))
+			require.NoError(l, err)
+			return b
+		},
+	} {
+		l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+			b := make(s).Retain()
+			require.NoError(l, s.WriteBuf(b))
+			require.Equal(l, "payload", string(b.Bytes()), "who is left may read it: %s", name)
+			require.NoError(l, s.WriteBuf(b))
+			require.Panics(l, func() { _ = s.WriteBuf(b) }, name)
+			require.Panics(l, func() { b.Release() }, name)
+			require.NoError(l, s.Flush())
+			require.Zero(l, s.Queued(), name)
+			require.NoError(l, s.CloseWrite())
+			l.off(ctx, func() {
+				got, err := io.ReadAll(peer)
+				require.NoError(l, err)
+				require.Equal(l, "payloadpayload", string(got), name)
+			})
+		})
+	}
+}
+
+// loopForeignBuffer: a buffer belongs to the loop whose pool it comes from.
+func loopForeignBuffer(l *L) {
+	g := l.group(2)
+	here, there := g.Loops()[0], g.Loops()[1]
+	var foreign *runtime.Buffer
+	l.call(there, func(context.Context) {
+		var err error
+		foreign, err = there.Pool().Copy(0, []byte("foreign"))
+		require.NoError(l, err)
+	})
+	l.call(here, func(context.Context) {
+		s, _ := l.pair(here, runtime.StreamOptions{})
+		defer s.Close()
+		require.Panics(l, func() { _ = s.WriteBuf(foreign) })
+		require.Panics(l, func() { _ = s.TryWriteBuf(foreign) })
+		require.Panics(l, func() { _ = s.Enqueue(foreign) })
+		require.Panics(l, func() { s.Unread(foreign) })
+		require.Zero(l, s.Queued())
+		foreign.Release() // which anyone may
+	})
+}
+
+var errCallback = errors.New("a callback's panic")
+
+// loopPanickingCallbacks: a panic of what the loop calls outside any task is
+// reported, like a task's.
+func loopPanickingCallbacks(l *L) {
+	var reported atomic.Int64
+	opts := l.options()
+	other := opts.OnPanic
+	opts.OnPanic = func(p *runtime.PanicError) {
+		if errors.Is(p, errCallback) {
+			reported.Add(1)
+			return
+		}
+		other(p)
+	}
+	g := l.groupWith(1, opts)
+	lp := g.Loops()[0]
+	fail := func() { panic(errCallback) }
+	var timer runtime.Timer
+	l.call(lp, func(ctx context.Context) {
+		timer.Init(lp, fail)
+		timer.Set(0)
+		var again runtime.Event
+		var second runtime.Timer
+		second.Init(lp, again.Set)
+		second.Set(time.Millisecond)
+		require.NoError(l, again.Wait(ctx), "the timers behind it")
+		require.EqualValues(l, 1, reported.Load(), "a timer's")
+		timer.Set(time.Hour) // it can be used again
+		timer.Stop()
+	})
+	l.call(lp, func(ctx context.Context) {
+		s, peer := l.pair(lp, runtime.StreamOptions{})
+		defer s.Close()
+		s.OnSent(fail)
+		_, err := s.Write([]byte("sent all the same"))
+		require.NoError(l, err)
+		require.NoError(l, s.Flush())
+		require.EqualValues(l, 2, reported.Load(), "of what is told of sending")
+		l.off(ctx, func() { l.expect(peer, []byte("sent all the same")) })
+		s.OnSent(nil)
+
+		s.OnEOF(func() error { panic(errCallback) })
+		require.NoError(l, peer.CloseWrite())
+		for range 2 {
+			_, err = s.Read(make([]byte, 1))
+			require.ErrorIs(l, err, errCallback, "the end was not judged, so it is not a good one")
+		}
+		require.EqualValues(l, 3, reported.Load(), "of what is told of the end")
+		s.OnEnd(fail)
+	})
+	require.EqualValues(l, 4, reported.Load(), "of what is told of a stream's end")
+	require.NoError(l, g.Stop())
+}
+
+// loopForeignSettings: what is to be called on the loop, and has no error to say
+// that it was not, panics, and has changed nothing; the rest says so.
+func loopForeignSettings(l *L) {
+	g := l.group(2)
+	here, there := g.Loops()[0], g.Loops()[1]
+	var s *runtime.Stream
+	var peer *net.TCPConn
+	var timer runtime.Timer
+	never := func() { l.Errorf("it was taken all the same") }
+	l.call(here, func(context.Context) {
+		s, peer = l.pair(here, runtime.StreamOptions{})
+		timer.Init(here, never)
+	})
+	try := func(context.Context) {
+		for name, f := range map[string]func(){
+			"ReadAhead":     func() { s.ReadAhead() },
+			"SetQueueLimit": func() { s.SetQueueLimit(1) },
+			"SetLinger":     func() { s.SetLinger(-1) },
+			"OnSent":        func() { s.OnSent(never) },
+			"OnEOF":         func() { s.OnEOF(func() error { never(); return nil }) },
+			"OnEnd":         func() { s.OnEnd(never) },
+			"Timer.Set":     func() { timer.Set(0) },
+			"Timer.Stop":    func() { timer.Stop() },
+		} {
+			require.Panics(l, f, name)
+		}
+		require.Zero(l, s.TailRoom())
+		require.Nil(l, s.TryGrow(1))
+		_, err := s.Grow(1, 0)
+		require.ErrorIs(l, err, runtime.ErrOffLoop)
+		require.ErrorIs(l, s.WriteNow([]byte("x")), runtime.ErrOffLoop)
+		require.ErrorIs(l, s.Enqueue(runtime.NewShared([]byte("x"))), runtime.ErrOffLoop)
+		b := runtime.NewShared([]byte("x"))
+		require.ErrorIs(l, s.TryWriteBuf(b), runtime.ErrOffLoop)
+		b.Release() // it is still the caller's
+		require.ErrorIs(l, s.WriteErr(), runtime.ErrOffLoop)
+		require.Nil(l, s.TryReadBuf())
+	}
+	try(context.Background())
+	l.call(there, try)
+	l.call(here, func(ctx context.Context) {
+		_, err := s.Write([]byte("y"))
+		require.NoError(l, err)
+		require.NoError(l, s.Flush())
+		l.off(ctx, func() { l.expect(peer, []byte("y")) })
+		require.NoError(l, peer.CloseWrite())
+		_, err = s.Read(make([]byte, 1))
+		require.Equal(l, io.EOF, err)
+		require.NoError(l, s.Close())
+	})
+}
+
+// stalls are options whose watchdog tells of the first stall of this name.
+func (l *L) stalls(task string) (runtime.LoopOptions, <-chan runtime.Stall) {
+	opts := l.options()
+	opts.StallAfter = 20 * time.Millisecond
+	told := make(chan runtime.Stall, 1)
+	opts.OnStall = func(s runtime.Stall) {
+		if s.Task != task {
+			return // the machine is slow
+		}
+		select {
+		case told <- s:
+		default:
+		}
+	}
+	return opts, told
+}
+
+// loopBlockingPost: the watchdog sees the functions, too, that the loop calls
+// outside any task.
+func loopBlockingPost(l *L) {
+	for name, start := range map[string]func(lp *runtime.Loop, f func()){
+		"Post": func(lp *runtime.Loop, f func()) { require.NoError(l, lp.Post(f)) },
+		"Timer": func(lp *runtime.Loop, f func()) {
+			l.call(lp, func(context.Context) {
+				var timer runtime.Timer
+				timer.Init(lp, f)
+				timer.Set(0)
+			})
+		},
+	} {
+		opts, told := l.stalls(runtime.OutsideTasks)
+		g := l.groupWith(1, opts)
+		gate := make(chan struct{})
+		start(g.Loops()[0], func() { <-gate })
+		s := <-told
+		close(gate)
+		require.Contains(l, s.Stack, "loopBlockingPost", name)
+		require.NoError(l, g.Stop())
+	}
+}
+
+// loopStallAmongMany: the watchdog finds the one stack that matters.
+func loopStallAmongMany(l *L) {
+	opts, told := l.stalls("blocks")
+	g := l.groupWith(1, opts)
+	lp := g.Loops()[0]
+	var over runtime.Event
+	gate := make(chan struct{})
+	var deep func(ctx context.Context, n int) error
+	deep = func(ctx context.Context, n int) error { // a stack worth printing
+		if n == 0 {
+			return over.Wait(ctx)
+		}
+		return deep(ctx, n-1)
+	}
+	for range 2000 {
+		require.NoError(l, lp.Go("waits", func(ctx context.Context) error { return deep(ctx, 20) }, nil))
+	}
+	l.call(lp, func(context.Context) {})
+	require.NoError(l, lp.Go("blocks", func(context.Context) error { <-gate; return nil }, nil))
+	s := <-told
+	close(gate)
+	over.Set()
+	require.Contains(l, s.Stack, "loopStallAmongMany")
+	require.NoError(l, g.Stop())
+}
