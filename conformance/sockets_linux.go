@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"bytes"
 	"net"
 	"net/netip"
 	"os"
@@ -25,6 +26,8 @@ func socketCases() []Case {
 		{Name: "sockets/connect-cancelled", Run: connectCancelled},
 		{Name: "sockets/options", Run: options},
 		{Name: "sockets/unix", Run: unixSockets},
+		{Name: "sockets/urgent-data", Run: urgentData},
+		{Name: "sockets/descriptors-in-messages", Run: descriptorsInMessages},
 		{Name: "sockets/adopt-and-detach", Run: adoptDetach},
 		{Name: "files/pipes-are-cancelled", Run: openPipes},
 	}
@@ -323,6 +326,87 @@ func unixSockets(c *C) {
 	addr, err := c.rt.LocalAddr(v6)
 	require.NoError(c, err)
 	c.dial(runtime.TCPAddr(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), addr.AddrPort.Port())))
+}
+
+// urgentData: a receive stops where TCP's urgent data was, with more bytes behind
+// it: that it brought less than it could have does not mean that there are no
+// more. (The urgent byte itself goes another way, and nobody asks for it.)
+func urgentData(c *C) {
+	for _, code := range []runtime.OpCode{runtime.OpRecvMany, runtime.OpRecv} {
+		for _, early := range []bool{true, false} { // whether it all is there before the first receive
+			h, peer := c.pair()
+			got := c.receiver(code, h)
+			if !early {
+				c.write(peer, []byte("x"))
+				c.until("a first byte", func() bool { return string(got()) == "x" })
+				c.idle()
+			}
+			raw, err := peer.SyscallConn()
+			require.NoError(c, err)
+			c.write(peer, []byte("abc"))
+			var sent error
+			require.NoError(c, raw.Write(func(fd uintptr) bool {
+				sent = unix.Sendto(int(fd), []byte("!"), unix.MSG_OOB, nil)
+				return true
+			}))
+			require.NoError(c, sent)
+			c.write(peer, []byte("efg"))
+			c.until("what follows the urgent byte", func() bool { return bytes.HasSuffix(got(), []byte("abcefg")) })
+			c.close(h)
+			_ = peer.Close()
+		}
+	}
+}
+
+// descriptorsInMessages: so it is with a unix socket's messages that carry
+// descriptors. They are nobody's, and are not to leak.
+func descriptorsInMessages(c *C) {
+	for _, code := range []runtime.OpCode{runtime.OpRecvMany, runtime.OpRecv} {
+		for _, early := range []bool{true, false} {
+			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			require.NoError(c, err)
+			h, err := c.rt.Adopt(fds[0])
+			require.NoError(c, err)
+			got := c.receiver(code, h)
+			want := "onetwothree"
+			if !early {
+				require.NoError(c, unix.Sendto(fds[1], []byte("x"), 0, nil))
+				c.until("a first byte", func() bool { return string(got()) == "x" })
+				c.idle()
+				want = "x" + want
+			}
+			rights := unix.UnixRights(fds[1])
+			require.NoError(c, unix.Sendmsg(fds[1], []byte("one"), rights, nil, 0))
+			require.NoError(c, unix.Sendmsg(fds[1], []byte("two"), rights, nil, 0))
+			require.NoError(c, unix.Sendto(fds[1], []byte("three"), 0, nil))
+			c.until("the messages behind the first", func() bool { return string(got()) == want })
+			c.close(h)
+			require.NoError(c, unix.Close(fds[1]))
+		}
+	}
+}
+
+// receiver starts receiving from h, by code, again and again until h is closed,
+// and returns what tells all that has come.
+func (c *C) receiver(code runtime.OpCode, h runtime.Handle) func() []byte {
+	r := c.op(code, h)
+	if code == runtime.OpRecvMany {
+		c.submit(r)
+		return func() []byte { return r.data }
+	}
+	var data []byte
+	r.Buf = c.room(1000)
+	r.then = func() {
+		if r.Err != nil {
+			r.Buf.Release()
+			return
+		}
+		data = append(data, r.Buf.Bytes()...)
+		r.Buf.Reset(0)
+		r.again()
+	}
+	c.submit(r)
+	return func() []byte { return data }
 }
 
 func adoptDetach(c *C) {

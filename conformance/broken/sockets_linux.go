@@ -41,6 +41,8 @@ func socketFaults() []Fault {
 		{Name: "does not know who a unix socket's peer is", Case: "sockets/unix", Wrap: func(good runtime.Runtime) runtime.Runtime {
 			return forgetful{newShim(good)}
 		}},
+		stopsShort("stops at urgent data", "sockets/urgent-data"),
+		stopsShort("stops at a message with descriptors", "sockets/descriptors-in-messages"),
 		{Name: "detaches what is busy", Case: "sockets/adopt-and-detach", Wrap: func(good runtime.Runtime) runtime.Runtime {
 			return hasty{newShim(good)}
 		}},
@@ -55,6 +57,20 @@ func socketFaults() []Fault {
 			return leavesFD{newShim(good)}
 		}},
 	}
+}
+
+// stopsShort receives once, and takes that for all there is.
+func stopsShort(name, cs string) Fault {
+	return onDone(name, cs, func(s *shim, op *runtime.Op) bool {
+		if op.Code != runtime.OpRecvMany || !op.More {
+			return true
+		}
+		if s.count++; s.count == 1 {
+			return true
+		}
+		op.Buf.Release()
+		return false
+	})
 }
 
 type inherits struct{ *shim }

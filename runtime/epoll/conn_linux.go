@@ -9,7 +9,9 @@ type conn struct {
 	file       bool // goes to the workers
 	registered bool
 	adopted    bool // somebody else may have a descriptor of it
+	unix       bool // a unix socket
 	broken     bool // an event said so: every try tells the rest
+	urgent     bool // an event told of TCP's urgent data, and the end of what is there was not seen since
 	news       bool // an event came that OpPolls have not looked at
 	ops        int  // in flight, but for closer
 	in, out    direction

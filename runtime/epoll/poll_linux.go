@@ -78,6 +78,9 @@ func (r *Runtime) event(ev *unix.EpollEvent) {
 	if ev.Events&broken != 0 {
 		c.broken = true
 	}
+	if ev.Events&unix.EPOLLPRI != 0 {
+		c.urgent = true
+	}
 	if ev.Events&(unix.EPOLLIN|broken) != 0 {
 		c.in.ready = true
 	}

@@ -46,7 +46,7 @@ func (p *poller) close() error { return unix.Close(p.fd) }
 // add registers fd for good: both directions, edges only. What is ready
 // already is reported too.
 func (p *poller) add(fd int, h runtime.Handle) error {
-	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(h.Slot()), Pad: int32(h.Gen())}
+	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(h.Slot()), Pad: int32(h.Gen())}
 	return unix.EpollCtl(p.fd, unix.EPOLL_CTL_ADD, fd, &ev)
 }
 

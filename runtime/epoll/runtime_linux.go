@@ -124,6 +124,13 @@ func (r *Runtime) open(fd int, file bool) runtime.Handle {
 	return h
 }
 
+// openSocket is open for a socket of which it is known whether it is a unix one.
+func (r *Runtime) openSocket(fd int, unix bool) runtime.Handle {
+	h := r.open(fd, false)
+	r.fds.Get(h).Data.unix = unix
+	return h
+}
+
 // Listen opens a listening socket.
 func (r *Runtime) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime.Handle, error) {
 	if r.closing {
@@ -133,7 +140,7 @@ func (r *Runtime) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime
 	if err != nil {
 		return 0, &runtime.OpError{Op: "listen", Detail: addr.String(), Err: err}
 	}
-	return r.open(fd, false), nil
+	return r.openSocket(fd, addr.IsUnix()), nil
 }
 
 // Adopt makes fd the Runtime's own. A socket becomes non-blocking, for
@@ -154,7 +161,11 @@ func (r *Runtime) Adopt(fd int) (runtime.Handle, error) {
 	}
 	unix.CloseOnExec(fd)
 	h := r.open(fd, file)
-	r.fds.Get(h).Data.adopted = true
+	c := &r.fds.Get(h).Data
+	c.adopted = true
+	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil { // else it is no socket
+		c.unix = domain == unix.AF_UNIX
+	}
 	return h, nil
 }
 

@@ -99,7 +99,7 @@ func (r *Runtime) connect(op *runtime.Op) {
 		r.finish(nil, op, 0, 0, err)
 		return
 	}
-	h := r.open(fd, false)
+	h := r.openSocket(fd, op.Addr.IsUnix())
 	c := &r.fds.Get(h).Data
 	c.ops++
 	op.Sys.Got = h // so that Cancel finds it

@@ -70,11 +70,19 @@ func (r *Runtime) short(c *conn, d *direction) {
 }
 
 // drained is short for a read. An event that has told of an end comes once, so
-// reading must go on until it is seen.
+// reading must go on until it is seen. And it must where the kernel stops before
+// the end: at TCP's urgent data, and at a unix socket's message that carries
+// descriptors (or urgent data: it has that too); there only EAGAIN tells.
 func (r *Runtime) drained(c *conn) {
-	if !c.broken {
+	if !c.broken && !c.urgent && !c.unix {
 		r.short(c, &c.in)
 	}
+}
+
+// empty notes that a read has found nothing.
+func (r *Runtime) empty(c *conn) {
+	c.urgent = false
+	r.notReady(c, &c.in)
 }
 
 // tryIn tries what stands first in line to receive.
@@ -88,7 +96,7 @@ func (r *Runtime) tryIn(c *conn) {
 		p := op.Target()
 		n, errno := r.recv(c.fd, p)
 		if errno == unix.EAGAIN {
-			r.notReady(c, &c.in)
+			r.empty(c)
 			return
 		}
 		if errno == 0 && n > 0 && n < len(p) {
@@ -123,7 +131,7 @@ func (r *Runtime) tryRecvMany(c *conn, op *runtime.Op) {
 	n, errno := r.recv(c.fd, p)
 	switch {
 	case errno == unix.EAGAIN:
-		r.notReady(c, &c.in)
+		r.empty(c)
 	case errno != 0 || n == 0:
 		c.in.remove(op)
 		r.end(c, op, 0, errno)
@@ -153,10 +161,10 @@ func (r *Runtime) tryAccept(c *conn, op *runtime.Op) {
 		r.end(c, op, 0, errno)
 	case op.Code == runtime.OpAccept:
 		c.in.remove(op)
-		r.finish(c, op, 0, r.open(fd, false), nil)
+		r.finish(c, op, 0, r.openSocket(fd, c.unix), nil)
 	default:
 		r.delivered++
-		op.Deliver(nil, r.open(fd, false))
+		op.Deliver(nil, r.openSocket(fd, c.unix))
 	}
 }
 
