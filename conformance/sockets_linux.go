@@ -1,12 +1,12 @@
 package conformance
 
 import (
-	"bytes"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -331,31 +331,57 @@ func unixSockets(c *C) {
 // urgentData: a receive stops where TCP's urgent data was, with more bytes behind
 // it: that it brought less than it could have does not mean that there are no
 // more. (The urgent byte itself goes another way, and nobody asks for it.)
+//
+// If a signal is pending just then, as Go's own to preempt a goroutine, the
+// kernel says EAGAIN, whatever is there (tcp_recvmsg_locked); to a multishot
+// receive it says so inside, where nobody can try again, and the bytes come with
+// those that follow. So that happens now and then, and is not to be the rule.
 func urgentData(c *C) {
 	for _, code := range []runtime.OpCode{runtime.OpRecvMany, runtime.OpRecv} {
 		for _, early := range []bool{true, false} { // whether it all is there before the first receive
-			h, peer := c.pair()
-			got := c.receiver(code, h)
-			if !early {
-				c.write(peer, []byte("x"))
-				c.until("a first byte", func() bool { return string(got()) == "x" })
-				c.idle()
+			const rounds = 10
+			late := 0
+			for range rounds {
+				if c.urgentDataIsLate(code, early) {
+					late++
+				}
 			}
-			raw, err := peer.SyscallConn()
-			require.NoError(c, err)
-			c.write(peer, []byte("abc"))
-			var sent error
-			require.NoError(c, raw.Write(func(fd uintptr) bool {
-				sent = unix.Sendto(int(fd), []byte("!"), unix.MSG_OOB, nil)
-				return true
-			}))
-			require.NoError(c, sent)
-			c.write(peer, []byte("efg"))
-			c.until("what follows the urgent byte", func() bool { return bytes.HasSuffix(got(), []byte("abcefg")) })
-			c.close(h)
-			_ = peer.Close()
+			require.Less(c, late, rounds/2, "%v: what follows an urgent byte is not seen until more comes", code)
 		}
 	}
+}
+
+func (c *C) urgentDataIsLate(code runtime.OpCode, early bool) (late bool) {
+	h, peer := c.pair()
+	got := c.receiver(code, h)
+	if !early {
+		c.write(peer, []byte("x"))
+		c.until("a first byte", func() bool { return string(got()) == "x" })
+		c.idle()
+	}
+	raw, err := peer.SyscallConn()
+	require.NoError(c, err)
+	c.write(peer, []byte("abc"))
+	var sent error
+	require.NoError(c, raw.Write(func(fd uintptr) bool {
+		sent = unix.Sendto(int(fd), []byte("!"), unix.MSG_OOB, nil)
+		return true
+	}))
+	require.NoError(c, sent)
+	c.write(peer, []byte("efg"))
+	want := "abcefg"
+	all := func() bool { return strings.HasSuffix(string(got()), want) }
+	for polls := 0; polls < 100 && !all(); polls++ {
+		c.poll()
+	}
+	if late = !all(); late {
+		c.write(peer, []byte("more"))
+		want += "more"
+		c.until("everything", all)
+	}
+	c.close(h)
+	_ = peer.Close()
+	return late
 }
 
 // descriptorsInMessages: so it is with a unix socket's messages that carry

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -55,12 +56,14 @@ type Server struct {
 	OnStart func(c *Conn)
 	OnEnd   func(c *Conn, err error)
 
+	mu   sync.Mutex    // with MaxConns, held while active changes, and room with it
+	room runtime.Event // active is less than MaxConns; not to be trusted before active was MaxConns once
+
 	accepted atomic.Int64
 	active   atomic.Int64
 	failed   atomic.Int64
 	panicked atomic.Int64
 	killed   atomic.Int64
-	room     runtime.Event
 }
 
 // Stats are a Server's counts since it was made.
@@ -139,9 +142,17 @@ func (p *pen) left(ctx context.Context) {
 // whether there may be one more. If so, ServeConn or Dismiss has to follow. It may
 // be called from anywhere.
 func (s *Server) Admit() bool {
-	if s.active.Add(1) > int64(s.MaxConns) && s.MaxConns > 0 {
-		s.leave()
+	if s.MaxConns <= 0 {
+		s.active.Add(1)
+		return true
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.active.Load() >= int64(s.MaxConns) {
 		return false
+	}
+	if s.active.Add(1) == int64(s.MaxConns) {
+		s.room.Clear()
 	}
 	return true
 }
@@ -161,10 +172,6 @@ func (s *Server) ServeConn(ctx context.Context, c *Conn, h Handler) {
 // wait in the kernel.
 func (s *Server) waitRoom(ctx context.Context) error {
 	for s.MaxConns > 0 && s.active.Load() >= int64(s.MaxConns) {
-		s.room.Clear()
-		if s.active.Load() < int64(s.MaxConns) {
-			break
-		}
 		if err := s.room.Wait(ctx); err != nil {
 			return err
 		}
@@ -185,6 +192,12 @@ func (s *Server) take(ctx context.Context) error {
 
 // leave uncounts one.
 func (s *Server) leave() {
+	if s.MaxConns <= 0 {
+		s.active.Add(-1)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.active.Add(-1) < int64(s.MaxConns) {
 		s.room.Set()
 	}

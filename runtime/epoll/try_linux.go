@@ -79,9 +79,16 @@ func (r *Runtime) drained(c *conn) {
 	}
 }
 
-// empty notes that a read has found nothing.
+// empty notes that a read has found nothing. Where TCP's urgent data was, the
+// kernel also says so if a signal is pending (tcp_recvmsg_locked), such as Go's
+// own; then the next try will do.
 func (r *Runtime) empty(c *conn) {
-	c.urgent = false
+	if c.urgent {
+		if ready, err := ask(c.fd); err == nil && ready&runtime.PollRead != 0 {
+			return
+		}
+		c.urgent = false
+	}
 	r.notReady(c, &c.in)
 }
 
