@@ -46,7 +46,7 @@ const (
 	oneOwner = int64(1)
 	oneClaim = int64(1) << 24
 	oneLoan  = int64(1) << 48
-	maxCount = 1<<24 - 1 // owners, and claims
+	maxCount = 1<<24 - 1 // there are always fewer owners, and so fewer claims
 )
 
 func owners(state int64) int { return int(state & maxCount) }
@@ -200,9 +200,13 @@ func (b *Buffer) Rest(n int) *Buffer {
 
 // Retain adds an owner and returns b.
 func (b *Buffer) Retain() *Buffer {
-	if owners(b.state.Add(oneOwner)) <= 1 {
+	switch n := owners(b.state.Add(oneOwner)); {
+	case n <= 1:
 		b.state.Add(-oneOwner)
 		panic("runtime: Retain of a buffer that was released")
+	case n == maxCount:
+		b.state.Add(-oneOwner)
+		panic(fmt.Sprintf("runtime: Retain of a buffer that has %d owners already", n-1))
 	}
 	return b
 }

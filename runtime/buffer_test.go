@@ -143,6 +143,51 @@ func TestBufferShared(t *testing.T) {
 	b.Release()
 }
 
+// TestBufferClaims: a stream's claim is lent like an operation's buffer, and there
+// are no more claims than owners, whatever else is done with it.
+func TestBufferClaims(t *testing.T) {
+	b := newBuffer(t, 512)
+	b.claim()
+	require.Contains(t, panicText(t, func() { b.Bytes() }), "in flight in send")
+	require.Contains(t, panicText(t, func() { b.claim() }), "it has 1 owners")
+	require.Contains(t, panicText(t, func() { b.lend(OpSend) }), "in flight in send")
+	require.Contains(t, panicText(t, func() { b.Release() }), "in flight in send")
+	b.Retain()
+	require.NotPanics(t, func() { b.Bytes() }, "there is another owner now")
+	b.lend(OpWriteAt) // as an operation may, beside the send
+	b.disclaim()
+	require.Contains(t, panicText(t, func() { b.Release() }), "in flight in write-at")
+	require.Contains(t, panicText(t, func() { b.claim() }), "in flight in write-at")
+	b.unlend()
+	b.claim()
+	b.disclaim() // the last owner's
+	require.Zero(t, b.pool.Stats().Outstanding)
+	require.Contains(t, panicText(t, func() { b.claim() }), "released")
+	b = newBuffer(t, 512) // one that a stream has made for itself
+	b.disclaim()
+	require.Zero(t, b.pool.Stats().Outstanding)
+}
+
+// TestBufferClaimsFromManyThreads: the counts hold together.
+func TestBufferClaimsFromManyThreads(t *testing.T) {
+	b := NewShared([]byte("everywhere"))
+	var wg sync.WaitGroup
+	for range 8 {
+		b.Retain()
+		wg.Go(func() {
+			for range 1000 {
+				b.Retain().claim()
+				b.disclaim()
+			}
+			b.Release()
+		})
+	}
+	wg.Wait()
+	require.Equal(t, oneOwner, b.state.Load())
+	b.state.Store(maxCount - 1)
+	require.Contains(t, panicText(t, func() { b.Retain() }), "owners already")
+}
+
 func TestNewShared(t *testing.T) {
 	b := NewShared([]byte("everywhere"))
 	require.True(t, b.Shared())
