@@ -74,6 +74,8 @@ type Conn struct {
 	pongDue   bool
 	sentClose StatusCode // 0: no Close frame was sent
 	gotClose  *CloseError
+	answered  bool       // by gotClose, since sentClose came first
+	code      StatusCode // of the first Close frame; StatusAbnormalClosure: it ended without one
 	failed    error // why nothing can be sent any more
 	closed    bool
 	gone      atomic.Bool // closed, for other threads

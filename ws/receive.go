@@ -332,6 +332,9 @@ func timeout(err error) bool {
 func (c *Conn) end(err error) error {
 	if c.readErr == nil {
 		c.readErr = err
+		if c.code == 0 {
+			c.code = StatusAbnormalClosure
+		}
 		c.over.Set()
 		if c.remote.Load() != nil {
 			c.endRemote()

@@ -221,7 +221,7 @@ func (c *Conn) goAway() {
 }
 
 // orderly drops an error that only says that the connection was closed in
-// order, or that the server stops.
+// order, or that the server stops: then sending fails with ErrClosed.
 func orderly(ctx context.Context, err error) error {
 	var closed *CloseError
 	if errors.As(err, &closed) {
@@ -230,31 +230,24 @@ func orderly(ctx context.Context, err error) error {
 			return nil
 		}
 	}
-	if cerr := ctx.Err(); cerr != nil && errors.Is(err, cerr) {
+	if cerr := ctx.Err(); cerr != nil && (errors.Is(err, cerr) || errors.Is(err, runtime.ErrClosed)) {
 		return nil
 	}
 	return err
 }
 
-// ended reports the end of an opened connection.
+// ended reports the end of an opened connection, whose handler returned err.
 func (c *Conn) ended(err error) {
 	hook := c.opts.Hooks.Closed
 	if hook == nil {
 		return
 	}
-	if err == nil && c.readErr != nil && !errors.Is(c.readErr, errClosed) {
+	if err == nil {
 		err = c.readErr
-		var closed *CloseError
-		if errors.As(err, &closed) && c.sentClose != closed.Code {
-			err = nil // the answer to ours
-		}
 	}
-	code := c.sentClose
-	switch {
-	case c.gotClose != nil && (c.sentClose == 0 || c.sentClose == c.gotClose.Code):
-		code = c.gotClose.Code
-	case code == 0:
-		code = StatusAbnormalClosure
+	here := c.answered && errors.Is(err, c.gotClose) || c.sentClose != 0 && errors.Is(err, errClosed)
+	if here { // it only says that this end has sent a Close frame
+		err = nil
 	}
-	hook(c, code, err)
+	hook(c, c.code, err)
 }
