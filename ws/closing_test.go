@@ -226,9 +226,9 @@ func TestDialedEndings(t *testing.T) {
 		peer  func(p *peer)
 	}{
 		"closed here, echoed": {4001, noCause, closeHere, func(p *peer) { _, _ = io.CopyN(io.Discard, p.r, 2+4+2+6); p.send(raw("\x88\x02\x0f\xa1")) }},
-		"closed by the peer": {4002, closedByPeer(4002), receiveOne, func(p *peer) { p.send(raw("\x88\x02\x0f\xa2")) }},
-		"the peer hangs up":  {1006, causedBy(ws.ErrAbnormal), receiveOne, func(*peer) {}},
-		"CloseNow":           {1006, causedBy(net.ErrClosed), func(_ context.Context, c *ws.Conn) error { return c.CloseNow() }, toTheEnd},
+		"closed by the peer":  {4002, closedByPeer(4002), receiveOne, func(p *peer) { p.send(raw("\x88\x02\x0f\xa2")) }},
+		"the peer hangs up":   {1006, causedBy(ws.ErrAbnormal), receiveOne, func(*peer) {}},
+		"CloseNow":            {1006, causedBy(net.ErrClosed), func(_ context.Context, c *ws.Conn) error { return c.CloseNow() }, toTheEnd},
 	} {
 		t.Run(name, func(t *testing.T) {
 			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {

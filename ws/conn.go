@@ -76,7 +76,7 @@ type Conn struct {
 	gotClose  *CloseError
 	answered  bool       // by gotClose, since sentClose came first
 	code      StatusCode // of the first Close frame; StatusAbnormalClosure: it ended without one
-	failed    error // why nothing can be sent any more
+	failed    error      // why nothing can be sent any more
 	closed    bool
 	gone      atomic.Bool // closed, for other threads
 
