@@ -64,6 +64,8 @@ type Conn struct {
 	unlocked  runtime.Event
 	vacant    runtime.Event // nothing is queued: a Budget does not hold it back
 	behind    bool          // what other threads have queued waits for that Writer
+	waited    int           // how often it has waited for a turn of the loop, to find room
+	short     bool          // it waits for room in the Budget
 	leaving   bool          // and so does the Close frame of a server that stops
 	remote    atomic.Pointer[remote]
 	charged   int64 // to the Budget

@@ -69,6 +69,10 @@ func (c *Conn) sent() {
 	if c.opts.Budget != nil && c.sink.Queued() == 0 {
 		c.vacant.Set()
 	}
+	if c.short && !c.overBudget() {
+		c.short = false
+		c.loop.NextTurn(c.takeRemote)
+	}
 	if c.pongDue && c.pongsGone() && !c.closed {
 		c.latePong()
 	}
