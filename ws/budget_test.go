@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"sync/atomic"
 	"testing"
 
@@ -98,5 +99,36 @@ func TestBudgetWaitsATurn(t *testing.T) {
 				})
 			}
 		}
+	})
+}
+
+// What other threads have queued for a loop that ends before it looks at it is not
+// left in the Budget.
+func TestLoopEndUnchargesQueued(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g := backendtest.Group(t, v, 1)
+		addr, accepted := serverPeer(t, switching)
+		budget := ws.NewBudget(1 << 20)
+		var c *ws.Conn
+		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) (err error) {
+			c, err = ws.Dial(ctx, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Budget: budget}})
+			return err
+		}))
+		defer (<-accepted).Close()
+		queued := make(chan error, 1)
+		require.NoError(t, c.Loop().Post(func() { // the loop does nothing meanwhile
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				queued <- errors.Join(c.SendText(context.Background(), "one"), c.SendText(context.Background(), "two"))
+			}()
+			<-done
+			c.Loop().Stop()
+		}))
+		require.NoError(t, <-queued)
+		<-c.Loop().Stopped()
+		require.Zero(t, budget.Used())
+		require.ErrorIs(t, c.SendText(context.Background(), "late"), net.ErrClosed)
+		require.Zero(t, budget.Used())
 	})
 }
