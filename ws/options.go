@@ -141,7 +141,9 @@ type Hooks struct {
 	Closed func(c *Conn, code StatusCode, cause error)
 
 	// MessageIn and MessageOut are called for each message, with the bytes of
-	// its payload: uncompressed.
+	// its payload: uncompressed. One that came in is counted when it is handed out
+	// by a call that receives, or read to its end by a Reader: not if it is skipped,
+	// or comes while this end closes.
 	MessageIn  func(c *Conn, t Type, bytes int)
 	MessageOut func(c *Conn, t Type, bytes int)
 
