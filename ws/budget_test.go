@@ -132,3 +132,41 @@ func TestLoopEndUnchargesQueued(t *testing.T) {
 		require.Zero(t, budget.Used())
 	})
 }
+
+// Messages that wait for the loop are bounded in number too: empty ones fill the queue
+// of what other threads send.
+func TestEmptyMessagesFillTheQueue(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const most = 10_000
+		srv := echoServer(e)
+		srv.SendQueue = 1000
+		type outcome struct {
+			sent int
+			err  error
+		}
+		result := make(chan outcome, 1)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				over, cancel := context.WithCancel(context.Background())
+				cancel() // whoever would have to wait does not
+				var o outcome
+				for ; o.sent < most && o.err == nil; o.sent++ {
+					o.err = c.SendText(over, "")
+				}
+				result <- o
+			}()
+			<-done // the loop does nothing meanwhile
+			return receiveOne(ctx, c)
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		o := <-result
+		require.ErrorIs(t, o.err, context.Canceled)
+		for range o.sent - 1 {
+			p.want(frame.Text, "")
+		}
+		p.send(closeFrame(1000, ""))
+		p.wantCloseFrame(ws.StatusNormalClosure)
+	})
+}

@@ -69,7 +69,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		full := r.bytes >= c.opts.SendQueue
 		broke := !full && r.bytes > 0 && c.opts.Budget != nil && c.opts.Budget.full()
 		if !full && !broke {
-			err := c.put(r, o, n)
+			err := c.put(r, o)
 			r.mu.Unlock()
 			if err != nil {
 				o.drop()
@@ -124,7 +124,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 }
 
 // put appends o, under r.mu.
-func (c *Conn) put(r *remote, o outgoing, n int) error {
+func (c *Conn) put(r *remote, o outgoing) error {
 	if !r.posted {
 		if err := c.loop.Post(c.takeRemote); err != nil {
 			if errors.Is(err, runtime.ErrClosed) {
@@ -135,6 +135,7 @@ func (c *Conn) put(r *remote, o outgoing, n int) error {
 		r.posted = true
 		r.empty.Clear()
 	}
+	n := o.waiting()
 	r.items = append(r.items, o)
 	r.bytes += n
 	if b := c.opts.Budget; b != nil {
@@ -265,7 +266,7 @@ func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
 	o = r.items[r.head]
 	r.items[r.head] = outgoing{}
 	r.head++
-	_, n := o.what()
+	n := o.waiting()
 	r.bytes -= n
 	if b := c.opts.Budget; b != nil {
 		b.add(-int64(n))
