@@ -64,9 +64,9 @@ type Conn struct {
 	unlocked  runtime.Event
 	vacant    runtime.Event // nothing is queued: a Budget does not hold it back
 	behind    bool          // what other threads have queued waits for that Writer
-	waited    int           // how often it has waited for a turn of the loop, to find room
-	short     bool          // it waits for room in the Budget
 	leaving   bool          // and so does the Close frame of a server that stops
+	waited    uint8         // how often what others have queued waited for a turn of the loop, to find room
+	short     bool          // and it waits for room in the Budget now
 	remote    atomic.Pointer[remote]
 	charged   int64 // to the Budget
 	written   int64 // bytes of frames that were queued
@@ -75,10 +75,10 @@ type Conn struct {
 	pending   []byte
 	pongDue   bool
 	sentClose StatusCode // 0: no Close frame was sent
-	gotClose  *CloseError
-	answered  bool       // by gotClose, since sentClose came first
 	code      StatusCode // of the first Close frame; StatusAbnormalClosure: it ended without one
-	failed    error      // why nothing can be sent any more
+	answered  bool       // sentClose, by gotClose
+	gotClose  *CloseError
+	failed    error // why nothing can be sent any more
 	closed    bool
 	gone      atomic.Bool // closed, for other threads
 
