@@ -315,11 +315,12 @@ func (l *Loop) forgetThread() {
 func (l *Loop) step(deadline int64) error {
 	l.turn += 2
 	l.phase.Store(l.turn)
+	fromLast := l.nextTurn.len()
 	l.takePosts()
 	l.pool.collect()
 	l.clock = l.rt.Now()
 	l.timers.expire(l.clock)
-	for n := l.nextTurn.len(); n > 0; n-- {
+	for ; fromLast > 0; fromLast-- {
 		l.runPost(l.nextTurn.pop())
 	}
 	// Only those that are ready now: who becomes ready meanwhile waits for the

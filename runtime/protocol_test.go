@@ -331,3 +331,52 @@ func TestAdoptConnRefuses(t *testing.T) {
 		})
 	})
 }
+
+// What NextTurn is given runs in the next turn, also when it is given by a posted
+// function or a timer: the tasks of this turn come first, and what they write has
+// left.
+func TestNextTurn(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		lp := g.Loops()[0]
+		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+			for name, start := range map[string]func(f func()){
+				"posted": func(f func()) { require.NoError(t, lp.Post(f)) },
+				"timer": func(f func()) {
+					var timer runtime.Timer
+					timer.Init(lp, f)
+					timer.Set(0)
+				},
+				"next turn's": func(f func()) { lp.NextTurn(f) },
+			} {
+				var order []string
+				var ready, done runtime.Event
+				task, err := runtime.Go(ctx, "task", func(ctx context.Context) error {
+					err := ready.Wait(ctx)
+					order = append(order, "task")
+					return err
+				})
+				if err != nil {
+					return err
+				}
+				if err := runtime.Yield(ctx); err != nil {
+					return err
+				}
+				start(func() {
+					lp.NextTurn(func() {
+						order = append(order, "next")
+						done.Set()
+					})
+					ready.Set()
+				})
+				if err := errors.Join(task.Wait(ctx), done.Wait(ctx)); err != nil {
+					return err
+				}
+				if want := []string{"task", "next"}; !slices.Equal(order, want) {
+					return fmt.Errorf("%s: %v", name, order)
+				}
+			}
+			return nil
+		}))
+	})
+}

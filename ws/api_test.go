@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -236,6 +237,54 @@ func TestHTTPHandlerCounts(t *testing.T) {
 		require.Eventually(t, func() bool { return srv.Stats() == ws.Stats{Accepted: 2, Failed: 1} }, patience, time.Millisecond)
 		connect(t, addr).requireEchoes(1)
 	})
+}
+
+// A handshake that is refused is counted and logged, whoever has accepted the
+// connection; a request that Plain answers is none.
+func TestRefusedHandshakes(t *testing.T) {
+	cause := errors.New("what the client must not see")
+	for _, by := range []string{"Serve", "HTTPHandler"} {
+		t.Run(by, func(t *testing.T) {
+			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+				var log bytes.Buffer
+				srv := echoServer(e)
+				srv.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+				srv.Check = func(r *ws.Request) (http.Header, error) {
+					if r.URI == "/refused" {
+						return nil, &ws.Refusal{Status: http.StatusTooManyRequests, Err: cause}
+					}
+					return nil, nil
+				}
+				srv.Plain = func(r *ws.Request) *ws.Response { return &ws.Response{Status: http.StatusOK} }
+				g := backendtest.Group(t, v, 1)
+				var addr string
+				if by == "Serve" {
+					addr = serve(t, g, srv)
+				} else {
+					s := httptest.NewServer(srv.HTTPHandler(g))
+					defer s.Close()
+					addr = s.Listener.Addr().String()
+				}
+				for change, status := range map[[2]string]string{
+					{"GET /", "GET /refused"}:                              " 429 ",
+					{"Version: 13", "Version: 8"}:                          " 426 ",
+					{"Host: x", "Host: x\r\nOrigin: https://evil.example"}: " 403 ",
+				} {
+					p := dialTCP(t, addr)
+					p.send([]byte(strings.Replace(strings.Replace(request, "localhost", "x", 1), change[0], change[1], 1)))
+					require.Contains(t, p.head(), status)
+					p.Close()
+				}
+				require.Eventually(t, func() bool { return srv.Stats() == ws.Stats{Accepted: 3, Failed: 3} }, patience, time.Millisecond, "%+v", srv.Stats())
+				require.Equal(t, 3, strings.Count(log.String(), "a handshake failed"), log.String())
+				require.Contains(t, log.String(), cause.Error())
+				p := dialTCP(t, addr)
+				p.send([]byte("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+				require.Contains(t, p.head(), " 200 ")
+				require.Equal(t, int64(3), srv.Stats().Failed)
+			})
+		})
+	}
 }
 
 // However many come at once, no more are served than there may be; and a handler

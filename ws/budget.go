@@ -10,7 +10,8 @@ import (
 // A Budget bounds the bytes that wait to be sent on many connections together.
 // A connection for which nothing waits may always send one message, so peers
 // that read go on when others have used the Budget up; for the others
-// Options.Policy says what happens. It may be shared by servers and loops.
+// Options.Policy says what happens. Where other threads send, one message more
+// may wait for a connection. It may be shared by servers and loops.
 type Budget struct {
 	limit int64
 	used  atomic.Int64

@@ -86,7 +86,7 @@ func (c *Conn) handshake() {
 		c.tls.flush()
 	}
 	for c.readErr == nil {
-		m, err := c.TryReceive()
+		m, err := c.take()
 		if m != nil {
 			m.Release()
 			continue

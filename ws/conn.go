@@ -65,6 +65,8 @@ type Conn struct {
 	vacant    runtime.Event // nothing is queued: a Budget does not hold it back
 	behind    bool          // what other threads have queued waits for that Writer
 	leaving   bool          // and so does the Close frame of a server that stops
+	waited    bool          // what others have queued has waited for a turn of the loop, to find room
+	short     bool          // and it waits for room in the Budget now
 	remote    atomic.Pointer[remote]
 	charged   int64 // to the Budget
 	written   int64 // bytes of frames that were queued
@@ -73,6 +75,8 @@ type Conn struct {
 	pending   []byte
 	pongDue   bool
 	sentClose StatusCode // 0: no Close frame was sent
+	code      StatusCode // of the first Close frame; StatusAbnormalClosure: it ended without one
+	answered  bool       // sentClose, by gotClose
 	gotClose  *CloseError
 	failed    error // why nothing can be sent any more
 	closed    bool

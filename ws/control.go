@@ -69,6 +69,10 @@ func (c *Conn) sent() {
 	if c.opts.Budget != nil && c.sink.Queued() == 0 {
 		c.vacant.Set()
 	}
+	if c.short && !c.overBudget() {
+		c.short = false
+		c.loop.NextTurn(c.takeRemote)
+	}
 	if c.pongDue && c.pongsGone() && !c.closed {
 		c.latePong()
 	}
@@ -103,10 +107,13 @@ func (c *Conn) queueControl(op frame.Opcode, p []byte) bool {
 }
 
 // sendClose queues a Close frame, unless there was one, and reports whether it
-// is on its way. Nothing is sent after it.
+// is on its way. Nothing is sent after it, and nothing after a failure.
 func (c *Conn) sendClose(code StatusCode, reason string) bool {
 	if c.sentClose != 0 {
 		return true
+	}
+	if c.failed != nil {
+		return false
 	}
 	var buf [frame.MaxControl]byte
 	p := buf[:0]
@@ -118,6 +125,9 @@ func (c *Conn) sendClose(code StatusCode, reason string) bool {
 		return false
 	}
 	c.sentClose = code
+	if c.code == 0 {
+		c.code = code
+	}
 	return true
 }
 
@@ -127,7 +137,10 @@ func (c *Conn) receiveClose(p []byte) error {
 	if err != nil {
 		return c.fail(err.Code, err.Detail)
 	}
-	c.gotClose = closed
+	c.gotClose, c.answered = closed, c.sentClose != 0
+	if c.code == 0 {
+		c.code = closed.Code
+	}
 	c.sendClose(closed.Code, "")
 	return c.end(closed)
 }

@@ -44,7 +44,7 @@ type Refusal struct {
 	Status int         // 400 to 599; 0 means 403
 	Text   string      // for the client: what is wrong and what to do; "" is the status's own
 	Header http.Header // more headers of the response
-	Err    error       // the cause, for the log; the client does not see it
+	Err    error       // the cause, for the log (at its level Debug); the client does not see it
 }
 
 func (r *Refusal) Error() string { return (*handshake.Refusal)(r).Error() }

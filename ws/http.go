@@ -58,9 +58,13 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	default:
 	}
-	acc, answer, _ := s.shake.AcceptHTTP(r) // the answer says what is wrong
+	acc, answer, err := s.shake.AcceptHTTP(r)
 	if acc == nil {
-		replay(w, r, answer)
+		if err != nil {
+			s.handshakeFailed(r.RemoteAddr, err)
+			s.refused.Add(1)
+		}
+		replay(w, r, answer) // it says what is wrong
 		return
 	}
 	if !s.tcp.Admit() {
@@ -70,6 +74,7 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if err := h.takeOver(l, w, r, answer, func(t compat.Stream) *Conn { return s.open(t, acc) }); err != nil {
 		s.tcp.Dismiss()
+		s.refused.Add(1)
 		s.opts.Logger.Error("noria: a connection cannot be taken over from net/http", "peer", r.RemoteAddr, "error", err)
 	}
 }

@@ -132,13 +132,18 @@ type Hooks struct {
 	Opened func(c *Conn)
 
 	// Closed is called once when an opened connection has ended: with the code
-	// of the first Close frame that was sent or received, or
-	// StatusAbnormalClosure, and with what ended it, nil for an orderly close
-	// from here.
+	// of the first Close frame that was sent or received, StatusAbnormalClosure if
+	// the connection ended before there was one, and with what ended it. That is the
+	// handler's error, if it returned one that is no orderly end; otherwise a
+	// *CloseError if the peer closed, a *ProtocolError, ErrAbnormal, ErrDead or
+	// ErrTooSlow; net.ErrClosed after CloseNow, and when the loop has ended; and nil
+	// if this end has closed, whatever the peer answered and whether it did in time.
 	Closed func(c *Conn, code StatusCode, cause error)
 
 	// MessageIn and MessageOut are called for each message, with the bytes of
-	// its payload: uncompressed.
+	// its payload: uncompressed. One that came in is counted when it is handed out
+	// by a call that receives, or read to its end by a Reader: not if it is skipped,
+	// or comes while this end closes.
 	MessageIn  func(c *Conn, t Type, bytes int)
 	MessageOut func(c *Conn, t Type, bytes int)
 

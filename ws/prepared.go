@@ -2,7 +2,9 @@ package ws
 
 import (
 	"context"
+	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
@@ -11,8 +13,8 @@ import (
 
 // A Prepared is a message that is sent to many: its frame is made once, and its
 // bytes are shared by all connections and all loops. Where it is compressed, the
-// first that sends it does that, once for all; let a goroutine be the first with a
-// long one. It may be used by many goroutines at once, any number of times; the
+// first that sends it does that, once for all; if it is long and a task is the first,
+// on a goroutine. It may be used by many goroutines at once, any number of times; the
 // garbage collector frees it.
 type Prepared struct {
 	typ     Type
@@ -23,7 +25,7 @@ type Prepared struct {
 	// window that peers ask for.
 	deflated [deflate.MaxWindowBits - deflate.MinWindowBits + 1]struct {
 		once  sync.Once
-		frame *runtime.Buffer
+		frame atomic.Pointer[runtime.Buffer] // set once
 	}
 }
 
@@ -46,13 +48,25 @@ func (p *Prepared) Len() int { return len(p.payload) }
 
 // SendPrepared is Send for a message that goes to many: see there.
 func (c *Conn) SendPrepared(ctx context.Context, p *Prepared) error {
-	switch {
-	case c.client && c.deflate.takesLong(p.Len()):
+	switch d := c.deflate; {
+	case c.client && d.takesLong(p.Len()):
 		return c.sendCopy(ctx, p.typ, p.payload)
-	case !c.client && c.deflate.compresses(p.Len()) && !c.loop.OnLoop():
-		p.compressed(c.deflate) // here, not on the loop
+	case c.client || !d.compresses(p.Len()) || p.frame(d).Load() != nil:
+	case d.takesLong(p.Len()):
+		// Not on a loop, where nobody may wait for another who does it either.
+		if err := runtime.Offload(ctx, func() { p.compressed(d) }); err != nil {
+			return fmt.Errorf("ws: send: %w", err)
+		}
+	case !c.loop.OnLoop():
+		p.compressed(d) // here, not on c's loop
 	}
 	return c.send(ctx, outgoing{prepared: p})
+}
+
+// frame is where its frame is, compressed as d's peer can take it; nil in it: that
+// was not done yet.
+func (p *Prepared) frame(d *deflater) *atomic.Pointer[runtime.Buffer] {
+	return &p.deflated[d.out.WindowBits()-deflate.MinWindowBits].frame
 }
 
 // compressed returns its frame compressed, as d's peer can take it.
@@ -63,9 +77,9 @@ func (p *Prepared) compressed(d *deflater) *runtime.Buffer {
 		c := deflate.NewCompressor(bits, false, 0)
 		defer c.Close()
 		out := c.Message(nil, p.payload)
-		z.frame = framed(frame.Header{Op: frame.Opcode(p.typ), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}, out)
+		z.frame.Store(framed(frame.Header{Op: frame.Opcode(p.typ), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}, out))
 	})
-	return z.frame
+	return z.frame.Load()
 }
 
 // writePrepared queues p. A client's frames are masked, each with a key of its

@@ -54,7 +54,7 @@ func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 	r := &Reader{c: c, ctx: ctx}
 	if len(c.stash) > 0 { // it is all here
 		r.whole = c.unstash()
-		r.typ, r.ended, r.told = r.whole.typ, true, true
+		r.typ, r.ended = r.whole.typ, true
 		c.reader = r
 		return r, nil
 	}
@@ -115,7 +115,6 @@ type Reader struct {
 	pos   int      // of whole
 	piece segment
 	ended bool // nothing comes after whole and piece
-	told  bool // Hooks.MessageIn knows of it
 	size  int
 	over  error // io.EOF: it was all read; or why the rest is not to be had
 }
@@ -231,7 +230,7 @@ func (r *Reader) more(ctx context.Context) error {
 	if r.ended {
 		r.over = io.EOF
 		c.endReader()
-		if hook := c.opts.Hooks.MessageIn; hook != nil && !r.told {
+		if hook := c.opts.Hooks.MessageIn; hook != nil {
 			hook(c, r.typ, r.size)
 		}
 		return io.EOF

@@ -59,6 +59,15 @@ func (c *Conn) receiveElsewhere(ctx context.Context) (m *Message, err error) {
 // message is there. It is called on the loop; also from a function given to
 // Post.
 func (c *Conn) TryReceive() (*Message, error) {
+	m, err := c.take()
+	if hook := c.opts.Hooks.MessageIn; hook != nil && m != nil {
+		hook(c, m.typ, m.size)
+	}
+	return m, err
+}
+
+// take is TryReceive for a message that is perhaps thrown away: no hook is told.
+func (c *Conn) take() (*Message, error) {
 	if c.busy {
 		return nil, errReceiving
 	}
@@ -93,9 +102,6 @@ func (c *Conn) assemble() (*Message, error) {
 		}
 		if last {
 			c.msg = nil
-			if hook := c.opts.Hooks.MessageIn; hook != nil {
-				hook(c, m.typ, m.size)
-			}
 			return m, nil
 		}
 	}
@@ -332,6 +338,9 @@ func timeout(err error) bool {
 func (c *Conn) end(err error) error {
 	if c.readErr == nil {
 		c.readErr = err
+		if c.code == 0 {
+			c.code = StatusAbnormalClosure
+		}
 		c.over.Set()
 		if c.remote.Load() != nil {
 			c.endRemote()

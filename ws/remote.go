@@ -69,7 +69,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		full := r.bytes >= c.opts.SendQueue
 		broke := !full && r.bytes > 0 && c.opts.Budget != nil && c.opts.Budget.full()
 		if !full && !broke {
-			err := c.put(r, o, n)
+			err := c.put(r, o)
 			r.mu.Unlock()
 			if err != nil {
 				o.drop()
@@ -78,7 +78,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		}
 		r.room.Clear()
 		policy := c.opts.Policy
-		if full && !r.stuck {
+		if !r.stuck {
 			policy = Wait // for the loop's next turn, or a Writer: the peer is not to blame
 			since = time.Time{}
 		} else if since.IsZero() {
@@ -124,7 +124,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 }
 
 // put appends o, under r.mu.
-func (c *Conn) put(r *remote, o outgoing, n int) error {
+func (c *Conn) put(r *remote, o outgoing) error {
 	if !r.posted {
 		if err := c.loop.Post(c.takeRemote); err != nil {
 			if errors.Is(err, runtime.ErrClosed) {
@@ -135,6 +135,7 @@ func (c *Conn) put(r *remote, o outgoing, n int) error {
 		r.posted = true
 		r.empty.Clear()
 	}
+	n := o.waiting()
 	r.items = append(r.items, o)
 	r.bytes += n
 	if b := c.opts.Budget; b != nil {
@@ -149,24 +150,39 @@ func (c *Conn) takeRemote() {
 	for {
 		err := c.sendErr()
 		if err == nil {
-			switch werr := c.sink.WriteErr(); {
+			werr := c.sink.WriteErr()
+			full := errors.Is(werr, runtime.ErrBusy)
+			switch {
 			case c.writer != nil:
 				c.behind = true // unlock has it called again
 				return
-			case errors.Is(werr, runtime.ErrBusy) && c.over.IsSet():
-				err = c.readErr // nobody knows whether there will be room
-			case errors.Is(werr, runtime.ErrBusy):
-				r.wait(true)
-				c.loop.Notify(c.writable, c.takeRemote)
-				return
-			case werr != nil:
+			case werr != nil && !full:
 				err = c.sendFailed(werr)
+			case !full && !c.overBudget():
+				// There is room.
+			case r.rest():
+				return // and nobody needs it
+			case c.over.IsSet():
+				err = c.readErr // nobody knows whether there will be room
+			case !c.waited:
+				c.waited = true // what one turn queues cannot have left yet, however fast the peer is
+				c.loop.NextTurn(c.takeRemote)
+				return
+			default:
+				r.wait(true)
+				if full {
+					c.loop.Notify(c.writable, c.takeRemote)
+				} else {
+					c.short = true // sent goes on: others' room is of no use while this peer takes nothing
+				}
+				return
 			}
 		}
 		if err != nil {
 			c.failRemote(err)
 			return
 		}
+		c.waited = false
 		r.wait(false)
 		o, ok := c.pop(r)
 		if !ok {
@@ -218,22 +234,37 @@ func (r *remote) wait(stuck bool) {
 	}
 }
 
+// rest reports whether there is nothing: then nobody looks until something is put.
+func (r *remote) rest() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.drained()
+}
+
+// drained is rest, under r.mu.
+func (r *remote) drained() bool {
+	if r.head < len(r.items) {
+		return false
+	}
+	r.items, r.head, r.posted = r.items[:0], 0, false
+	if cap(r.items) > 1024 {
+		r.items = nil
+	}
+	r.empty.Set()
+	return true
+}
+
 // pop takes the oldest; if there is none, nobody looks until one is put.
 func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.head == len(r.items) {
-		r.items, r.head, r.posted = r.items[:0], 0, false
-		if cap(r.items) > 1024 {
-			r.items = nil
-		}
-		r.empty.Set()
+	if r.drained() {
 		return o, false
 	}
 	o = r.items[r.head]
 	r.items[r.head] = outgoing{}
 	r.head++
-	_, n := o.what()
+	n := o.waiting()
 	r.bytes -= n
 	if b := c.opts.Budget; b != nil {
 		b.add(-int64(n))

@@ -71,6 +71,13 @@ func (o outgoing) what() (t Type, bytes int) {
 	return o.prepared.typ, len(o.prepared.payload)
 }
 
+// waiting is how many bytes o counts for while it waits for the loop: an empty message
+// takes memory too.
+func (o outgoing) waiting() int {
+	_, n := o.what()
+	return n + headroom
+}
+
 func (o outgoing) drop() {
 	if o.m != nil {
 		o.m.Release()

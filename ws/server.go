@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/noria-go/noria/compat"
@@ -86,15 +87,23 @@ type Server struct {
 	opts  Options
 	shake handshake.Server
 	tcp   tcp.Server
+
+	refused atomic.Int64 // requests of net/http's that became no connection: tcp has not seen them
 }
 
 // Stats are a Server's counts since it was made: see tcp.Stats. A connection
 // whose handshake failed, and one that ended with any other code than
-// StatusNormalClosure, StatusGoingAway or none, counts as failed.
+// StatusNormalClosure, StatusGoingAway or none, counts as failed. So does a request
+// that an HTTPHandler refuses, but for want of room.
 type Stats = tcp.Stats
 
 // Stats returns the server's counts. It may be called from anywhere.
-func (s *Server) Stats() Stats { return s.tcp.Stats() }
+func (s *Server) Stats() Stats {
+	st, n := s.tcp.Stats(), s.refused.Load()
+	st.Accepted += n
+	st.Failed += n
+	return st
+}
 
 // Serve is runtime.Service's: it serves the connections of ln until ctx ends,
 // and then drains.
@@ -149,6 +158,7 @@ func (s *Server) serve(ctx context.Context, tc *tcp.Conn) error {
 	if s.TLS != nil {
 		secure, err := compat.TLSServer(ctx, tc, s.TLS, compat.TLSOptions{HandshakeTimeout: s.handshakeTimeout()})
 		if err != nil {
+			s.handshakeFailed(tc.RemoteAddr().String(), err)
 			return fmt.Errorf("ws: %w", err)
 		}
 		defer secure.Close() // what the connection's own Close leaves, if there was no handshake
@@ -156,9 +166,18 @@ func (s *Server) serve(ctx context.Context, tc *tcp.Conn) error {
 	}
 	acc, err := s.accept(t, deadline)
 	if acc == nil {
+		if err != nil {
+			s.handshakeFailed(tc.RemoteAddr().String(), err)
+		}
 		return err
 	}
 	return s.open(t, acc).run(ctx, s.Handler, s.OnGoroutine)
+}
+
+// handshakeFailed logs why a handshake came to nothing. Anybody can make it do so, as
+// often as they like: it is for those who look for it.
+func (s *Server) handshakeFailed(peer string, err error) {
+	s.opts.Logger.Debug("noria: a handshake failed", "peer", peer, "error", err)
 }
 
 // open makes the connection of a handshake.
@@ -221,7 +240,7 @@ func (c *Conn) goAway() {
 }
 
 // orderly drops an error that only says that the connection was closed in
-// order, or that the server stops.
+// order, or that the server stops: then sending fails with ErrClosed.
 func orderly(ctx context.Context, err error) error {
 	var closed *CloseError
 	if errors.As(err, &closed) {
@@ -230,31 +249,24 @@ func orderly(ctx context.Context, err error) error {
 			return nil
 		}
 	}
-	if cerr := ctx.Err(); cerr != nil && errors.Is(err, cerr) {
+	if cerr := ctx.Err(); cerr != nil && (errors.Is(err, cerr) || errors.Is(err, runtime.ErrClosed)) {
 		return nil
 	}
 	return err
 }
 
-// ended reports the end of an opened connection.
+// ended reports the end of an opened connection, whose handler returned err.
 func (c *Conn) ended(err error) {
 	hook := c.opts.Hooks.Closed
 	if hook == nil {
 		return
 	}
-	if err == nil && c.readErr != nil && !errors.Is(c.readErr, errClosed) {
+	if err == nil {
 		err = c.readErr
-		var closed *CloseError
-		if errors.As(err, &closed) && c.sentClose != closed.Code {
-			err = nil // the answer to ours
-		}
 	}
-	code := c.sentClose
-	switch {
-	case c.gotClose != nil && (c.sentClose == 0 || c.sentClose == c.gotClose.Code):
-		code = c.gotClose.Code
-	case code == 0:
-		code = StatusAbnormalClosure
+	here := c.answered && errors.Is(err, c.gotClose) || c.sentClose != 0 && errors.Is(err, errClosed)
+	if here { // it only says that this end has sent a Close frame
+		err = nil
 	}
-	hook(c, code, err)
+	hook(c, c.code, err)
 }

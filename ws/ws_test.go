@@ -34,6 +34,13 @@ const patience = 30 * time.Second
 // serve runs svc on g and returns its address. It ends with the test.
 func serve(t testing.TB, g *runtime.Group, svc runtime.Service) string {
 	t.Helper()
+	addr, _ := serveUntil(t, g, svc)
+	return addr
+}
+
+// serveUntil is serve that can be told to end before.
+func serveUntil(t testing.TB, g *runtime.Group, svc runtime.Service) (addr string, stop func()) {
+	t.Helper()
 	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
@@ -43,7 +50,7 @@ func serve(t testing.TB, g *runtime.Group, svc runtime.Service) string {
 		stop()
 		require.NoError(t, <-done)
 	})
-	return ls.Addr().String()
+	return ls.Addr().String(), stop
 }
 
 // each runs f on every engine and every backend.
