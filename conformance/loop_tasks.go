@@ -315,6 +315,7 @@ func loopIgnoresCancel(l *L) {
 			return nil
 		})
 		require.NoError(l, err)
+		defer enough.Store(true) // lest it outlive a case that has failed
 		task.Cancel(true)
 		for range 10 {
 			require.NoError(l, runtime.Sleep(ctx, time.Millisecond))
