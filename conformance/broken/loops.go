@@ -215,8 +215,8 @@ func loopStreamFaults() []Fault {
 				}
 				return true
 			}),
-			onSubmit("does not wait for what has not come yet", "hostile/read-into-beside-a-reader", func(s *shim, op *runtime.Op) bool {
-				if op.Code != runtime.OpRecvMany {
+			onSubmit("cancels what nobody has cancelled", "hostile/read-into-beside-a-reader", func(s *shim, op *runtime.Op) bool {
+				if op.Code != runtime.OpRecv {
 					return false
 				}
 				s.pass(op)
