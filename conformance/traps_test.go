@@ -40,7 +40,7 @@ var traps = []struct {
 	{"partial writes, two sends that reorder", []string{"rule08/partial-sends", "rule08/sends-in-order"}, ""},
 	{"closing that spins, loses the end, or takes ENOTCONN for a failure", []string{"stream/close-flushes", "stream/linger-expires", "stream/shutdown-of-what-has-gone", "stream/shutdown-follows-the-sends"}, ""},
 	{"SIGPIPE, and lengths of 4 GiB", []string{"rule07/no-sigpipe", "rule07/lengths-are-cut"}, ""},
-	{"full queues", []string{"rule06/full-submission-queue", "rule06/cancels-in-a-full-queue", "rule06/completion-flood"}, ""},
+	{"full queues", []string{"rule06/full-submission-queue", "rule06/cancels-in-a-full-queue", "rule06/completion-flood", "../runtime/uring/refused_test.go.TestSecondBatchIsRefused", "../runtime/uring/refused_test.go.TestRefusedUntilDeferredWorkIsDone"}, ""},
 	{"a deadline while data arrives", []string{"stream/read-deadline-race", "rule03/data-wins-over-cancel"}, ""},
 	{"workers that are all busy", []string{"files/many-at-once", "files/pipes-are-cancelled", "wait/offload-many"}, ""},
 	{"a timer that is armed late in a batch, or lies on a stack", []string{"wait/timer-armed-late-in-a-batch", "../runtime/uring/faults_test.go.TestDeadlineSurvivesCollection"}, ""},
