@@ -36,13 +36,13 @@ func each(fault func(cs string) Fault, cases ...string) (all []Fault) {
 
 func wakeFaults() []Fault {
 	return slices.Concat(
-		each(drowsy("hears no Wake in time", 0, 1),
+		each(drowsy("hears no Wake in time", 0),
 			"task/go-call-post", "task/call-between-loops", "task/children", "trap/goexit-contained", "wait/yield",
-			"wait/queue-limits-deadline-close", "trap/used-off-loop", "faults/pinning-is-refused",
+			"wait/sleep-never-early", "wait/queue-limits-deadline-close", "wait/offload-many", "trap/used-off-loop", "faults/pinning-is-refused",
 			"hostile/child-of-a-task-that-has-ended", "hostile/group-stopped-from-a-task", "hostile/loop-used-from-elsewhere"),
-		each(drowsy("hears no Wake in time but the first", 1, 1),
-			"task/foreign-context", "wait/offload-many", "wait/offload-panic-cancel", "stream/goroutines-allowed"),
-		each(drowsy("hears a Wake late now and then", 0, 5), "wait/event", "wait/queue-from-everywhere"),
+		each(drowsy("hears no Wake in time but the first", 1),
+			"task/foreign-context", "wait/offload-panic-cancel", "stream/goroutines-allowed"),
+		each(drowsy("hears no Wake in time but the first ten", 10), "wait/event", "wait/queue-from-everywhere"),
 		each(func(cs string) Fault {
 			return hooked("shows EINTR", cs, func(s *shim) {
 				s.poll = func(deadline int64) error {
@@ -54,27 +54,33 @@ func wakeFaults() []Fault {
 	)
 }
 
-// drowsy makes each n-th Wake come late, but for the first so many.
-func drowsy(name string, first, n int64) func(cs string) Fault {
+// drowsy makes every Wake but the first so many come late, those that come
+// meanwhile together with it.
+func drowsy(name string, first int64) func(cs string) Fault {
 	return func(cs string) Fault {
 		return Fault{Name: name, Case: cs, Wrap: func(good runtime.Runtime) runtime.Runtime {
-			return &sleeper{Runtime: good, first: first, n: n}
+			return &sleeper{Runtime: good, first: first}
 		}}
 	}
 }
 
 type sleeper struct {
 	runtime.Runtime
-	first, n int64
-	calls    atomic.Int64 // from any goroutine
+	first   int64
+	calls   atomic.Int64 // from any goroutine
+	pending atomic.Bool
 }
 
 func (s *sleeper) Wake() {
-	if call := s.calls.Add(1); call <= s.first || call%s.n != 0 {
+	switch {
+	case s.calls.Add(1) <= s.first:
 		s.Runtime.Wake()
-		return
+	case s.pending.CompareAndSwap(false, true):
+		time.AfterFunc(Late, func() { // which may be after Close
+			s.pending.Store(false)
+			s.Runtime.Wake()
+		})
 	}
-	time.AfterFunc(Late, s.Runtime.Wake) // which may be after Close
 }
 
 func clockFaults() []Fault {
@@ -90,14 +96,14 @@ func clockFaults() []Fault {
 			})
 		},
 			"task/panic-contained", "stream/write-deadline", "stream/idle-timeout", "hostile/idle-read-into-and-write"),
-		each(func(cs string) Fault {
-			return Fault{Name: "comes back early, and its clock goes back", Case: cs, Wrap: func(good runtime.Runtime) runtime.Runtime {
+		[]Fault{
+			hooked("waits although it must not", "task/ignores-cancel", func(s *shim) {
+				s.poll = func(deadline int64) error { return s.Runtime.Poll(max(deadline, s.Now()+int64(Late/10))) }
+			}),
+			{Name: "comes back early, and its clock goes back", Case: "wait/timer-armed-late-in-a-batch", Wrap: func(good runtime.Runtime) runtime.Runtime {
 				return &hurried{Runtime: good}
-			}}
-		}, "wait/sleep-never-early", "wait/timer-armed-late-in-a-batch"),
-		[]Fault{hooked("waits although it must not", "task/ignores-cancel", func(s *shim) {
-			s.poll = func(deadline int64) error { return s.Runtime.Poll(max(deadline, s.Now()+int64(Late/10))) }
-		})},
+			}},
+		},
 	)
 }
 
@@ -109,7 +115,7 @@ type hurried struct {
 	ahead atomic.Bool // Now may be called from any goroutine
 }
 
-const tick = int64(time.Millisecond)
+const tick = int64(20 * time.Millisecond) // much more than what is slept here
 
 func (h *hurried) Poll(deadline int64) error {
 	if deadline < runtime.Forever {
