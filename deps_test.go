@@ -40,7 +40,8 @@ func TestServersNameNoBackend(t *testing.T) {
 	}
 }
 
-// A backend that a build tag leaves out is not in the program.
+// A backend that a build tag leaves out is not in the program, and not in the
+// tests that run with the tag (make tags).
 func TestBuildTagsLeaveABackendOut(t *testing.T) {
 	uring := []string{module + "/runtime/uring", "github.com/godzie44/go-uring"}
 	epoll := []string{module + "/runtime/epoll"}
@@ -58,6 +59,9 @@ func TestBuildTagsLeaveABackendOut(t *testing.T) {
 			deps := goList(t, "-deps", "-tags", tt.tags, "./cmd/noria")
 			requireNone(t, deps, tt.out...)
 			require.Subset(t, deps, tt.in)
+			tests := goList(t, "-deps", "-test", "-tags", tt.tags, ".", "./conformance", "./tcp")
+			requireNone(t, tests, tt.out...)
+			require.Subset(t, tests, tt.in)
 		})
 	}
 }

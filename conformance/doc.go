@@ -47,7 +47,8 @@
 //
 // Each case runs on a thread of its own with a new Runtime, and ends with a look
 // for leaks: descriptors, goroutines, buffers, mappings. Package
-// conformance/broken has faulty runtimes, one at least for each rule, and a test
-// here shows that each fails the case that names its rule: a suite that cannot
-// fail is worth nothing.
+// conformance/broken has faulty runtimes, one at least for nearly every case of
+// both suites, and tests here show that each fails its case: a suite that cannot
+// fail is worth nothing. Which cases nothing fails, and which are about the loop
+// alone, where a faulty runtime proves less, stands beside those tests.
 package conformance

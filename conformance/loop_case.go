@@ -156,9 +156,11 @@ func (l *L) bg(wg *sync.WaitGroup, f func()) { wg.Go(func() { l.contain(f) }) }
 // the case, and a task that holds its loop too.
 func (l *L) options() runtime.LoopOptions {
 	return runtime.LoopOptions{
-		Logger:     slog.New(slog.DiscardHandler),
-		StallAfter: 10 * time.Second,
-		OnStall:    func(s runtime.Stall) { l.Errorf("%v", s) },
+		Logger: slog.New(slog.DiscardHandler),
+		// A case that has failed need not wait longer for its tasks than for anything else.
+		StopTimeout: min(runtime.DefaultStopTimeout, l.limits.Wait),
+		StallAfter:  10 * time.Second,
+		OnStall:     func(s runtime.Stall) { l.Errorf("%v", s) },
 		OnPanic: func(p *runtime.PanicError) {
 			if p.Value != (failNow{}) {
 				l.Errorf("%v\n%s", p, p.Stack)

@@ -250,6 +250,18 @@ func (l *L) stalls(task string) (runtime.LoopOptions, <-chan runtime.Stall) {
 	return opts, told
 }
 
+// stalled waits for what stalls tells, and then lets the stall end, by gate.
+func (l *L) stalled(told <-chan runtime.Stall, gate chan struct{}) runtime.Stall {
+	defer close(gate)
+	select {
+	case s := <-told:
+		return s
+	case <-time.After(l.limits.Wait):
+		require.Fail(l, "the watchdog does not tell")
+		return runtime.Stall{}
+	}
+}
+
 // loopBlockingPost: the watchdog sees the functions, too, that the loop calls
 // outside any task.
 func loopBlockingPost(l *L) {
@@ -267,8 +279,7 @@ func loopBlockingPost(l *L) {
 		g := l.groupWith(1, opts)
 		gate := make(chan struct{})
 		start(g.Loops()[0], func() { <-gate })
-		s := <-told
-		close(gate)
+		s := l.stalled(told, gate)
 		require.Contains(l, s.Stack, "loopBlockingPost", name)
 		require.NoError(l, g.Stop())
 	}
@@ -293,8 +304,7 @@ func loopStallAmongMany(l *L) {
 	}
 	l.call(lp, func(context.Context) {})
 	require.NoError(l, lp.Go("blocks", func(context.Context) error { <-gate; return nil }, nil))
-	s := <-told
-	close(gate)
+	s := l.stalled(told, gate)
 	over.Set()
 	require.Contains(l, s.Stack, "loopStallAmongMany")
 	require.NoError(l, g.Stop())

@@ -495,7 +495,7 @@ func loopStalledPeers(l *L) {
 	require.NoError(l, err)
 	p := l.pattern(50 << 10)
 	for i := range 200 {
-		require.NoError(l, nc.SetDeadline(time.Now().Add(10*time.Second)))
+		require.NoError(l, nc.SetDeadline(time.Now().Add(l.limits.Wait)))
 		_, err := nc.Write(p)
 		require.NoError(l, err)
 		l.expect(nc, p)

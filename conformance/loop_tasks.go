@@ -134,26 +134,35 @@ func loopCallBetween(l *L) {
 func loopChildren(l *L) {
 	lp := l.loop()
 	ended := 0
-	l.call(lp, func(ctx context.Context) {
+	waits := func(ctx context.Context) error {
+		defer func() {
+			for range 5 { // so that whoever does not wait for it is seen to go on
+				_ = runtime.Yield(ctx)
+			}
+			ended++
+		}()
 		var never runtime.Event
-		for range 3 {
-			_, err := runtime.Go(ctx, "child", func(ctx context.Context) error {
-				_, err := runtime.Go(ctx, "grandchild", func(ctx context.Context) error {
-					defer func() { ended++ }()
-					return never.Wait(ctx)
+		return never.Wait(context.Background()) // which only a kill ends
+	}
+	l.call(lp, func(ctx context.Context) {
+		parent, err := runtime.Go(ctx, "parent", func(ctx context.Context) error {
+			for range 3 {
+				_, err := runtime.Go(ctx, "child", func(ctx context.Context) error {
+					_, err := runtime.Go(ctx, "grandchild", waits)
+					require.NoError(l, err)
+					return waits(ctx)
 				})
 				require.NoError(l, err)
-				defer func() { ended++ }()
-				return never.Wait(ctx)
-			})
-			require.NoError(l, err)
-		}
+			}
+			return runtime.Yield(ctx) // they wait
+		})
+		require.NoError(l, err)
+		require.NoError(l, parent.Wait(ctx))
+		require.Equal(l, 6, ended, "a task has ended when its children have")
 		task, err := runtime.Go(ctx, "fails", func(context.Context) error { return net.ErrClosed })
 		require.NoError(l, err)
 		require.Equal(l, net.ErrClosed, task.Wait(ctx))
-		require.NoError(l, runtime.Yield(ctx))
 	})
-	require.Equal(l, 6, ended, "a task has ended when its children have")
 	_, err := runtime.Go(context.Background(), "x", nil)
 	require.ErrorIs(l, err, runtime.ErrOffLoop)
 }
@@ -307,6 +316,7 @@ func loopIgnoresCancel(l *L) {
 			return nil
 		})
 		require.NoError(l, err)
+		defer enough.Store(true) // lest it outlive a case that has failed
 		task.Cancel(true)
 		for range 10 {
 			require.NoError(l, runtime.Sleep(ctx, time.Millisecond))

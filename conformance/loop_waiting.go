@@ -238,31 +238,40 @@ func loopWaitAny(l *L) {
 	})
 }
 
+// loopOffload: as many run at once as may, no more, and all run in the end.
 func loopOffload(l *L) {
-	const n = 1500 // three times what may run at once
+	const n, most = 1500, 512
 	lp := l.loop()
-	var now, most, ran atomic.Int32
+	var now, ran atomic.Int32
+	gate := make(chan struct{}) // what runs is held here, so that it can be counted
+	open := sync.OnceFunc(func() { close(gate) })
 	l.call(lp, func(ctx context.Context) {
+		defer open()
 		var tasks []*runtime.Task
 		for range n {
 			t, err := runtime.Go(ctx, "offloads", func(ctx context.Context) error {
 				return runtime.Offload(ctx, func() {
-					most.Store(max(most.Load(), now.Add(1)))
-					time.Sleep(time.Millisecond) // it may block here
-					now.Add(-1)
+					now.Add(1)
+					<-gate // it may block here
 					ran.Add(1)
 				})
 			})
 			require.NoError(l, err)
 			tasks = append(tasks, t)
 		}
+		for now.Load() < most {
+			require.NoError(l, runtime.Yield(ctx), "fewer run at once than may")
+		}
+		for range 2000 { // time enough for those that must not be there
+			require.NoError(l, runtime.Yield(ctx))
+		}
+		require.EqualValues(l, most, now.Load(), "at once")
+		open()
 		for _, t := range tasks {
 			require.NoError(l, t.Wait(ctx))
 		}
 	})
 	require.EqualValues(l, n, ran.Load())
-	require.LessOrEqual(l, most.Load(), int32(512))
-	require.Greater(l, most.Load(), int32(1))
 }
 
 func loopOffloadFaults(l *L) {

@@ -1,38 +1,25 @@
 package conformance_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/conformance"
-	"github.com/noria-go/noria/runtime"
-	"github.com/noria-go/noria/runtime/epoll"
-	"github.com/noria-go/noria/runtime/uring"
 )
 
-// variants are what every case runs on.
-var variants = []struct {
-	name    string
-	factory conformance.Factory
-}{
-	{"io_uring", newUring(nil)},
-	{"io_uring-plain", newUring(uring.Features())},
-	{"epoll", newEpoll(nil)},
-	{"epoll-plain", newEpoll([]string{epoll.FeaturePwait2})},
+// A variant is a backend, set up in one way.
+type variant struct {
+	name     string // the backend's, and "-plain" without its optional features
+	factory  conformance.Factory
+	features bool // it has all of them, or none
 }
 
-func newUring(off []string) conformance.Factory {
-	return func(w conformance.Wishes) (runtime.Runtime, error) {
-		return uring.New(uring.Options{Buffers: w.ReceiveBuffers, Entries: w.QueueEntries, Off: off})
-	}
-}
-
-func newEpoll(off []string) conformance.Factory {
-	return func(w conformance.Wishes) (runtime.Runtime, error) {
-		return epoll.New(epoll.Options{Buffers: w.ReceiveBuffers, Off: off})
-	}
-}
+// variants are what every case runs on: those of the backends that the build
+// tags leave in.
+var variants = slices.Concat(uringVariants, epollVariants)
 
 func TestRuntime(t *testing.T) {
 	for _, v := range variants {
@@ -40,16 +27,22 @@ func TestRuntime(t *testing.T) {
 	}
 }
 
-// TestVariants shows that the variants are what they are called: the first has
-// every feature, the second none.
+// TestVariants shows that the variants are what they are called, and that every
+// backend of this build is among them with all features.
 func TestVariants(t *testing.T) {
-	for i, on := range []bool{true, false} {
-		rt, err := variants[i].factory(conformance.Wishes{})
+	var whole []string
+	for _, v := range variants {
+		rt, err := v.factory(conformance.Wishes{})
 		require.NoError(t, err)
 		require.NotEmpty(t, rt.Info().Features)
 		for _, f := range rt.Info().Features {
-			require.Equal(t, on, f.On, "%s: %s: %s", variants[i].name, f.Name, f.Why)
+			require.Equal(t, v.features, f.On, "%s: %s: %s", v.name, f.Name, f.Why)
+		}
+		if v.features {
+			require.Equal(t, v.name, rt.Info().Backend)
+			whole = append(whole, v.name)
 		}
 		require.NoError(t, rt.Close())
 	}
+	require.Equal(t, noria.Backends(), whole)
 }

@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -99,115 +98,6 @@ func restricted(t *testing.T, env []string, args ...string) *exec.Cmd {
 	require.NoError(t, err)
 	cmd := exec.Command(self, args...)
 	cmd.Env = append(append(os.Environ(), programVariable+"="+program, noria.BackendVariable+"="), env...)
-	return cmd
-}
-
-func needsBothBackends(t *testing.T) bool {
-	if len(noria.Backends()) < 2 {
-		t.Log("this build has one backend: there is nothing to fall back from or to")
-		return false
-	}
-	return true
-}
-
-// io_uring is refused for real: everything goes on with epoll, which says why.
-func TestServeUnderSeccomp(t *testing.T) {
-	if !needsBothBackends(t) {
-		return
-	}
-	for name, tt := range map[string]struct {
-		errno syscall.Errno
-		says  []string
-	}{
-		"as Docker does": {syscall.EPERM, []string{"seccomp", syscall.EPERM.Error()}},
-		"as if unknown":  {syscall.ENOSYS, []string{"seccomp", syscall.ENOSYS.Error()}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			env := []string{seccompVariable + "=" + strconv.Itoa(int(tt.errno))}
-			s := start(t, restricted(t, env, serveArgs("--loops", "2")...))
-			requireEcho(t, s.tcp)
-			requireWebSocketEcho(t, s.ws)
-			line := s.line("backend ")
-			require.Contains(t, line, "backend epoll,")
-			require.Contains(t, line, "io_uring:")
-			require.Contains(t, line, "; using epoll")
-			for _, part := range tt.says {
-				require.Contains(t, line, part)
-			}
-			s.signal(t)
-			require.Zero(t, s.wait(t), s.stderr.String())
-
-			out, err := restricted(t, env, "serve", "--backend", "io_uring", "--tcp", "127.0.0.1:0").CombinedOutput()
-			require.Error(t, err, "what is asked for by name is not replaced")
-			require.Contains(t, string(out), "no backend can be started")
-			require.Contains(t, string(out), "seccomp")
-		})
-	}
-}
-
-func TestProbeUnderSeccomp(t *testing.T) {
-	if !needsBothBackends(t) {
-		return
-	}
-	out, err := restricted(t, []string{seccompVariable + "=" + strconv.Itoa(int(syscall.EPERM))}, "probe", "--json").Output()
-	require.NoError(t, err)
-	var r noria.Report
-	require.NoError(t, json.Unmarshal(out, &r))
-	require.Equal(t, "epoll", r.Backend)
-	require.Contains(t, r.Reason, "seccomp")
-	require.Contains(t, r.Reason, "; using epoll")
-	for _, b := range r.Backends {
-		require.Equal(t, b.Name == "epoll", b.Usable, b.Why)
-	}
-	advice := ""
-	for _, a := range r.Advice {
-		advice += a.About + ": " + a.Do + "\n"
-	}
-	require.Contains(t, advice, "io_uring: ")
-	require.Contains(t, advice, "--security-opt seccomp=")
-}
-
-// Little memory that may be locked, for a user without rights: either io_uring
-// goes on (some kernels do not count rings), or epoll does and says why.
-func TestServeWithLittleMemlock(t *testing.T) {
-	if !needsBothBackends(t) {
-		return
-	}
-	for _, bytes := range []string{"0", "16384"} {
-		t.Run(bytes, func(t *testing.T) {
-			env := []string{memlockVariable + "=" + bytes}
-			s := start(t, unprivileged(t, restricted(t, env, serveArgs()...)))
-			requireEcho(t, s.tcp)
-			if line := s.line("backend "); !strings.Contains(line, "backend io_uring,") {
-				require.Contains(t, line, "raise the limit of locked memory")
-				require.Contains(t, line, "; using epoll")
-				out, err := unprivileged(t, restricted(t, env, "serve", "--backend", "io_uring")).CombinedOutput()
-				require.Error(t, err)
-				require.Contains(t, string(out), "raise the limit of locked memory")
-			}
-			s.signal(t)
-			require.Zero(t, s.wait(t), s.stderr.String())
-		})
-	}
-}
-
-// unprivileged has cmd, which restricted made, run as a user without rights if
-// this one is root, whom RLIMIT_MEMLOCK does not bind. The test binary is copied
-// to where that user can start it.
-func unprivileged(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
-	t.Helper()
-	if os.Getuid() != 0 {
-		return cmd
-	}
-	copied := program + "-test"
-	if _, err := os.Stat(copied); err != nil {
-		data, err := os.ReadFile(cmd.Path)
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(copied, data, 0o755))
-	}
-	const nobody = 65534
-	cmd.Path, cmd.Dir = copied, "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	return cmd
 }
 

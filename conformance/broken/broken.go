@@ -17,11 +17,12 @@ import (
 // A Fault is one way to be wrong.
 type Fault struct {
 	Name string                                     // what it does
-	Case string                                     // the conformance.Case that notices
+	Case string                                     // the conformance.Case (or LoopCase) that notices
 	Wrap func(good runtime.Runtime) runtime.Runtime // makes a faulty one of a good one
 }
 
-// All returns all faults.
+// All returns the faults for conformance.Cases; Loops returns those for
+// conformance.LoopCases.
 func All() []Fault {
 	return slices.Concat(operationFaults(), streamFaults(), handleFaults(), queueFaults(), pollFaults(), bufferFaults(), socketFaults(), closeFaults())
 }

@@ -26,12 +26,7 @@ func socketFaults() []Fault {
 		{Name: "lets a second program in", Case: "rule11/second-program", Wrap: func(good runtime.Runtime) runtime.Runtime {
 			return welcoming{newShim(good)}
 		}},
-		onDone("keeps quiet about missing descriptors", "sockets/accept-out-of-descriptors", func(_ *shim, op *runtime.Op) bool {
-			if errors.Is(op.Err, syscall.EMFILE) {
-				fail(op, runtime.ErrCanceled)
-			}
-			return true
-		}),
+		onDone("keeps quiet about missing descriptors", "sockets/accept-out-of-descriptors", hideEMFILE),
 		hooked("does not cancel connects", "sockets/connect-cancelled", func(s *shim) {
 			s.cancel = func(op *runtime.Op) bool { return op.Code == runtime.OpConnect }
 		}),
@@ -71,6 +66,49 @@ func stopsShort(name, cs string) Fault {
 		op.Buf.Release()
 		return false
 	})
+}
+
+// loopSocketFaults are those of Loops that are about Linux's sockets.
+func loopSocketFaults() []Fault {
+	return []Fault{
+		{Name: "lets a second program in", Case: "rule11/second-group-refused", Wrap: func(good runtime.Runtime) runtime.Runtime {
+			return welcoming{newShim(good)}
+		}},
+		{Name: "takes a unix socket's address from who has it", Case: "serve/unix", Wrap: func(good runtime.Runtime) runtime.Runtime {
+			return usurps{good}
+		}},
+		onDone("keeps quiet about missing descriptors", "trap/listener-survives-emfile", hideEMFILE),
+		{Name: "leaves sockets open", Case: "hostile/goexit-in-posted-function", Wrap: func(good runtime.Runtime) runtime.Runtime {
+			return duplicates{good}
+		}},
+	}
+}
+
+func hideEMFILE(_ *shim, op *runtime.Op) bool {
+	if errors.Is(op.Err, syscall.EMFILE) {
+		fail(op, runtime.ErrCanceled)
+	}
+	return true
+}
+
+type usurps struct{ runtime.Runtime }
+
+func (u usurps) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime.Handle, error) {
+	if addr.IsUnix() {
+		_ = unix.Unlink(addr.Path)
+	}
+	return u.Runtime.Listen(addr, opts)
+}
+
+// duplicates has each socket twice, and closes it once: the other is left for
+// good.
+type duplicates struct{ runtime.Runtime }
+
+func (d duplicates) Adopt(fd int) (runtime.Handle, error) {
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0); err != nil {
+		return 0, err
+	}
+	return d.Runtime.Adopt(fd)
 }
 
 type inherits struct{ *shim }

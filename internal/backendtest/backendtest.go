@@ -1,5 +1,6 @@
 // Package backendtest gives tests their backends: io_uring, io_uring with
-// every newer feature switched off, and epoll; and groups of loops on them that
+// every newer feature switched off, and epoll (or those of them that a build tag
+// leaves in); and groups of loops on them that
 // are checked for leaks when the test ends.
 package backendtest
 
@@ -16,8 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/runtime"
-	"github.com/noria-go/noria/runtime/epoll"
-	"github.com/noria-go/noria/runtime/uring"
 )
 
 // A Variant is a backend, set up in one way.
@@ -26,27 +25,9 @@ type Variant struct {
 	New  func() (runtime.Runtime, error)
 }
 
-// Variants returns those that every behaviour is tested on.
-func Variants() []Variant {
-	return []Variant{
-		{"io_uring", func() (runtime.Runtime, error) { return uring.New(uring.Options{}) }},
-		{"io_uring-plain", func() (runtime.Runtime, error) { return uring.New(uring.Options{Off: uringFeatures()}) }},
-		{"epoll", func() (runtime.Runtime, error) { return epoll.New(epoll.Options{}) }},
-	}
-}
-
-// uringFeatures returns the names of all optional features.
-func uringFeatures() (names []string) {
-	rt, err := uring.New(uring.Options{})
-	if err != nil {
-		return nil // then the variant fails and says why
-	}
-	for _, f := range rt.Info().Features {
-		names = append(names, f.Name)
-	}
-	_ = rt.Close()
-	return names
-}
+// Variants returns those that every behaviour is tested on, of the backends that
+// the build tags leave in.
+func Variants() []Variant { return append(uringVariants(), epollVariants()...) }
 
 // Each runs f as a subtest on every variant.
 func Each(t *testing.T, f func(t *testing.T, v Variant)) {

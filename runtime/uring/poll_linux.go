@@ -81,7 +81,12 @@ func (r *Runtime) entered(errno syscall.Errno) error {
 		return nil
 	case syscall.EAGAIN, syscall.EBUSY:
 		// The kernel is short of memory, or wants its completions to be taken
-		// first. If there are none to take, let it breathe.
+		// first. Those that it has deferred it puts into the queue only when it is
+		// asked to, and a call that it refuses does not ask. If there are none to
+		// take then, let it breathe.
+		if !r.ready() {
+			r.ring.work()
+		}
 		if !r.ready() {
 			fds := []unix.PollFd{{Fd: int32(r.ring.fd), Events: unix.POLLIN}}
 			_, _ = unix.Poll(fds, 1)

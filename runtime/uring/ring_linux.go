@@ -42,6 +42,10 @@ type ring struct {
 	taskrun  uint32   // sqTaskrun if the kernel says when it has deferred work, or 0
 	provided *bufRing // what was added to it is shown before each enter; may be nil
 	deferred bool     // work is deferred and there is no telling
+
+	// refuse is for tests: asked before each call, it may answer in the kernel's
+	// place. n is how many entries the call would hand over.
+	refuse func(n, flags uintptr) syscall.Errno
 }
 
 // newRing sets up a ring. Sizes are clamped to what the kernel allows.
@@ -134,6 +138,11 @@ func (g *ring) wait(timeout int64) syscall.Errno {
 		flags |= enterExtArg
 	}
 	n := g.publish()
+	if g.refuse != nil {
+		if errno := g.refuse(n, uintptr(flags)); errno != 0 {
+			return errno
+		}
+	}
 	_, _, errno := syscall.Syscall6(sysEnter, uintptr(g.fd), n, 1, uintptr(flags), uintptr(arg), size)
 	return errno
 }
@@ -151,6 +160,10 @@ func (g *ring) turn() syscall.Errno { return g.call(enterGetEvents) }
 
 // submit hands over what is pending and does nothing else.
 func (g *ring) submit() syscall.Errno { return g.call(0) }
+
+// work has the kernel do its deferred work and nothing else. A call that also
+// submits does none when its submission is refused, whatever its flags.
+func (g *ring) work() { _ = g.enter(0, enterGetEvents) }
 
 func (g *ring) call(flags uintptr) syscall.Errno {
 	n := g.publish()
@@ -172,6 +185,11 @@ func (g *ring) call(flags uintptr) syscall.Errno {
 //
 //go:noinline
 func (g *ring) enter(n, flags uintptr) syscall.Errno {
+	if g.refuse != nil {
+		if errno := g.refuse(n, flags); errno != 0 {
+			return errno
+		}
+	}
 	_, _, errno := syscall.RawSyscall6(sysEnter, uintptr(g.fd), n, 0, flags, 0, 0)
 	return errno
 }

@@ -1,0 +1,5 @@
+//go:build noria_uring && !noria_epoll
+
+package backendtest
+
+func epollVariants() []Variant { return nil }

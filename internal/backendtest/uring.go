@@ -1,0 +1,28 @@
+//go:build !noria_epoll || noria_uring
+
+package backendtest
+
+import (
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/uring"
+)
+
+func uringVariants() []Variant {
+	return []Variant{
+		{"io_uring", func() (runtime.Runtime, error) { return uring.New(uring.Options{}) }},
+		{"io_uring-plain", func() (runtime.Runtime, error) { return uring.New(uring.Options{Off: uringFeatures()}) }},
+	}
+}
+
+// uringFeatures returns the names of all optional features.
+func uringFeatures() (names []string) {
+	rt, err := uring.New(uring.Options{})
+	if err != nil {
+		return nil // then the variant fails and says why
+	}
+	for _, f := range rt.Info().Features {
+		names = append(names, f.Name)
+	}
+	_ = rt.Close()
+	return names
+}
