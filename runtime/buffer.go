@@ -43,15 +43,16 @@ type Buffer struct {
 // that have it in their queues with an owner for each; and its loans to operations
 // in flight, which have no owner of their own.
 const (
-	oneOwner = int64(1)
-	oneClaim = int64(1) << 24
-	oneLoan  = int64(1) << 48
-	maxCount = 1<<24 - 1 // there are always fewer owners, and so fewer claims
+	countBits = 21
+	oneOwner  = int64(1)
+	oneClaim  = oneOwner << countBits
+	oneLoan   = oneClaim << countBits
+	maxCount  = 1<<countBits - 1 // two millions: there are always fewer of each
 )
 
 func owners(state int64) int { return int(state & maxCount) }
-func claims(state int64) int { return int(state >> 24 & maxCount) }
-func loans(state int64) int  { return int(state >> 48) }
+func claims(state int64) int { return int(state >> countBits & maxCount) }
+func loans(state int64) int  { return int(state >> (2 * countBits)) }
 
 // A Home takes buffers back when their last owner has released them.
 type Home interface {
