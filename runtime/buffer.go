@@ -311,7 +311,9 @@ func (b *Buffer) claim() {
 		b.state.Add(-oneClaim)
 		panic("runtime: send of a buffer that is in flight in " + b.holder())
 	}
-	b.lentTo.Store(uint32(OpSend))
+	if b.lentTo.Load() != uint32(OpSend) { // a store costs as much as a lock
+		b.lentTo.Store(uint32(OpSend))
+	}
 }
 
 // disclaim ends a claim and the ownership that goes with it; or the ownership

@@ -82,11 +82,11 @@ type Loop struct {
 
 	self   atomic.Uintptr // the loop's own goroutine
 	thread atomic.Int64   // the thread's number, 0 before Run and after it
-	turns  atomic.Uint64  // resumptions
 	// current's worker, and after it has suspended still, until another one is
 	// resumed or the turn has had all: each store costs as much as a lock.
 	curRef atomic.Pointer[worker]
 
+	turns    uint64 // resumptions
 	cur      *Task
 	runq     ring[*Task]
 	nextTurn ring[func()]
@@ -584,5 +584,5 @@ func (l *Loop) Stats() (LoopStats, error) {
 }
 
 func (l *Loop) stats() LoopStats {
-	return LoopStats{Name: l.opts.Name, Tasks: l.tasks, Lost: l.lost, Streams: len(l.live), Turns: l.turns.Load(), Pool: l.pool.Stats()}
+	return LoopStats{Name: l.opts.Name, Tasks: l.tasks, Lost: l.lost, Streams: len(l.live), Turns: l.turns, Pool: l.pool.Stats()}
 }

@@ -224,7 +224,7 @@ func (l *Loop) resume(t *Task) {
 		w.name.Store(&t.name)
 	}
 	l.cur = t
-	l.turns.Add(1)
+	l.turns++
 	l.curRef.Store(w)
 	w.resume()
 	l.cur = nil

@@ -29,13 +29,17 @@ func (s Stall) String() string {
 // A progress is what the watchdog sees of a loop. While it is the same, the loop
 // has not got any further.
 type progress struct {
-	resumed uint64  // tasks
-	phase   uint64  // of the turn
-	w       *worker // whose task runs, if one does
+	phase uint64  // of the turn, in which each task is resumed once at most
+	w     *worker // whose task runs, if one does
+	name  *string // that task's: a worker may run several in a turn
 }
 
 func (l *Loop) progress() progress {
-	return progress{l.turns.Load(), l.phase.Load(), l.curRef.Load()}
+	p := progress{phase: l.phase.Load(), w: l.curRef.Load()}
+	if p.w != nil {
+		p.name = p.w.name.Load()
+	}
+	return p
 }
 
 // waits reports whether the loop is where it may stay: in Poll.
@@ -81,11 +85,8 @@ func (l *Loop) watch() (stop func()) {
 func (l *Loop) reportStall(at progress, held time.Duration) {
 	s := Stall{Loop: l.opts.Name, Task: OutsideTasks, Held: held}
 	goid := l.goid
-	if at.w != nil {
-		if name := at.w.name.Load(); name != nil {
-			s.Task = *name
-		}
-		goid = at.w.id.Load()
+	if at.name != nil {
+		s.Task, goid = *at.name, at.w.id.Load()
 	}
 	s.Stack = stackOf(goid)
 	if l.progress() != at {
