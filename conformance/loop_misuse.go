@@ -66,6 +66,28 @@ func loopGivenAway(l *L) {
 			})
 		}
 	}
+	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) { // to be read again
+		for range 2 {
+			b, err := s.Loop().Pool().Copy(8, []byte("again"))
+			require.NoError(l, err)
+			s.Unread(b)
+			require.Panics(l, func() { s.Unread(b) })
+			require.Panics(l, func() { b.Release() })
+			require.Panics(l, func() { b.Append([]byte("more")) })
+			require.Panics(l, func() { _ = s.WriteBuf(b) })
+			l.expect(s, []byte("ag"))
+			got, err := s.ReadBuf()
+			require.NoError(l, err)
+			require.Equal(l, "ain", string(got.Bytes()))
+			got.Append([]byte("x")) // it is the reader's
+			got.Release()
+		}
+		b, err := s.Loop().Pool().Copy(0, []byte("left there"))
+		require.NoError(l, err)
+		s.Unread(b.Retain())
+		s.Unread(b)
+		l.expect(s, []byte("left"))
+	})
 	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
 		b, err := s.Loop().Pool().Copy(0, []byte("once"))
 		require.NoError(l, err)

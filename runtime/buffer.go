@@ -295,24 +295,24 @@ func (b *Buffer) lend(to OpCode) {
 
 func (b *Buffer) unlend() { b.state.Add(-oneLoan) }
 
-// claim notes that a stream has the buffer in its queue, with one owner. It is
+// claim notes that a stream has the buffer in one of its queues, with one owner. It is
 // done when the buffer is given away, not when the stream gets to sending it, so
 // that who makes a mistake is who panics.
-func (b *Buffer) claim() {
+func (b *Buffer) claim(to OpCode) {
 	state := b.state.Add(oneClaim)
 	switch n := owners(state); {
 	case n == 0:
 		b.state.Add(-oneClaim)
-		panic("runtime: send of a buffer that was released")
+		panic("runtime: " + to.String() + " of a buffer that was released")
 	case n < claims(state):
 		b.state.Add(-oneClaim)
-		panic(fmt.Sprintf("runtime: send of a buffer that is in flight in %s: it has %d owners, and each send takes one along (Retain)", b.holder(), n))
+		panic(fmt.Sprintf("runtime: %v of a buffer that is in flight in %s: it has %d owners, and each takes one along (Retain)", to, b.holder(), n))
 	case n == 1 && loans(state) > 0 && b.home != nil:
 		b.state.Add(-oneClaim)
-		panic("runtime: send of a buffer that is in flight in " + b.holder())
+		panic("runtime: " + to.String() + " of a buffer that is in flight in " + b.holder())
 	}
-	if b.lentTo.Load() != uint32(OpSend) { // a store costs as much as a lock
-		b.lentTo.Store(uint32(OpSend))
+	if b.lentTo.Load() != uint32(to) { // a store costs as much as a lock
+		b.lentTo.Store(uint32(to))
 	}
 }
 
@@ -325,6 +325,14 @@ func (b *Buffer) disclaim() {
 		return
 	}
 	b.giveBack()
+}
+
+// handOn ends a claim, if there is one, and leaves its ownership to whoever gets
+// the buffer.
+func (b *Buffer) handOn() {
+	if state := b.state.Load(); state != oneOwner && claims(state) > 0 {
+		b.state.Add(-oneClaim)
+	}
 }
 
 // Holds is for backends: Len, whoever has the buffer.

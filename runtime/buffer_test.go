@@ -147,9 +147,9 @@ func TestBufferShared(t *testing.T) {
 // are no more claims than owners, whatever else is done with it.
 func TestBufferClaims(t *testing.T) {
 	b := newBuffer(t, 512)
-	b.claim()
+	b.claim(OpSend)
 	require.Contains(t, panicText(t, func() { b.Bytes() }), "in flight in send")
-	require.Contains(t, panicText(t, func() { b.claim() }), "it has 1 owners")
+	require.Contains(t, panicText(t, func() { b.claim(OpSend) }), "it has 1 owners")
 	require.Contains(t, panicText(t, func() { b.lend(OpSend) }), "in flight in send")
 	require.Contains(t, panicText(t, func() { b.Release() }), "in flight in send")
 	b.Retain()
@@ -157,12 +157,12 @@ func TestBufferClaims(t *testing.T) {
 	b.lend(OpWriteAt) // as an operation may, beside the send
 	b.disclaim()
 	require.Contains(t, panicText(t, func() { b.Release() }), "in flight in write-at")
-	require.Contains(t, panicText(t, func() { b.claim() }), "in flight in write-at")
+	require.Contains(t, panicText(t, func() { b.claim(OpSend) }), "in flight in write-at")
 	b.unlend()
-	b.claim()
+	b.claim(OpSend)
 	b.disclaim() // the last owner's
 	require.Zero(t, b.pool.Stats().Outstanding)
-	require.Contains(t, panicText(t, func() { b.claim() }), "released")
+	require.Contains(t, panicText(t, func() { b.claim(OpSend) }), "released")
 	b = newBuffer(t, 512) // one that a stream has made for itself
 	b.disclaim()
 	require.Zero(t, b.pool.Stats().Outstanding)
@@ -176,7 +176,7 @@ func TestBufferClaimsFromManyThreads(t *testing.T) {
 		b.Retain()
 		wg.Go(func() {
 			for range 1000 {
-				b.Retain().claim()
+				b.Retain().claim(OpSend)
 				b.disclaim()
 			}
 			b.Release()

@@ -22,7 +22,7 @@ type inbox struct {
 
 func (in *inbox) drop() {
 	for in.bufs.len() > 0 {
-		in.bufs.pop().Release()
+		in.bufs.pop().disclaim()
 	}
 	in.bytes = 0
 }
@@ -30,6 +30,7 @@ func (in *inbox) drop() {
 func (in *inbox) pop() *Buffer {
 	b := in.bufs.pop()
 	in.bytes -= b.end - b.start
+	b.handOn()
 	return b
 }
 
@@ -200,6 +201,7 @@ func (s *Stream) Unread(b *Buffer) {
 	}
 	s.loop.owns(b)
 	if n := b.Len(); n > 0 && !s.closing {
+		b.claim(OpRecv)
 		s.in.bufs.unpop(b)
 		s.in.bytes += n
 		s.in.readers.wakeOne()
@@ -261,12 +263,12 @@ func (s *Stream) copyOut(p []byte) (n int) {
 	in := &s.in
 	for n < len(p) && in.bufs.len() > 0 {
 		b := *in.bufs.peek(0)
-		c := copy(p[n:], b.Bytes())
+		c := copy(p[n:], b.mem[b.start:b.end])
 		n += c
-		if c == b.Len() {
-			in.bufs.pop().Release()
+		if c == b.Holds() {
+			in.bufs.pop().disclaim()
 		} else {
-			s.own(in.bufs.peek(0)).Advance(c)
+			s.own(in.bufs.peek(0)).start += c
 		}
 		in.bytes -= c
 	}
@@ -281,7 +283,7 @@ func (s *Stream) own(b **Buffer) *Buffer {
 	}
 	own := NewShared(append([]byte(nil), (*b).Bytes()...))
 	own.home = heapHome{}
-	(*b).Release()
+	(*b).disclaim()
 	*b = own
 	return own
 }

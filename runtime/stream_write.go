@@ -223,7 +223,7 @@ func (s *Stream) enqueue(bufs ...*Buffer) {
 			continue
 		}
 		s.loop.owns(b)
-		b.claim()
+		b.claim(OpSend)
 		out.queue = append(out.queue, b)
 		out.bytes += n
 	}
