@@ -43,6 +43,26 @@ func TestBroken(t *testing.T) {
 	}
 }
 
+// TestBrokenClient is TestBroken for clients.
+func TestBrokenClient(t *testing.T) {
+	for _, f := range broken.Clients() {
+		t.Run(f.Case+"/"+f.Name, func(t *testing.T) {
+			t.Parallel()
+			p, err := websocket.RunClient(context.Background(), brokenClient(&f), websocket.Options{
+				Include: []string{f.Case}, Traps: f.Only, Patience: 500 * time.Millisecond, Messages: messages, MaxMessage: broken.MaxMessage,
+			})
+			require.NoError(t, err)
+			require.Len(t, p.Results, 1, "there is no case %s", f.Case)
+			require.False(t, p.Results[0].Perfect(), "nobody notices: %s", p.Results[0])
+			t.Log(p.Results[0])
+		})
+	}
+}
+
+func brokenClient(f *broken.Fault) func(ctx context.Context, url string) error {
+	return func(ctx context.Context, url string) error { return broken.Echo(ctx, url, f) }
+}
+
 // TestBrokenWithoutFault: what the faulty servers are made of passes
 // everything, so it is the fault that a case notices.
 func TestBrokenWithoutFault(t *testing.T) {
@@ -54,13 +74,18 @@ func TestBrokenWithoutFault(t *testing.T) {
 	require.Empty(t, p.Imperfect())
 }
 
+func TestBrokenClientWithoutFault(t *testing.T) {
+	websocket.TestClient(t, brokenClient(nil), websocket.Options{Traps: true, Messages: messages, MaxMessage: broken.MaxMessage})
+}
+
 func TestFaults(t *testing.T) {
-	faults := broken.All()
-	require.GreaterOrEqual(t, len(faults), 40)
-	var names []string
-	for _, f := range faults {
-		require.NotContains(t, names, f.Name)
-		names = append(names, f.Name)
+	for _, faults := range [][]broken.Fault{broken.All(), broken.Clients()} {
+		require.GreaterOrEqual(t, len(faults), 40)
+		var names []string
+		for _, f := range faults {
+			require.NotContains(t, names, f.Name)
+			names = append(names, f.Name)
+		}
+		require.False(t, slices.Contains(names, ""))
 	}
-	require.False(t, slices.Contains(names, ""))
 }

@@ -1,7 +1,7 @@
-// Package broken is a WebSocket echo server with switches that make it wrong,
-// one a fault, so that the suite in conformance/websocket can be seen to fail:
-// each Fault names the case that must notice. Without a fault it passes
-// everything.
+// Package broken is a WebSocket echo, as a server and as a client, with switches
+// that make it wrong, one a fault, so that the suite in conformance/websocket can
+// be seen to fail: each Fault names the case that must notice. Without a fault it
+// passes everything.
 //
 // It is made for that and for nothing else: simple, slow, with its own framing.
 package broken
@@ -14,11 +14,37 @@ type Fault struct {
 	Case string // the case that notices
 	Only bool   // Autobahn has no case that does, or does not look that closely
 	set  func(q *quirks)
+
+	client string // the case that notices it of a client, where Autobahn lets a client pass
 }
 
-// All returns all faults.
+// All returns all faults of servers.
 func All() []Fault {
-	return slices.Concat(handshakeFaults(), frameFaults(), pingFaults(), fragmentFaults(), utf8Faults(), closeFaults(), limitFaults(), deflateFaults())
+	return slices.Concat(handshakeFaults(), serverFaults(), bothFaults(), deflateFaults(), serverDeflateFaults())
+}
+
+// Clients returns all faults of clients.
+func Clients() []Fault {
+	list := slices.Concat(answerFaults(), bothFaults(), deflateFaults())
+	for i := range list {
+		if f := &list[i]; f.client != "" {
+			f.Case, f.Only = f.client, true
+		}
+	}
+	return list
+}
+
+func bothFaults() []Fault {
+	return slices.Concat(frameFaults(), pingFaults(), fragmentFaults(), utf8Faults(), closeFaults(), limitFaults())
+}
+
+// quirks returns the switches that make f; it may be nil.
+func (f *Fault) quirks() *quirks {
+	q := &quirks{maxMessage: MaxMessage, maxHead: 16 << 10}
+	if f != nil {
+		f.set(q)
+	}
+	return q
 }
 
 // quirks are the switches. The zero value is right.
@@ -28,6 +54,7 @@ type quirks struct {
 	bareLF, folded, laxFields, noHost, anyMethod, anyVersion   bool
 	anyLength, anyUpgrade, anyConnection, anyWSVersion         bool
 	plain400, anyKey, anyOrigin, dropsEarly, greets, noDeflate bool
+	anyStatus, anyProtocol                                     bool // of answers
 	answer                                                     func(string) string
 
 	// frames

@@ -13,8 +13,8 @@ import (
 // small window by beginning anew whenever that is full.
 type compression struct {
 	quirks    *quirks
-	bits      int  // of the server's window
-	noContext bool // the client does not remember earlier messages
+	bits      int  // of its own window
+	noContext bool // the peer begins anew with every message
 	past      []byte
 }
 
@@ -75,6 +75,23 @@ func (d *compression) inflate(p []byte) ([]byte, error) {
 	return out, nil
 }
 
+// parameters gives f each parameter: whether it has a value, and which it is if it
+// is a window's size, else 0. It reports whether they are good, f says so of each, and
+// none comes twice.
+func parameters(list []string, f func(name string, has bool, bits int) bool) bool {
+	seen, good := map[string]bool{}, true
+	for _, s := range list {
+		name, v, has := strings.Cut(strings.TrimSpace(s), "=")
+		bits, err := strconv.Atoi(v)
+		if err != nil || bits < 8 || bits > 15 || v != strconv.Itoa(bits) {
+			bits = 0
+		}
+		good = f(name, has, bits) && good && !seen[name]
+		seen[name] = true
+	}
+	return good
+}
+
 // negotiate answers the first good offer, or returns nil.
 func negotiate(value string, q *quirks) (d *compression, answer string) {
 	for offer := range strings.SplitSeq(value, ",") {
@@ -83,33 +100,60 @@ func negotiate(value string, q *quirks) (d *compression, answer string) {
 			continue
 		}
 		d, answer = &compression{quirks: q, bits: 15}, "permessage-deflate"
-		seen, good := map[string]bool{}, true
-		for _, s := range parts[1:] {
-			name, v, has := strings.Cut(strings.TrimSpace(s), "=")
-			bits, err := strconv.Atoi(v)
-			inRange := err == nil && bits >= 8 && bits <= 15 && v == strconv.Itoa(bits)
-			good = good && !seen[name]
-			seen[name] = true
+		good := parameters(parts[1:], func(name string, has bool, bits int) bool {
 			switch name {
 			case "server_no_context_takeover":
-				if good = good && !has; !q.forgetsNoContext {
+				if !q.forgetsNoContext {
 					answer += "; " + name
 				}
+				return !has
 			case "client_no_context_takeover":
-				good = good && !has // a hint
+				return !has // a hint
 			case "client_max_window_bits":
-				good = good && (!has || inRange)
+				return !has || bits > 0
 			case "server_max_window_bits":
-				good = good && inRange
 				d.bits = bits
-				answer += "; " + name + "=" + v
-			default:
-				good = false
+				answer += "; " + name + "=" + strconv.Itoa(bits)
+				return bits > 0
 			}
-		}
+			return false
+		})
 		if good || q.takesBadOffers {
 			return d, answer
 		}
 	}
 	return nil, ""
+}
+
+// offer is what a client asks for. It keeps whatever it is told.
+const offer = "permessage-deflate; client_no_context_takeover; client_max_window_bits"
+
+// agree takes the answer to offer, and reports whether it is one.
+func agree(value string, q *quirks) (d *compression, ok bool) {
+	if value == "" {
+		return nil, true
+	}
+	parts := strings.Split(value, ";")
+	d = &compression{quirks: q, bits: 15}
+	good := parameters(parts[1:], func(name string, has bool, bits int) bool {
+		switch name {
+		case "server_no_context_takeover":
+			d.noContext = true
+			return !has
+		case "client_no_context_takeover":
+			return !has // it never looks back
+		case "client_max_window_bits":
+			if bits > 0 {
+				d.bits = bits
+			}
+			return bits > 0
+		case "server_max_window_bits":
+			return bits > 0 // it remembers more
+		}
+		return false
+	})
+	if good = good && strings.TrimSpace(parts[0]) == "permessage-deflate" && !strings.Contains(value, ","); !good {
+		d = nil
+	}
+	return d, good || q.takesBadOffers
 }

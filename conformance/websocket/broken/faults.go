@@ -13,6 +13,13 @@ func replacing(old, replacement string) func(string) string {
 	return func(s string) string { return strings.Replace(s, old, replacement, 1) }
 }
 
+// ofClient says which case notices f of a client. Autobahn judges a client that goes
+// on, and is never heard of again, by what it answered.
+func ofClient(cs string, f Fault) Fault {
+	f.client = cs
+	return f
+}
+
 // handshakeFaults spoil the opening handshake, so that no case passes.
 func handshakeFaults() []Fault {
 	answers := func(name, old, replacement string) Fault {
@@ -47,6 +54,16 @@ func handshakeFaults() []Fault {
 	}
 }
 
+// serverFaults are in what is the server's part alone.
+func serverFaults() []Fault {
+	return []Fault{
+		{Name: "unmasks with the mask reversed", Case: "1.2.3", set: func(q *quirks) {
+			q.header = func(h *header) { slices.Reverse(h.mask[:]) }
+		}},
+		{Name: "leaves ending the TCP connection to the client", Case: "7.1.1", Only: true, set: func(q *quirks) { q.lingers = true }},
+	}
+}
+
 // frameFaults are in reading and writing frames.
 func frameFaults() []Fault {
 	sending := func(name, cs string, f func(h *header, p *[]byte)) Fault {
@@ -62,8 +79,8 @@ func frameFaults() []Fault {
 		return Fault{Name: name, Case: cs, set: func(q *quirks) { q.excuse = func(_ *conn, h header) bool { return f(h) } }}
 	}
 	list := []Fault{
-		{Name: "masks its frames", Case: "1.1.2", Only: true, set: func(q *quirks) {
-			q.sending = func(h *header, _ *[]byte) { h.masked = true }
+		{Name: "masks its frames, or does not, as the other side must", Case: "1.1.2", Only: true, set: func(q *quirks) {
+			q.sending = func(h *header, _ *[]byte) { h.masked = !h.masked }
 		}},
 		sending("sets RSV1 without an extension", "1.1.3", func(h *header, _ *[]byte) { h.rsv |= 4 }),
 		{Name: "sets RSV3", Case: "1.2.2", Only: true, set: func(q *quirks) {
@@ -88,7 +105,6 @@ func frameFaults() []Fault {
 				h.length &= 0xffff
 			}
 		}),
-		reading("unmasks with the mask reversed", "1.2.3", func(h *header) { slices.Reverse(h.mask[:]) }),
 		message("echoes texts as binary", "1.1.2", func(c *conn, _ byte, p []byte) error { return c.echo(opBinary, p) }),
 		message("echoes binary as text", "1.2.2", func(c *conn, _ byte, p []byte) error { return c.echo(opText, p) }),
 		message("does not answer empty messages", "6.1.1", func(c *conn, opcode byte, p []byte) error {
@@ -98,9 +114,9 @@ func frameFaults() []Fault {
 			return c.echo(opcode, p)
 		}),
 		message("adds a NUL", "1.1.1", func(c *conn, opcode byte, p []byte) error { return c.echo(opcode, append(p, 0)) }),
-		excuse("ignores reserved opcodes for data", "4.1.1", func(h header) bool { return h.opcode > opBinary && h.opcode < opClose }),
+		ofClient("trap07.opcode-3", excuse("ignores reserved opcodes for data", "4.1.1", func(h header) bool { return h.opcode > opBinary && h.opcode < opClose })),
 		excuse("ignores opcode 7 with a payload", "4.1.5", func(h header) bool { return h.opcode == 7 }),
-		excuse("ignores reserved opcodes for control", "4.2.1", func(h header) bool { return h.opcode > opPong }),
+		ofClient("trap07.opcode-11", excuse("ignores reserved opcodes for control", "4.2.1", func(h header) bool { return h.opcode > opPong })),
 		excuse("ignores opcode 15", "4.2.5", func(h header) bool { return h.opcode == 15 }),
 		excuse("takes reserved bits in binary messages", "3.5", func(h header) bool { return h.rsv != 0 && h.opcode == opBinary }),
 		{Name: "takes reserved bits in pings", Case: "trap07.rsv-ping", Only: true, set: func(q *quirks) {
@@ -110,8 +126,8 @@ func frameFaults() []Fault {
 			q.excuse = func(_ *conn, h header) bool { return h.opcode == opClose }
 			q.close = func(c *conn, _ []byte) error { return answerClose(c, []byte{0x03, 0xe8}) }
 		}},
-		{Name: "takes frames without a mask", Case: "trap10.mask", Only: true, set: func(q *quirks) {
-			q.excuse = func(_ *conn, h header) bool { return !h.masked && h.rsv == 0 && h.opcode <= opBinary }
+		{Name: "takes frames that are masked as its own", Case: "trap10.mask", Only: true, set: func(q *quirks) {
+			q.excuse = func(c *conn, h header) bool { return h.masked == c.client && h.rsv == 0 && h.opcode <= opBinary }
 		}},
 		{Name: "ignores the top bit of a length", Case: "trap04.top-bit", Only: true, set: func(q *quirks) {
 			q.header, q.longLengths = func(h *header) { h.length &^= 1 << 63 }, true
@@ -175,7 +191,7 @@ func fragmentFaults() []Fault {
 	return []Fault{
 		{Name: "echoes each fragment", Case: "5.3", set: func(q *quirks) { q.perFragment = true }},
 		excuse("takes fragmented pings", "5.1", func(_ *conn, h header) bool { return h.opcode == opPing && !h.fin || h.opcode == opContinuation }),
-		excuse("takes fragmented pongs", "5.2", func(_ *conn, h header) bool { return h.opcode == opPong && !h.fin || h.opcode == opContinuation }),
+		ofClient("trap07.fragmented-pong", excuse("takes fragmented pongs", "5.2", func(_ *conn, h header) bool { return h.opcode == opPong && !h.fin || h.opcode == opContinuation })),
 		excuse("ignores a continuation of nothing with FIN", "5.9", func(c *conn, h header) bool { return stray(h, c) && h.fin }),
 		excuse("ignores a continuation of nothing without FIN", "5.12", func(c *conn, h header) bool { return stray(h, c) && !h.fin }),
 		excuse("ignores a continuation after a message", "5.15", func(c *conn, h header) bool { return stray(h, c) && c.messages > 0 }),
@@ -243,7 +259,6 @@ func closeFaults() []Fault {
 	}
 	list := []Fault{
 		with("does not answer a close", "7.3.3", func(q *quirks) { q.close = func(*conn, []byte) error { return errClosed } }),
-		{Name: "leaves ending the TCP connection to the client", Case: "7.1.1", Only: true, set: func(q *quirks) { q.lingers = true }},
 		with("answers a ping after a close", "7.1.3", goesOn(opPing, opPong)),
 		with("echoes a text after a close", "7.1.4", goesOn(opText, opText)),
 		with("completes a message after a close", "7.1.5", goesOn(opContinuation, opText)),
@@ -359,6 +374,16 @@ func deflateFaults() []Fault {
 			}
 		}),
 		strictly("looks back further than the window it agreed to", "13.3.4", func(q *quirks) { q.wideWindow = true }),
+		with("looks back to before the first message", "12.1.5", func(q *quirks) { q.stale = bytes.Repeat([]byte(`"active": true, "balance": `), 40) }),
+	}
+}
+
+// serverDeflateFaults are in how a server answers offers.
+func serverDeflateFaults() []Fault {
+	strictly := func(name, cs string, set func(q *quirks)) Fault {
+		return Fault{Name: name, Case: cs, Only: true, set: set}
+	}
+	return []Fault{
 		strictly("looks back further than that, without context", "13.5.5", func(q *quirks) { q.wideWindow = true }),
 		strictly("answers window bits of 16", "13.3.1", func(q *quirks) {
 			q.answer = replacing("server_max_window_bits=9", "server_max_window_bits=16")
@@ -369,7 +394,6 @@ func deflateFaults() []Fault {
 		strictly("answers a parameter that does not exist", "13.1.1", func(q *quirks) {
 			q.answer = replacing("permessage-deflate", "permessage-deflate; window=9")
 		}),
-		with("looks back to before the first message", "12.1.5", func(q *quirks) { q.stale = bytes.Repeat([]byte(`"active": true, "balance": `), 40) }),
 		{Name: "takes offers that are wrong", Case: "trap08.offer-twice", Only: true, set: func(q *quirks) { q.takesBadOffers = true }},
 	}
 }

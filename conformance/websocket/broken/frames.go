@@ -37,6 +37,7 @@ type conn struct {
 	r       *bufio.Reader
 	quirks  *quirks
 	deflate *compression // nil: not negotiated
+	client  bool
 
 	open     message
 	messages int    // echoed so far
@@ -109,7 +110,7 @@ func (c *conn) wrong(h header) bool {
 	if c.deflate != nil && !control && h.opcode != opContinuation {
 		bits &^= 4
 	}
-	return !h.masked || bits != 0 ||
+	return h.masked == c.client || bits != 0 ||
 		h.opcode > opBinary && h.opcode < opClose || h.opcode > opPong ||
 		control && (!h.fin || h.length > 125) ||
 		h.opcode == opContinuation && !inMessage ||
@@ -268,6 +269,7 @@ func (c *conn) echo(opcode byte, p []byte) error {
 // send sends a frame; h.length is not looked at.
 func (c *conn) send(h header, p []byte) error {
 	q := c.quirks
+	h.masked = c.client // with a key of zeros
 	if q.sending != nil {
 		q.sending(&h, &p)
 	}

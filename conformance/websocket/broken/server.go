@@ -29,10 +29,7 @@ const MaxMessage = 17 << 20
 
 // Serve serves on ln until Close. f may be nil.
 func Serve(ln net.Listener, f *Fault) *Server {
-	s := &Server{listener: ln, quirks: &quirks{maxMessage: MaxMessage, maxHead: 16 << 10}, conns: map[net.Conn]bool{}}
-	if f != nil {
-		f.set(s.quirks)
-	}
+	s := &Server{listener: ln, quirks: f.quirks(), conns: map[net.Conn]bool{}}
 	s.wg.Go(func() {
 		for {
 			c, err := ln.Accept()
@@ -83,16 +80,19 @@ func (s *Server) handle(nc net.Conn) {
 	if s.quirks.greets {
 		_ = c.send(header{fin: true, opcode: opPing}, []byte("hello"))
 	}
-	err = c.serve()
-	var f *failure
-	if errors.As(err, &f) && !s.quirks.dropsSilently {
-		_ = c.send(header{fin: true, opcode: opClose}, []byte{byte(f.code >> 8), byte(f.code)})
-	}
-	if s.quirks.lingers {
+	if c.run(); s.quirks.lingers {
 		_, _ = io.Copy(io.Discard, nc)
 		return
 	}
 	drain(nc)
+}
+
+// run echoes until the connection ends, or has to.
+func (c *conn) run() {
+	var f *failure
+	if errors.As(c.serve(), &f) && !c.quirks.dropsSilently {
+		_ = c.send(header{fin: true, opcode: opClose}, []byte{byte(f.code >> 8), byte(f.code)})
+	}
 }
 
 // drain ends a connection so that what was sent arrives: closing with unread
@@ -119,24 +119,11 @@ func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 	}
 	_ = nc.SetReadDeadline(time.Time{})
 	parts := strings.Split(lines[0], " ")
-	fields := map[string][]string{}
-	for _, line := range lines[1:] {
-		name, value, ok := strings.Cut(line, ":")
-		if !q.laxFields && (!ok || name == "" || strings.ContainsAny(name, " \t")) {
-			return nil, refuse("400 Bad Request", "")
-		}
-		name = strings.ToLower(strings.TrimSpace(name))
-		fields[name] = append(fields[name], strings.TrimSpace(value))
+	fields, good := readFields(lines[1:])
+	if !good && !q.laxFields {
+		return nil, refuse("400 Bad Request", "")
 	}
-	get := func(name string) string { return strings.Join(fields[name], ", ") }
-	has := func(name, token string) bool {
-		for v := range strings.SplitSeq(get(name), ",") {
-			if strings.EqualFold(strings.TrimSpace(v), token) {
-				return true
-			}
-		}
-		return false
-	}
+	get, has := fields.get, fields.has
 	key, keyErr := base64.StdEncoding.DecodeString(get("sec-websocket-key"))
 	origin, originErr := url.Parse(get("origin"))
 	switch {
@@ -155,9 +142,8 @@ func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 	case get("origin") != "" && (originErr != nil || origin.Host != get("host")) && !q.anyOrigin:
 		return nil, refuse("403 Forbidden", "")
 	}
-	sum := sha1.Sum([]byte(get("sec-websocket-key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	answer := "HTTP/1.1 101 Switching Protocols\r\nServer: broken\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
-		"Sec-WebSocket-Accept: " + base64.StdEncoding.EncodeToString(sum[:]) + "\r\n"
+		"Sec-WebSocket-Accept: " + accept(get("sec-websocket-key")) + "\r\n"
 	var d *compression
 	if !q.noDeflate {
 		var taken string
@@ -174,6 +160,39 @@ func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 	}
 	_, err = io.WriteString(nc, answer)
 	return d, err
+}
+
+// accept is the answer to a key.
+func accept(key string) string {
+	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(sum[:])
+}
+
+// fields are those of a head, by their names in lower case.
+type fields map[string][]string
+
+// readFields returns what is in the lines, and whether they are as they must be.
+func readFields(lines []string) (f fields, good bool) {
+	f, good = fields{}, true
+	for _, line := range lines {
+		name, value, ok := strings.Cut(line, ":")
+		good = good && ok && name != "" && !strings.ContainsAny(name, " \t")
+		name = strings.ToLower(strings.TrimSpace(name))
+		f[name] = append(f[name], strings.TrimSpace(value))
+	}
+	return f, good
+}
+
+func (f fields) get(name string) string { return strings.Join(f[name], ", ") }
+
+// has reports whether token is in the list that name has.
+func (f fields) has(name, token string) bool {
+	for v := range strings.SplitSeq(f.get(name), ",") {
+		if strings.EqualFold(strings.TrimSpace(v), token) {
+			return true
+		}
+	}
+	return false
 }
 
 // readLines reads a head.

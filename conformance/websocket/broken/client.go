@@ -1,0 +1,112 @@
+package broken
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// Echo connects to a ws URL, and sends every message back until the connection
+// ends. f may be nil. The error says why there was no connection.
+func Echo(ctx context.Context, address string, f *Fault) error {
+	u, err := url.Parse(address)
+	if err != nil {
+		return err
+	}
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, "tcp", u.Host)
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	defer context.AfterFunc(ctx, func() { _ = nc.Close() })()
+	c := &conn{Conn: nc, r: bufio.NewReaderSize(nc, 64<<10), quirks: f.quirks(), client: true}
+	if err := c.ask(u); err != nil {
+		return fmt.Errorf("the opening handshake: %w", err)
+	}
+	c.run()
+	// It is the server that ends the TCP connection.
+	_ = nc.SetReadDeadline(time.Now().Add(2 * time.Second))
+	_, _ = io.Copy(io.Discard, nc)
+	return nil
+}
+
+// ask is the opening handshake.
+func (c *conn) ask(u *url.URL) error {
+	q := c.quirks
+	nonce := make([]byte, 16)
+	_, _ = rand.Read(nonce) // it never fails
+	key := base64.StdEncoding.EncodeToString(nonce)
+	request := "GET " + u.RequestURI() + " HTTP/1.1\r\nHost: " + u.Host + "\r\nUser-Agent: broken\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+		"Sec-WebSocket-Key: " + key + "\r\nSec-WebSocket-Version: 13\r\n"
+	if !q.noDeflate {
+		request += "Sec-WebSocket-Extensions: " + offer + "\r\n"
+	}
+	if _, err := io.WriteString(c, request+"\r\n"); err != nil {
+		return err
+	}
+	_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+	lines, err := readLines(c.r, q)
+	if err != nil {
+		return err
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	fields, good := readFields(lines[1:])
+	var agreed bool
+	c.deflate, agreed = agree(fields.get("sec-websocket-extensions"), q)
+	switch {
+	case !strings.HasPrefix(lines[0], "HTTP/1.1 101 ") && !q.anyStatus:
+		return errors.New(lines[0])
+	case !good && !q.laxFields:
+		return errors.New("a bad field")
+	case !fields.has("upgrade", "websocket") && !q.anyUpgrade, !fields.has("connection", "upgrade") && !q.anyConnection:
+		return errors.New("no upgrade")
+	case fields.get("sec-websocket-accept") != accept(key) && !q.anyKey:
+		return errors.New("a wrong Sec-WebSocket-Accept")
+	case len(fields["sec-websocket-protocol"]) > 0 && !q.anyProtocol:
+		return errors.New("a subprotocol that was not asked for")
+	case !agreed:
+		return errors.New("a bad extension")
+	}
+	if q.dropsEarly {
+		_, _ = c.r.Discard(c.r.Buffered())
+	}
+	return nil
+}
+
+// answerFaults are in what a client takes for an answer.
+func answerFaults() []Fault {
+	lax := func(name, cs string, set func(q *quirks)) Fault {
+		return Fault{Name: name, Case: cs, Only: true, set: set}
+	}
+	wrong := func(q *quirks) { q.takesBadOffers = true }
+	return []Fault{
+		lax("takes status 200", "trap02.answer-200", func(q *quirks) { q.anyStatus = true }),
+		lax("takes status 400", "trap02.answer-400", func(q *quirks) { q.anyStatus = true }),
+		lax("wants no Upgrade", "trap02.answer-no-upgrade", func(q *quirks) { q.anyUpgrade = true }),
+		lax("wants no Connection", "trap02.answer-no-connection", func(q *quirks) { q.anyConnection = true }),
+		lax("does not look at Sec-WebSocket-Accept", "trap02.answer-wrong-accept", func(q *quirks) { q.anyKey = true }),
+		lax("wants no Sec-WebSocket-Accept", "trap02.answer-no-accept", func(q *quirks) { q.anyKey = true }),
+		lax("takes a subprotocol that it has not asked for", "trap02.answer-subprotocol", func(q *quirks) { q.anyProtocol = true }),
+		lax("takes lines that end with LF alone", "trap02.answer-bare-lf", func(q *quirks) { q.bareLF = true }),
+		lax("takes heads of any length", "trap02.answer-endless", func(q *quirks) { q.maxHead = 1 << 30 }),
+		lax("takes anything for an answer", "trap02.answer-garbage", func(q *quirks) {
+			q.anyStatus, q.anyUpgrade, q.anyConnection, q.anyKey = true, true, true, true
+		}),
+		lax("takes an extension that it has not offered", "trap08.answer-unknown-extension", wrong),
+		lax("takes a parameter that does not exist", "trap08.answer-unknown-parameter", wrong),
+		lax("takes a parameter twice", "trap08.answer-twice", wrong),
+		lax("takes window bits of 16", "trap08.answer-bits-16", wrong),
+		lax("takes window bits of 7", "trap08.answer-bits-7", wrong),
+		lax("takes an extension twice", "trap08.answer-two", wrong),
+		lax("loses frames that come with the answer", "trap03.together", func(q *quirks) { q.dropsEarly = true }),
+	}
+}
