@@ -201,10 +201,14 @@ func (b *Buffer) Rest(n int) *Buffer {
 
 // Retain adds an owner and returns b.
 func (b *Buffer) Retain() *Buffer {
-	switch n := owners(b.state.Add(oneOwner)); {
+	state := b.state.Add(oneOwner)
+	switch n := owners(state); {
 	case n <= 1:
 		b.state.Add(-oneOwner)
 		panic("runtime: Retain of a buffer that was released")
+	case loans(state) > 0 && b.isRead():
+		b.state.Add(-oneOwner)
+		panic("runtime: Retain of a buffer that is in flight in " + b.holder())
 	case n == maxCount:
 		b.state.Add(-oneOwner)
 		panic(fmt.Sprintf("runtime: Retain of a buffer that has %d owners already", n-1))
@@ -250,6 +254,21 @@ func Drop(bufs ...*Buffer) {
 	for _, b := range bufs {
 		b.Release()
 	}
+}
+
+// isRead reports whether its loan is to an operation that writes into it: there is
+// only one then.
+func (b *Buffer) isRead() bool {
+	to := OpCode(b.lentTo.Load())
+	return to == OpRecv || to == OpReadAt
+}
+
+// received takes n bytes of the room into the buffer, whoever has it.
+func (b *Buffer) received(n int) {
+	if n > len(b.mem)-b.end {
+		panic(fmt.Sprintf("runtime: %d bytes came into a buffer with room for %d", n, len(b.mem)-b.end))
+	}
+	b.end += n
 }
 
 func (b *Buffer) holder() string { return OpCode(b.lentTo.Load()).String() }

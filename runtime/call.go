@@ -27,8 +27,11 @@ func (l *Loop) newCall(t *Task, code OpCode, h Handle) *call {
 	return c
 }
 
-// free keeps c for the next call, without what it carried.
+// freeCall keeps c for the next call, without what it carried.
 func (l *Loop) freeCall(c *call) {
+	if c.InFlight() {
+		return // a panic came between: it is the kernel's, and then the garbage collector's
+	}
 	c.task, c.Buf, c.Path, c.Addr, c.Err = nil, nil, "", Addr{}, nil
 	c.Skip, c.Off, c.Len, c.Flags, c.Mode = 0, 0, 0, 0, 0
 	c.next, l.calls = l.calls, c

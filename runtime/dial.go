@@ -37,7 +37,7 @@ func (l *Loop) Dial(ctx context.Context, address string, opts DialOptions) (*Str
 	}
 	deadline := Forever
 	if opts.Timeout > 0 {
-		deadline = l.rt.Now() + int64(opts.Timeout)
+		deadline = later(l.rt.Now(), opts.Timeout)
 	}
 	if d, ok := ctx.Deadline(); ok {
 		deadline = min(deadline, l.clockTime(d))

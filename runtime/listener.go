@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -148,11 +149,10 @@ func (ln *Listener) crowded(limit int32) bool {
 }
 
 // callDealer has who deals to ln go on, if it does not because too many wait.
-// Should its loop be too busy to be told, the next Accept tries again.
 func (ln *Listener) callDealer() {
 	d := ln.dealer
 	if d != nil && d != ln && d.stalled.Load() && ln.waiting.Load() < maxUnaccepted/2 {
-		_ = d.loop.Post(d.arm)
+		_ = d.loop.post(d.arm, math.MaxInt) // else its loop has ended
 	}
 }
 
@@ -261,7 +261,7 @@ func (ln *Listener) push(h Handle) {
 // Close stops listening and closes the connections that nobody has taken.
 func (ln *Listener) Close() error {
 	if !ln.loop.onThread() {
-		return ln.loop.Call(context.Background(), "close listener", func(context.Context) error { return ln.Close() })
+		return ln.loop.call(context.Background(), "close listener", func(context.Context) error { return ln.Close() }, math.MaxInt)
 	}
 	if ln.closing {
 		return &OpError{Op: "close", Handle: ln.h, Err: ErrClosed}

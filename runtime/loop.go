@@ -370,15 +370,19 @@ func (l *Loop) wake() {
 // blocks refuses to. A panic of it is contained; runtime.Goexit is not, and
 // ends the loop. It fails with ErrBusy if MaxPosts functions wait already,
 // and with ErrClosed if the loop has ended or will not get to fn any more.
-func (l *Loop) Post(fn func()) error {
+func (l *Loop) Post(fn func()) error { return l.post(fn, l.opts.MaxPosts) }
+
+// post is Post with a limit of its own. What ends something, and so is bounded by
+// what there is, may always come.
+func (l *Loop) post(fn func(), limit int) error {
 	l.mu.Lock()
 	switch {
 	case l.closed:
 		l.mu.Unlock()
 		return &OpError{Op: "post", Detail: l.opts.Name, Err: ErrClosed}
-	case len(l.posts) >= l.opts.MaxPosts:
+	case len(l.posts) >= limit:
 		l.mu.Unlock()
-		return &OpError{Op: "post", Detail: l.opts.Name, Err: fmt.Errorf("%w: %d functions wait already", ErrBusy, l.opts.MaxPosts)}
+		return &OpError{Op: "post", Detail: l.opts.Name, Err: fmt.Errorf("%w: %d functions wait already", ErrBusy, limit)}
 	}
 	l.posts = append(l.posts, fn)
 	l.mu.Unlock()
@@ -442,7 +446,13 @@ func (l *Loop) runBatch() {
 }
 
 // runPost contains a panic of fn, as a task's is.
-func (l *Loop) runPost(fn func()) { l.contain("posted function", fn) }
+func (l *Loop) runPost(fn func()) {
+	if l.phase.Load()&1 == 0 { // not in Poll: the watchdog is to see that it is another one
+		l.turn += 2
+		l.phase.Store(l.turn)
+	}
+	l.contain("posted function", fn)
+}
 
 // contain runs fn, which what describes. It returns how it panicked, which has
 // been reported, or nil.
@@ -489,7 +499,7 @@ func (l *Loop) Stop() {
 // end cancels the tasks, waits for them, and closes everything.
 func (l *Loop) end() error {
 	l.state.Store(loopStopping)
-	deadline := l.rt.Now() + int64(l.opts.StopTimeout)
+	deadline := later(l.rt.Now(), l.opts.StopTimeout)
 	l.stopBy = deadline
 	l.root.cancel(true)
 	l.takePosts() // what came before Stop is done like everything else
@@ -540,6 +550,9 @@ func (l *Loop) refuse() {
 	l.mu.Unlock()
 	l.refused = true
 	l.takePosts()
+	for n := l.nextTurn.len(); n > 0; n-- {
+		l.runPost(l.nextTurn.pop())
+	}
 	l.root.eachKid(func(t *Task) {
 		if t.onEnd != nil {
 			tell := t.onEnd

@@ -166,16 +166,29 @@ func (op *Op) Begin() {
 	if op.inFlight {
 		panic("runtime: " + op.Code.String() + " submitted while it is in flight")
 	}
-	op.inFlight = true
 	op.N, op.Err, op.More, op.Got = 0, nil, false, 0
-	if op.claimed {
-		return
-	}
-	if op.Buf != nil {
+	if !op.claimed && op.Buf != nil {
 		op.Buf.lend(op.Code)
 	}
+	if !op.claimed && len(op.Bufs) > 0 {
+		op.lendAll()
+	}
+	op.inFlight = true // last: who panics above has not submitted it
+}
+
+// lendAll lends Bufs: all of them or, if that panics, none.
+func (op *Op) lendAll() {
+	lent := 0
+	defer func() {
+		if lent < len(op.Bufs) {
+			for _, b := range op.Bufs[:lent] {
+				b.unlend()
+			}
+		}
+	}()
 	for _, b := range op.Bufs {
 		b.lend(op.Code)
+		lent++
 	}
 }
 
@@ -204,7 +217,7 @@ func (op *Op) Complete(n int, got Handle, err error) {
 	switch op.Code {
 	case OpRecv, OpReadAt:
 		if n > 0 {
-			op.Buf.Extend(n)
+			op.Buf.received(n)
 		} else if err == nil {
 			err = io.EOF
 		}

@@ -112,7 +112,7 @@ func (t *Task) endContext() {
 	t.afters = nil
 	t.mu.Unlock()
 	for _, a := range afters {
-		a.f()
+		t.loop.contain("AfterFunc's function", a.f)
 	}
 }
 

@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"time"
@@ -105,7 +106,7 @@ func (l *Loop) NewStream(h Handle, opts StreamOptions) *Stream {
 	s.moved = l.rt.Now()
 	if s.opts.IdleTimeout > 0 {
 		s.idle.fire = s.checkIdle
-		l.timers.set(&s.idle, s.moved+int64(s.opts.IdleTimeout))
+		l.timers.set(&s.idle, later(s.moved, s.opts.IdleTimeout))
 	}
 	return s
 }
@@ -121,7 +122,7 @@ func (s *Stream) touch() {
 // checkIdle ends a stream on which nothing moves. The timer is moved only
 // when it fires, so that traffic pays nothing for it.
 func (s *Stream) checkIdle() {
-	until := s.moved + int64(s.opts.IdleTimeout)
+	until := later(s.moved, s.opts.IdleTimeout)
 	if s.loop.rt.Now() < until {
 		s.loop.timers.set(&s.idle, until)
 		return
@@ -324,7 +325,7 @@ func (s *Stream) closeElsewhere() error {
 		return &OpError{Op: "close", Handle: s.h, Err: ErrOffLoop}
 	}
 	// Not a child of the owner: what closes must not be killed before it starts.
-	return s.loop.Call(context.Background(), "close", func(context.Context) error { return s.close(true) })
+	return s.loop.call(context.Background(), "close", func(context.Context) error { return s.close(true) }, math.MaxInt)
 }
 
 func (s *Stream) beginClose() {
@@ -345,7 +346,7 @@ func (s *Stream) beginClose() {
 			s.out.bytes, s.opts.Linger, os.ErrDeadlineExceeded)}
 		s.closeNow()
 	}
-	s.loop.timers.set(&s.linger, s.loop.rt.Now()+int64(s.opts.Linger))
+	s.loop.timers.set(&s.linger, later(s.loop.rt.Now(), s.opts.Linger))
 	if s.loop.stopBy != 0 {
 		s.hurry()
 	}

@@ -343,9 +343,9 @@ func (s *Stream) readIntoElsewhere(b *Buffer) (n int, err error) {
 // recvInto runs one OpRecv, with the socket to itself.
 func (s *Stream) recvInto(t *Task, b *Buffer) (int, error) {
 	in := &s.in
-	in.into = true
 	in.op.Code, in.op.Buf = OpRecv, b
-	s.loop.rt.Submit(&in.op)
+	s.loop.rt.Submit(&in.op) // it panics if b cannot be lent
+	in.into = true
 	var why error
 	for in.op.InFlight() {
 		// Also before the first wait: it may have come while the socket was not

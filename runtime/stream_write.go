@@ -213,19 +213,41 @@ func (s *Stream) TryWriteBuf(bufs ...*Buffer) error {
 }
 
 func (s *Stream) enqueue(bufs ...*Buffer) {
+	if len(bufs) == 1 {
+		s.loop.owns(bufs[0])
+		bufs[0].claim(OpSend)
+	} else {
+		s.claimAll(bufs)
+	}
 	out := &s.out
 	out.tail = nil
 	s.markDirty()
 	for _, b := range bufs {
-		n := b.Len()
+		n := b.Holds()
 		if n == 0 {
-			b.Release()
+			b.disclaim()
 			continue
 		}
-		s.loop.owns(b)
-		b.claim(OpSend)
 		out.queue = append(out.queue, b)
 		out.bytes += n
+	}
+}
+
+// claimAll claims bufs, or, if one cannot be, releases the others and panics.
+func (s *Stream) claimAll(bufs []*Buffer) {
+	n := 0
+	defer func() {
+		if n == len(bufs) {
+			return
+		}
+		for _, b := range bufs[:n] {
+			b.disclaim()
+		}
+		Drop(bufs[n+1:]...)
+	}()
+	for ; n < len(bufs); n++ {
+		s.loop.owns(bufs[n])
+		bufs[n].claim(OpSend)
 	}
 }
 
@@ -254,7 +276,8 @@ var errQueueFull = &OpError{Op: "send", Err: fmt.Errorf("%w: the queue is full",
 // Enqueue queues bufs, in order and together, and takes them: also when it
 // fails, which it only does when the stream is closed or broken. It never
 // waits and minds no limit: whoever calls it has looked at WriteErr, or has
-// something small that must not wait behind the rest, and a limit of his own.
+// something small that must not wait behind the rest, and a limit of his own. It
+// comes between the parts of a Write that waits for room, if there is one.
 // It may be called from a function given to Post.
 func (s *Stream) Enqueue(bufs ...*Buffer) error {
 	err := error(nil)

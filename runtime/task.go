@@ -129,6 +129,11 @@ func (l *Loop) Go(name string, fn func(ctx context.Context) error, ended func(er
 // task of this loop, what runs fn is a child of that task. Otherwise the end
 // of ctx kills it.
 func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
+	return l.call(ctx, name, fn, l.opts.MaxPosts)
+}
+
+// call is Call with post's limit.
+func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Context) error, limit int) error {
 	if t := l.current(); t != nil {
 		return fn(t)
 	}
@@ -154,7 +159,7 @@ func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Contex
 		})
 		defer stop()
 	}
-	err := l.Post(func() {
+	err := l.post(func() {
 		if ctx.Err() != nil && parent == &l.root {
 			result = ctx.Err()
 			done.Set()
@@ -171,7 +176,7 @@ func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Contex
 		if cutShort() {
 			t.cancel(true) // it ended before child was there to be seen
 		}
-	})
+	}, limit)
 	if err != nil {
 		return err
 	}

@@ -28,11 +28,7 @@ func (t *Timer) Init(l *Loop, fire func()) {
 // Set has the function called once, after d. It moves a timer that was set.
 func (t *Timer) Set(d time.Duration) {
 	t.loop.mustBeOn("Timer.Set")
-	when := t.loop.rt.Now() + int64(d)
-	if when < 0 {
-		when = Forever
-	}
-	t.loop.timers.set(&t.t, when)
+	t.loop.timers.set(&t.t, later(t.loop.rt.Now(), d))
 }
 
 // Stop takes back Set. It does nothing if the timer is not set.
@@ -41,6 +37,18 @@ func (t *Timer) Stop() {
 		t.loop.mustBeOn("Timer.Stop")
 		t.loop.timers.stop(&t.t)
 	}
+}
+
+// later is d after now: at once if d is not positive, and never if that is further
+// off than the clock goes.
+func later(now int64, d time.Duration) int64 {
+	switch {
+	case d <= 0:
+		return now
+	case int64(d) > Forever-now:
+		return Forever
+	}
+	return now + int64(d)
 }
 
 // timers is a heap with four children to a node: half as deep as a binary

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"math"
 	goruntime "runtime"
 	"slices"
 	"sync/atomic"
@@ -16,6 +17,7 @@ type waiter struct {
 	loop       *Loop         // where fn runs
 	list       *waitList
 	prev, next *waiter
+	with       Source // of a Both: see there
 }
 
 func (w *waiter) wake() {
@@ -24,7 +26,11 @@ func (w *waiter) wake() {
 		return
 	}
 	if w.fn != nil {
-		w.loop.nextTurn.push(w.fn) // on its loop's thread: see Notify
+		if w.loop.onThread() {
+			w.loop.nextTurn.push(w.fn)
+		} else { // by what a Both holds beside a stream
+			_ = w.loop.post(w.fn, math.MaxInt) // else the loop has ended
+		}
 		return
 	}
 	select {
@@ -237,14 +243,21 @@ func waitSourcesGoroutine(ctx context.Context, sources []Source) (int, error) {
 
 // pollAll registers with each source and returns the first that has something
 // already, or -1.
-func pollAll(sources []Source, ws []waiter, t *Task, ch chan struct{}) int {
-	for i, s := range sources {
-		ws[i].task, ws[i].ch = t, ch
-		if s.poll(&ws[i]) {
-			for j := range i {
-				sources[j].unpoll(&ws[j])
+func pollAll(sources []Source, ws []waiter, t *Task, ch chan struct{}) (found int) {
+	asked := 0
+	found = len(sources) // until it is known: What When is given may panic
+	defer func() {
+		if found >= 0 {
+			for i := range asked {
+				sources[i].unpoll(&ws[i])
 			}
-			return i
+		}
+	}()
+	for ; asked < len(sources); asked++ {
+		w := &ws[asked]
+		w.task, w.ch, w.with = t, ch, nil
+		if sources[asked].poll(w) {
+			return asked
 		}
 	}
 	return -1
@@ -286,11 +299,24 @@ type both struct{ a, b Source }
 
 // poll leaves w with the first that has nothing: when that has, it is asked
 // again, and then the other one.
-func (c *both) poll(w *waiter) bool { return c.a.poll(w) && c.b.poll(w) }
+func (c *both) poll(w *waiter) bool { return c.ask(c.a, w) && c.ask(c.b, w) }
 
+func (c *both) ask(s Source, w *waiter) bool {
+	if s.poll(w) {
+		return true
+	}
+	if w != nil && w.with == nil { // else s is a both too, and knows better
+		w.with = s
+	}
+	return false
+}
+
+// unpoll asks only the one that w is with: the other one has a lock of its own.
 func (c *both) unpoll(w *waiter) {
-	c.a.unpoll(w)
-	c.b.unpoll(w)
+	if s := w.with; s != nil {
+		w.with = nil
+		s.unpoll(w)
+	}
 }
 
 // Notify has fn called once, on the loop, when src may have something: it is
@@ -311,8 +337,10 @@ func (l *Loop) Notify(src Source, fn func()) {
 	}
 }
 
-// NextTurn has fn called on the loop in its next turn. It is called on the
-// loop's thread, and unlike Post it cannot fail.
+// NextTurn has fn called on the loop in its next turn, or, if there is none, when the
+// loop ends. It is called on the loop's thread, and unlike Post it cannot fail; what
+// is given to it when the loop has ended, or by a function that its end calls, is not
+// called any more.
 func (l *Loop) NextTurn(fn func()) {
 	l.mustBeOn("NextTurn (use Post)")
 	l.nextTurn.push(fn)
@@ -333,10 +361,7 @@ func Sleep(ctx context.Context, d time.Duration) error {
 			return wrapErr("sleep", 0, ctx.Err())
 		}
 	}
-	until := t.loop.rt.Now() + int64(d)
-	if until < 0 {
-		until = Forever
-	}
+	until := later(t.loop.rt.Now(), d)
 	t.loop.timers.set(&t.sleep, until)
 	defer t.loop.timers.stop(&t.sleep)
 	for {

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -110,8 +109,19 @@ func (h *httpHandler) takeOver(l *runtime.Loop, w http.ResponseWriter, r *http.R
 	if err != nil {
 		return errors.Join(err, nc.Close())
 	}
+	for {
+		err := h.serve(l, r, stream, open)
+		if !errors.Is(err, runtime.ErrBusy) {
+			return err // the loop has ended, and closes what it has; or none
+		}
+		time.Sleep(time.Millisecond) // on net/http's goroutine, until the loop has caught up
+	}
+}
+
+// serve starts the task that serves a connection that was taken over.
+func (h *httpHandler) serve(l *runtime.Loop, r *http.Request, stream *runtime.Stream, open func(compat.Stream) *Conn) error {
 	taken := false
-	err = l.Go(fmt.Sprintf("connection %s", nc.RemoteAddr()), func(ctx context.Context) error {
+	return l.Go("connection "+r.RemoteAddr, func(ctx context.Context) error {
 		taken = true
 		runtime.TaskOf(ctx).SetValues(r.Context()) // its end means nothing any more
 		h.s.tcp.ServeConn(ctx, stream, func(ctx context.Context, _ *tcp.Conn) error {
@@ -125,8 +135,4 @@ func (h *httpHandler) takeOver(l *runtime.Loop, w http.ResponseWriter, r *http.R
 			_ = stream.Close()
 		}
 	})
-	if err != nil {
-		return err // the loop has ended, and closes what it has
-	}
-	return nil
 }

@@ -1,0 +1,382 @@
+package runtime_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	goruntime "runtime"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+)
+
+// These are mistakes that panic where they are made, and what they must leave as it
+// was; and values at the end of what there may be.
+
+// panics reports, as an error, that f does not panic.
+func panics(f func()) (err error) {
+	defer func() {
+		if recover() == nil {
+			err = errors.New("it did not panic")
+		}
+	}()
+	f()
+	return nil
+}
+
+// A buffer that cannot be lent takes nothing of its loop along: neither the call,
+// which the next one is given, nor the stream's right to receive.
+func TestRefusedBuffers(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		path := filepath.Join(t.TempDir(), "f")
+		require.NoError(t, os.WriteFile(path, []byte("hello"), 0o600))
+		withPeer(t, v, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error {
+			l := s.Loop()
+			for range 2 { // the second time it is innocent, but for the same mistake
+				f, err := l.Open(ctx, path, os.O_RDONLY, 0)
+				if err != nil {
+					return err
+				}
+				if err := panics(func() { _, _ = f.ReadAt(ctx, runtime.NewShared(make([]byte, 100)), 0) }); err != nil {
+					return err
+				}
+				if err := f.Close(); err != nil {
+					return err
+				}
+			}
+			s.ReadAhead()
+			b, err := l.Pool().Get(4096)
+			if err != nil {
+				return err
+			}
+			reader, err := runtime.Go(ctx, "reader", func(context.Context) error {
+				return panics(func() { _, _ = s.ReadInto(b) })
+			})
+			if err != nil {
+				return err
+			}
+			if err := runtime.Yield(ctx); err != nil {
+				return err
+			}
+			b.Retain() // while ReadInto waits for the receive before it
+			err = reader.Wait(ctx)
+			b.Release()
+			b.Release()
+			if err != nil {
+				return err
+			}
+			if _, err := peer.Write([]byte("hello")); err != nil {
+				return err
+			}
+			_, err = s.Read(make([]byte, 10))
+			return err
+		})
+	})
+}
+
+// Nobody becomes a second owner of what the kernel writes into.
+func TestRetainInFlight(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		withPeer(t, v, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error {
+			b, err := s.Loop().Pool().Get(4096)
+			if err != nil {
+				return err
+			}
+			defer b.Release()
+			reader, err := runtime.Go(ctx, "reader", func(context.Context) error {
+				_, err := s.ReadInto(b)
+				return err
+			})
+			if err == nil {
+				err = runtime.Yield(ctx) // it waits
+			}
+			if err == nil {
+				err = panics(func() { b.Retain() })
+			}
+			if err != nil {
+				return err
+			}
+			if _, err := peer.Write([]byte("hello")); err != nil {
+				return err
+			}
+			if err := reader.Wait(ctx); err != nil || string(b.Bytes()) != "hello" {
+				return fmt.Errorf("%w: %q", err, b.Bytes())
+			}
+			return nil
+		})
+	})
+}
+
+// What a write refuses is not sent in part, and nothing of it stays behind.
+func TestRefusedMessage(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		withPeer(t, v, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error {
+			pool := s.Loop().Pool()
+			before := pool.Stats().Outstanding
+			head, err := pool.Copy(0, []byte("head"))
+			if err != nil {
+				return err
+			}
+			tail, err := pool.Copy(0, []byte("tail"))
+			if err != nil {
+				return err
+			}
+			bad := runtime.NewShared([]byte("bad"))
+			bad.Release()
+			if err := panics(func() { _ = s.WriteBuf(head, bad, tail) }); err != nil {
+				return err
+			}
+			if n := pool.Stats().Outstanding; n != before {
+				return fmt.Errorf("%d buffers stay behind", n-before)
+			}
+			if err := s.CloseWrite(); err != nil {
+				return err
+			}
+			if got, err := io.ReadAll(peer); err != nil || len(got) > 0 {
+				return fmt.Errorf("the peer got %q, %v", got, err)
+			}
+			return nil
+		})
+	})
+}
+
+// A time that is over is now, and one beyond the clock is never.
+func TestExtremeTimes(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		l := g.Loops()[0]
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer ln.Close()
+		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+			var fired runtime.Event
+			var timer runtime.Timer
+			timer.Init(l, fired.Set)
+			timer.Set(-time.Hour * 24 * 365)
+			if err := errors.Join(fired.Wait(ctx), runtime.Sleep(ctx, -time.Hour*24*365)); err != nil {
+				return err
+			}
+			timer.Set(math.MaxInt64)
+			timer.Stop()
+			s, err := l.Dial(ctx, ln.Addr().String(), runtime.DialOptions{Timeout: math.MaxInt64,
+				Stream: runtime.StreamOptions{Linger: math.MaxInt64, IdleTimeout: math.MaxInt64}})
+			if err != nil {
+				return err
+			}
+			peer, err := ln.Accept()
+			if err != nil {
+				return err
+			}
+			defer peer.Close()
+			var got int64
+			reader := make(chan error, 1)
+			reading := func() {
+				var err error
+				got, err = io.Copy(io.Discard, peer)
+				reader <- err
+			}
+			const size = 32 << 20
+			if err := s.Enqueue(runtime.NewShared(make([]byte, size))); err != nil {
+				return err
+			}
+			if _, err := peer.Write([]byte("x")); err != nil {
+				return err
+			}
+			if _, err := s.Read(make([]byte, 1)); err != nil {
+				return err
+			}
+			go reading()
+			if err := s.Close(); err != nil {
+				return err
+			}
+			if err := runtime.Offload(ctx, func() { err = <-reader }); err != nil {
+				return err
+			}
+			if err == nil && got != size {
+				err = fmt.Errorf("%d of %d bytes were sent", got, size)
+			}
+			return err
+		}))
+	})
+}
+
+// Both may be of two that have locks of their own: this is for the race detector.
+func TestBothOfQueues(t *testing.T) {
+	v := backendtest.Variants()[0]
+	g := backendtest.Group(t, v, 1)
+	a, b, c := runtime.NewQueue[int](1), runtime.NewQueue[int](1), runtime.NewQueue[int](1)
+	const rounds = 2000
+	var wg sync.WaitGroup
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for _, q := range []*runtime.Queue[int]{a, b, c} {
+		wg.Go(func() {
+			for i := 0; q.Put(ctx, i) == nil; i++ {
+			}
+		})
+	}
+	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+		for range rounds {
+			i, err := runtime.WaitAny(ctx, runtime.Both(a, b), c)
+			if err != nil {
+				return err
+			}
+			if i == 1 {
+				c.TryGet()
+				continue
+			}
+			_, okA := a.TryGet()
+			if _, okB := b.TryGet(); !okA || !okB {
+				return errors.New("one of them had nothing")
+			}
+		}
+		return nil
+	}))
+	cancel()
+	wg.Wait()
+}
+
+// Notify is told of what a Both holds beside a stream, whoever sets it.
+func TestNotifyBoth(t *testing.T) {
+	v := backendtest.Variants()[0]
+	withPeer(t, v, func(ctx context.Context, s *runtime.Stream, _ *net.TCPConn) error {
+		for range 200 {
+			var set, told runtime.Event
+			s.Loop().Notify(runtime.Both(s.Writable(), &set), told.Set)
+			go set.Set()
+			if err := told.Wait(ctx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Whoever panics while it begins to wait does not wait, and takes nobody's wake-up.
+func TestPanicWhileWaiting(t *testing.T) {
+	v := backendtest.Variants()[0]
+	g := backendtest.Group(t, v, 1)
+	q, other := runtime.NewQueue[int](1), runtime.NewQueue[int](1)
+	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+		if err := panics(func() {
+			_, _ = runtime.WaitAny(ctx, q, runtime.When(func() bool { panic("a mistake") }, other))
+		}); err != nil {
+			return err
+		}
+		getter, err := runtime.Go(ctx, "getter", func(ctx context.Context) error {
+			_, err := q.Get(ctx)
+			return err
+		})
+		if err == nil {
+			err = runtime.Yield(ctx) // it waits
+		}
+		if err == nil {
+			err = q.TryPut(1)
+		}
+		if err != nil {
+			return err
+		}
+		return getter.Wait(ctx)
+	}))
+}
+
+// What was given to NextTurn is called when the loop ends, as what was posted is; and
+// a panic of what AfterFunc was given is contained.
+func TestLastFunctions(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		rt, err := v.New()
+		require.NoError(t, err)
+		var panicked atomic.Int64
+		l := runtime.NewLoop(rt, runtime.LoopOptions{OnPanic: func(*runtime.PanicError) { panicked.Add(1) }})
+		done := make(chan error, 1)
+		go func() { done <- l.Run(context.Background()) }()
+		var ran, posted bool
+		require.NoError(t, l.Call(context.Background(), "last", func(ctx context.Context) error {
+			runtime.TaskOf(ctx).AfterFunc(func() { panic("a mistake") })
+			l.Stop()
+			l.NextTurn(func() { ran = true })
+			return l.Post(func() { posted = true })
+		}))
+		require.NoError(t, <-done)
+		require.True(t, posted && ran, "posted: %v, NextTurn: %v", posted, ran)
+		require.EqualValues(t, 1, panicked.Load())
+	})
+}
+
+// Many functions, each of them short, are no stall.
+func TestManyFunctionsAreNoStall(t *testing.T) {
+	v := backendtest.Variants()[0]
+	rt, err := v.New()
+	require.NoError(t, err)
+	var stalls atomic.Int64
+	const stallAfter = 200 * time.Millisecond
+	l := runtime.NewLoop(rt, runtime.LoopOptions{StallAfter: stallAfter, OnStall: func(runtime.Stall) { stalls.Add(1) }})
+	done := make(chan error, 1)
+	go func() { done <- l.Run(context.Background()) }()
+	<-l.Running()
+	longest := time.Duration(0)
+	require.NoError(t, l.Post(func() {
+		for range 400 {
+			l.NextTurn(func() {
+				begun := time.Now()
+				for time.Since(begun) < 2*time.Millisecond {
+				}
+				longest = max(longest, time.Since(begun))
+			})
+		}
+		l.NextTurn(l.Stop)
+	}))
+	require.NoError(t, <-done)
+	if longest < stallAfter/2 { // else the machine was busy with something else
+		require.Zero(t, stalls.Load())
+	}
+}
+
+// A loop that takes no more functions still takes the end of a stream.
+func TestCloseWhilePostsAreFull(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g, err := runtime.StartGroup(runtime.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
+			Loop: runtime.LoopOptions{MaxPosts: 2, StallAfter: -1}})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, g.Stop()) }()
+		l := g.Loops()[0]
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer ln.Close()
+		var s *runtime.Stream
+		require.NoError(t, l.Call(context.Background(), "dial", func(ctx context.Context) error {
+			s, err = l.Dial(ctx, ln.Addr().String(), runtime.DialOptions{})
+			if err == nil {
+				s.AllowGoroutines(context.Background())
+			}
+			return err
+		}))
+		held, gate := make(chan struct{}), make(chan struct{})
+		require.NoError(t, l.Post(func() { close(held); <-gate }))
+		<-held
+		for range 2 {
+			require.NoError(t, l.Post(func() {}))
+		}
+		require.ErrorIs(t, l.Post(func() {}), runtime.ErrBusy)
+		require.ErrorIs(t, s.SetReadDeadline(time.Now()), runtime.ErrBusy, "what is not an end is refused")
+		closed := make(chan error, 1)
+		go func() { closed <- s.Close() }()
+		for range 1000 { // it gets as far as it can, or is refused
+			goruntime.Gosched()
+		}
+		require.Empty(t, closed)
+		close(gate)
+		require.NoError(t, <-closed)
+	})
+}

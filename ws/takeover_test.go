@@ -1,0 +1,64 @@
+package ws_test
+
+import (
+	"io"
+	"net/http/httptest"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+)
+
+// A loop that has more to do than it can takes a connection of net/http's over later,
+// or not at all; it does not keep one that nobody serves.
+func TestHTTPHandlerOnABusyLoop(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		g, err := runtime.StartGroup(runtime.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
+			Loop: runtime.LoopOptions{MaxPosts: 2}})
+		require.NoError(t, err)
+		defer func() { require.NoError(t, g.Stop()) }()
+		l := g.Loops()[0]
+		srv := echoServer(e)
+		s := httptest.NewServer(srv.HTTPHandler(g))
+		defer s.Close()
+		stop := make(chan struct{})
+		var wg sync.WaitGroup
+		for range 2 {
+			wg.Go(func() {
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+						_ = l.Post(func() {})
+					}
+				}
+			})
+		}
+		var peers []*peer
+		for range 100 {
+			p := dialTCP(t, s.Listener.Addr().String())
+			p.send([]byte(request))
+			peers = append(peers, p)
+		}
+		for _, p := range peers {
+			_, err := io.ReadFull(p, make([]byte, len("HTTP/1.1 "))) // it has an answer, or was hung up on
+			if err != nil {
+				require.ErrorIs(t, err, io.EOF)
+			}
+		}
+		close(stop)
+		wg.Wait()
+		for _, p := range peers {
+			require.NoError(t, p.Close())
+		}
+		require.Eventually(t, func() bool {
+			st, err := l.Stats()
+			return err == nil && st.Streams == 0 && srv.Stats().Active == 0
+		}, patience, patience/1000, "connections stay that nobody serves")
+	})
+}
