@@ -86,8 +86,12 @@ func Check(cs Case, factory Factory, limits Limits) error {
 }
 
 func stacks() string {
-	buf := make([]byte, 1<<20)
-	return string(buf[:goruntime.Stack(buf, true)])
+	for size := 1 << 20; ; size *= 2 { // all of them: whoever is cut off is not seen to be left
+		buf := make([]byte, size)
+		if n := goruntime.Stack(buf, true); n < size {
+			return string(buf[:n])
+		}
+	}
 }
 
 // SeedVariable is the environment variable that repeats a run.

@@ -313,6 +313,10 @@ func loopStallAmongMany(l *L) {
 	g := l.groupWith(1, opts)
 	lp := g.Loops()[0]
 	var over runtime.Event
+	l.Defer(func() {
+		over.Set()
+		require.NoError(l, g.Stop())
+	})
 	gate := make(chan struct{})
 	var deep func(ctx context.Context, n int) error
 	deep = func(ctx context.Context, n int) error { // a stack worth printing
@@ -327,7 +331,5 @@ func loopStallAmongMany(l *L) {
 	l.call(lp, func(context.Context) {})
 	require.NoError(l, lp.Go("blocks", func(context.Context) error { <-gate; return nil }, nil))
 	s := l.stalled(told, gate)
-	over.Set()
 	require.Contains(l, s.Stack, "loopStallAmongMany")
-	require.NoError(l, g.Stop())
 }

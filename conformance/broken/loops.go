@@ -40,7 +40,7 @@ func wakeFaults() []Fault {
 			"task/go-call-post", "task/call-between-loops", "task/children", "trap/goexit-contained", "wait/yield",
 			"wait/sleep-never-early", "wait/queue-limits-deadline-close", "wait/offload-many", "trap/used-off-loop", "faults/pinning-is-refused",
 			"hostile/child-of-a-task-that-has-ended", "hostile/group-stopped-from-a-task", "hostile/loop-used-from-elsewhere",
-			"hostile/acceptor-woken-and-killed"),
+			"hostile/acceptor-woken-and-killed", "misuse/one-of-thousands-blocks"),
 		each(drowsy("hears no Wake in time but the first", 1),
 			"task/foreign-context", "wait/offload-panic-cancel", "stream/goroutines-allowed"),
 		each(drowsy("hears no Wake in time but the first ten", 10), "wait/event", "wait/queue-from-everywhere"),
@@ -54,7 +54,7 @@ func wakeFaults() []Fault {
 		}, "task/post-is-bounded", "task/call-from-posted-function", "task/cancel-while-posts-are-full", "trap/watchdog-names-mutex",
 			"hostile/reader-woken-and-killed", "misuse/buffer-that-was-given-away", "misuse/buffer-with-too-few-owners",
 			"misuse/buffer-of-another-loop", "misuse/callback-that-panics", "misuse/settings-from-elsewhere",
-			"misuse/posted-function-that-blocks", "misuse/one-of-thousands-blocks"),
+			"misuse/posted-function-that-blocks"),
 	)
 }
 
