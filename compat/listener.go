@@ -105,7 +105,7 @@ func (l *Listener) Close() error {
 	l.stop()
 	// What ends is tasks, so the loops must go on.
 	var err error
-	switch oerr := runtime.OnGoroutine(context.Background(), func() { err = l.end() }); {
+	switch oerr := runtime.OnGoroutine(context.Background(), func() { err = l.end() }, nil); {
 	case oerr == nil: // we are a task
 		return err
 	case slices.ContainsFunc(l.g.Loops(), (*runtime.Loop).OnLoop):

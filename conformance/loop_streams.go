@@ -539,6 +539,6 @@ func loopGoroutines(l *L) {
 			require.NoError(l, s.Close())
 			_, err = s.Read(make([]byte, 1))
 			require.ErrorIs(l, err, net.ErrClosed)
-		}))
+		}, nil))
 	})
 }

@@ -41,23 +41,25 @@ func Offload(ctx context.Context, fn func()) error {
 		l.busy--
 		l.offloads.wakeOne()
 	}()
-	return wrapErr("offload", 0, t.elsewhere(fn))
+	return wrapErr("offload", 0, t.elsewhere(fn, nil))
 }
 
 // OnGoroutine is Offload for handlers that run as long as their connection
 // does: their number is not limited here. Streams that were told so
-// (Stream.AllowGoroutines) may be used inside.
-func OnGoroutine(ctx context.Context, fn func()) error {
+// (Stream.AllowGoroutines) may be used inside. killed, if it is not nil, is called by
+// the task, once, if that is killed meanwhile: it is to see to it that fn returns. It
+// must not wait.
+func OnGoroutine(ctx context.Context, fn, killed func()) error {
 	t := currentTask(ctx)
 	if t == nil {
 		return &OpError{Op: "run on a goroutine", Err: ErrOffLoop}
 	}
-	return wrapErr("run on a goroutine", 0, t.elsewhere(fn))
+	return wrapErr("run on a goroutine", 0, t.elsewhere(fn, killed))
 }
 
 // elsewhere runs fn on a goroutine and parks t until it has ended. The error
 // is ErrGoexit or nil.
-func (t *Task) elsewhere(fn func()) error {
+func (t *Task) elsewhere(fn, killed func()) error {
 	var (
 		done   atomic.Bool
 		failed *offloadPanic
@@ -80,6 +82,10 @@ func (t *Task) elsewhere(fn func()) error {
 		returned = true
 	}()
 	for !done.Load() {
+		if t.killed && killed != nil {
+			killed()
+			killed = nil
+		}
 		t.park()
 	}
 	if failed != nil {

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"fmt"
 	"math"
 	goruntime "runtime"
 	"slices"
@@ -154,6 +155,17 @@ func currentTask(ctx context.Context) *Task {
 	return nil
 }
 
+// onLoop reports whether the caller's thread is a loop's.
+func onLoop() bool {
+	tid := int64(threadID())
+	for _, l := range loops.all() {
+		if l.thread.Load() == tid {
+			return true
+		}
+	}
+	return false
+}
+
 // A Source is something that WaitAny can wait for: an *Event, a *Queue, what
 // Stream.Readable returns.
 type Source interface {
@@ -197,6 +209,9 @@ func homeOf(s Source) *Loop {
 func waitSources(ctx context.Context, sources []Source) (int, error) {
 	t := currentTask(ctx)
 	if t == nil {
+		if onLoop() {
+			return -1, fmt.Errorf("%w (a function given to Post cannot wait)", ErrOffLoop)
+		}
 		return waitSourcesGoroutine(ctx, sources)
 	}
 	ws := t.nodes[:]

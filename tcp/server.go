@@ -229,7 +229,7 @@ func (s *Server) run(ctx context.Context, c *Conn, h Handler) {
 	}
 	if s.OnGoroutine {
 		c.AllowGoroutines(ctx)
-		if oerr := runtime.OnGoroutine(ctx, func() { err = h(ctx, c) }); oerr != nil {
+		if oerr := runtime.OnGoroutine(ctx, func() { err = h(ctx, c) }, nil); oerr != nil {
 			err = oerr
 		}
 	} else {

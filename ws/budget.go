@@ -40,11 +40,16 @@ func (b *Budget) add(n int64) {
 
 func (b *Budget) full() bool { return b.used.Load() >= b.limit }
 
-// wish is called before waiting for room, and again whether there is some
-// afterwards: what happens in between sets it.
-func (b *Budget) wish() {
+// wish is called before waiting for room, and reports whether there is none: what
+// happens in between sets it.
+func (b *Budget) wish() bool {
 	b.room.Clear()
 	b.short.Store(true)
+	if b.full() {
+		return true
+	}
+	b.room.Set() // it was set for others too, who may not have seen it
+	return false
 }
 
 // charge brings the connection's share of its Budget up to date, on the loop.

@@ -36,16 +36,44 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	if c.closed {
 		return errClosed
 	}
-	_ = c.flushRemote(context.Background()) // in vain: then it is lost with the connection
-	if c.closed {
+	r := c.remoteQueue()
+	r.refuse(errClosed)
+	if c.endWriter(); c.closed {
 		return errClosed
 	}
+	c.takeAll(r)
 	c.sendClose(code, reason)
 	if r := c.reader; r != nil && r.over == nil && (!r.ended || len(r.here()) > 0) {
 		r.over = errClosed
 	}
 	c.handshake()
 	return c.shut()
+}
+
+// endWriter waits, as long as Options.CloseTimeout, for the end of a message that a
+// Writer has begun, and otherwise ends it: the peer sees that there is no end.
+func (c *Conn) endWriter() {
+	if d := c.opts.CloseTimeout; c.writer != nil && d > 0 {
+		ctx, cancel := context.WithTimeout(context.Background(), d)
+		defer cancel()
+		for c.writer != nil && !c.closed {
+			if _, err := runtime.WaitAny(ctx, &c.unlocked, &c.over); err != nil || c.over.IsSet() {
+				break
+			}
+		}
+	}
+	c.dropWriter()
+}
+
+// dropWriter ends what a Writer has left half-way. No other message may go on in its
+// middle.
+func (c *Conn) dropWriter() {
+	if w := c.writer; w != nil {
+		if w.begun || w.fed {
+			c.failRemote(errClosed)
+		}
+		c.unlock()
+	}
 }
 
 // CloseNow closes the connection without a word to the peer. It may be called
@@ -174,12 +202,7 @@ func (c *Conn) finish(ctx context.Context, err error) {
 	if c.closed {
 		return
 	}
-	if w := c.writer; w != nil { // left half-way: the peer will see it end there
-		if w.begun || w.fed { // and no other message may go on in its middle
-			c.failRemote(errClosed)
-		}
-		c.unlock()
-	}
+	c.dropWriter()
 	code := StatusNormalClosure
 	switch {
 	case ctx.Err() != nil:

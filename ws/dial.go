@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -143,7 +144,7 @@ func open(ctx context.Context, s *runtime.Stream, u *url.URL, attempt *handshake
 	}
 	o := opts.withDefaults()
 	c := newConn(t, &o, true)
-	c.request = &Request{Method: http.MethodGet, URI: u.RequestURI(), Host: u.Host, Header: opts.Header}
+	c.request = &Request{Method: http.MethodGet, URI: u.RequestURI(), Host: cmp.Or(opts.Host, u.Host), Header: opts.Header}
 	c.response, c.subprotocol = opened.Header, opened.Subprotocol
 	c.agree(opened.Deflate)
 	if hook := o.Hooks.Opened; hook != nil {

@@ -23,8 +23,9 @@ type ping struct {
 // Ping sends a ping and waits for its pong, and returns how long that took.
 // While it waits and nobody receives, it takes in what arrives: the next Receive
 // finds it. It takes no more than 16 messages, and nothing while a Reader is open:
-// if nobody receives those for PongTimeout, it fails with ErrBusy. It may be called
-// from any goroutine and from tasks of any loop.
+// if nobody receives those for PongTimeout, it fails with ErrBusy. Where it takes in
+// what arrives, it is subject to the read deadline, as Receive is: one that has passed
+// is to be moved before. It may be called from any goroutine and from tasks of any loop.
 func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	if !c.loop.OnLoop() {
 		var d time.Duration
@@ -50,8 +51,10 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	c.pings = append(c.pings, p)
 	defer func() { c.pings = slices.DeleteFunc(c.pings, func(q *ping) bool { return p == q }) }()
 	for {
-		if c.takesIn() && !c.hasMore() && c.readErr != nil {
-			return 0, c.readErr
+		if c.takesIn() {
+			if err := c.takeMore(); err != nil {
+				return 0, err
+			}
 		}
 		if p.ponged.IsSet() {
 			return time.Duration(p.at - sent), nil
@@ -101,20 +104,17 @@ const (
 	maxStash = 16 // messages that are taken in while a Ping waits
 )
 
-// hasMore takes in what has arrived while a Ping waits, up to maxStash
-// messages, and reports whether receiving goes on.
-func (c *Conn) hasMore() bool {
+// takeMore takes in what has arrived while a Ping waits, up to maxStash messages. An
+// error says why no more will, or not in time.
+func (c *Conn) takeMore() error {
 	for len(c.stash) < maxStash {
 		m, err := c.assemble()
-		if err != nil {
-			return c.readErr == nil
-		}
-		if m == nil {
-			return true
+		if err != nil || m == nil {
+			return err
 		}
 		c.stash = append(c.stash, m)
 	}
-	return true
+	return nil
 }
 
 // ponged takes a pong. It answers the ping with its payload, and those before

@@ -97,8 +97,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		}
 		sources := []runtime.Source{&r.room}
 		if broke {
-			c.opts.Budget.wish()
-			if !c.opts.Budget.full() {
+			if !c.opts.Budget.wish() {
 				continue
 			}
 			sources = append(sources, &c.opts.Budget.room)

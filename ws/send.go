@@ -157,8 +157,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		sources := []runtime.Source{c.writable}
 		if err == nil {
 			c.vacant.Clear()
-			c.opts.Budget.wish()
-			if !c.overBudget() {
+			if !c.opts.Budget.wish() || !c.overBudget() {
 				continue
 			}
 			sources = []runtime.Source{&c.opts.Budget.room, &c.vacant}

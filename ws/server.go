@@ -209,7 +209,8 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 		hook(c)
 	}
 	if onGoroutine {
-		if gerr := runtime.OnGoroutine(ctx, func() { err = handler(ctx, c) }); gerr != nil {
+		// Its calls end with the connection, whatever context they were given.
+		if gerr := runtime.OnGoroutine(ctx, func() { err = handler(ctx, c) }, func() { _ = c.giveUp(errClosed) }); gerr != nil {
 			err = gerr
 		}
 	} else {
