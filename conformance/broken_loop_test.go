@@ -23,8 +23,13 @@ func TestBrokenLoop(t *testing.T) {
 	for _, f := range broken.Loops() {
 		t.Run(f.Case+"/"+f.Name, func(t *testing.T) {
 			require.Contains(t, cases, f.Case)
-			mustFail(t, f, good.factory, func(faulty conformance.Factory) error {
-				return conformance.CheckLoop(cases[f.Case], faulty, limits)
+			mustFail(t, f, good.factory, func(faulty conformance.Factory) (err error) {
+				// A Wake that is not heard is not missed where the loop, on a busy
+				// machine, was awake anyhow: so there is more than one try.
+				for try := 0; try < 5 && err == nil; try++ {
+					err = conformance.CheckLoop(cases[f.Case], faulty, limits)
+				}
+				return err
 			})
 		})
 	}
