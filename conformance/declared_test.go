@@ -41,10 +41,11 @@ func testIn(file string, src any, name string) (reach, error) {
 		if !ok || f.Name.Name != name {
 			continue
 		}
-		if !isTest(f) {
+		param, ok := testParam(f)
+		if !ok {
 			return 0, fmt.Errorf("%s: %s is no test", file, name)
 		}
-		if mentions(f.Body, "t.Skip", "t.Skipf", "t.SkipNow") {
+		if mentions(f.Body, param+".Skip", param+".Skipf", param+".SkipNow") {
 			return 0, fmt.Errorf("%s: %s is skipped, at least sometimes", file, name)
 		}
 		switch dir := filepath.Base(filepath.Dir(file)); {
@@ -58,13 +59,20 @@ func testIn(file string, src any, name string) (reach, error) {
 	return 0, fmt.Errorf("%s declares no %s", file, name)
 }
 
-// isTest reports whether go test would run f: func TestX(t *testing.T).
-func isTest(f *ast.FuncDecl) bool {
+// testParam returns what f calls its testing.T, and whether go test would run f.
+func testParam(f *ast.FuncDecl) (name string, ok bool) {
 	if f.Recv != nil || f.Type.Results != nil || f.Type.TypeParams != nil || !strings.HasPrefix(f.Name.Name, "Test") || f.Type.Params.NumFields() != 1 {
-		return false
+		return "", false
 	}
-	p, ok := f.Type.Params.List[0].Type.(*ast.StarExpr)
-	return ok && dotted(p.X) == "testing.T"
+	p := f.Type.Params.List[0]
+	star, ok := p.Type.(*ast.StarExpr)
+	if !ok || dotted(star.X) != "testing.T" {
+		return "", false
+	}
+	if len(p.Names) > 0 {
+		name = p.Names[0].Name
+	}
+	return name, true
 }
 
 // dotted returns x.y of such an expression.
@@ -174,7 +182,7 @@ func TestDeclared(t *testing.T) {
 		"a method":         {"x_test.go", "func (s suite) TestX(t *testing.T) {}", 0, "is no test"},
 		"a helper":         {"x_test.go", "func TestX(t *testing.T, v variant) {}", 0, "is no test"},
 		"a benchmark":      {"x_test.go", "func TestX(b *testing.B) {}", 0, "is no test"},
-		"skipped":          {"x_test.go", "func TestX(t *testing.T) { if testing.Short() { t.Skip() } }", 0, "is skipped"},
+		"skipped":          {"x_test.go", "func TestX(it *testing.T) { if testing.Short() { it.SkipNow() } }", 0, "is skipped"},
 	} {
 		got, err := testIn(tt.file, "package x\n"+tt.src, "TestX")
 		if tt.wrong != "" {

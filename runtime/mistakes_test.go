@@ -153,62 +153,52 @@ func TestRefusedMessage(t *testing.T) {
 
 // A time that is over is now, and one beyond the clock is never.
 func TestExtremeTimes(t *testing.T) {
+	never := runtime.DialOptions{Timeout: math.MaxInt64, Stream: runtime.StreamOptions{Linger: math.MaxInt64, IdleTimeout: math.MaxInt64}}
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		l := g.Loops()[0]
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer ln.Close()
-		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-			var fired runtime.Event
-			var timer runtime.Timer
-			timer.Init(l, fired.Set)
-			timer.Set(-time.Hour * 24 * 365)
-			if err := errors.Join(fired.Wait(ctx), runtime.Sleep(ctx, -time.Hour*24*365)); err != nil {
-				return err
-			}
-			timer.Set(math.MaxInt64)
-			timer.Stop()
-			s, err := l.Dial(ctx, ln.Addr().String(), runtime.DialOptions{Timeout: math.MaxInt64,
-				Stream: runtime.StreamOptions{Linger: math.MaxInt64, IdleTimeout: math.MaxInt64}})
-			if err != nil {
-				return err
-			}
-			peer, err := ln.Accept()
-			if err != nil {
-				return err
-			}
-			defer peer.Close()
-			var got int64
-			reader := make(chan error, 1)
-			reading := func() {
-				var err error
-				got, err = io.Copy(io.Discard, peer)
-				reader <- err
-			}
-			const size = 32 << 20
-			if err := s.Enqueue(runtime.NewShared(make([]byte, size))); err != nil {
-				return err
+		withPeerOf(t, v, never, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error {
+			for _, wait := range []func(context.Context, time.Duration) error{runtime.Sleep, timed(s.Loop())} {
+				if err := wait(ctx, -time.Hour*24*365); err != nil { // more than the clock has
+					return err
+				}
 			}
 			if _, err := peer.Write([]byte("x")); err != nil {
 				return err
 			}
 			if _, err := s.Read(make([]byte, 1)); err != nil {
+				return fmt.Errorf("it was idle for too long: %w", err)
+			}
+			const size = 32 << 20
+			if err := s.Enqueue(runtime.NewShared(make([]byte, size))); err != nil {
 				return err
 			}
-			go reading()
+			read := make(chan int64, 1)
+			go func() {
+				n, _ := io.Copy(io.Discard, peer)
+				read <- n
+			}()
 			if err := s.Close(); err != nil {
-				return err
+				return fmt.Errorf("it lingered for too long: %w", err)
 			}
-			if err := runtime.Offload(ctx, func() { err = <-reader }); err != nil {
-				return err
-			}
+			var got int64
+			err := runtime.Offload(ctx, func() { got = <-read })
 			if err == nil && got != size {
 				err = fmt.Errorf("%d of %d bytes were sent", got, size)
 			}
 			return err
-		}))
+		})
 	})
+}
+
+// timed waits for a Timer of l.
+func timed(l *runtime.Loop) func(ctx context.Context, d time.Duration) error {
+	return func(ctx context.Context, d time.Duration) error {
+		var fired runtime.Event
+		var timer runtime.Timer
+		timer.Init(l, fired.Set)
+		timer.Set(d)
+		defer timer.Stop()
+		return fired.Wait(ctx)
+	}
 }
 
 // Both may be of two that have locks of their own: this is for the race detector.

@@ -21,12 +21,18 @@ import (
 // withPeer runs f as a task, with a stream and the other end of it.
 func withPeer(t *testing.T, v backendtest.Variant, f func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error) {
 	t.Helper()
+	withPeerOf(t, v, runtime.DialOptions{Stream: runtime.StreamOptions{QueueLimit: 1000}}, f)
+}
+
+// withPeerOf is withPeer with a stream that is dialed so.
+func withPeerOf(t *testing.T, v backendtest.Variant, opts runtime.DialOptions, f func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) error) {
+	t.Helper()
 	g := backendtest.Group(t, v, 1)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
 	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-		s, err := g.Loops()[0].Dial(ctx, ln.Addr().String(), runtime.DialOptions{Stream: runtime.StreamOptions{QueueLimit: 1000}})
+		s, err := g.Loops()[0].Dial(ctx, ln.Addr().String(), opts)
 		if err != nil {
 			return err
 		}
