@@ -40,6 +40,7 @@ func startPump(l *runtime.Loop, nc net.Conn, opts TakeOverOptions) (*runtime.Str
 	}
 	p := &pump{nc: nc, far: far, sent: make(chan struct{})}
 	s, err := adopt(l, near, opts, func(s *runtime.Stream) {
+		s.SetAddrs(nc.LocalAddr(), nc.RemoteAddr())
 		s.OnEOF(p.failed)
 		s.OnEnd(func() { go p.end(linger) })
 		go p.in()

@@ -53,6 +53,8 @@ func TestTakeOverOfTLSIsPumped(t *testing.T) {
 		s, pumped, err := compat.TakeOver(g.Loops()[0], tls.Server(far, config), compat.TakeOverOptions{})
 		require.NoError(t, err)
 		require.True(t, pumped)
+		require.Equal(t, far.LocalAddr(), s.LocalAddr(), "whose bytes they are")
+		require.Equal(t, far.RemoteAddr(), s.RemoteAddr())
 		requireEcho(t, g, s, client, "hello")
 		require.NoError(t, client.Close())
 	})

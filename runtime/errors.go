@@ -25,6 +25,9 @@ var (
 	// that is not a task of that loop.
 	ErrOffLoop = errors.New("used from outside its loop: a stream belongs to the tasks of its loop; use Loop.Post, or a handler that runs on a goroutine")
 
+	// errNoTask is ErrOffLoop for what a loop calls outside any task.
+	errNoTask = fmt.Errorf("%w (a function given to Post cannot wait)", ErrOffLoop)
+
 	// ErrNoBuffers: the pool's byte limit is reached.
 	ErrNoBuffers = errors.New("buffer pool exhausted")
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -152,7 +151,7 @@ func (ln *Listener) crowded(limit int32) bool {
 func (ln *Listener) callDealer() {
 	d := ln.dealer
 	if d != nil && d != ln && d.stalled.Load() && ln.waiting.Load() < maxUnaccepted/2 {
-		_ = d.loop.post(d.arm, math.MaxInt) // else its loop has ended
+		_ = d.loop.post(d.arm, noLimit) // else its loop has ended
 	}
 }
 
@@ -261,7 +260,7 @@ func (ln *Listener) push(h Handle) {
 // Close stops listening and closes the connections that nobody has taken.
 func (ln *Listener) Close() error {
 	if !ln.loop.onThread() {
-		return ln.loop.call(context.Background(), "close listener", func(context.Context) error { return ln.Close() }, math.MaxInt)
+		return ln.loop.call(context.Background(), "close listener", func(context.Context) error { return ln.Close() }, noLimit)
 	}
 	if ln.closing {
 		return &OpError{Op: "close", Handle: ln.h, Err: ErrClosed}

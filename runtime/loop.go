@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	goruntime "runtime"
 	"strings"
 	"sync"
@@ -372,8 +373,11 @@ func (l *Loop) wake() {
 // and with ErrClosed if the loop has ended or will not get to fn any more.
 func (l *Loop) Post(fn func()) error { return l.post(fn, l.opts.MaxPosts) }
 
-// post is Post with a limit of its own. What ends something, and so is bounded by
-// what there is, may always come.
+// noLimit is for what ends something, or goes on with it, and so is bounded by what
+// there is: it may always come.
+const noLimit = math.MaxInt
+
+// post is Post with a limit of its own.
 func (l *Loop) post(fn func(), limit int) error {
 	l.mu.Lock()
 	switch {

@@ -237,19 +237,44 @@ func TestBothOfQueues(t *testing.T) {
 	wg.Wait()
 }
 
-// Notify is told of what a Both holds beside a stream, whoever sets it.
-func TestNotifyBoth(t *testing.T) {
-	v := backendtest.Variants()[0]
-	withPeer(t, v, func(ctx context.Context, s *runtime.Stream, _ *net.TCPConn) error {
-		for range 200 {
-			var set, told runtime.Event
-			s.Loop().Notify(runtime.Both(s.Writable(), &set), told.Set)
-			go set.Set()
-			if err := told.Wait(ctx); err != nil {
-				return err
+// Notify is told, whoever sets what it looks at.
+func TestNotifyFromElsewhere(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		withPeer(t, v, func(ctx context.Context, s *runtime.Stream, _ *net.TCPConn) error {
+			for i := range 200 {
+				var set, told runtime.Event
+				src := runtime.Source(&set)
+				if i%2 == 0 {
+					src = runtime.Both(s.Writable(), &set)
+				}
+				s.Loop().Notify(src, told.Set)
+				go set.Set()
+				if err := told.Wait(ctx); err != nil {
+					return err
+				}
 			}
+			return nil
+		})
+	})
+}
+
+// What a loop calls outside any task must not wait, and is told so: it would hold the
+// loop.
+func TestPostedFunctionsDoNotWait(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		l := backendtest.Group(t, v, 1).Loops()[0]
+		results := make(chan error, 3)
+		require.NoError(t, l.Post(func() {
+			var never runtime.Event
+			ctx := context.Background()
+			results <- never.Wait(ctx)
+			_, err := runtime.NewQueue[int](1).Get(ctx)
+			results <- err
+			results <- runtime.Sleep(ctx, time.Hour)
+		}))
+		for range cap(results) {
+			require.ErrorIs(t, <-results, runtime.ErrOffLoop)
 		}
-		return nil
 	})
 }
 

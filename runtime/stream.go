@@ -3,7 +3,6 @@ package runtime
 import (
 	"context"
 	"fmt"
-	"math"
 	"net"
 	"os"
 	"time"
@@ -78,6 +77,7 @@ type Stream struct {
 
 	peer  Addr
 	local Addr
+	addrs *[2]net.Addr    // in place of those: see SetAddrs
 	owner context.Context // whose calls may come from goroutines
 
 	closeOp Op
@@ -155,13 +155,23 @@ func (s *Stream) elsewhere(op string, f func() error) error {
 		return &OpError{Op: op, Handle: s.h, Err: ErrOffLoop}
 	}
 	if s.loop.onThread() {
-		return &OpError{Op: op, Handle: s.h, Err: fmt.Errorf("%w (a function given to Post cannot wait)", ErrOffLoop)}
+		return &OpError{Op: op, Handle: s.h, Err: errNoTask}
 	}
 	return s.loop.Call(s.owner, op, func(context.Context) error { return f() })
 }
 
+// SetAddrs has LocalAddr and RemoteAddr return these: for a stream that carries the
+// bytes of another connection. It is called on the loop, before others have the stream.
+func (s *Stream) SetAddrs(local, remote net.Addr) {
+	s.loop.mustBeOn("SetAddrs")
+	s.addrs = &[2]net.Addr{local, remote}
+}
+
 // LocalAddr returns the address of this end.
 func (s *Stream) LocalAddr() net.Addr {
+	if s.addrs != nil {
+		return s.addrs[0]
+	}
 	if s.owner == nil && s.loop.onThread() && !s.local.IsValid() && !s.closing {
 		s.local, _ = s.loop.rt.LocalAddr(s.h)
 	}
@@ -169,7 +179,12 @@ func (s *Stream) LocalAddr() net.Addr {
 }
 
 // RemoteAddr returns the address of the other end.
-func (s *Stream) RemoteAddr() net.Addr { return s.peer.NetAddr() }
+func (s *Stream) RemoteAddr() net.Addr {
+	if s.addrs != nil {
+		return s.addrs[1]
+	}
+	return s.peer.NetAddr()
+}
 
 // SetOption sets an option of the socket.
 func (s *Stream) SetOption(opt Option, value int) error {
@@ -325,7 +340,7 @@ func (s *Stream) closeElsewhere() error {
 		return &OpError{Op: "close", Handle: s.h, Err: ErrOffLoop}
 	}
 	// Not a child of the owner: what closes must not be killed before it starts.
-	return s.loop.call(context.Background(), "close", func(context.Context) error { return s.close(true) }, math.MaxInt)
+	return s.loop.call(context.Background(), "close", func(context.Context) error { return s.close(true) }, noLimit)
 }
 
 func (s *Stream) beginClose() {

@@ -138,7 +138,7 @@ func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Contex
 		return fn(t)
 	}
 	if l.onThread() {
-		return &OpError{Op: "call", Detail: name, Err: fmt.Errorf("%w (a function given to Post cannot wait)", ErrOffLoop)}
+		return &OpError{Op: "call", Detail: name, Err: errNoTask}
 	}
 	var (
 		done   Event

@@ -2,8 +2,6 @@ package runtime
 
 import (
 	"context"
-	"fmt"
-	"math"
 	goruntime "runtime"
 	"slices"
 	"sync/atomic"
@@ -29,8 +27,8 @@ func (w *waiter) wake() {
 	if w.fn != nil {
 		if w.loop.onThread() {
 			w.loop.nextTurn.push(w.fn)
-		} else { // by what a Both holds beside a stream
-			_ = w.loop.post(w.fn, math.MaxInt) // else the loop has ended
+		} else {
+			_ = w.loop.post(w.fn, noLimit) // else the loop has ended
 		}
 		return
 	}
@@ -136,10 +134,17 @@ func (s *loopSet) remove(l *Loop) {
 // currentTask returns the task that the caller is, or nil on an ordinary
 // goroutine. ctx is a hint.
 func currentTask(ctx context.Context) *Task {
+	t, _ := caller(ctx)
+	return t
+}
+
+// caller returns the task that the caller is, if it is one, and whether it is on a
+// loop's thread: as a task, or as a function that the loop calls, which must not wait.
+func caller(ctx context.Context) (t *Task, onLoop bool) {
 	if ctx != nil {
 		if t := TaskOf(ctx); t != nil {
 			if cur := t.loop.current(); cur != nil {
-				return cur
+				return cur, true
 			}
 		}
 	}
@@ -149,21 +154,10 @@ func currentTask(ctx context.Context) *Task {
 			tid = int64(threadID())
 		}
 		if l.thread.Load() == tid {
-			return l.cur
+			return l.cur, true
 		}
 	}
-	return nil
-}
-
-// onLoop reports whether the caller's thread is a loop's.
-func onLoop() bool {
-	tid := int64(threadID())
-	for _, l := range loops.all() {
-		if l.thread.Load() == tid {
-			return true
-		}
-	}
-	return false
+	return nil, false
 }
 
 // A Source is something that WaitAny can wait for: an *Event, a *Queue, what
@@ -207,11 +201,11 @@ func homeOf(s Source) *Loop {
 
 // waitSources waits for the first of several sources.
 func waitSources(ctx context.Context, sources []Source) (int, error) {
-	t := currentTask(ctx)
-	if t == nil {
-		if onLoop() {
-			return -1, fmt.Errorf("%w (a function given to Post cannot wait)", ErrOffLoop)
-		}
+	t, onLoop := caller(ctx)
+	switch {
+	case t == nil && onLoop:
+		return -1, errNoTask
+	case t == nil:
 		return waitSourcesGoroutine(ctx, sources)
 	}
 	ws := t.nodes[:]
@@ -335,12 +329,12 @@ func (c *both) unpoll(w *waiter) {
 }
 
 // Notify has fn called once, on the loop, when src may have something: it is
-// what WaitAny is for code that is no task. It is called on the loop's thread,
-// and src must be of a stream of this loop: an event or a queue could be set by
-// somebody else.
+// what WaitAny is for code that is no task. It is called on the loop's thread. If
+// src belongs to a loop, it must be this one.
 func (l *Loop) Notify(src Source, fn func()) {
-	if l.mustBeOn("Notify"); homeOf(src) != l {
-		panic("runtime: Notify is for the streams of the loop")
+	l.mustBeOn("Notify")
+	if home := homeOf(src); home != nil && home != l {
+		panic("runtime: Notify of what belongs to another loop")
 	}
 	w := &waiter{loop: l}
 	w.fn = func() {
@@ -365,7 +359,10 @@ func (l *Loop) NextTurn(fn func()) {
 // when ctx ends or the task is killed. On an ordinary goroutine it does the
 // same with a timer of Go's.
 func Sleep(ctx context.Context, d time.Duration) error {
-	t := currentTask(ctx)
+	t, onLoop := caller(ctx)
+	if t == nil && onLoop {
+		return wrapErr("sleep", 0, errNoTask)
+	}
 	if t == nil {
 		timer := time.NewTimer(d)
 		defer timer.Stop()

@@ -23,7 +23,11 @@ type Stall struct {
 }
 
 func (s Stall) String() string {
-	return fmt.Sprintf("task %q has held loop %s for more than %v\n%s", s.Task, s.Loop, s.Held.Round(time.Millisecond), s.Stack)
+	who := fmt.Sprintf("task %q", s.Task)
+	if s.Task == OutsideTasks {
+		who = "a function outside any task"
+	}
+	return fmt.Sprintf("%s has held loop %s for more than %v\n%s", who, s.Loop, s.Held.Round(time.Millisecond), s.Stack)
 }
 
 // A progress is what the watchdog sees of a loop. While it is the same, the loop

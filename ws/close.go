@@ -13,7 +13,9 @@ import (
 // Close closes the connection: it sends a Close frame with code and reason (at
 // most 123 bytes of UTF-8), waits for the peer's for as long as
 // Options.CloseTimeout, and closes the transport. What had been sent before
-// goes out first. Messages that still come are dropped; a Receive that waits
+// goes out first, and what others send from now on is refused; a message that a
+// Writer has begun has as long as CloseTimeout to end. Messages that still come are
+// dropped; a Receive that waits
 // ends with the peer's *CloseError. A code that must not be sent, or a reason
 // that is too long, is an error, and then nothing was closed.
 //

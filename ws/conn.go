@@ -63,7 +63,6 @@ type Conn struct {
 	writer    *Writer // whose message goes on
 	unlocked  runtime.Event
 	vacant    runtime.Event // nothing is queued: a Budget does not hold it back
-	under     net.Conn      // of net/http, if its bytes are pumped: it has the addresses
 	behind    bool          // what other threads have queued waits for that Writer
 	leaving   bool          // and so does the Close frame of a server that stops
 	waited    bool          // what others have queued has waited for a turn of the loop, to find room
@@ -152,18 +151,10 @@ func (c *Conn) Subprotocol() string { return c.subprotocol }
 func (c *Conn) Compressed() bool { return c.deflate != nil }
 
 // RemoteAddr returns the address of the other end.
-func (c *Conn) RemoteAddr() net.Addr {
-	if c.under != nil {
-		return c.under.RemoteAddr()
-	}
-	return c.stream.RemoteAddr()
-}
+func (c *Conn) RemoteAddr() net.Addr { return c.stream.RemoteAddr() }
 
 // LocalAddr returns the address of this end; nil once the loop has ended.
 func (c *Conn) LocalAddr() (a net.Addr) {
-	if c.under != nil {
-		return c.under.LocalAddr()
-	}
 	if c.loop.OnLoop() {
 		return c.stream.LocalAddr()
 	}

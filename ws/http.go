@@ -105,20 +105,12 @@ func (h *httpHandler) takeOver(l *runtime.Loop, w http.ResponseWriter, r *http.R
 	if err != nil {
 		return errors.Join(err, nc.Close())
 	}
-	stream, pumped, err := compat.TakeOver(l, nc, compat.TakeOverOptions{Unread: unread})
+	stream, _, err := compat.TakeOver(l, nc, compat.TakeOverOptions{Unread: unread})
 	if err != nil {
 		return errors.Join(err, nc.Close())
 	}
-	opened := open
-	if pumped {
-		opened = func(t compat.Stream) *Conn {
-			c := open(t)
-			c.under = nc
-			return c
-		}
-	}
 	for {
-		err := h.serve(l, r, stream, opened)
+		err := h.serve(l, r, stream, open)
 		if !errors.Is(err, runtime.ErrBusy) {
 			return err // the loop has ended, and closes what it has; or none
 		}

@@ -153,9 +153,10 @@ func (g *ring) wait(timeout int64) syscall.Errno {
 // These are raw system calls: Go's scheduler keeps its P with us. Told of a
 // call, it gives the P away after 20 µs if nothing is idle, and the loop has to
 // queue for another one: a tenth of the throughput of a busy echo server; and
-// its monitor keeps waking to look, on our CPU if there is no other. The price is that a garbage collection cannot stop the world until the call is
-// back, and a send runs through the whole network stack inside it, some 3 µs
-// each; hence several calls for many. See docs/performance.md.
+// its monitor keeps waking to look, on our CPU if there is no other. The price is
+// that a garbage collection cannot stop the world until the call is back, and a
+// send runs through the whole network stack inside it, some 3 µs each; hence
+// several calls for many. See docs/performance.md.
 func (g *ring) turn() syscall.Errno { return g.call(enterGetEvents) }
 
 // submit hands over what is pending and does nothing else.

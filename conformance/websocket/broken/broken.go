@@ -18,6 +18,14 @@ type Fault struct {
 	client string // the case that notices it of a client, where Autobahn lets a client pass
 }
 
+// with is a fault that Autobahn's own case notices too.
+func with(name, cs string, set func(q *quirks)) Fault { return Fault{Name: name, Case: cs, set: set} }
+
+// only is one that Autobahn does not notice.
+func only(name, cs string, set func(q *quirks)) Fault {
+	return Fault{Name: name, Case: cs, Only: true, set: set}
+}
+
 // All returns all faults of servers.
 func All() []Fault {
 	return slices.Concat(handshakeFaults(), serverFaults(), bothFaults(), deflateFaults(), serverDeflateFaults())

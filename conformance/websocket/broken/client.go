@@ -84,29 +84,26 @@ func (c *conn) ask(u *url.URL) error {
 
 // answerFaults are in what a client takes for an answer.
 func answerFaults() []Fault {
-	lax := func(name, cs string, set func(q *quirks)) Fault {
-		return Fault{Name: name, Case: cs, Only: true, set: set}
-	}
 	wrong := func(q *quirks) { q.takesBadOffers = true }
 	return []Fault{
-		lax("takes status 200", "trap02.answer-200", func(q *quirks) { q.anyStatus = true }),
-		lax("takes status 400", "trap02.answer-400", func(q *quirks) { q.anyStatus = true }),
-		lax("wants no Upgrade", "trap02.answer-no-upgrade", func(q *quirks) { q.anyUpgrade = true }),
-		lax("wants no Connection", "trap02.answer-no-connection", func(q *quirks) { q.anyConnection = true }),
-		lax("does not look at Sec-WebSocket-Accept", "trap02.answer-wrong-accept", func(q *quirks) { q.anyKey = true }),
-		lax("wants no Sec-WebSocket-Accept", "trap02.answer-no-accept", func(q *quirks) { q.anyKey = true }),
-		lax("takes a subprotocol that it has not asked for", "trap02.answer-subprotocol", func(q *quirks) { q.anyProtocol = true }),
-		lax("takes lines that end with LF alone", "trap02.answer-bare-lf", func(q *quirks) { q.bareLF = true }),
-		lax("takes heads of any length", "trap02.answer-endless", func(q *quirks) { q.maxHead = 1 << 30 }),
-		lax("takes anything for an answer", "trap02.answer-garbage", func(q *quirks) {
+		only("takes status 200", "trap02.answer-200", func(q *quirks) { q.anyStatus = true }),
+		only("takes status 400", "trap02.answer-400", func(q *quirks) { q.anyStatus = true }),
+		only("wants no Upgrade", "trap02.answer-no-upgrade", func(q *quirks) { q.anyUpgrade = true }),
+		only("wants no Connection", "trap02.answer-no-connection", func(q *quirks) { q.anyConnection = true }),
+		only("does not look at Sec-WebSocket-Accept", "trap02.answer-wrong-accept", func(q *quirks) { q.anyKey = true }),
+		only("wants no Sec-WebSocket-Accept", "trap02.answer-no-accept", func(q *quirks) { q.anyKey = true }),
+		only("takes a subprotocol that it has not asked for", "trap02.answer-subprotocol", func(q *quirks) { q.anyProtocol = true }),
+		only("takes lines that end with LF alone", "trap02.answer-bare-lf", func(q *quirks) { q.bareLF = true }),
+		only("takes heads of any length", "trap02.answer-endless", func(q *quirks) { q.maxHead = 1 << 30 }),
+		only("takes anything for an answer", "trap02.answer-garbage", func(q *quirks) {
 			q.anyStatus, q.anyUpgrade, q.anyConnection, q.anyKey = true, true, true, true
 		}),
-		lax("takes an extension that it has not offered", "trap08.answer-unknown-extension", wrong),
-		lax("takes a parameter that does not exist", "trap08.answer-unknown-parameter", wrong),
-		lax("takes a parameter twice", "trap08.answer-twice", wrong),
-		lax("takes window bits of 16", "trap08.answer-bits-16", wrong),
-		lax("takes window bits of 7", "trap08.answer-bits-7", wrong),
-		lax("takes an extension twice", "trap08.answer-two", wrong),
-		lax("loses frames that come with the answer", "trap03.together", func(q *quirks) { q.dropsEarly = true }),
+		only("takes an extension that it has not offered", "trap08.answer-unknown-extension", wrong),
+		only("takes a parameter that does not exist", "trap08.answer-unknown-parameter", wrong),
+		only("takes a parameter twice", "trap08.answer-twice", wrong),
+		only("takes window bits of 16", "trap08.answer-bits-16", wrong),
+		only("takes window bits of 7", "trap08.answer-bits-7", wrong),
+		only("takes an extension twice", "trap08.answer-two", wrong),
+		only("loses frames that come with the answer", "trap03.together", func(q *quirks) { q.dropsEarly = true }),
 	}
 }

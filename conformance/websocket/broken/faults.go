@@ -25,9 +25,6 @@ func handshakeFaults() []Fault {
 	answers := func(name, old, replacement string) Fault {
 		return Fault{Name: name, Case: "1.1.1", Only: old[0] != '1', set: func(q *quirks) { q.answer = replacing(old, replacement) }}
 	}
-	lax := func(name, cs string, set func(q *quirks)) Fault {
-		return Fault{Name: name, Case: cs, Only: true, set: set}
-	}
 	return []Fault{
 		answers("answers with 200", "101 Switching Protocols", "200 OK"),
 		answers("answers without Upgrade", "Upgrade: websocket\r\n", ""),
@@ -36,20 +33,20 @@ func handshakeFaults() []Fault {
 		answers("answers without Sec-WebSocket-Accept", "Sec-WebSocket-Accept", "X-WebSocket-Accept"),
 		answers("takes an extension that was not offered", "\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-bzip2\r\n\r\n"),
 		{Name: "loses frames that come with the request", Case: "trap03.together", Only: true, set: func(q *quirks) { q.dropsEarly = true }},
-		lax("takes lines that end with LF alone", "trap02.bare-lf", func(q *quirks) { q.bareLF = true }),
-		lax("takes folded lines", "trap02.folded", func(q *quirks) { q.folded = true }),
-		lax("takes a space before a colon", "trap02.space-before-colon", func(q *quirks) { q.laxFields = true }),
-		lax("wants no Host", "trap02.no-host", func(q *quirks) { q.noHost = true }),
-		lax("ignores bodies", "trap02.content-length", func(q *quirks) { q.anyLength = true }),
-		lax("takes POST", "trap02.method", func(q *quirks) { q.anyMethod = true }),
-		lax("takes HTTP/1.0", "trap02.http-1.0", func(q *quirks) { q.anyVersion = true }),
-		lax("wants no Upgrade", "trap02.no-upgrade", func(q *quirks) { q.anyUpgrade = true }),
-		lax("wants no Connection", "trap02.no-connection", func(q *quirks) { q.anyConnection = true }),
-		lax("takes any version", "trap02.version-12", func(q *quirks) { q.anyWSVersion = true }),
-		lax("does not say which version would do", "trap02.version-0", func(q *quirks) { q.plain400 = true }),
-		lax("takes any key", "trap02.short-key", func(q *quirks) { q.anyKey = true }),
-		lax("takes any Origin", "trap11.foreign-origin", func(q *quirks) { q.anyOrigin = true }),
-		lax("takes heads of any length", "trap02.huge-head", func(q *quirks) { q.maxHead = 1 << 30 }),
+		only("takes lines that end with LF alone", "trap02.bare-lf", func(q *quirks) { q.bareLF = true }),
+		only("takes folded lines", "trap02.folded", func(q *quirks) { q.folded = true }),
+		only("takes a space before a colon", "trap02.space-before-colon", func(q *quirks) { q.laxFields = true }),
+		only("wants no Host", "trap02.no-host", func(q *quirks) { q.noHost = true }),
+		only("ignores bodies", "trap02.content-length", func(q *quirks) { q.anyLength = true }),
+		only("takes POST", "trap02.method", func(q *quirks) { q.anyMethod = true }),
+		only("takes HTTP/1.0", "trap02.http-1.0", func(q *quirks) { q.anyVersion = true }),
+		only("wants no Upgrade", "trap02.no-upgrade", func(q *quirks) { q.anyUpgrade = true }),
+		only("wants no Connection", "trap02.no-connection", func(q *quirks) { q.anyConnection = true }),
+		only("takes any version", "trap02.version-12", func(q *quirks) { q.anyWSVersion = true }),
+		only("does not say which version would do", "trap02.version-0", func(q *quirks) { q.plain400 = true }),
+		only("takes any key", "trap02.short-key", func(q *quirks) { q.anyKey = true }),
+		only("takes any Origin", "trap11.foreign-origin", func(q *quirks) { q.anyOrigin = true }),
+		only("takes heads of any length", "trap02.huge-head", func(q *quirks) { q.maxHead = 1 << 30 }),
 		{Name: "sends a ping first", Case: "1.1.1", set: func(q *quirks) { q.greets = true }},
 	}
 }
@@ -203,7 +200,6 @@ func fragmentFaults() []Fault {
 
 // utf8Faults are in how texts are checked.
 func utf8Faults() []Fault {
-	with := func(name, cs string, set func(q *quirks)) Fault { return Fault{Name: name, Case: cs, set: set} }
 	return []Fault{
 		with("does not check UTF-8", "6.3.1", func(q *quirks) { q.noUTF8 = true }),
 		with("does not check UTF-8 across fragments", "6.3.2", func(q *quirks) { q.noUTF8 = true }),
@@ -242,7 +238,6 @@ func answerClose(c *conn, p []byte) error {
 
 // closeFaults are in the closing handshake.
 func closeFaults() []Fault {
-	with := func(name, cs string, set func(q *quirks)) Fault { return Fault{Name: name, Case: cs, set: set} }
 	// goesOn answers one more frame before it answers a close.
 	goesOn := func(opcode, reply byte) func(q *quirks) {
 		return func(q *quirks) {
@@ -349,10 +344,6 @@ func limitFaults() []Fault {
 
 // deflateFaults are in permessage-deflate.
 func deflateFaults() []Fault {
-	with := func(name, cs string, set func(q *quirks)) Fault { return Fault{Name: name, Case: cs, set: set} }
-	strictly := func(name, cs string, set func(q *quirks)) Fault {
-		return Fault{Name: name, Case: cs, Only: true, set: set}
-	}
 	return []Fault{
 		with("does no compression", "12.1.1", func(q *quirks) { q.noDeflate = true }),
 		with("forgets what it inflated before", "12.1.4", func(q *quirks) { q.forgets = true }),
@@ -373,25 +364,22 @@ func deflateFaults() []Fault {
 				return c.send(header{fin: true, opcode: opcode}, p)
 			}
 		}),
-		strictly("looks back further than the window it agreed to", "13.3.4", func(q *quirks) { q.wideWindow = true }),
+		only("looks back further than the window it agreed to", "13.3.4", func(q *quirks) { q.wideWindow = true }),
 		with("looks back to before the first message", "12.1.5", func(q *quirks) { q.stale = bytes.Repeat([]byte(`"active": true, "balance": `), 40) }),
 	}
 }
 
 // serverDeflateFaults are in how a server answers offers.
 func serverDeflateFaults() []Fault {
-	strictly := func(name, cs string, set func(q *quirks)) Fault {
-		return Fault{Name: name, Case: cs, Only: true, set: set}
-	}
 	return []Fault{
-		strictly("looks back further than that, without context", "13.5.5", func(q *quirks) { q.wideWindow = true }),
-		strictly("answers window bits of 16", "13.3.1", func(q *quirks) {
+		only("looks back further than that, without context", "13.5.5", func(q *quirks) { q.wideWindow = true }),
+		only("answers window bits of 16", "13.3.1", func(q *quirks) {
 			q.answer = replacing("server_max_window_bits=9", "server_max_window_bits=16")
 		}),
-		strictly("repeats a parameter", "13.2.1", func(q *quirks) {
+		only("repeats a parameter", "13.2.1", func(q *quirks) {
 			q.answer = replacing("server_no_context_takeover", "server_no_context_takeover; server_no_context_takeover")
 		}),
-		strictly("answers a parameter that does not exist", "13.1.1", func(q *quirks) {
+		only("answers a parameter that does not exist", "13.1.1", func(q *quirks) {
 			q.answer = replacing("permessage-deflate", "permessage-deflate; window=9")
 		}),
 		{Name: "takes offers that are wrong", Case: "trap08.offer-twice", Only: true, set: func(q *quirks) { q.takesBadOffers = true }},
