@@ -19,7 +19,14 @@ func (l *Loop) newCall(t *Task, code OpCode, h Handle) *call {
 	if c == nil {
 		c = &call{}
 		c.timer.fire = func() { l.makeReady(c.task) }
-		c.Done = func(*Op) { l.makeReady(c.task) }
+		c.Done = func(op *Op) {
+			switch {
+			case c.task != nil:
+				l.makeReady(c.task)
+			case op.Got != 0: // nobody waits for it any more: see freeCall
+				l.closeHandle(op.Got)
+			}
+		}
 	} else {
 		l.calls, c.next = c.next, nil
 	}
@@ -27,12 +34,15 @@ func (l *Loop) newCall(t *Task, code OpCode, h Handle) *call {
 	return c
 }
 
-// freeCall keeps c for the next call, without what it carried.
+// freeCall keeps c for the next call, without what it carried; unless a panic came
+// between, such as one of a context's Err, and the kernel has it still.
 func (l *Loop) freeCall(c *call) {
+	c.task = nil
 	if c.InFlight() {
-		return // a panic came between: it is the kernel's, and then the garbage collector's
+		l.rt.Cancel(&c.Op)
+		return
 	}
-	c.task, c.Buf, c.Path, c.Addr, c.Err = nil, nil, "", Addr{}, nil
+	c.Buf, c.Path, c.Addr, c.Err = nil, "", Addr{}, nil
 	c.Skip, c.Off, c.Len, c.Flags, c.Mode = 0, 0, 0, 0, 0
 	c.next, l.calls = l.calls, c
 }

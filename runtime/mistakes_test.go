@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
@@ -82,6 +83,114 @@ func TestRefusedBuffers(t *testing.T) {
 			_, err = s.Read(make([]byte, 10))
 			return err
 		})
+	})
+}
+
+// A badContext is one whose Err panics, once it is bad.
+type badContext struct {
+	context.Context
+	bad *bool
+}
+
+func (c badContext) Err() error {
+	if *c.bad {
+		panic("a mistake in a context")
+	}
+	return c.Context.Err()
+}
+
+// A panic while the kernel has an operation of the task ends the operation, and leaves
+// nothing behind: neither what it made, nor a call for others to be given.
+func TestPanicWithOperationInFlight(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		l := g.Loops()[0]
+		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
+			ln, err := l.Runtime().Listen(runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0")), runtime.ListenOptions{Backlog: 1})
+			if err != nil {
+				return err
+			}
+			full, err := l.Runtime().LocalAddr(ln)
+			if err != nil {
+				return err
+			}
+			const dials = 10 // of which the kernel takes a few
+			bad, waiting := false, 0
+			var all []*runtime.Task
+			for range dials {
+				task, err := runtime.Go(ctx, "dials", func(context.Context) error {
+					waiting++
+					s, err := l.Dial(badContext{context.Background(), &bad}, full.String(), runtime.DialOptions{})
+					waiting--
+					if err != nil {
+						return err
+					}
+					return s.Close()
+				})
+				if err != nil {
+					return err
+				}
+				all = append(all, task)
+			}
+			for range 20 { // turns in which those end that may
+				if err := runtime.Yield(ctx); err != nil {
+					return err
+				}
+			}
+			if waiting == 0 {
+				return errors.New("no connect had to wait")
+			}
+			bad = true
+			for _, task := range all {
+				task.Cancel(false) // has it look at its context
+			}
+			panicked := 0
+			for _, task := range all {
+				if err := task.Wait(ctx); errors.As(err, new(*runtime.PanicError)) {
+					panicked++
+				}
+			}
+			if panicked != waiting {
+				return fmt.Errorf("%d waited and %d panicked", waiting, panicked)
+			}
+			// What had succeeded already when it was to end is closed.
+			before := backendtest.OpenFDs()
+			for range 200 {
+				bad = false
+				task, err := runtime.Go(ctx, "opens", func(context.Context) error {
+					f, err := l.Open(badContext{context.Background(), &bad}, os.DevNull, os.O_RDONLY, 0)
+					if err != nil {
+						return err
+					}
+					bad = false // it was faster
+					return f.Close()
+				})
+				if err == nil {
+					err = runtime.Yield(ctx)
+				}
+				if err != nil {
+					return err
+				}
+				bad = true
+				task.Cancel(false)
+				_ = task.Wait(ctx)
+			}
+			for turns := 0; backendtest.OpenFDs() > before; turns++ {
+				if err := runtime.Yield(ctx); err != nil || turns == 100_000 {
+					return fmt.Errorf("%d descriptors before, %d now, %v", before, backendtest.OpenFDs(), err)
+				}
+			}
+			for range dials { // each of these is given a call
+				f, err := l.Open(ctx, os.DevNull, os.O_RDONLY, 0)
+				if err != nil {
+					return err
+				}
+				if err := f.Close(); err != nil {
+					return err
+				}
+			}
+			return nil
+		}))
 	})
 }
 

@@ -192,9 +192,5 @@ func (f *foreignContext) late(t *Task) error {
 
 // clockTime is d on the loop's clock.
 func (l *Loop) clockTime(d time.Time) int64 {
-	now, wait := l.rt.Now(), time.Until(d)
-	if int64(wait) > Forever-now {
-		return Forever
-	}
-	return now + int64(wait)
+	return later(l.rt.Now(), time.Until(d))
 }

@@ -39,13 +39,10 @@ func (t *Timer) Stop() {
 	}
 }
 
-// later is d after now: at once if d is not positive, and never if that is further
-// off than the clock goes.
+// later is d after now, which may be before it, or never, if that is further off than
+// the clock goes.
 func later(now int64, d time.Duration) int64 {
-	switch {
-	case d <= 0:
-		return now
-	case int64(d) > Forever-now:
+	if int64(d) > Forever-now {
 		return Forever
 	}
 	return now + int64(d)

@@ -43,12 +43,12 @@ func Group(t testing.TB, v Variant, loops int) *runtime.Group {
 	if r, w, err := os.Pipe(); err == nil { // Go's own poller has descriptors from its first use on
 		_ = errors.Join(r.Close(), w.Close())
 	}
-	fds, goroutines := openFDs(), goruntime.NumGoroutine()
+	fds, goroutines := OpenFDs(), goruntime.NumGoroutine()
 	g, err := runtime.StartGroup(runtime.GroupOptions{Loops: loops, New: func(int) (runtime.Runtime, error) { return v.New() }})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, g.Stop())
-		require.True(t, soon(func() bool { return openFDs() <= fds }), "descriptors leaked: %d before, now %s", fds, fdList())
+		require.True(t, soon(func() bool { return OpenFDs() <= fds }), "descriptors leaked: %d before, now %s", fds, fdList())
 		require.True(t, soon(func() bool { return goruntime.NumGoroutine() <= goroutines }), "goroutines leaked: %d before, %d now\n%s", goroutines, goruntime.NumGoroutine(), stacks())
 	})
 	return g
@@ -77,7 +77,8 @@ func stacks() string {
 	return string(buf[:goruntime.Stack(buf, true)])
 }
 
-func openFDs() int {
+// OpenFDs returns how many descriptors the process has.
+func OpenFDs() int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		return 0
