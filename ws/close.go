@@ -14,9 +14,10 @@ import (
 // most 123 bytes of UTF-8), waits for the peer's for as long as
 // Options.CloseTimeout, and closes the transport. What had been sent before
 // goes out first, and what others send from now on is refused; a message that a
-// Writer has begun has as long as CloseTimeout to end. Messages that still come are
-// dropped; a Receive that waits
-// ends with the peer's *CloseError. A code that must not be sent, or a reason
+// Writer has begun has as long as CloseTimeout to end. If the peer does not read, what
+// is queued is tried for as long as the stream lingers (runtime.DefaultLinger) after
+// that. Messages that still come are dropped; a Receive that waits ends with the
+// peer's *CloseError. A code that must not be sent, or a reason
 // that is too long, is an error, and then nothing was closed.
 //
 // After the peer has closed the connection, or it was closed otherwise, only
@@ -102,14 +103,18 @@ func (c *Conn) handshake() {
 	if d < 0 || c.failed != nil {
 		return
 	}
-	if c.busy {
-		// Another task receives, and sees the peer's Close frame.
-		ctx, cancel := context.WithTimeout(context.Background(), d)
-		defer cancel()
-		_ = c.over.Wait(ctx) // in vain: then the transport is closed
-		return
+	until := time.Now().Add(d)
+	for c.busy {
+		// Another task receives, and sees the peer's Close frame, or leaves that to us.
+		c.quiet.Clear()
+		ctx, cancel := context.WithDeadline(context.Background(), until)
+		_, err := runtime.WaitAny(ctx, &c.over, &c.quiet)
+		cancel()
+		if err != nil || c.over.IsSet() {
+			return // in vain: then the transport is closed
+		}
 	}
-	if err := c.t.SetReadDeadline(time.Now().Add(d)); err != nil {
+	if err := c.t.SetReadDeadline(until); err != nil {
 		return
 	}
 	if c.tls != nil {
@@ -148,6 +153,41 @@ func (c *Conn) discard() {
 		}
 		b.Release()
 	}
+}
+
+// CloseRead receives for a caller that only sends: pings are answered, and the
+// peer's Close frame is seen. The context that it returns ends with the connection,
+// and context.Cause says why, as an error of Receive. A message from the peer is an
+// error, of which it is told with StatusPolicyViolation.
+//
+// Nobody else may receive until that context has ended, which it does with ctx too. It
+// may be called by a task of the loop, with its own ctx, or from any goroutine.
+func (c *Conn) CloseRead(ctx context.Context) context.Context {
+	// It ends when receiving has, and that is when ctx does, or soon after.
+	read, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	receive := func(ctx context.Context) error {
+		m, err := c.Receive(ctx)
+		if m != nil {
+			m.Release()
+			err = c.fail(StatusPolicyViolation, "a message where none is taken")
+		}
+		cancel(err)
+		return nil
+	}
+	if !c.loop.OnLoop() {
+		go func() { cancel(c.elsewhere(ctx, "receive", receive)) }()
+		return read
+	}
+	_, err := runtime.Go(ctx, "ws: close read", func(own context.Context) error {
+		if ctx != context.Context(runtime.TaskOf(ctx)) { // otherwise it is told without that
+			defer context.AfterFunc(ctx, func() { runtime.TaskOf(own).Cancel(false) })()
+		}
+		return receive(own)
+	})
+	if err != nil {
+		cancel(fmt.Errorf("ws: close read: %w", err))
+	}
+	return read
 }
 
 // shut closes the transport, after what is queued was sent.

@@ -177,7 +177,7 @@ func (c *Conn) await(ctx context.Context) error {
 	c.busy = true
 	_, err := runtime.WaitAny(ctx, c.readable[:]...)
 	c.busy = false
-	if len(c.pings) > 0 {
+	if len(c.pings) > 0 || c.sentClose != 0 {
 		c.quiet.Set()
 	}
 	if err != nil {

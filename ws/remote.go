@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/noria-go/noria/runtime"
@@ -23,7 +24,9 @@ type remote struct {
 	stuck  bool // it waits for room: the peer does not keep up
 	err    error
 	room   runtime.Event // somebody should look again
-	empty  runtime.Event
+
+	// How many were ever put, and how many of them were taken out again.
+	accepted, moved atomic.Uint64
 }
 
 // remoteQueue returns c's, which is made when it is first needed.
@@ -32,7 +35,6 @@ func (c *Conn) remoteQueue() *remote {
 		return r
 	}
 	r := &remote{}
-	r.empty.Set()
 	if c.remote.CompareAndSwap(nil, r) {
 		return r
 	}
@@ -48,14 +50,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 	}
 	t, n := o.what()
 	if o.m != nil && c.deflate.takesLong(n) {
-		return c.elsewhere(ctx, "send", func(ctx context.Context) error {
-			// What this caller has sent before is in front of it.
-			if err := c.flushRemote(ctx); err != nil {
-				o.drop()
-				return err
-			}
-			return c.Send(ctx, o.m)
-		})
+		return c.elsewhere(ctx, "send", func(ctx context.Context) error { return c.Send(ctx, o.m) })
 	}
 	var since time.Time // when the peer began to keep this caller waiting
 	for {
@@ -132,8 +127,8 @@ func (c *Conn) put(r *remote, o outgoing) error {
 			return fmt.Errorf("ws: send: %w", err)
 		}
 		r.posted = true
-		r.empty.Clear()
 	}
+	r.accepted.Add(1)
 	n := o.waiting()
 	r.items = append(r.items, o)
 	r.bytes += n
@@ -194,6 +189,25 @@ func (c *Conn) takeRemote() {
 	}
 }
 
+// overtaken reports whether others have sent before what the loop's tasks send now.
+func (c *Conn) overtaken() bool {
+	r := c.remote.Load()
+	return r != nil && r.moved.Load() != r.accepted.Load()
+}
+
+// ahead moves the first items, until as many as that were ever moved, into the stream,
+// as far as that has room: what one of the loop's tasks is about to send comes after
+// them, since their Send has returned.
+func (c *Conn) ahead(r *remote, until uint64) {
+	for r.moved.Load() < until && c.sink.WriteErr() == nil && !c.overBudget() {
+		o, ok := c.pop(r)
+		if !ok {
+			return
+		}
+		c.writeRemote(o)
+	}
+}
+
 // takeAll moves all that other threads have queued into the stream, also if that
 // is full: it was accepted, and a Close frame is to follow it. At most twice
 // Options.SendQueue bytes wait then, and two messages.
@@ -249,7 +263,6 @@ func (r *remote) drained() bool {
 	if cap(r.items) > 1024 {
 		r.items = nil
 	}
-	r.empty.Set()
 	return true
 }
 
@@ -263,6 +276,7 @@ func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
 	o = r.items[r.head]
 	r.items[r.head] = outgoing{}
 	r.head++
+	r.moved.Add(1)
 	n := o.waiting()
 	r.bytes -= n
 	if b := c.opts.Budget; b != nil {
@@ -312,20 +326,4 @@ func (c *Conn) endRemote() {
 	if err != nil {
 		c.failRemote(err)
 	}
-}
-
-// flushRemote waits until what other threads have queued is in the stream: what
-// is sent next comes after it.
-func (c *Conn) flushRemote(ctx context.Context) error {
-	r := c.remote.Load()
-	for r != nil && !r.empty.IsSet() {
-		source := runtime.Source(&r.empty)
-		if c.writer != nil {
-			source = &c.unlocked
-		}
-		if err := c.wait(ctx, nil, source); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -116,9 +116,16 @@ func (c *Conn) messageOut(t Type, bytes int, err error) error {
 }
 
 // room waits until a message may be queued, on the loop, or says why it must
-// not. w is the Writer whose message goes on, if it is one of its parts.
+// not. What others have sent before, from elsewhere, is queued then. w is the Writer
+// whose message goes on, if it is one of its parts.
 func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
-	for tries := 0; ; tries++ {
+	var before uint64
+	r := c.remote.Load()
+	if r != nil {
+		before = r.accepted.Load()
+	}
+	yielded := false
+	for {
 		if err := c.sendErr(); err != nil {
 			return err
 		}
@@ -133,13 +140,18 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			if c.pongDue {
 				c.latePong() // what was asked before is answered before
 			}
+			if w == nil && r != nil && r.moved.Load() < before {
+				c.ahead(r, before)
+				continue
+			}
 			return nil
 		}
 		if err != nil && !errors.Is(err, runtime.ErrBusy) {
 			return c.sendFailed(err)
 		}
-		if c.opts.Policy != Wait && tries == 0 {
+		if c.opts.Policy != Wait && !yielded {
 			// What one turn queues cannot have left yet, however fast the peer is.
+			yielded = true
 			if err := runtime.Yield(ctx); err != nil {
 				return err
 			}

@@ -52,13 +52,7 @@ func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
 	if c.loop.OnLoop() {
 		err = begin(ctx)
 	} else {
-		// What this caller has sent before is in front of it.
-		err = c.elsewhere(ctx, "send", func(ctx context.Context) error {
-			if err := c.flushRemote(ctx); err != nil {
-				return err
-			}
-			return begin(ctx)
-		})
+		err = c.elsewhere(ctx, "send", begin)
 	}
 	if err != nil {
 		return nil, err

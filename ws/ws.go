@@ -149,7 +149,8 @@ var (
 
 // CloseStatus returns the code that a connection was closed with, as err tells
 // it: the peer's for a *CloseError, ours for a *ProtocolError, and
-// StatusAbnormalClosure for anything else that ended it. It is 0 for nil.
+// StatusAbnormalClosure where it ended without one. It is 0 for nil, and for an
+// error that says nothing of the connection's end.
 func CloseStatus(err error) StatusCode {
 	var (
 		closed *CloseError
@@ -162,8 +163,10 @@ func CloseStatus(err error) StatusCode {
 		return closed.Code
 	case errors.As(err, &broken):
 		return broken.Code
+	case errors.Is(err, ErrAbnormal), errors.Is(err, ErrDead), errors.Is(err, ErrTooSlow):
+		return StatusAbnormalClosure
 	}
-	return StatusAbnormalClosure
+	return 0
 }
 
 // abnormal wraps what ended the transport.

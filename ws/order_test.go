@@ -1,0 +1,180 @@
+package ws_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// elsewhereNow has f called on a goroutine, and has the loop wait for it: what f
+// sends is accepted, and the loop has not looked at it yet.
+func elsewhereNow(f func() error) error {
+	done := make(chan error)
+	go func() { done <- f() }()
+	return <-done
+}
+
+// What a task sends comes after what others have sent before, on whatever way.
+func TestTasksDoNotOvertake(t *testing.T) {
+	long := strings.Repeat("long ", 60_000)
+	ways := []struct {
+		name, want string
+		send       func(ctx context.Context, c *ws.Conn) error
+	}{
+		{"Send", "last", func(ctx context.Context, c *ws.Conn) error {
+			return c.Send(ctx, ws.NewMessage(ws.Text, []byte("last")))
+		}},
+		{"Send of a message received", "first", echoOne},
+		{"SendText", "last", func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "last") }},
+		{"SendPrepared", "last", func(ctx context.Context, c *ws.Conn) error {
+			return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("last")))
+		}},
+		{"Writer", "last", writeLast},
+		{"Send that takes turns", long, func(ctx context.Context, c *ws.Conn) error {
+			return c.Send(ctx, ws.NewMessage(ws.Text, []byte(long)))
+		}},
+		{"Writer elsewhere", "last", goroutine(writeLast)},
+		{"Send elsewhere that takes turns", long, goroutine(func(ctx context.Context, c *ws.Conn) error {
+			return c.Send(ctx, ws.NewMessage(ws.Text, []byte(long)))
+		})},
+	}
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, way := range ways {
+			for _, queue := range []int{0, 1} { // 1: it is full after each message
+				t.Run(fmt.Sprintf("%s,SendQueue=%d", way.name, queue), func(t *testing.T) {
+					srv := echoServer(e)
+					srv.SendQueue = queue
+					srv.Compression = &ws.Compression{}
+					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+						if err := echoOne(ctx, c); err != nil {
+							return err
+						}
+						err := elsewhereNow(func() error {
+							var errs error
+							for i := range 3 {
+								ctx, cancel := context.WithCancel(context.Background())
+								if queue == 1 && i > 0 {
+									cancel() // there is no room for it
+								}
+								errs = errors.Join(errs, c.SendText(ctx, fmt.Sprint(i)))
+								cancel()
+							}
+							return errs
+						})
+						if queue == 1 && errors.Is(err, context.Canceled) {
+							err = nil
+						}
+						return errors.Join(err, way.send(ctx, c))
+					}
+					packed := strings.Contains(way.name, "turns")
+					g := backendtest.Group(t, v, 2)
+					addr := serve(t, g, srv)
+					opts := ws.DialOptions{Options: ws.Options{Engine: e}}
+					if packed {
+						opts.Compression = &ws.Compression{}
+					}
+					client(t, g, "ws://"+addr, opts, func(ctx context.Context, c *ws.Conn) error {
+						if err := errors.Join(c.SendText(ctx, "first"), c.SendText(ctx, "first")); err != nil {
+							return err
+						}
+						want := []string{"first", "0", "1", "2", way.want}
+						if queue == 1 {
+							want = []string{"first", "0", way.want}
+						}
+						for _, want := range want {
+							m, err := c.Receive(ctx)
+							if err != nil {
+								return err
+							}
+							if got := string(m.Bytes()); got != want {
+								return fmt.Errorf("got %.20q, want %.20q", got, want)
+							}
+							m.Release()
+						}
+						return nil
+					})
+				})
+			}
+		}
+	})
+}
+
+func writeLast(ctx context.Context, c *ws.Conn) error {
+	w, err := c.NextWriter(ctx, ws.Text)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write([]byte("last"))
+	return errors.Join(err, w.Close())
+}
+
+func echoOne(ctx context.Context, c *ws.Conn) error {
+	m, err := c.Receive(ctx)
+	if err != nil {
+		return err
+	}
+	return c.Send(ctx, m)
+}
+
+// A task that sends is not held back by a goroutine that never stops.
+func TestTaskAmongEndlessSenders(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const n = 100
+		var sent atomic.Int64
+		srv := echoServer(e)
+		srv.SendQueue = 1000
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			stop := make(chan error, 1)
+			fctx, cancel := context.WithCancel(context.Background())
+			defer cancel()
+			go func() {
+				for {
+					if err := c.SendText(fctx, "other"); err != nil {
+						stop <- err
+						return
+					}
+					sent.Add(1)
+				}
+			}()
+			for i := range n {
+				if err := c.SendText(ctx, fmt.Sprint(i)); err != nil {
+					return err
+				}
+			}
+			cancel()
+			return runtime.Offload(ctx, func() { <-stop })
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		others := int64(0)
+		for i := 0; i < n; {
+			h, payload, err := p.read()
+			require.NoError(t, err)
+			require.Equal(t, frame.Text, h.Op)
+			if payload == "other" {
+				others++
+				continue
+			}
+			require.Equal(t, fmt.Sprint(i), payload)
+			i++
+		}
+		for {
+			h, _, err := p.read()
+			require.NoError(t, err)
+			if h.Op == frame.Close {
+				break
+			}
+			others++
+		}
+		require.Equal(t, sent.Load(), others)
+	})
+}
