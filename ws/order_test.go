@@ -178,3 +178,59 @@ func TestTaskAmongEndlessSenders(t *testing.T) {
 		require.Equal(t, sent.Load(), others)
 	})
 }
+
+// A hook that panics while a Send waits for room, for another's message that goes
+// first or for its own that is dropped, ends the handler, and leaks nothing.
+func TestPanicWhileSending(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, c := range []struct {
+			name   string
+			before func(ctx context.Context, c *ws.Conn) error
+		}{
+			{"MessageOut", func(_ context.Context, c *ws.Conn) error {
+				return elsewhereNow(func() error { return c.SendText(context.Background(), "other") })
+			}},
+			{"Dropped", func(ctx context.Context, c *ws.Conn) error {
+				if err := flood(ctx, c); !errors.Is(err, ws.ErrDropped) {
+					return fmt.Errorf("flood: %w", err)
+				}
+				return nil
+			}},
+		} {
+			t.Run(c.name, func(t *testing.T) {
+				sent := make(chan struct{})
+				srv := echoServer(e)
+				srv.Policy = ws.Drop
+				fail := func(_ *ws.Conn, _ ws.Type, n int) {
+					if n < 10 { // and not when it is flooded
+						panic("as it was told")
+					}
+				}
+				srv.Hooks.MessageOut, srv.Hooks.Dropped = fail, fail
+				srv.Handler = func(ctx context.Context, conn *ws.Conn) error {
+					defer close(sent)
+					m, err := conn.Receive(ctx)
+					if err != nil {
+						return err
+					}
+					if err := c.before(ctx, conn); err != nil {
+						return err
+					}
+					err = conn.Send(ctx, m)
+					return fmt.Errorf("no panic: %w", err)
+				}
+				p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+				p.send(text("mine"))
+				<-sent
+				for code := 0; code == 0; {
+					h, payload, err := p.read()
+					require.NoError(t, err)
+					if h.Op == frame.Close {
+						code = int(payload[0])<<8 | int(payload[1])
+						require.Equal(t, ws.StatusInternalError, ws.StatusCode(code))
+					}
+				}
+			})
+		}
+	})
+}

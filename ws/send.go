@@ -30,13 +30,26 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 	if c.quickSend(m) {
 		return nil
 	}
-	m.unhold()
-	if err := c.room(ctx, nil, m.typ, m.size); err != nil {
-		m.Release()
+	if err := c.roomFor(ctx, m); err != nil {
 		return err
 	}
 	t, n := m.typ, m.size
 	return c.messageOut(t, n, c.writeMessage(m))
+}
+
+// roomFor is room for m, which it takes out of its handler's hands, and releases if
+// it is not to be sent: also when a hook panics meanwhile.
+func (c *Conn) roomFor(ctx context.Context, m *Message) (err error) {
+	m.unhold()
+	ready := false
+	defer func() {
+		if !ready {
+			m.Release()
+		}
+	}()
+	err = c.room(ctx, nil, m.typ, m.size)
+	ready = err == nil
+	return err
 }
 
 // SendText sends a copy of s: see Send.
