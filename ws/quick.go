@@ -13,50 +13,51 @@ import (
 // It does what receive.go and write.go do, in one go; whatever is out of the
 // ordinary it leaves to them, untouched.
 
-// quickReceive returns the next message, if it is such a one.
-func (c *Conn) quickReceive() *Message {
+// quickReceive returns the next message, if it is such a one. idle says that nothing
+// has arrived, not even the beginning of one.
+func (c *Conn) quickReceive() (m *Message, idle bool) {
 	e := &c.native
 	if !c.quick || c.inFrame || c.inMsg || e.dec.Partial() > 0 || c.readErr != nil || c.busy || c.reader != nil || len(c.stash) > 0 {
-		return nil
+		return nil, false
 	}
 	if len(e.in) == 0 && !e.more() {
-		return nil
+		return nil, true
 	}
 	p := e.in
 	if len(p) < 2 {
-		return nil
+		return nil, false
 	}
 	typ := Type(p[0] & 0xf)
 	if p[0] != 0x80|byte(Text) && p[0] != 0x80|byte(Binary) {
-		return nil
+		return nil, false
 	}
 	size, n := int(p[1]&0x7f), 2
 	switch {
 	case size > 126:
-		return nil
+		return nil, false
 	case size == 126:
 		if len(p) < 4 {
-			return nil
+			return nil, false
 		}
 		if size, n = int(binary.BigEndian.Uint16(p[2:])), 4; size < 126 {
-			return nil
+			return nil, false
 		}
 	}
 	var key [4]byte
 	masked := p[1]&0x80 != 0
 	if masked == c.client {
-		return nil
+		return nil, false
 	}
 	if masked {
 		if len(p) < n+4 {
-			return nil
+			return nil, false
 		}
 		key = [4]byte(p[n:])
 		n += 4
 	}
 	// An empty one has no buffer: that is not done here.
 	if size == 0 || len(p) < n+size || int64(size) > c.opts.MaxMessage {
-		return nil
+		return nil, false
 	}
 	data := p[n : n+size : n+size]
 	if masked {
@@ -66,13 +67,13 @@ func (c *Conn) quickReceive() *Message {
 		if masked {
 			frame.Mask(data, key, 0) // as it was: the error is found once more
 		}
-		return nil
+		return nil, false
 	}
-	m := c.newMessage()
+	m = c.newMessage()
 	m.typ, m.size = typ, size
 	e.in = p[n:]
 	e.take(&m.first, size)
-	return m
+	return m, false
 }
 
 // quickSend queues m and takes it, if that can be done at once.

@@ -25,16 +25,19 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 	if !c.loop.OnLoop() {
 		return c.receiveElsewhere(ctx)
 	}
-	for {
+	for waited := false; ; waited = true {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if m := c.quickReceive(); m != nil {
+		m, idle := c.quickReceive()
+		if m != nil {
 			return m, nil
 		}
-		m, err := c.TryReceive()
-		if m != nil || err != nil {
-			return m, err
+		if !idle || waited { // it does not look at why nothing comes any more
+			m, err := c.TryReceive()
+			if m != nil || err != nil {
+				return m, err
+			}
 		}
 		if err := c.await(ctx); err != nil {
 			return nil, err
