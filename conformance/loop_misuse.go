@@ -296,6 +296,23 @@ func loopBlockingPost(l *L) {
 				timer.Set(0)
 			})
 		},
+		"OnSent": func(lp *runtime.Loop, f func()) {
+			l.call(lp, func(context.Context) {
+				s, _ := l.pair(lp, runtime.StreamOptions{})
+				s.OnSent(f)
+				_, err := s.Write([]byte("x"))
+				require.NoError(l, err)
+			})
+		},
+		"OnEOF": func(lp *runtime.Loop, f func()) {
+			require.NoError(l, lp.Go("reads", func(context.Context) error {
+				s, peer := l.pair(lp, runtime.StreamOptions{})
+				s.OnEOF(func() error { f(); return nil })
+				_ = peer.CloseWrite()
+				_, err := s.Read(make([]byte, 1))
+				return err
+			}, nil))
+		},
 	} {
 		opts, told := l.stalls(runtime.OutsideTasks)
 		g := l.groupWith(1, opts)

@@ -115,6 +115,7 @@ type Loop struct {
 	goid    uint64        // of the loop's own goroutine, for the watchdog
 	turn    uint64        // what phase is made of
 	phase   atomic.Uint64 // another one in each turn, and odd while the loop is in Poll or about to be
+	called  atomic.Uint64 // odd while Poll calls a function of the program's
 
 	mu     sync.Mutex // guards what follows
 	posts  []func()
@@ -467,8 +468,15 @@ func (l *Loop) runPost(fn func()) {
 // contain runs fn, which what describes. It returns how it panicked, which has
 // been reported, or nil.
 func (l *Loop) contain(what string, fn func()) (failed *PanicError) {
+	polls := l.phase.Load()&1 != 0 && l.called.Load()&1 == 0 // and not inside another one
+	if polls {
+		l.called.Add(1)
+	}
 	returned := false
 	defer func() {
+		if polls {
+			l.called.Add(1)
+		}
 		if returned {
 			return
 		}

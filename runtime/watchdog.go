@@ -13,8 +13,8 @@ const OutsideTasks = "(outside any task)"
 
 // A Stall says that a task, or a function that the loop calls, has held the loop
 // for too long: it computes, or it waits for something that Go's scheduler knows
-// and the loop does not, such as a channel or a mutex. What is called while the
-// loop takes completions in (OnSent, OnEOF) is not watched.
+// and the loop does not, such as a channel or a mutex. What an Op's own Done does is
+// not watched.
 type Stall struct {
 	Loop  string
 	Task  string
@@ -33,13 +33,14 @@ func (s Stall) String() string {
 // A progress is what the watchdog sees of a loop. While it is the same, the loop
 // has not got any further.
 type progress struct {
-	phase uint64  // of the turn, in which each task is resumed once at most
-	w     *worker // whose task runs, if one does
-	name  *string // that task's: a worker may run several in a turn
+	phase  uint64  // of the turn, in which each task is resumed once at most
+	called uint64  // of what is called while completions are taken in
+	w      *worker // whose task runs, if one does
+	name   *string // that task's: a worker may run several in a turn
 }
 
 func (l *Loop) progress() progress {
-	p := progress{phase: l.phase.Load(), w: l.curRef.Load()}
+	p := progress{phase: l.phase.Load(), called: l.called.Load(), w: l.curRef.Load()}
 	if p.w != nil {
 		p.name = p.w.name.Load()
 	}
@@ -47,7 +48,7 @@ func (l *Loop) progress() progress {
 }
 
 // waits reports whether the loop is where it may stay: in Poll.
-func (p progress) waits() bool { return p.w == nil && p.phase&1 != 0 }
+func (p progress) waits() bool { return p.w == nil && p.phase&1 != 0 && p.called&1 == 0 }
 
 // watch starts the watchdog and returns what stops it. It looks from outside,
 // twice in StallAfter, at numbers that change in any case, so that a task pays
