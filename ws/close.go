@@ -44,13 +44,26 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	if c.endWriter(); c.closed {
 		return errClosed
 	}
-	c.takeAll(r)
-	c.sendClose(code, reason)
+	c.closeAfterAll(r, code, reason)
 	if r := c.reader; r != nil && r.over == nil && (!r.ended || len(r.here()) > 0) {
 		r.over = errClosed
 	}
 	c.handshake()
 	return c.shut()
+}
+
+// closeAfterAll sends the Close frame behind all that others have sent. A hook that
+// panics for one of their messages ends the connection with that.
+func (c *Conn) closeAfterAll(r *remote, code StatusCode, reason string) {
+	all := false
+	defer func() {
+		c.sendClose(code, reason)
+		if !all {
+			_ = c.shut()
+		}
+	}()
+	c.takeAll(r)
+	all = true
 }
 
 // endWriter waits, as long as Options.CloseTimeout, for the end of a message that a
@@ -104,14 +117,14 @@ func (c *Conn) handshake() {
 		return
 	}
 	until := time.Now().Add(d)
-	for c.busy {
+	for c.busy && !c.over.IsSet() {
 		// Another task receives, and sees the peer's Close frame, or leaves that to us.
 		c.quiet.Clear()
 		ctx, cancel := context.WithDeadline(context.Background(), until)
 		_, err := runtime.WaitAny(ctx, &c.over, &c.quiet)
 		cancel()
-		if err != nil || c.over.IsSet() {
-			return // in vain: then the transport is closed
+		if err != nil {
+			return // in vain: the transport is closed
 		}
 	}
 	if err := c.t.SetReadDeadline(until); err != nil {
@@ -165,20 +178,28 @@ func (c *Conn) discard() {
 func (c *Conn) CloseRead(ctx context.Context) context.Context {
 	// It ends when receiving has, and that is when ctx does, or soon after.
 	read, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	receive := func(ctx context.Context) error {
-		m, err := c.Receive(ctx)
-		if m != nil {
+	receive := func(own context.Context) error {
+		for {
+			m, err := c.Receive(own)
+			switch {
+			case m == nil:
+				if cerr := ended(ctx); cerr != nil && own.Err() != nil {
+					err = cerr // it was stopped because of that
+				}
+				cancel(err)
+				return nil
+			case c.sentClose == 0:
+				_ = c.fail(StatusPolicyViolation, "a message where none is taken")
+			}
 			m.Release()
-			err = c.fail(StatusPolicyViolation, "a message where none is taken")
 		}
-		cancel(err)
-		return nil
 	}
 	if !c.loop.OnLoop() {
 		go func() { cancel(c.elsewhere(ctx, "receive", receive)) }()
 		return read
 	}
 	_, err := runtime.Go(ctx, "ws: close read", func(own context.Context) error {
+		defer cancel(errors.New("ws: close read: a hook panicked"))
 		if ctx != context.Context(runtime.TaskOf(ctx)) { // otherwise it is told without that
 			defer context.AfterFunc(ctx, func() { runtime.TaskOf(own).Cancel(false) })()
 		}

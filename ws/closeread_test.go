@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -108,6 +110,123 @@ func TestCloseReadStops(t *testing.T) {
 		p.send(text("hello"))
 		p.want(frame.Text, "hello")
 		p.wantClose(ws.StatusNormalClosure)
+	})
+}
+
+// Its context tells why, also where that is the caller's own, or a hook that panics.
+func TestCloseReadCauses(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, goroutine := range []bool{false, true} {
+			wait := untilCancelled
+			if goroutine {
+				wait = func(ctx context.Context) { <-ctx.Done() }
+			}
+			causes := make(chan error, 1)
+			srv := echoServer(e)
+			srv.OnGoroutine = goroutine
+			srv.Hooks.MessageIn = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				tctx, cancel := context.WithTimeout(ctx, time.Millisecond)
+				defer cancel()
+				read := c.CloseRead(tctx)
+				wait(read)
+				causes <- context.Cause(read)
+				read = c.CloseRead(ctx)
+				err := c.SendText(ctx, "your turn")
+				wait(read)
+				causes <- errors.Join(err, context.Cause(read))
+				return nil
+			}
+			p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+			require.ErrorIs(t, <-causes, context.DeadlineExceeded)
+			p.want(frame.Text, "your turn")
+			p.send(text("a message"))
+			require.ErrorContains(t, <-causes, "panicked")
+			p.wantCloseFrame(ws.StatusNormalClosure)
+			p.send(closeFrame(1000, ""))
+			p.wantEnd()
+		}
+	})
+}
+
+// What comes after the Close frame was sent is no reason to end the closing
+// handshake: the peer gets all that it was sent.
+func TestCloseWhileCloseReadReceives(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		closing, causes := make(chan struct{}), make(chan error, 2)
+		srv := echoServer(e)
+		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.Hooks.Closed = func(_ *ws.Conn, code ws.StatusCode, cause error) {
+			causes <- cause
+		}
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			read := c.CloseRead(ctx)
+			if err := c.SendText(ctx, long); err != nil {
+				return err
+			}
+			closer, err := runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
+			if err != nil {
+				return err
+			}
+			if err := runtime.Yield(ctx); err != nil {
+				return err
+			}
+			close(closing)
+			err = closer.Wait(ctx)
+			causes <- errors.Join(err, context.Cause(read))
+			return nil
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		<-closing
+		for range 3 {
+			p.send(text("on its way"))
+		}
+		p.want(frame.Text, long)
+		p.wantCloseFrame(4001)
+		p.send(text("on its way still"))
+		p.send(closeFrame(4001, "bye"))
+		p.wantEnd()
+		var closed *ws.CloseError
+		require.ErrorAs(t, <-causes, &closed)
+		require.Equal(t, "bye", closed.Reason)
+		require.NoError(t, <-causes)
+	})
+}
+
+// So is what another task finds wrong meanwhile: what was sent is not lost with the
+// connection.
+func TestCloseWhileAnotherTaskFails(t *testing.T) {
+	long := strings.Repeat("x", 1<<20)
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		closing := make(chan struct{})
+		srv := echoServer(e)
+		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			if _, err := runtime.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) }); err != nil {
+				return err
+			}
+			if err := c.SendText(ctx, long); err != nil {
+				return err
+			}
+			closer, err := runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
+			if err != nil {
+				return err
+			}
+			if err := runtime.Yield(ctx); err != nil {
+				return err
+			}
+			close(closing)
+			return closer.Wait(ctx)
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		<-closing
+		p.send(raw("\x83\x80\x00\x00\x00\x00")) // a reserved opcode
+		p.send(raw(long))
+		p.want(frame.Text, long)
+		p.wantCloseFrame(4001)
+		require.NoError(t, p.Conn.(*net.TCPConn).CloseWrite())
+		p.wantEnd()
 	})
 }
 

@@ -234,3 +234,53 @@ func TestPanicWhileSending(t *testing.T) {
 		}
 	})
 }
+
+// A hook that panics for what Close sends ahead ends the connection with that, and
+// leaks nothing.
+func TestPanicWhileClosing(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		closed := make(chan ws.StatusCode, 2)
+		srv := echoServer(e)
+		srv.Hooks.MessageOut = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
+		srv.Hooks.Closed = func(_ *ws.Conn, code ws.StatusCode, _ error) { closed <- code }
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			if _, err := c.Receive(ctx); err != nil { // and forgets it
+				return err
+			}
+			return elsewhereNow(func() error { return c.SendText(context.Background(), "other") })
+		}
+		g := backendtest.Group(t, v, 1)
+		p := connect(t, serve(t, g, srv))
+		p.send(text("mine"))
+		p.want(frame.Text, "other")
+		p.wantCloseFrame(ws.StatusNormalClosure)
+		p.wantEnd()
+		require.Equal(t, ws.StatusNormalClosure, <-closed)
+		require.NoError(t, g.Stop())
+		require.Empty(t, closed)
+	})
+}
+
+// A peer that reads all that it is sent is not too slow, whoever fills the queue.
+func TestPolicyAmongOthers(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, policy := range []ws.Policy{ws.Drop, ws.Disconnect} {
+			srv := echoServer(e)
+			srv.SendQueue, srv.Policy = 1000, policy
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				fill := strings.Repeat("x", 1200)
+				if err := c.SendText(ctx, fill); err != nil {
+					return err
+				}
+				err := elsewhereNow(func() error { return c.SendText(context.Background(), fill) })
+				return errors.Join(err, c.SendText(ctx, "last"))
+			}
+			p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+			for range 2 {
+				p.want(frame.Text, strings.Repeat("x", 1200))
+			}
+			p.want(frame.Text, "last")
+			p.wantClose(ws.StatusNormalClosure)
+		}
+	})
+}

@@ -137,8 +137,8 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 	if r != nil {
 		before = r.accepted.Load()
 	}
-	yielded := false
-	for {
+	yielded := int64(-1) // how much was queued when others had a turn
+	for turns := 0; ; {
 		if err := c.sendErr(); err != nil {
 			return err
 		}
@@ -162,9 +162,11 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		if err != nil && !errors.Is(err, runtime.ErrBusy) {
 			return c.sendFailed(err)
 		}
-		if c.opts.Policy != Wait && !yielded {
-			// What one turn queues cannot have left yet, however fast the peer is.
-			yielded = true
+		if c.opts.Policy != Wait && yielded != c.written && turns < maxTurns {
+			// What one turn queues cannot have left yet, however fast the peer is; nor what
+			// others have queued in this one, for which there was room.
+			yielded = c.written
+			turns++
 			if err := runtime.Yield(ctx); err != nil {
 				return err
 			}
@@ -192,6 +194,10 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		}
 	}
 }
+
+// maxTurns is how many turns of the loop a message may have to wait, where a Policy
+// drops it rather, while others' messages take the room.
+const maxTurns = 8
 
 func (c *Conn) overBudget() bool {
 	b := c.opts.Budget

@@ -193,6 +193,10 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 	returned := false
 	// The end of ctx tells the peer, whatever the handler does about it.
 	stop := runtime.TaskOf(ctx).AfterFunc(c.goAway)
+	defer func() { // also when a hook panics in what comes before
+		c.reclaim()
+		c.ended(err)
+	}()
 	defer func() {
 		stop()
 		if returned {
@@ -202,8 +206,6 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 			c.sendClose(StatusInternalError, "")
 			_ = c.shut()
 		}
-		c.reclaim()
-		c.ended(err)
 	}()
 	if hook := c.opts.Hooks.Opened; hook != nil {
 		hook(c)
