@@ -187,13 +187,7 @@ func (l *Loop) Stopped() <-chan struct{} { return l.stopped }
 // onThread reports whether the caller runs on the loop's thread: as the loop
 // itself, as the current task, or as a coroutine that the task has inside.
 func (l *Loop) onThread() bool {
-	g := self()
-	return l.curRef.Load().is(g) || l.outsideTask(g)
-}
-
-// outsideTask is onThread for who is not the current task itself.
-func (l *Loop) outsideTask(g uintptr) bool {
-	if g != 0 && g == l.self.Load() {
+	if g := self(); g != 0 && (l.curRef.Load().is(g) || g == l.self.Load()) {
 		return true
 	}
 	tid := l.thread.Load()

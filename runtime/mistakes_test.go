@@ -368,21 +368,28 @@ func TestNotifyFromElsewhere(t *testing.T) {
 }
 
 // What a loop calls outside any task must not wait, and is told so: it would hold the
-// loop.
+// loop. (Whoever does wait here does not do so for long: the context has ended.)
 func TestPostedFunctionsDoNotWait(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		l := backendtest.Group(t, v, 1).Loops()[0]
-		results := make(chan error, 3)
+		var never runtime.Event
+		empty := runtime.NewQueue[int](1)
+		ended, cancel := context.WithCancel(context.Background())
+		cancel()
+		waits := []func(context.Context, time.Duration) error{
+			runtime.Sleep,
+			func(ctx context.Context, _ time.Duration) error { return never.Wait(ctx) },
+			func(ctx context.Context, _ time.Duration) error { _, err := empty.Get(ctx); return err },
+			func(ctx context.Context, _ time.Duration) error { _, err := runtime.WaitAny(ctx, &never); return err },
+		}
+		results := make(chan error, len(waits))
 		require.NoError(t, l.Post(func() {
-			var never runtime.Event
-			ctx := context.Background()
-			results <- never.Wait(ctx)
-			_, err := runtime.NewQueue[int](1).Get(ctx)
-			results <- err
-			results <- runtime.Sleep(ctx, time.Hour)
+			for _, wait := range waits {
+				results <- wait(ended, time.Hour)
+			}
 		}))
-		for range cap(results) {
-			require.ErrorIs(t, <-results, runtime.ErrOffLoop)
+		for i := range waits {
+			require.ErrorIs(t, <-results, runtime.ErrOffLoop, "%d", i)
 		}
 	})
 }

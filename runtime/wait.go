@@ -216,13 +216,7 @@ func waitSources(ctx context.Context, sources []Source) (int, error) {
 		if err := t.interrupted(ctx); err != nil {
 			return -1, err
 		}
-		if len(sources) == 1 { // nothing is to be undone: as pollAll, at half the cost
-			w := &ws[0]
-			w.task, w.ch, w.with = t, nil, nil
-			if sources[0].poll(w) {
-				return 0, nil
-			}
-		} else if i := pollAll(sources, ws, t, nil); i >= 0 {
+		if i := pollAll(sources, ws, t, nil); i >= 0 {
 			return i, nil
 		}
 		t.park()

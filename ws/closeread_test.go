@@ -149,6 +149,12 @@ func TestCloseReadCauses(t *testing.T) {
 	})
 }
 
+// closeBeside starts a task that closes c with 4001, and returns when it waits for the peer.
+func closeBeside(ctx context.Context, c *ws.Conn) (*runtime.Task, error) {
+	closer, err := runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
+	return closer, errors.Join(err, runtime.Yield(ctx))
+}
+
 // What comes after the Close frame was sent is no reason to end the closing
 // handshake: the peer gets all that it was sent.
 func TestCloseWhileCloseReadReceives(t *testing.T) {
@@ -157,19 +163,14 @@ func TestCloseWhileCloseReadReceives(t *testing.T) {
 		closing, causes := make(chan struct{}), make(chan error, 2)
 		srv := echoServer(e)
 		srv.CloseTimeout = time.Hour // nobody waits for it
-		srv.Hooks.Closed = func(_ *ws.Conn, code ws.StatusCode, cause error) {
-			causes <- cause
-		}
+		srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, cause error) { causes <- cause }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			read := c.CloseRead(ctx)
 			if err := c.SendText(ctx, long); err != nil {
 				return err
 			}
-			closer, err := runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
+			closer, err := closeBeside(ctx, c)
 			if err != nil {
-				return err
-			}
-			if err := runtime.Yield(ctx); err != nil {
 				return err
 			}
 			close(closing)
@@ -194,8 +195,7 @@ func TestCloseWhileCloseReadReceives(t *testing.T) {
 	})
 }
 
-// So is what another task finds wrong meanwhile: what was sent is not lost with the
-// connection.
+// Nor is what another task finds wrong meanwhile.
 func TestCloseWhileAnotherTaskFails(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
@@ -209,11 +209,8 @@ func TestCloseWhileAnotherTaskFails(t *testing.T) {
 			if err := c.SendText(ctx, long); err != nil {
 				return err
 			}
-			closer, err := runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
+			closer, err := closeBeside(ctx, c)
 			if err != nil {
-				return err
-			}
-			if err := runtime.Yield(ctx); err != nil {
 				return err
 			}
 			close(closing)
@@ -268,11 +265,8 @@ func TestCloseTakesOverReceiving(t *testing.T) {
 			if err := runtime.Yield(ctx); err != nil {
 				return err
 			}
-			closer, err := runtime.Go(ctx, "closes", func(ctx context.Context) error { return c.Close(4001, "") })
+			closer, err := closeBeside(ctx, c)
 			if err != nil {
-				return err
-			}
-			if err := runtime.Yield(ctx); err != nil {
 				return err
 			}
 			receiver.Cancel(false)

@@ -165,16 +165,12 @@ func (m *Message) portable() *Message {
 
 // check panics if the message is not the caller's any more.
 func (m *Message) check(what string) {
-	if m.gone || m.away.Load() != 0 {
-		m.misused(what)
-	}
-}
-
-func (m *Message) misused(what string) {
 	if m.gone {
 		panic("ws: " + what + " of a message that was sent or released")
 	}
-	m.forgotten(what)
+	if m.away.Load() != 0 {
+		m.forgotten(what)
+	}
 }
 
 func (m *Message) forgotten(what string) {
