@@ -177,6 +177,12 @@ func TestStress(t *testing.T) {
 				w.r.Wake()
 			}()
 		}
+		defer func() {
+			if t.Failed() { // it was seen once that this does not end: see docs/open.md
+				t.Logf("%d clients left, %d whole, %d refused; %d of %d connections open, %d flights, %d buffers free",
+					left.Load(), whole.Load(), len(failed), open, serial, w.r.table.live, w.r.buffers.free)
+			}
+		}()
 		w.until(func() bool { return left.Load() == 0 && open == 0 })
 		close(failed)
 		for err := range failed {
