@@ -260,7 +260,7 @@ func (ln *Listener) push(h Handle) {
 // Close stops listening and closes the connections that nobody has taken.
 func (ln *Listener) Close() error {
 	if !ln.loop.onThread() {
-		return ln.loop.call(context.Background(), "close listener", func(context.Context) error { return ln.Close() }, noLimit)
+		return ln.loop.Finish("close listener", func(context.Context) error { return ln.Close() })
 	}
 	if ln.closing {
 		return &OpError{Op: "close", Handle: ln.h, Err: ErrClosed}

@@ -75,7 +75,9 @@ var noContext context.Context
 type afterFunc struct{ f func() }
 
 // AfterFunc lets the standard library's contexts hang on a task without a
-// goroutine; see the documentation of context.AfterFunc. f must not block.
+// goroutine; see the documentation of context.AfterFunc. f must not block. It is
+// called on the loop's thread when t's context ends, and on a goroutine of its own if
+// that has ended already.
 func (t *Task) AfterFunc(f func()) (stop func() bool) {
 	a := &afterFunc{f}
 	t.mu.Lock()

@@ -340,7 +340,7 @@ func (s *Stream) closeElsewhere() error {
 		return &OpError{Op: "close", Handle: s.h, Err: ErrOffLoop}
 	}
 	// Not a child of the owner: what closes must not be killed before it starts.
-	return s.loop.call(context.Background(), "close", func(context.Context) error { return s.close(true) }, noLimit)
+	return s.loop.Finish("close", func(context.Context) error { return s.close(true) })
 }
 
 func (s *Stream) beginClose() {

@@ -132,6 +132,13 @@ func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Contex
 	return l.call(ctx, name, fn, l.opts.MaxPosts)
 }
 
+// Finish is Call for what ends something, or goes on with what has begun, and so
+// comes no more often than there is something: it is never refused because MaxPosts
+// functions wait, and no context cuts it short. What fn waits for may have one.
+func (l *Loop) Finish(name string, fn func(ctx context.Context) error) error {
+	return l.call(context.Background(), name, fn, noLimit)
+}
+
 // call is Call with post's limit.
 func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Context) error, limit int) error {
 	if t := l.current(); t != nil {

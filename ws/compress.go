@@ -95,10 +95,6 @@ func (d *deflater) close() {
 	if d == nil {
 		return
 	}
-	if d.piece.buf != nil {
-		d.piece.buf.Release()
-		d.piece = segment{}
-	}
 	d.in.Close()
 	d.out.Close()
 }

@@ -91,14 +91,9 @@ func TestTasksDoNotOvertake(t *testing.T) {
 							want = []string{"first", "0", way.want}
 						}
 						for _, want := range want {
-							m, err := c.Receive(ctx)
-							if err != nil {
+							if err := receiveText(ctx, c, want); err != nil {
 								return err
 							}
-							if got := string(m.Bytes()); got != want {
-								return fmt.Errorf("got %.20q, want %.20q", got, want)
-							}
-							m.Release()
 						}
 						return nil
 					})

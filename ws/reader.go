@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"errors"
 	"io"
 )
 
@@ -108,15 +109,47 @@ func (c *Conn) endReader() {
 // ErrSkipped if the rest of the message was given up: whoever reads it must not
 // take what there was for all of it.
 type Reader struct {
-	c     *Conn
-	ctx   context.Context
-	typ   Type
+	c   *Conn
+	ctx context.Context
+	typ Type
+	unread
+	lent  bool // what was here is being written: see lend
+	ended bool // nothing comes after what is here
+	size  int
+	over  error // io.EOF: it was all read; or why the rest is not to be had
+}
+
+// unread is what there is of a message and was not read yet.
+type unread struct {
 	whole *Message // received before the Reader was asked for
 	pos   int      // of whole
 	piece segment
-	ended bool // nothing comes after whole and piece
-	size  int
-	over  error // io.EOF: it was all read; or why the rest is not to be had
+}
+
+func (u *unread) here() []byte {
+	if u.whole != nil {
+		return u.whole.Bytes()[u.pos:]
+	}
+	return u.piece.data
+}
+
+func (u *unread) take(n int) {
+	if u.whole != nil {
+		u.pos += n
+		return
+	}
+	u.piece.data = u.piece.data[n:]
+}
+
+// drop gives it back.
+func (u *unread) drop(c *Conn) {
+	if u.whole != nil {
+		u.whole.Release()
+	}
+	if u.piece.buf != nil {
+		c.native.release(u.piece.buf)
+	}
+	*u = unread{}
 }
 
 // Read reads what has arrived, and waits if that is nothing.
@@ -143,6 +176,7 @@ func (r *Reader) read(ctx context.Context, p []byte) (int, error) {
 		if b := r.here(); len(b) > 0 {
 			n := copy(p, b)
 			r.take(n)
+			r.size += n
 			return n, nil
 		}
 		if err := r.more(ctx); err != nil {
@@ -160,10 +194,9 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 		if r.over != nil && r.over != io.EOF {
 			return total, r.over
 		}
-		if b := r.here(); len(b) > 0 {
-			n, err := w.Write(b)
+		if len(r.here()) > 0 {
+			n, err := r.lend(w)
 			total += int64(n)
-			r.take(n)
 			if err != nil {
 				return total, err
 			}
@@ -178,33 +211,31 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// here returns what can be read now.
-func (r *Reader) here() []byte {
-	if r.whole != nil {
-		return r.whole.Bytes()[r.pos:]
+// lend has w write what can be read now. Meanwhile, which may be long, that is not
+// the Reader's: whoever ends the connection must not give back what w looks at.
+func (r *Reader) lend(w io.Writer) (n int, err error) {
+	b, mine := r.here(), r.unread
+	r.unread, r.lent = unread{}, true
+	defer func() { // w may panic
+		mine.take(n)
+		r.size += n
+		r.lent = false
+		switch {
+		case r.c.reader == r && r.over == nil:
+			r.unread = mine
+			return
+		case n < len(b) && (r.over == nil || r.over == io.EOF):
+			r.over = ErrSkipped
+		}
+		mine.drop(r.c)
+	}()
+	if n, err = w.Write(b); n < 0 || n > len(b) {
+		return 0, errors.New("ws: the Writer says that it wrote what it was not given")
 	}
-	return r.piece.data
-}
-
-func (r *Reader) take(n int) {
-	r.size += n
-	if r.whole != nil {
-		r.pos += n
-		return
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
 	}
-	r.piece.data = r.piece.data[n:]
-}
-
-// drop gives back what was not read.
-func (r *Reader) drop() {
-	if r.whole != nil {
-		r.whole.Release()
-		r.whole = nil
-	}
-	if r.piece.buf != nil {
-		r.c.native.release(r.piece.buf)
-	}
-	r.piece = segment{}
+	return n, err
 }
 
 // giveUp is drop for a message that is not read on. err is what its Reader is
@@ -217,7 +248,7 @@ func (r *Reader) giveUp(err error) {
 	case r.ended:
 		r.over = io.EOF
 	}
-	r.drop()
+	r.drop(r.c)
 }
 
 // more waits for the next piece; io.EOF if there is none.
@@ -226,7 +257,7 @@ func (r *Reader) more(ctx context.Context) error {
 	if r.over != nil {
 		return r.over
 	}
-	r.drop()
+	r.drop(c)
 	if r.ended {
 		r.over = io.EOF
 		c.endReader()

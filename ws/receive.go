@@ -132,10 +132,10 @@ func (c *Conn) hasMessage() bool {
 	}
 	c.paused = false
 	if r := c.reader; r != nil { // it reads what comes, or it is left and that is skipped
-		if r.ended || len(r.here()) > 0 {
+		if r.ended || r.lent || len(r.here()) > 0 {
 			return true
 		}
-		r.drop()
+		r.drop(c)
 		s, last, ok, err := c.next()
 		if ok {
 			r.piece, r.ended = s, last
@@ -349,6 +349,10 @@ func (c *Conn) end(err error) error {
 			c.endRemote()
 		}
 		c.eng.drop()
+		if d := c.deflate; d != nil {
+			d.drop(c)
+			d.active = false // next is to say what ended it
+		}
 		if c.msg != nil {
 			c.msg.free()
 			c.msg = nil

@@ -191,14 +191,11 @@ func (s *Server) open(t compat.Stream, acc *handshake.Accepted) *Conn {
 // run runs a handler on c, and closes c whatever the handler does.
 func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (err error) {
 	returned := false
-	// The end of ctx tells the peer, whatever the handler does about it.
-	stop := runtime.TaskOf(ctx).AfterFunc(c.goAway)
 	defer func() { // also when a hook panics in what comes before
 		c.reclaim()
 		c.ended(err)
 	}()
 	defer func() {
-		stop()
 		if returned {
 			c.finish(ctx, err)
 		} else { // it panicked, which goes on: nobody is waited for
@@ -207,6 +204,12 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 			_ = c.shut()
 		}
 	}()
+	// The end of ctx tells the peer, whatever the handler does about it.
+	if task := runtime.TaskOf(ctx); task.Err() != nil {
+		c.goAway()
+	} else {
+		defer task.AfterFunc(c.goAway)()
+	}
 	if hook := c.opts.Hooks.Opened; hook != nil {
 		hook(c)
 	}

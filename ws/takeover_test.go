@@ -3,8 +3,10 @@ package ws_test
 import (
 	"io"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -60,5 +62,41 @@ func TestHTTPHandlerOnABusyLoop(t *testing.T) {
 			st, err := l.Stats()
 			return err == nil && st.Streams == 0 && srv.Stats().Active == 0
 		}, patience, patience/1000, "connections stay that nobody serves")
+	})
+}
+
+// A group that stops while requests are upgraded leaves nobody behind: who was told
+// that it is upgraded sees the end of its connection.
+func TestHTTPHandlerWhileGroupStops(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		upgraded := 0
+		for range 20 {
+			g := backendtest.Group(t, v, 2)
+			srv := echoServer(e)
+			s := httptest.NewServer(srv.HTTPHandler(g))
+			var peers []*peer
+			for range 20 {
+				peers = append(peers, dialTCP(t, s.Listener.Addr().String()))
+			}
+			var wg sync.WaitGroup
+			for _, p := range peers {
+				wg.Go(func() { _, _ = p.Write([]byte(request)) })
+			}
+			require.NoError(t, g.Stop())
+			wg.Wait()
+			for _, p := range peers {
+				require.NoError(t, p.SetReadDeadline(time.Now().Add(patience)))
+				line, _ := p.r.ReadString('\n')
+				if strings.Contains(line, " 101 ") {
+					upgraded++
+					_, err := io.Copy(io.Discard, p.r)
+					require.False(t, isTimeout(err), "no end: %v", err)
+				}
+				require.NoError(t, p.Close())
+			}
+			s.Close()
+			require.Eventually(t, func() bool { return srv.Stats().Active == 0 }, patience, time.Millisecond)
+		}
+		t.Log(upgraded, "were upgraded")
 	})
 }

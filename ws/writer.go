@@ -32,10 +32,9 @@ var _ io.WriteCloser = (*Writer)(nil)
 
 // NextWriter returns a Writer of a new message, once no other one goes on.
 //
-// ctx bounds the Writer's calls too, but only while they wait for room to send,
-// or for the loop: when it has ended, what can be done at once is done. A call
-// that it stops half-way through the message ends the connection, since no other
-// message can follow.
+// ctx bounds the Writer's calls too, but only while they wait for room to send: when
+// it has ended, what can be done at once is done. A call that it stops half-way
+// through the message ends the connection, since no other message can follow.
 func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
 	if t != Text && t != Binary {
 		return nil, fmt.Errorf("ws: a message of type %v", t)
@@ -114,17 +113,24 @@ const (
 
 func (w *Writer) send(end ending) error {
 	if w.c.loop.OnLoop() {
-		return w.sendHere(w.ctx, end)
+		return w.sendHere(end)
 	}
-	return w.c.elsewhere(w.ctx, "send", func(ctx context.Context) error { return w.sendHere(ctx, end) })
+	// It gets there whatever has ended meanwhile: others wait for the Writer.
+	return w.c.loop.Finish("ws: send", func(context.Context) error { return w.sendHere(end) })
 }
 
-func (w *Writer) sendHere(ctx context.Context, end ending) error {
+func (w *Writer) sendHere(end ending) error {
 	c := w.c
 	if c.writer != w {
 		return errWriterDone
 	}
-	err := c.room(ctx, w, w.typ, len(w.buf))
+	over := true // also when a hook panics
+	defer func() {
+		if over && c.writer == w {
+			c.unlock()
+		}
+	}()
+	err := c.room(w.ctx, w, w.typ, len(w.buf))
 	if err == nil {
 		err = w.queue(end)
 	}
@@ -135,9 +141,7 @@ func (w *Writer) sendHere(ctx context.Context, end ending) error {
 		_ = c.end(c.failed)
 		_ = c.t.SetReadDeadline(past)
 	}
-	if err != nil || end == thenEnd {
-		c.unlock()
-	}
+	over = err != nil || end == thenEnd
 	return err
 }
 
