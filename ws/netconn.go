@@ -36,6 +36,9 @@ type netConn struct {
 }
 
 func (n *netConn) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
 	if !n.c.loop.OnLoop() {
 		var k int
 		err := n.c.elsewhere(n.ctx, "receive", func(context.Context) (err error) {
