@@ -137,6 +137,9 @@ func TestNetConn(t *testing.T) {
 			if _, err := nc.Read(got); !isTimeout(err) {
 				return fmt.Errorf("a deadline: %v", err)
 			}
+			if n, err := nc.Read(nil); n != 0 || err != nil {
+				return fmt.Errorf("reading nothing: %d, %w", n, err)
+			}
 			return nc.SetReadDeadline(time.Time{})
 		})
 	})
