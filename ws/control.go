@@ -89,8 +89,12 @@ func (c *Conn) latePong() {
 }
 
 // queueControl queues a control frame, whatever else is queued: they are small,
-// and whoever calls it bounds their number. It reports whether it could.
+// and whoever calls it bounds their number. It reports whether it could. Nothing
+// follows a failure: it may have left half a frame.
 func (c *Conn) queueControl(op frame.Opcode, p []byte) bool {
+	if c.failed != nil {
+		return false
+	}
 	h := frame.Header{Op: op, Fin: true, Len: int64(len(p))}
 	c.mask(&h)
 	b, err := c.sink.Grow(h.Size()+len(p), 0)
@@ -107,13 +111,10 @@ func (c *Conn) queueControl(op frame.Opcode, p []byte) bool {
 }
 
 // sendClose queues a Close frame, unless there was one, and reports whether it
-// is on its way. Nothing is sent after it, and nothing after a failure.
+// is on its way. Nothing is sent after it.
 func (c *Conn) sendClose(code StatusCode, reason string) bool {
 	if c.sentClose != 0 {
 		return true
-	}
-	if c.failed != nil {
-		return false
 	}
 	var buf [frame.MaxControl]byte
 	p := buf[:0]

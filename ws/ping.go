@@ -164,9 +164,9 @@ func (c *Conn) checkAlive() {
 		return
 	}
 	c.pinged = true
-	var payload [8]byte
-	if c.sentClose == 0 && !c.queueControl(frame.Ping, payload[:]) {
-		return // the transport is gone: receiving says so
+	if c.sentClose == 0 {
+		var payload [8]byte
+		c.queueControl(frame.Ping, payload[:]) // if it cannot be asked it must not be silent either
 	}
 	c.alive.Set(c.opts.PongTimeout)
 }

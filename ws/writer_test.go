@@ -1,12 +1,15 @@
 package ws_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	goruntime "runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -151,6 +154,56 @@ func TestPanicAtWriterClose(t *testing.T) {
 				p.want(frame.Text, "last")
 				p.want(frame.Text, "behind it")
 				p.wantClose(ws.StatusNormalClosure)
+			})
+		}
+	})
+}
+
+// A frame of which there was no memory for all is the last thing that the peer gets:
+// what followed would be taken for the rest of it.
+func TestNothingFollowsHalfAFrame(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for name, send := range map[string]func(ctx context.Context, c *ws.Conn, p []byte) error{
+			"SendBinary": func(ctx context.Context, c *ws.Conn, p []byte) error { return c.SendBinary(ctx, p) },
+			"SendPrepared": func(ctx context.Context, c *ws.Conn, p []byte) error {
+				return c.SendPrepared(ctx, ws.Prepare(ws.Binary, p))
+			},
+		} {
+			t.Run(name, func(t *testing.T) {
+				failed := make(chan error, 1)
+				srv := echoServer(e)
+				srv.PingInterval = 10 * time.Millisecond
+				srv.SendQueue = 1 << 20
+				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+					if err := receiveOne(ctx, c); err != nil {
+						return err
+					}
+					pool := c.Loop().Pool()
+					some, err := pool.Get(64 << 10)
+					if err != nil {
+						return err
+					}
+					restore := exhaust(pool)
+					some.Release()
+					err = send(ctx, c, bytes.Repeat([]byte{'x'}, 256<<10))
+					restore()
+					failed <- err
+					if _, err := c.Ping(ctx); err == nil {
+						return errors.New("a ping was sent and answered")
+					}
+					return receiveOne(ctx, c)
+				}
+				p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+				p.send(text("begin"))
+				if err := <-failed; err == nil {
+					_, _ = io.CopyN(io.Discard, p.r, 256<<10+10)
+					return // it needed none
+				}
+				p.send(fr(frame.Ping, true, "one"))
+				p.send(fr(frame.Ping, true, "two"))
+				time.AfterFunc(50*time.Millisecond, func() { _, _ = p.Write(closeFrame(1000, "")) }) // nothing depends on how long
+				all, _ := io.ReadAll(p.r)                                                            // to the end, perhaps a reset
+				require.Empty(t, strings.Trim(string(all[min(10, len(all)):]), "x"))
 			})
 		}
 	})
