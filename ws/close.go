@@ -43,9 +43,12 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	if c.endWriter(); c.closed {
 		return errClosed
 	}
-	c.closeAfterAll(r, code, reason)
+	told := c.closeAfterAll(r, code, reason)
 	if r := c.reader; r != nil && r.over == nil && (!r.ended || len(r.here()) > 0) {
 		r.over = errClosed
+	}
+	if errors.Is(told, runtime.ErrNoBuffers) { // it has nothing to answer
+		return errors.Join(fmt.Errorf("ws: close: the peer was not told: %w", told), c.shut())
 	}
 	c.handshake()
 	return c.shut()
@@ -53,16 +56,17 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 
 // closeAfterAll sends the Close frame behind all that others have sent. A hook that
 // panics for one of their messages ends the connection with that.
-func (c *Conn) closeAfterAll(r *remote, code StatusCode, reason string) {
+func (c *Conn) closeAfterAll(r *remote, code StatusCode, reason string) (err error) {
 	all := false
 	defer func() {
-		c.sendClose(code, reason)
+		err = c.sendClose(code, reason)
 		if !all {
 			_ = c.shut()
 		}
 	}()
 	c.takeAll(r)
 	all = true
+	return nil
 }
 
 // endWriter waits, as long as Options.CloseTimeout, for the end of a message that a
@@ -118,9 +122,8 @@ func (c *Conn) handshake() {
 	until := time.Now().Add(d)
 	for c.busy && !c.over.IsSet() {
 		// Another task receives, and sees the peer's Close frame, or leaves that to us.
-		c.quiet.Clear()
 		ctx, cancel := context.WithDeadline(context.Background(), until)
-		_, err := runtime.WaitAny(ctx, &c.over, &c.quiet)
+		_, err := runtime.WaitAny(ctx, &c.over, c.nextQuiet())
 		cancel()
 		if err != nil {
 			return // in vain: the transport is closed
@@ -132,13 +135,16 @@ func (c *Conn) handshake() {
 	if c.tls != nil {
 		c.tls.flush()
 	}
+	// Of its own: others may move the stream's.
+	ctx, cancel := context.WithDeadline(context.Background(), until)
+	defer cancel()
 	for c.readErr == nil {
 		m, err := c.take()
 		if m != nil {
 			m.Release()
 			continue
 		}
-		if err != nil || c.await(context.Background()) != nil {
+		if err != nil || c.await(ctx) != nil {
 			break
 		}
 	}
@@ -146,24 +152,25 @@ func (c *Conn) handshake() {
 	switch {
 	case errors.As(c.readErr, &broken):
 		if c.t.CloseWrite() == nil {
-			c.discard()
+			c.discard(ctx)
 		}
 	case c.client && c.gotClose != nil:
-		c.discard()
+		c.discard(ctx)
 	}
 }
 
 var past = time.Unix(1, 0) // a deadline that has passed
 
-// discard reads until the peer has ended the connection, or the deadline is
-// over.
-func (c *Conn) discard() {
+// discard reads until the peer has ended the connection, or ctx ends.
+func (c *Conn) discard(ctx context.Context) {
 	for {
-		b, err := c.t.ReadBuf()
-		if err != nil {
+		if b := c.t.TryReadBuf(); b != nil {
+			b.Release()
+		} else if c.t.ReadErr() != nil {
+			return
+		} else if _, err := runtime.WaitAny(ctx, c.readable[:]...); err != nil {
 			return
 		}
-		b.Release()
 	}
 }
 

@@ -54,6 +54,8 @@ type Conn struct {
 	streaming bool       // it was begun by a Reader
 	busy      bool       // somebody waits for more
 	paused    bool       // more is here, and others are to have a turn first
+	early     bool       // it is received ahead of who wants it, a Receive or a Reader
+	long      bool       // and is longer than a Receive takes: it is left to them
 	readErr   error      // what ended receiving
 	over      runtime.Event
 	control   [frame.MaxControl]byte
@@ -87,7 +89,7 @@ type Conn struct {
 	lastSeen int64 // bytes received when it was last looked
 	pinged   bool  // and not heard of since
 	pings    []*ping
-	quiet    runtime.Event // somebody stopped receiving while a Ping waits
+	quiet    *runtime.Event // see nextQuiet
 	pingSeq  uint64
 
 	held    *Message                // received, and with the handler
@@ -158,7 +160,7 @@ func (c *Conn) LocalAddr() (a net.Addr) {
 	if c.loop.OnLoop() {
 		return c.stream.LocalAddr()
 	}
-	_ = c.elsewhere(context.Background(), "address", func(context.Context) error {
+	_ = c.loop.Finish("ws: address", func(context.Context) error {
 		a = c.stream.LocalAddr()
 		return nil
 	})

@@ -55,7 +55,7 @@ func (c *Conn) pong(p []byte) {
 		c.stream.OnSent(c.sent)
 		return
 	}
-	if c.queueControl(frame.Pong, p) {
+	if c.queueControl(frame.Pong, p) == nil {
 		c.pongs += len(p) + 2
 		c.pongEnd = c.written
 	}
@@ -81,7 +81,7 @@ func (c *Conn) sent() {
 // latePong answers the newest ping.
 func (c *Conn) latePong() {
 	c.pongDue = false
-	if c.sentClose == 0 && c.queueControl(frame.Pong, c.pending) {
+	if c.sentClose == 0 && c.queueControl(frame.Pong, c.pending) == nil {
 		c.pongs += len(c.pending) + 2
 		c.pongEnd = c.written
 	}
@@ -89,17 +89,18 @@ func (c *Conn) latePong() {
 }
 
 // queueControl queues a control frame, whatever else is queued: they are small,
-// and whoever calls it bounds their number. It reports whether it could. Nothing
-// follows a failure: it may have left half a frame.
-func (c *Conn) queueControl(op frame.Opcode, p []byte) bool {
+// and whoever calls it bounds their number. When it fails, for want of memory or
+// because the transport is gone, nothing was queued. Nothing follows a failure of
+// others: it may have left half a frame.
+func (c *Conn) queueControl(op frame.Opcode, p []byte) error {
 	if c.failed != nil {
-		return false
+		return c.failed
 	}
 	h := frame.Header{Op: op, Fin: true, Len: int64(len(p))}
 	c.mask(&h)
 	b, err := c.sink.Grow(h.Size()+len(p), 0)
 	if err != nil {
-		return false // the transport is gone: receiving will say so
+		return err
 	}
 	n := h.Put(b)
 	copy(b[n:], p)
@@ -107,14 +108,14 @@ func (c *Conn) queueControl(op frame.Opcode, p []byte) bool {
 		frame.Mask(b[n:], h.Mask, 0)
 	}
 	c.queued(len(b))
-	return true
+	return nil
 }
 
-// sendClose queues a Close frame, unless there was one, and reports whether it
-// is on its way. Nothing is sent after it.
-func (c *Conn) sendClose(code StatusCode, reason string) bool {
+// sendClose queues a Close frame, unless there was one. Nothing is sent after it. An
+// error says that the peer cannot be told.
+func (c *Conn) sendClose(code StatusCode, reason string) error {
 	if c.sentClose != 0 {
-		return true
+		return nil
 	}
 	var buf [frame.MaxControl]byte
 	p := buf[:0]
@@ -122,14 +123,14 @@ func (c *Conn) sendClose(code StatusCode, reason string) bool {
 		p = binary.BigEndian.AppendUint16(p, uint16(code))
 		p = append(p, reason...)
 	}
-	if !c.queueControl(frame.Close, p) {
-		return false
+	if err := c.queueControl(frame.Close, p); err != nil {
+		return err
 	}
 	c.sentClose = code
 	if c.code == 0 {
 		c.code = code
 	}
-	return true
+	return nil
 }
 
 // receiveClose answers the peer's Close frame.
@@ -142,7 +143,7 @@ func (c *Conn) receiveClose(p []byte) error {
 	if c.code == 0 {
 		c.code = closed.Code
 	}
-	c.sendClose(closed.Code, "")
+	_ = c.sendClose(closed.Code, "")
 	return c.end(closed)
 }
 

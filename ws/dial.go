@@ -94,7 +94,9 @@ func dial(ctx context.Context, l *runtime.Loop, rawURL string, opts *DialOptions
 	defer func() {
 		if !opened { // failed, or a hook or a function of the TLS configuration panics
 			stream.SetLinger(-1)
-			err = errors.Join(err, stream.Close())
+			if cerr := stream.Close(); !errors.Is(cerr, runtime.ErrClosed) { // what carries TLS has closed it
+				err = errors.Join(err, cerr)
+			}
 		}
 	}()
 	c, err = open(ctx, stream, u, attempt, opts, deadline)
@@ -170,11 +172,14 @@ func shake(ctx context.Context, t compat.Stream, attempt *handshake.Attempt, dea
 	})
 	defer func() { over = true; stop() }()
 	if _, err := t.Write(attempt.Request); err != nil {
+		if cerr := ended(ctx); cerr != nil {
+			return nil, cerr
+		}
 		return nil, err
 	}
 	head, err := readHead(t, DefaultMaxHead)
 	if err != nil {
-		if cerr := ctx.Err(); cerr != nil {
+		if cerr := ended(ctx); cerr != nil {
 			return nil, cerr
 		}
 		return nil, fmt.Errorf("waiting for the server's response: %w", err)

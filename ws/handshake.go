@@ -2,12 +2,14 @@ package ws
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
 
@@ -87,8 +89,16 @@ func (s *Server) handshaker() handshake.Server {
 }
 
 // accept does the server's side of the opening handshake on t. It returns nil
-// and no error if a request that is no handshake was answered.
-func (s *Server) accept(t compat.Stream, deadline time.Time) (*handshake.Accepted, error) {
+// and no error if a request that is no handshake was answered. A server that stops
+// waits for none: it is called in a task of t's loop, whose context ctx is.
+func (s *Server) accept(ctx context.Context, t compat.Stream, deadline time.Time) (*handshake.Accepted, error) {
+	stop, task := func() bool { return true }, runtime.TaskOf(ctx)
+	if task.Err() != nil {
+		deadline = past
+	} else {
+		stop = task.AfterFunc(func() { _ = t.SetReadDeadline(past) })
+		defer stop()
+	}
 	if err := t.SetReadDeadline(deadline); err != nil {
 		return nil, err
 	}
@@ -101,6 +111,9 @@ func (s *Server) accept(t compat.Stream, deadline time.Time) (*handshake.Accepte
 	case errors.Is(err, errHeadTooLong):
 		ref := handshake.TooLong(s.maxHead())
 		answer, err = ref.Response().Append(nil, ""), ref
+	case timeout(err) && task.Err() != nil:
+		ref := &handshake.Refusal{Status: http.StatusServiceUnavailable, Text: "the server stops", Err: task.Err()}
+		answer, err = ref.Response().Append(nil, ""), ref
 	case timeout(err):
 		ref := handshake.TooSlow()
 		ref.Err = err
@@ -111,6 +124,7 @@ func (s *Server) accept(t compat.Stream, deadline time.Time) (*handshake.Accepte
 	if _, werr := t.Write(answer); werr != nil {
 		return nil, fmt.Errorf("ws: opening handshake: %w", errors.Join(err, werr))
 	}
+	stop()
 	if acc == nil {
 		linger(t)
 		if err != nil {

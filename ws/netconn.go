@@ -19,20 +19,29 @@ import (
 // connection with StatusUnsupportedData. Each Write is a message. Close closes
 // with StatusNormalClosure. ctx bounds the net.Conn's life.
 //
-// It may be used from the tasks of c's loop, and from ordinary goroutines.
+// It may be used from the tasks of c's loop, and from ordinary goroutines, by several
+// at once.
 // Nothing else may receive on c from now on.
 func (c *Conn) NetConn(ctx context.Context, t Type) net.Conn {
-	return &netConn{c: c, ctx: ctx, typ: t}
+	n := &netConn{c: c, ctx: ctx, typ: t}
+	n.writes, n.cancel = context.WithCancel(ctx)
+	return n
 }
 
 type netConn struct {
 	c   *Conn
 	ctx context.Context
 	typ Type
-	r   *Reader
 
-	mu      sync.Mutex // never held while anything waits
-	writeBy time.Time
+	// On the loop:
+	r       *Reader
+	reading bool // a Read is at work; others wait until it has let go
+	free    runtime.Event
+
+	mu     sync.Mutex      // never held while anything waits
+	writes context.Context // of Writes: it is cancelled when their deadline passes
+	cancel context.CancelFunc
+	late   *time.Timer // does that
 }
 
 func (n *netConn) Read(p []byte) (int, error) {
@@ -51,6 +60,14 @@ func (n *netConn) Read(p []byte) (int, error) {
 }
 
 func (n *netConn) read(p []byte) (int, error) {
+	for n.reading {
+		if _, err := runtime.WaitAny(n.ctx, &n.free); err != nil {
+			return 0, err
+		}
+	}
+	n.reading = true
+	n.free.Clear()
+	defer func() { n.reading = false; n.free.Set() }()
 	for {
 		if n.r == nil {
 			t, r, err := n.c.NextReader(n.ctx)
@@ -64,7 +81,7 @@ func (n *netConn) read(p []byte) (int, error) {
 		}
 		k, err := n.r.read(n.ctx, p)
 		if err != io.EOF {
-			return k, endOfStream(err)
+			return k, err // in the middle of a message there is no orderly end
 		}
 		n.r = nil
 	}
@@ -80,20 +97,14 @@ func endOfStream(err error) error {
 }
 
 func (n *netConn) Write(p []byte) (int, error) {
-	ctx := n.ctx
 	n.mu.Lock()
-	by := n.writeBy
+	ctx := n.writes
 	n.mu.Unlock()
-	if !by.IsZero() {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, by)
-		defer cancel()
-	}
 	err := ctx.Err()
 	if err == nil {
 		err = n.c.sendCopy(ctx, n.typ, p)
 	}
-	if errors.Is(err, context.DeadlineExceeded) && n.ctx.Err() == nil {
+	if err != nil && ctx.Err() != nil && n.ctx.Err() == nil {
 		err = &runtime.OpError{Op: "send", Err: os.ErrDeadlineExceeded} // as a net.Conn has it
 	}
 	if err != nil {
@@ -102,7 +113,7 @@ func (n *netConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (n *netConn) Close() error { return n.c.Close(StatusNormalClosure, "") }
+func (n *netConn) Close() error { return n.c.Close(StatusNormalClosure, "") } // which ends all calls
 
 func (n *netConn) LocalAddr() net.Addr  { return n.c.LocalAddr() }
 func (n *netConn) RemoteAddr() net.Addr { return n.c.RemoteAddr() }
@@ -113,10 +124,19 @@ func (n *netConn) SetDeadline(t time.Time) error {
 
 func (n *netConn) SetReadDeadline(t time.Time) error { return n.c.SetReadDeadline(t) }
 
-// SetWriteDeadline is for writes that begin later.
 func (n *netConn) SetWriteDeadline(t time.Time) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.writeBy = t
+	if n.late != nil && !n.late.Stop() || n.writes.Err() != nil {
+		n.writes, n.cancel = context.WithCancel(n.ctx)
+	}
+	n.late = nil
+	switch d := time.Until(t); {
+	case t.IsZero():
+	case d <= 0:
+		n.cancel()
+	default:
+		n.late = time.AfterFunc(d, n.cancel)
+	}
 	return nil
 }

@@ -22,7 +22,8 @@ type ping struct {
 
 // Ping sends a ping and waits for its pong, and returns how long that took.
 // While it waits and nobody receives, it takes in what arrives: the next Receive
-// finds it. It takes no more than 16 messages, and nothing while a Reader is open:
+// finds it. It takes no more than 16 messages, none that is longer than
+// Options.MaxMessage (which a Reader may want), and nothing while a Reader is open:
 // if nobody receives those for PongTimeout, it fails with ErrBusy. Where it takes in
 // what arrives, it is subject to the read deadline, as Receive is: one that has passed
 // is to be moved before. It may be called from any goroutine and from tasks of any loop.
@@ -45,8 +46,8 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 		return 0, fmt.Errorf("ws: ping: %w: %d pings are not answered", runtime.ErrBusy, len(c.pings))
 	}
 	sent := c.loop.Now()
-	if !c.queueControl(frame.Ping, p.payload[:]) {
-		return 0, c.sendFailed(runtime.ErrClosed)
+	if err := c.queueControl(frame.Ping, p.payload[:]); err != nil {
+		return 0, fmt.Errorf("ws: ping: %w", err)
 	}
 	c.pings = append(c.pings, p)
 	defer func() { c.pings = slices.DeleteFunc(c.pings, func(q *ping) bool { return p == q }) }()
@@ -60,8 +61,7 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 			return time.Duration(p.at - sent), nil
 		}
 		// Who receives may stop before the pong has come.
-		c.quiet.Clear()
-		all := []runtime.Source{&p.ponged, &c.over, &c.quiet}
+		all := []runtime.Source{&p.ponged, &c.over, c.nextQuiet()}
 		wctx, cancel := ctx, context.CancelFunc(func() {})
 		switch {
 		case c.takesIn() && c.paused: // inflating: what follows is here and was not looked at
@@ -95,9 +95,28 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	}
 }
 
+// nextQuiet returns an event that is set when somebody stops receiving, the next
+// time: each time has one of its own, so that it is set for all that wait for it.
+func (c *Conn) nextQuiet() *runtime.Event {
+	if c.quiet == nil {
+		c.quiet = &runtime.Event{}
+	}
+	return c.quiet
+}
+
+// tellQuiet sets it.
+func (c *Conn) tellQuiet() {
+	if q := c.quiet; q != nil {
+		c.quiet = nil
+		q.Set()
+	}
+}
+
 // takesIn reports whether a Ping that waits may take in what arrives: nobody
 // receives, and there is room for it.
-func (c *Conn) takesIn() bool { return !c.busy && c.reader == nil && len(c.stash) < maxStash }
+func (c *Conn) takesIn() bool {
+	return !c.busy && c.reader == nil && len(c.stash) < maxStash && !c.long
+}
 
 const (
 	maxPings = 64
@@ -108,7 +127,7 @@ const (
 // error says why no more will, or not in time.
 func (c *Conn) takeMore() error {
 	for len(c.stash) < maxStash {
-		m, err := c.assemble()
+		m, err := c.assembleEarly()
 		if err != nil || m == nil {
 			return err
 		}
@@ -166,7 +185,7 @@ func (c *Conn) checkAlive() {
 	c.pinged = true
 	if c.sentClose == 0 {
 		var payload [8]byte
-		c.queueControl(frame.Ping, payload[:]) // if it cannot be asked it must not be silent either
+		_ = c.queueControl(frame.Ping, payload[:]) // if it cannot be asked it must not be silent either
 	}
 	c.alive.Set(c.opts.PongTimeout)
 }

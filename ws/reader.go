@@ -59,7 +59,7 @@ func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 		c.reader = r
 		return r, nil
 	}
-	c.streaming = true
+	c.streaming, c.long = true, false
 	if c.deflate != nil && c.deflate.active { // begun by a Receive, within MaxMessage
 		c.deflate.in.Unlimit()
 	}
@@ -101,7 +101,7 @@ func (c *Conn) skip() (bool, error) {
 func (c *Conn) endReader() {
 	c.reader, c.streaming = nil, false
 	if len(c.pings) > 0 {
-		c.quiet.Set()
+		c.tellQuiet()
 	}
 }
 

@@ -75,6 +75,9 @@ func (c *Conn) take() (*Message, error) {
 		return nil, errReceiving
 	}
 	if len(c.stash) > 0 {
+		if int64(c.stash[0].size) > c.opts.MaxMessage { // which was known when it had ended
+			return nil, c.tooBig()
+		}
 		return c.unstash(), nil
 	}
 	if c.reader != nil {
@@ -87,6 +90,9 @@ func (c *Conn) take() (*Message, error) {
 
 // assemble puts the next message together, as far as it is here.
 func (c *Conn) assemble() (*Message, error) {
+	if c.long && !c.early {
+		return nil, c.tooBig()
+	}
 	for {
 		s, last, ok, err := c.next()
 		if err != nil || !ok {
@@ -100,8 +106,14 @@ func (c *Conn) assemble() (*Message, error) {
 		if s.buf != nil {
 			m.add(s)
 		}
-		if int64(m.size) > c.opts.MaxMessage { // a Reader that was given up had let it begin
-			return nil, c.tooBig()
+		if int64(m.size) > c.opts.MaxMessage { // what was ahead, or a Reader that was given up, let it begin
+			switch {
+			case !c.early:
+				return nil, c.tooBig()
+			case !last:
+				c.long = true
+				return nil, nil
+			}
 		}
 		if last {
 			c.msg = nil
@@ -142,11 +154,20 @@ func (c *Conn) hasMessage() bool {
 		}
 		return ok || err != nil || c.paused
 	}
-	m, err := c.assemble()
+	m, err := c.assembleEarly()
 	if m != nil {
 		c.stash = append(c.stash, m)
 	}
-	return m != nil || err != nil || c.paused
+	return m != nil || err != nil || c.paused || c.long
+}
+
+// assembleEarly is assemble before it is known who wants the message: a Reader's may
+// have any length.
+func (c *Conn) assembleEarly() (*Message, error) {
+	c.early = true
+	m, err := c.assemble()
+	c.early = false
+	return m, err
 }
 
 // unstash takes the oldest message that was received ahead of its receiver.
@@ -157,7 +178,7 @@ func (c *Conn) unstash() *Message {
 		c.stash = nil
 	}
 	if len(c.pings) > 0 {
-		c.quiet.Set() // there is room in it
+		c.tellQuiet() // there is room in it
 	}
 	return m
 }
@@ -181,7 +202,7 @@ func (c *Conn) await(ctx context.Context) error {
 	_, err := runtime.WaitAny(ctx, c.readable[:]...)
 	c.busy = false
 	if len(c.pings) > 0 || c.sentClose != 0 {
-		c.quiet.Set()
+		c.tellQuiet()
 	}
 	if err != nil {
 		if cerr := ended(ctx); cerr != nil {
@@ -213,9 +234,9 @@ func (c *Conn) next() (s segment, last, ok bool, err error) {
 	return s, last, ok, err
 }
 
-// limit returns how many bytes the message that has begun may have.
+// limit returns how many bytes the message that has begun may inflate to.
 func (c *Conn) limit() int64 {
-	if c.streaming {
+	if c.streaming || c.early {
 		return math.MaxInt64
 	}
 	return c.opts.MaxMessage
@@ -238,6 +259,9 @@ func (c *Conn) raw() (s segment, last, ok bool, err error) {
 	if c.readErr != nil {
 		return s, false, false, c.readErr
 	}
+	if c.long {
+		return s, false, false, nil
+	}
 	for {
 		if !c.inFrame {
 			ok, err := c.eng.header(&c.head)
@@ -247,7 +271,7 @@ func (c *Conn) raw() (s segment, last, ok bool, err error) {
 			if !ok {
 				return s, false, false, c.nothing()
 			}
-			if err := c.begin(); err != nil {
+			if err := c.begin(); err != nil || c.long {
 				return s, false, false, err
 			}
 		}
@@ -300,23 +324,33 @@ func (c *Conn) begin() error {
 	// On the word of the header, before any of it has come. Compressed bytes are
 	// not kept, and what they inflate to is counted as it comes; but there cannot be
 	// more of them than if each byte had been flushed alone, which takes a dozen.
-	limit := c.limit()
+	limit := c.opts.MaxMessage
 	if c.packed && limit < math.MaxInt64/32 {
 		limit = 16*limit + 1024
 	}
-	if c.length > limit || c.length < 0 {
+	switch {
+	case c.length < 0:
+		return c.tooBig()
+	case c.length <= limit || c.streaming:
+	case c.early:
+		c.long = true
+	default:
 		return c.tooBig()
 	}
 	return nil
 }
 
 func (c *Conn) tooBig() error {
-	return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", c.limit()))
+	limit := c.opts.MaxMessage
+	if c.streaming {
+		limit = math.MaxInt64
+	}
+	return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", limit))
 }
 
 // exhausted ends a connection for whose message there is no memory.
 func (c *Conn) exhausted(err error) error {
-	c.sendClose(StatusTryAgainLater, "")
+	_ = c.sendClose(StatusTryAgainLater, "")
 	return c.end(fmt.Errorf("ws: receive: %w", err))
 }
 
@@ -372,6 +406,6 @@ func (c *Conn) headerError(err error) error {
 // fail tells the peer what it did wrong, and ends receiving.
 func (c *Conn) fail(code StatusCode, detail string) error {
 	err := &ProtocolError{Code: code, Detail: detail}
-	c.sendClose(code, "") // what the peer cannot be told is in the error all the same
+	_ = c.sendClose(code, "") // what the peer cannot be told is in the error all the same
 	return c.end(err)
 }

@@ -23,7 +23,7 @@ type remote struct {
 	posted bool // the loop will look, or waits for room
 	stuck  bool // it waits for room: the peer does not keep up
 	err    error
-	room   runtime.Event // somebody should look again
+	room   *runtime.Event // set, and replaced, when somebody should look again; nil: nobody waits
 
 	// How many were ever put, and how many of them were taken out again.
 	accepted, moved atomic.Uint64
@@ -71,7 +71,10 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			}
 			return err
 		}
-		r.room.Clear()
+		if r.room == nil {
+			r.room = &runtime.Event{}
+		}
+		room := r.room
 		policy := c.opts.Policy
 		if !r.stuck {
 			policy = Wait // for the loop's next turn, or a Writer: the peer is not to blame
@@ -83,14 +86,14 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		switch policy {
 		case Drop:
 			o.drop()
-			_ = c.loop.Post(func() { c.dropped(t, n) }) // a loop that has ended calls no hooks
+			c.surely(func() { c.dropped(t, n) }) // a loop that has ended calls no hooks
 			return ErrDropped
 		case Disconnect:
 			o.drop()
-			_ = c.loop.Post(func() { c.tooSlow(); c.failRemote(ErrTooSlow) })
+			c.surely(func() { _ = c.tooSlow(); c.failRemote(ErrTooSlow) })
 			return ErrTooSlow
 		}
-		sources := []runtime.Source{&r.room}
+		sources := []runtime.Source{room}
 		if broke {
 			if !c.opts.Budget.wish() {
 				continue
@@ -109,11 +112,19 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			case ended(ctx) != nil:
 				return ended(ctx)
 			case errors.Is(err, context.DeadlineExceeded):
-				_ = c.loop.Post(func() { c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
+				c.surely(func() { _ = c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
 				return fmt.Errorf("%w: no room to send for %v", ErrTooSlow, c.opts.WriteTimeout)
 			}
 			return fmt.Errorf("ws: send: %w", err)
 		}
+	}
+}
+
+// surely posts f, also to a loop that takes no more functions for now: then it waits
+// until that has come to f.
+func (c *Conn) surely(f func()) {
+	if errors.Is(c.loop.Post(f), runtime.ErrBusy) {
+		_ = c.loop.Finish("ws: send", func(context.Context) error { f(); return nil })
 	}
 }
 
@@ -141,6 +152,7 @@ func (c *Conn) put(r *remote, o outgoing) error {
 // takeRemote moves what other threads have queued into the stream, on the loop.
 func (c *Conn) takeRemote() {
 	r := c.remote.Load()
+	packed := 0 // bytes that were compressed in this turn
 	for {
 		err := c.sendErr()
 		if err == nil {
@@ -178,12 +190,19 @@ func (c *Conn) takeRemote() {
 		}
 		c.waited = false
 		r.wait(false)
+		if packed >= deflateTurn { // others have their turn
+			c.loop.NextTurn(c.takeRemote)
+			return
+		}
 		o, ok := c.pop(r)
 		if !ok {
 			return
 		}
 		if c.pongDue {
 			c.latePong()
+		}
+		if _, n := o.what(); c.deflate.compresses(n) {
+			packed += n
 		}
 		c.writeRemote(o)
 	}
@@ -243,7 +262,7 @@ func (r *remote) wait(stuck bool) {
 	defer r.mu.Unlock()
 	if r.stuck != stuck {
 		r.stuck = stuck
-		r.room.Set()
+		r.tell()
 	}
 }
 
@@ -283,7 +302,7 @@ func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
 		b.add(-int64(n))
 	}
 	if r.bytes < c.opts.SendQueue {
-		r.room.Set()
+		r.tell()
 	}
 	return o, true
 }
@@ -300,7 +319,17 @@ func (c *Conn) failRemote(err error) {
 		}
 		o.drop()
 	}
-	r.room.Set()
+	r.mu.Lock()
+	r.tell()
+	r.mu.Unlock()
+}
+
+// tell has all that wait look again, under r.mu.
+func (r *remote) tell() {
+	if r.room != nil {
+		r.room.Set()
+		r.room = nil
+	}
 }
 
 // refuse has what other threads send from now on fail.

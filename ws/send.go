@@ -168,7 +168,9 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			yielded = c.written
 			turns++
 			if err := runtime.Yield(ctx); err != nil {
-				return err
+				if ctx = c.goesOn(ctx, w); ctx == nil {
+					return err
+				}
 			}
 			continue
 		}
@@ -190,9 +192,21 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			sources = []runtime.Source{&c.opts.Budget.room, &c.vacant}
 		}
 		if err := c.wait(ctx, w, sources...); err != nil {
-			return err
+			if ctx = c.goesOn(ctx, w); ctx == nil {
+				return err
+			}
 		}
 	}
+}
+
+// goesOn returns a context with which w's message goes on although ctx was cancelled:
+// a server that stops waits for the end of a message that has begun, and its handler is
+// told of that by this very context. It returns nil if it is not that.
+func (c *Conn) goesOn(ctx context.Context, w *Writer) context.Context {
+	if w == nil || !c.leaving || !errors.Is(ctx.Err(), context.Canceled) {
+		return nil
+	}
+	return context.WithoutCancel(ctx)
 }
 
 // maxTurns is how many turns of the loop a message may have to wait, where a Policy
@@ -252,7 +266,7 @@ func ended(ctx context.Context) error {
 
 // tooSlow closes a connection whose peer does not keep up.
 func (c *Conn) tooSlow() error {
-	c.sendClose(StatusPolicyViolation, "too slow")
+	_ = c.sendClose(StatusPolicyViolation, "too slow")
 	err := c.giveUp(ErrTooSlow)
 	c.stream.SetLinger(time.Second) // it may be slow, and still get to the Close frame
 	return err
@@ -291,6 +305,10 @@ func (c *Conn) sendFailed(err error) error {
 	if c.failed == nil {
 		c.failed = abnormal(err)
 		c.stream.SetLinger(-1)
+		if errors.Is(err, runtime.ErrNoBuffers) { // nobody else will end it
+			_ = c.end(c.failed)
+			_ = c.t.SetReadDeadline(past)
+		}
 	}
 	return c.failed
 }

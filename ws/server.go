@@ -78,7 +78,8 @@ type Server struct {
 	// StatusGoingAway, and its handler's context ends, one after another over
 	// DrainSpread, so that not all come back somewhere else at once. 0 means
 	// half of DrainTime, negative means all at once. A message that a Writer has
-	// begun goes ahead of the frame, if it is ended within DrainTime.
+	// begun goes ahead of the frame, if it is ended within DrainTime. Who has not
+	// finished the opening handshake is refused with 503.
 	DrainTime   time.Duration
 	DrainSpread time.Duration
 
@@ -164,7 +165,7 @@ func (s *Server) serve(ctx context.Context, tc *tcp.Conn) error {
 		defer secure.Close() // what the connection's own Close leaves, if there was no handshake
 		t = secure
 	}
-	acc, err := s.accept(t, deadline)
+	acc, err := s.accept(ctx, t, deadline)
 	if acc == nil {
 		if err != nil {
 			s.handshakeFailed(tc.RemoteAddr().String(), err)
@@ -200,7 +201,7 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 			c.finish(ctx, err)
 		} else { // it panicked, which goes on: nobody is waited for
 			err = errors.New("ws: the handler did not return")
-			c.sendClose(StatusInternalError, "")
+			_ = c.sendClose(StatusInternalError, "")
 			_ = c.shut()
 		}
 	}()
@@ -235,11 +236,11 @@ func (c *Conn) goAway() {
 	if r != nil {
 		r.refuse(errClosed)
 	}
-	if w := c.writer; w != nil && (w.begun || w.fed) {
+	if c.writer != nil {
 		c.leaving = true // unlock goes on
 		return
 	}
-	defer c.sendClose(StatusGoingAway, "") // also when a hook panics
+	defer func() { _ = c.sendClose(StatusGoingAway, "") }() // also when a hook panics
 	if r != nil {
 		c.takeAll(r)
 	}

@@ -1,0 +1,88 @@
+package ws_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// What was received ahead, for Readable or while a Ping waited, may be longer than
+// MaxMessage: a Reader takes it, and a Receive does not.
+func TestLongMessageReceivedAhead(t *testing.T) {
+	content := strings.Repeat("0123456789", 500)
+	beyond := strings.Repeat("0123456789", 100) + "x" // by one byte, at its end
+	for name, message := range map[string][]byte{
+		"frame":             fr(frame.Binary, true, content),
+		"fragments":         append(fr(frame.Binary, false, content[:900]), fr(frame.Continuation, true, content[900:])...),
+		"compressed":        deflated(frame.Binary, content),
+		"compressed, by 1":  deflated(frame.Binary, beyond),
+		"compressed, large": deflated(frame.Binary, strings.Repeat(content, 100)),
+	} {
+		want := content
+		switch {
+		case strings.HasSuffix(name, "by 1"):
+			want = beyond
+		case strings.HasSuffix(name, "large"):
+			want = strings.Repeat(content, 100)
+		}
+		ahead := map[string]func(ctx context.Context, c *ws.Conn) error{
+			"Readable": func(ctx context.Context, c *ws.Conn) error { _, err := runtime.WaitAny(ctx, c.Readable()); return err },
+			"Ping": func(ctx context.Context, c *ws.Conn) error {
+				pctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond) // it is not answered
+				defer cancel()
+				_, _ = c.Ping(pctx)
+				return nil
+			},
+		}
+		t.Run(name, func(t *testing.T) {
+			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+				for how, ahead := range ahead {
+					for _, streams := range []bool{true, false} {
+						t.Run(fmt.Sprintf("%s,streams=%v", how, streams), func(t *testing.T) {
+							result := make(chan error, 1)
+							srv := echoServer(e)
+							srv.MaxMessage, srv.PongTimeout, srv.Compression = 1000, 20*time.Millisecond, &ws.Compression{}
+							srv.Handler = func(ctx context.Context, c *ws.Conn) (err error) {
+								defer func() { result <- err }()
+								if err := ahead(ctx, c); err != nil {
+									return err
+								}
+								if !streams {
+									return receiveOne(ctx, c)
+								}
+								_, r, err := c.NextReader(ctx)
+								if err != nil {
+									return err
+								}
+								p, err := io.ReadAll(r)
+								if err == nil && string(p) != want {
+									err = fmt.Errorf("%d bytes, other ones", len(p))
+								}
+								return err
+							}
+							p := connectPacked(t, serve(t, backendtest.Group(t, v, 1), srv), "permessage-deflate")
+							p.send(message)
+							if streams {
+								require.NoError(t, <-result)
+							} else {
+								require.True(t, brokenByPeer(ws.StatusMessageTooBig)(<-result))
+							}
+							p.send(closeFrame(1000, ""))
+							toTheEnd(p)
+						})
+					}
+				}
+			})
+		})
+	}
+}

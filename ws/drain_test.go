@@ -1,0 +1,101 @@
+package ws_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/ws"
+	"github.com/noria-go/noria/ws/internal/frame"
+)
+
+// When a server stops, the message of a Writer that has to wait for a slow peer goes
+// ahead of the Close frame, although the Writer's context has ended.
+func TestDrainWaitsForSlowWriter(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const size = 8 << 20
+		for _, place := range []string{"task", "goroutine"} {
+			t.Run(place, func(t *testing.T) {
+				begun, draining := make(chan struct{}), make(chan struct{})
+				result := make(chan error, 1)
+				srv := echoServer(e)
+				srv.DrainTime, srv.DrainSpread, srv.OnGoroutine = patience, -1, place == "goroutine"
+				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+					context.AfterFunc(ctx, func() { close(draining) })
+					w, err := c.NextWriter(ctx, ws.Binary)
+					if err != nil {
+						return err
+					}
+					_, err = w.Write(make([]byte, 100_000))
+					close(begun)
+					_, werr := w.Write(make([]byte, size-100_000))
+					err = errors.Join(err, werr, w.Close())
+					result <- err
+					return err
+				}
+				addr, stop := serveUntil(t, backendtest.Group(t, v, 1), srv)
+				p := connect(t, addr)
+				<-begun
+				stop()
+				<-draining
+				n := 0
+				for last := false; !last; {
+					h, payload, err := p.read()
+					require.NoError(t, err, "after %d bytes", n)
+					n += len(payload)
+					last = h.Fin
+				}
+				require.Equal(t, size, n)
+				p.wantClose(ws.StatusGoingAway)
+				require.NoError(t, <-result)
+			})
+		}
+	})
+}
+
+// So does one of which nothing was sent yet.
+func TestDrainWaitsForShortWriter(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		begun := make(chan struct{})
+		srv := echoServer(e)
+		srv.DrainTime, srv.DrainSpread = patience, -1
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			w, err := c.NextWriter(ctx, ws.Text)
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(w, "a few words")
+			close(begun)
+			untilCancelled(ctx)
+			return errors.Join(err, w.Close())
+		}
+		addr, stop := serveUntil(t, backendtest.Group(t, v, 1), srv)
+		p := connect(t, addr)
+		<-begun
+		stop()
+		p.want(frame.Text, "a few words")
+		p.wantClose(ws.StatusGoingAway)
+	})
+}
+
+// A client that has not finished its handshake does not hold up a server that stops.
+func TestDrainEndsHandshakes(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		srv.DrainTime, srv.DrainSpread = 10*patience, -1
+		srv.HandshakeTimeout = 10 * patience
+		addr, stop := serveUntil(t, backendtest.Group(t, v, 1), srv)
+		p := dialTCP(t, addr)
+		p.send([]byte(request[:20]))
+		require.Eventually(t, func() bool { return srv.Stats().Active == 1 }, patience, patience/10000)
+		stop()
+		require.Contains(t, p.head(), " 503 ")
+		toTheEnd(p)
+		require.Eventually(t, func() bool { return srv.Stats().Active == 0 }, patience, patience/10000)
+		require.Zero(t, srv.Stats().Killed)
+	})
+}

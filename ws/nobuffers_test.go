@@ -1,0 +1,180 @@
+package ws_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+)
+
+// exhaustWhenSent is exhaust when nothing is queued any more, which would have room for
+// more.
+func exhaustWhenSent(ctx context.Context, c *ws.Conn) (restore func()) {
+	for c.Queued() > 0 {
+		_ = runtime.Yield(ctx)
+	}
+	return exhaust(c.Loop().Pool())
+}
+
+// A message that was accepted from another thread, and for which there was no memory
+// then, is lost: the connection ends with that.
+func TestLostMessageEndsConnection(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		received := make(chan error, 1)
+		srv := echoServer(e)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			if err := echoOne(ctx, c); err != nil {
+				return err
+			}
+			restore := exhaustWhenSent(ctx, c)
+			err := elsewhereNow(func() error { return c.SendBinary(ctx, make([]byte, 5000)) })
+			for range 2 {
+				err = errors.Join(err, runtime.Yield(ctx))
+			}
+			restore()
+			if err == nil {
+				_, err = c.Receive(ctx)
+			}
+			received <- err
+			return nil
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		p.send(text("begin"))
+		require.ErrorIs(t, <-received, runtime.ErrNoBuffers)
+		toTheEnd(p)
+	})
+}
+
+// A Writer for whose message there is no more memory half-way: the peer sees the end.
+func TestWriterWithoutBuffers(t *testing.T) {
+	noise := make([]byte, 20_000)
+	for i := range noise {
+		noise[i] = byte(rand.Int())
+	}
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, packed := range []bool{false, true} {
+			for _, place := range []string{"task", "goroutine"} {
+				t.Run(fmt.Sprintf("%s,packed=%v", place, packed), func(t *testing.T) {
+					written := make(chan error, 1)
+					var restore func()
+					onLoop := func(ctx context.Context, c *ws.Conn, f func()) error {
+						return c.Loop().Call(ctx, "test", func(context.Context) error { f(); return nil })
+					}
+					write := func(ctx context.Context, c *ws.Conn) error {
+						w, err := c.NextWriter(ctx, ws.Binary)
+						if err != nil {
+							return err
+						}
+						_, err = w.Write(noise)
+						if err = errors.Join(err, w.Flush()); err != nil {
+							return err
+						}
+						for c.Queued() > 0 && c.Loop().OnLoop() { // what is queued has memory that goes on
+							_ = runtime.Yield(ctx)
+						}
+						err = onLoop(ctx, c, func() { restore = exhaust(c.Loop().Pool()) })
+						_, werr := w.Write(noise)
+						written <- errors.Join(werr, w.Flush(), w.Close())
+						return errors.Join(err, onLoop(ctx, c, restore))
+					}
+					if place == "goroutine" {
+						write = goroutine(write)
+					}
+					srv := echoServer(e)
+					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+						return errors.Join(write(ctx, c), receiveOne(ctx, c))
+					}
+					g := backendtest.Group(t, v, 1)
+					var p *peer
+					if packed {
+						srv.Compression = &ws.Compression{}
+						p = connectPacked(t, serve(t, g, srv), "permessage-deflate")
+					} else {
+						p = connect(t, serve(t, g, srv))
+					}
+					require.ErrorIs(t, <-written, runtime.ErrNoBuffers)
+					_, err := io.Copy(io.Discard, p.r)
+					require.False(t, isTimeout(err), "the peer has half a message, and sees no end")
+				})
+			}
+		}
+	})
+}
+
+// A Ping for which there is no memory says that, and ends nothing.
+func TestPingWithoutBuffers(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		result := make(chan error, 1)
+		srv := echoServer(e)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			if err := echoOne(ctx, c); err != nil {
+				return err
+			}
+			restore := exhaustWhenSent(ctx, c)
+			_, err := c.Ping(ctx)
+			restore()
+			result <- err
+			return c.SendText(ctx, "and on")
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		p.send(text("begin"))
+		p.want(1, "begin")
+		require.ErrorIs(t, <-result, runtime.ErrNoBuffers)
+		p.want(1, "and on")
+		p.wantClose(ws.StatusNormalClosure)
+	})
+}
+
+// A Close for which there is no memory says so, and waits for no answer.
+func TestCloseWithoutBuffers(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		result := make(chan error, 1)
+		srv := echoServer(e)
+		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			if err := echoOne(ctx, c); err != nil {
+				return err
+			}
+			restore := exhaustWhenSent(ctx, c)
+			err := c.Close(4001, "enough")
+			restore()
+			result <- err
+			return nil
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		p.send(text("begin"))
+		require.ErrorIs(t, <-result, runtime.ErrNoBuffers)
+		toTheEnd(p)
+	})
+}
+
+// The peer is watched on where there was no memory for a ping once.
+func TestKeepAliveWithoutBuffers(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		result := make(chan error, 1)
+		srv := echoServer(e)
+		srv.PingInterval, srv.PongTimeout = 20*time.Millisecond, 20*time.Millisecond
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			restore := exhaustWhenSent(ctx, c)
+			rctx, cancel := context.WithTimeout(ctx, 30*time.Millisecond) // one ping is due in that
+			defer cancel()
+			_, _ = c.Receive(rctx)
+			restore()
+			_, err := c.Receive(ctx)
+			result <- err
+			return err
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		require.ErrorIs(t, <-result, ws.ErrDead)
+		toTheEnd(p)
+	})
+}

@@ -1,0 +1,174 @@
+package ws_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+)
+
+// receiveUntil starts a task that receives until stop, which waits for its end.
+func receiveUntil(ctx context.Context, c *ws.Conn) (stop func(), err error) {
+	rctx, cancel := context.WithCancel(ctx)
+	receiver, err := runtime.Go(ctx, "receives", func(context.Context) error { return receiveOne(rctx, c) })
+	if err = errors.Join(err, runtime.Yield(ctx)); err != nil {
+		cancel()
+		return nil, err
+	}
+	return func() { cancel(); _ = receiver.Wait(ctx) }, nil
+}
+
+// pingBeside starts a task that pings, and returns when it waits for the pong.
+func pingBeside(ctx context.Context, c *ws.Conn) (*runtime.Task, error) {
+	ping, err := runtime.Go(ctx, "pings", func(ctx context.Context) error { _, err := c.Ping(ctx); return err })
+	return ping, errors.Join(err, runtime.Yield(ctx))
+}
+
+// Two Pings wait, and who received stops: both go on to receive, one after the other.
+func TestTwoPings(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		stopped, result, first := make(chan struct{}), make(chan error, 1), make(chan struct{})
+		srv := echoServer(e)
+		srv.PingInterval = -1
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			stop, err := receiveUntil(ctx, c)
+			if err != nil {
+				return err
+			}
+			one, err1 := pingBeside(ctx, c)
+			two, err2 := pingBeside(ctx, c)
+			if err := errors.Join(err1, err2); err != nil {
+				return err
+			}
+			stop()
+			close(stopped)
+			err = one.Wait(ctx)
+			close(first)
+			result <- errors.Join(err, two.Wait(ctx))
+			return nil
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		<-stopped
+		_, one, err := p.read()
+		require.NoError(t, err)
+		_, two, err := p.read()
+		require.NoError(t, err)
+		p.send(fr(10, true, one))
+		<-first
+		p.send(fr(10, true, two))
+		require.NoError(t, <-result)
+		p.wantClose(ws.StatusNormalClosure)
+	})
+}
+
+// Close goes on to receive where a Ping waits for the same.
+func TestCloseBesidePing(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		stopped := make(chan struct{})
+		srv := echoServer(e)
+		srv.PingInterval, srv.CloseTimeout = -1, time.Hour // nobody waits for it
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			stop, err := receiveUntil(ctx, c)
+			if err != nil {
+				return err
+			}
+			ping, err1 := pingBeside(ctx, c)
+			closer, err2 := closeBeside(ctx, c)
+			if err := errors.Join(err1, err2); err != nil {
+				return err
+			}
+			stop()
+			ping.Cancel(false)
+			_ = ping.Wait(ctx)
+			close(stopped)
+			return closer.Wait(ctx)
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		p.wantCloseFrame(4001)
+		<-stopped
+		p.send(closeFrame(4001, ""))
+		p.wantEnd()
+	})
+}
+
+// Close takes no longer than CloseTimeout, whatever others do about the read deadline.
+func TestCloseHasItsOwnDeadline(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		closed := make(chan error, 1)
+		srv := echoServer(e)
+		srv.PingInterval, srv.CloseTimeout = -1, 50*time.Millisecond
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			closer, err := closeBeside(ctx, c)
+			if err != nil {
+				return err
+			}
+			err = c.SetReadDeadline(time.Time{})
+			closed <- errors.Join(err, closer.Wait(ctx))
+			return nil
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		require.NoError(t, <-closed)
+		toTheEnd(p)
+	})
+}
+
+// Of many that wait for a peer that takes nothing, each is told what the Policy says.
+func TestManyAreDropped(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, policy := range []ws.Policy{ws.Drop, ws.Wait} {
+			t.Run(fmt.Sprint(policy), func(t *testing.T) {
+				srv := echoServer(e)
+				srv.Policy, srv.SendQueue, srv.PingInterval, srv.WriteTimeout = policy, 64<<10, -1, 100*time.Millisecond
+				conns := make(chan *ws.Conn, 1)
+				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+					conns <- c
+					return receiveOne(ctx, c)
+				}
+				p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+				require.NoError(t, p.Conn.(*net.TCPConn).SetReadBuffer(4<<10))
+				c := <-conns
+				ctx, cancel := context.WithTimeout(context.Background(), patience)
+				defer cancel()
+				var wg sync.WaitGroup
+				errs := make(chan error, 64)
+				for i := range 64 {
+					wg.Go(func() {
+						own := ctx
+						if policy == ws.Wait && i > 0 { // and the others are gone when WriteTimeout has passed
+							var cancel context.CancelFunc
+							own, cancel = context.WithTimeout(ctx, 80*time.Millisecond)
+							defer cancel()
+						}
+						for {
+							if err := c.SendBinary(own, make([]byte, 20_000)); err != nil {
+								if own == ctx {
+									errs <- err
+								}
+								return
+							}
+						}
+					})
+				}
+				wg.Wait()
+				close(errs)
+				for err := range errs {
+					if policy == ws.Drop {
+						require.ErrorIs(t, err, ws.ErrDropped)
+					} else {
+						require.ErrorIs(t, err, ws.ErrTooSlow)
+					}
+				}
+				reset(p)
+			})
+		}
+	})
+}
