@@ -2,6 +2,7 @@ package ws_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -85,4 +86,51 @@ func TestLongMessageReceivedAhead(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who polls for a message that is too long for a Receive has no more of it inflated;
+// and what a Receive had begun is for a Reader too, and what follows for a Receive.
+func TestLongMessagePolled(t *testing.T) {
+	content := strings.Repeat("0123456789", 1<<17)
+	packed := deflatedPayload(content)
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		result, next := make(chan error, 1), make(chan struct{})
+		srv := echoServer(e)
+		srv.MaxMessage, srv.Compression = 1000, &ws.Compression{}
+		srv.Handler = func(ctx context.Context, c *ws.Conn) (err error) {
+			defer func() { result <- err }()
+			rctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
+			defer cancel()
+			if _, err := c.Receive(rctx); !errors.Is(err, context.DeadlineExceeded) {
+				return fmt.Errorf("receive: %w", err)
+			}
+			close(next)
+			if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+				return err
+			}
+			used := c.Loop().Pool().Stats()
+			for range 1000 {
+				if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+					return err
+				}
+			}
+			if now := c.Loop().Pool().Stats(); now.Mapped > used.Mapped+256<<10 {
+				return fmt.Errorf("%d bytes, and then %d", used.Mapped, now.Mapped)
+			}
+			_, r, err := c.NextReader(ctx)
+			if err != nil {
+				return err
+			}
+			p, err := io.ReadAll(r)
+			if err == nil && string(p) != content {
+				err = fmt.Errorf("%d bytes, other ones", len(p))
+			}
+			return errors.Join(err, receiveText(ctx, c, "short"))
+		}
+		p := connectPacked(t, serve(t, backendtest.Group(t, v, 1), srv), "permessage-deflate")
+		p.send(rsv1(fr(frame.Binary, false, packed[:3])))
+		<-next
+		p.send(append(fr(frame.Continuation, true, packed[3:]), text("short")...))
+		require.NoError(t, <-result)
+	})
 }

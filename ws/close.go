@@ -17,8 +17,9 @@ import (
 // Writer has begun has as long as CloseTimeout to end. If the peer does not read, what
 // is queued is tried for as long as the stream lingers (runtime.DefaultLinger) after
 // that. Messages that still come are dropped; a Receive that waits ends with the
-// peer's *CloseError. A code that must not be sent, or a reason
-// that is too long, is an error, and then nothing was closed.
+// peer's *CloseError. A code that must not be sent, or a reason that is too long, is an
+// error, and then nothing was closed. Without memory for the Close frame the connection
+// is closed at once, and the error is runtime.ErrNoBuffers.
 //
 // After the peer has closed the connection, or it was closed otherwise, only
 // the transport is left to be closed. A Server does that when the handler has
@@ -44,8 +45,12 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 		return errClosed
 	}
 	told := c.closeAfterAll(r, code, reason)
-	if r := c.reader; r != nil && r.over == nil && (!r.ended || len(r.here()) > 0) {
-		r.over = errClosed
+	if r := c.reader; r != nil && r.over == nil && (!r.ended || r.lent || len(r.here()) > 0) {
+		if r.lent {
+			r.left = errClosed
+		} else {
+			r.over = errClosed
+		}
 	}
 	if errors.Is(told, runtime.ErrNoBuffers) { // it has nothing to answer
 		return errors.Join(fmt.Errorf("ws: close: the peer was not told: %w", told), c.shut())

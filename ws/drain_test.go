@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -97,5 +98,66 @@ func TestDrainEndsHandshakes(t *testing.T) {
 		toTheEnd(p)
 		require.Eventually(t, func() bool { return srv.Stats().Active == 0 }, patience, patience/10000)
 		require.Zero(t, srv.Stats().Killed)
+	})
+}
+
+// A Writer on which nothing was written keeps nobody from being told.
+func TestDrainWithUnusedWriter(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		begun := make(chan struct{})
+		srv := echoServer(e)
+		srv.DrainTime, srv.DrainSpread = 10*patience, -1
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			ctx = context.WithoutCancel(ctx)
+			_, err := c.NextWriter(ctx, ws.Binary)
+			close(begun)
+			return errors.Join(err, receiveOne(ctx, c)) // until the peer closes
+		}
+		addr, stop := serveUntil(t, backendtest.Group(t, v, 1), srv)
+		p := connect(t, addr)
+		<-begun
+		stop()
+		p.wantClose(ws.StatusGoingAway)
+	})
+}
+
+// A context that is the Writer's own, or its deadline, ends its wait also while the server stops.
+func TestDrainEndsWriterByItsOwnContext(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, own := range []bool{false, true} {
+			begun, result := make(chan struct{}), make(chan error, 1)
+			srv := echoServer(e)
+			srv.DrainTime, srv.DrainSpread = 10*patience, -1
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				if err := receiveOne(ctx, c); err != nil {
+					return err
+				}
+				wctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+				if own {
+					cancel()
+					wctx, cancel = context.WithCancel(context.Background())
+					time.AfterFunc(50*time.Millisecond, cancel)
+				}
+				defer cancel()
+				w, err := c.NextWriter(wctx, ws.Binary)
+				if err == nil {
+					close(begun)
+					_, err = w.Write(make([]byte, 64<<20))
+				}
+				result <- err
+				return err
+			}
+			addr, stop := serveUntil(t, backendtest.Group(t, v, 1), srv)
+			p := connect(t, addr)
+			p.send(text("begin"))
+			<-begun
+			stop()
+			want := context.DeadlineExceeded
+			if own {
+				want = context.Canceled
+			}
+			require.ErrorIs(t, <-result, want)
+			reset(p)
+		}
 	})
 }

@@ -42,6 +42,7 @@ type netConn struct {
 	writes context.Context // of Writes: it is cancelled when their deadline passes
 	cancel context.CancelFunc
 	late   *time.Timer // does that
+	closed bool
 }
 
 func (n *netConn) Read(p []byte) (int, error) {
@@ -100,11 +101,14 @@ func (n *netConn) Write(p []byte) (int, error) {
 	n.mu.Lock()
 	ctx := n.writes
 	n.mu.Unlock()
+	if n.c.gone.Load() {
+		return 0, errClosed
+	}
 	err := ctx.Err()
 	if err == nil {
 		err = n.c.sendCopy(ctx, n.typ, p)
 	}
-	if err != nil && ctx.Err() != nil && n.ctx.Err() == nil {
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil && n.ctx.Err() == nil {
 		err = &runtime.OpError{Op: "send", Err: os.ErrDeadlineExceeded} // as a net.Conn has it
 	}
 	if err != nil {
@@ -113,7 +117,17 @@ func (n *netConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (n *netConn) Close() error { return n.c.Close(StatusNormalClosure, "") } // which ends all calls
+func (n *netConn) Close() error {
+	err := n.c.Close(StatusNormalClosure, "") // which ends all calls
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.closed = true
+	if n.late != nil {
+		n.late.Stop()
+	}
+	n.cancel()
+	return err
+}
 
 func (n *netConn) LocalAddr() net.Addr  { return n.c.LocalAddr() }
 func (n *netConn) RemoteAddr() net.Addr { return n.c.RemoteAddr() }
@@ -127,6 +141,9 @@ func (n *netConn) SetReadDeadline(t time.Time) error { return n.c.SetReadDeadlin
 func (n *netConn) SetWriteDeadline(t time.Time) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if n.closed {
+		return errClosed
+	}
 	if n.late != nil && !n.late.Stop() || n.writes.Err() != nil {
 		n.writes, n.cancel = context.WithCancel(n.ctx)
 	}

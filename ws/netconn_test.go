@@ -2,8 +2,12 @@ package ws_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,4 +69,46 @@ func TestNetConnAsNetConn(t *testing.T) {
 			}, nil
 		})
 	})
+}
+
+// After Close a NetConn says that it is closed, whatever deadlines there were, and
+// leaves nothing behind on its context.
+func TestNetConnClosed(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		result := make(chan error, 1)
+		var hangs atomic.Int64
+		srv := echoServer(e)
+		srv.OnGoroutine = true
+		srv.Handler = func(_ context.Context, c *ws.Conn) error {
+			nc := c.NetConn(countingContext{context.Background(), &hangs}, ws.Binary)
+			err := nc.SetWriteDeadline(time.Now().Add(time.Hour))
+			err = errors.Join(err, nc.SetWriteDeadline(time.Now().Add(-time.Second)), nc.Close())
+			if _, werr := nc.Write([]byte("x")); !errors.Is(werr, net.ErrClosed) || errors.Is(werr, os.ErrDeadlineExceeded) {
+				err = errors.Join(err, fmt.Errorf("write: %w", werr))
+			}
+			if derr := nc.SetWriteDeadline(time.Time{}); !errors.Is(derr, net.ErrClosed) {
+				err = errors.Join(err, fmt.Errorf("deadline: %w", derr))
+			}
+			result <- err
+			return nil
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		p.send(closeFrame(1000, ""))
+		require.NoError(t, <-result)
+		require.Zero(t, hangs.Load(), "what hangs on the context")
+		toTheEnd(p)
+	})
+}
+
+// A countingContext counts what hangs on it.
+type countingContext struct {
+	context.Context
+	n *atomic.Int64
+}
+
+func (c countingContext) Done() <-chan struct{} { return make(chan struct{}) }
+
+func (c countingContext) AfterFunc(func()) (stop func() bool) {
+	c.n.Add(1)
+	return func() bool { c.n.Add(-1); return true }
 }

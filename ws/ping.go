@@ -47,6 +47,9 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	}
 	sent := c.loop.Now()
 	if err := c.queueControl(frame.Ping, p.payload[:]); err != nil {
+		if !errors.Is(err, runtime.ErrNoBuffers) {
+			err = c.sendFailed(err)
+		}
 		return 0, fmt.Errorf("ws: ping: %w", err)
 	}
 	c.pings = append(c.pings, p)

@@ -113,8 +113,9 @@ type Reader struct {
 	ctx context.Context
 	typ Type
 	unread
-	lent  bool // what was here is being written: see lend
-	ended bool // nothing comes after what is here
+	lent  bool  // what was here is being written: see lend
+	left  error // meanwhile it was given up, for this reason
+	ended bool  // nothing comes after what is here
 	size  int
 	over  error // io.EOF: it was all read; or why the rest is not to be had
 }
@@ -215,17 +216,22 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 // the Reader's: whoever ends the connection must not give back what w looks at.
 func (r *Reader) lend(w io.Writer) (n int, err error) {
 	b, mine := r.here(), r.unread
+	if mine.whole != nil {
+		mine.whole.unhold() // nor its handler's, which may return
+	}
 	r.unread, r.lent = unread{}, true
 	defer func() { // w may panic
 		mine.take(n)
 		r.size += n
 		r.lent = false
 		switch {
-		case r.c.reader == r && r.over == nil:
+		case r.left == nil && r.over == nil:
 			r.unread = mine
 			return
-		case n < len(b) && (r.over == nil || r.over == io.EOF):
-			r.over = ErrSkipped
+		case r.over == nil && n == len(b) && r.ended:
+			r.over = io.EOF
+		case r.over == nil:
+			r.over = r.left
 		}
 		mine.drop(r.c)
 	}()
@@ -245,6 +251,10 @@ func (r *Reader) giveUp(err error) {
 	case r.over != nil:
 	case len(r.here()) > 0:
 		r.over = err
+	case r.lent: // what w leaves of it is lost
+		if r.left == nil {
+			r.left = err
+		}
 	case r.ended:
 		r.over = io.EOF
 	}

@@ -90,7 +90,10 @@ func (c *Conn) take() (*Message, error) {
 
 // assemble puts the next message together, as far as it is here.
 func (c *Conn) assemble() (*Message, error) {
-	if c.long && !c.early {
+	switch {
+	case c.long && c.early:
+		return nil, nil // no more of it than was needed to know
+	case c.long:
 		return nil, c.tooBig()
 	}
 	for {
@@ -144,7 +147,7 @@ func (c *Conn) hasMessage() bool {
 	}
 	c.paused = false
 	if r := c.reader; r != nil { // it reads what comes, or it is left and that is skipped
-		if r.ended || r.lent || len(r.here()) > 0 {
+		if r.ended || r.lent && r.left == nil || len(r.here()) > 0 {
 			return true
 		}
 		r.drop(c)
@@ -165,6 +168,9 @@ func (c *Conn) hasMessage() bool {
 // have any length.
 func (c *Conn) assembleEarly() (*Message, error) {
 	c.early = true
+	if d := c.deflate; d != nil && d.active { // begun by a Receive, within MaxMessage
+		d.in.Unlimit()
+	}
 	m, err := c.assemble()
 	c.early = false
 	return m, err

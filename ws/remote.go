@@ -86,7 +86,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		switch policy {
 		case Drop:
 			o.drop()
-			c.surely(func() { c.dropped(t, n) }) // a loop that has ended calls no hooks
+			_ = c.loop.Post(func() { c.dropped(t, n) }) // one that has ended, or takes no more, calls no hook
 			return ErrDropped
 		case Disconnect:
 			o.drop()
@@ -120,11 +120,11 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 	}
 }
 
-// surely posts f, also to a loop that takes no more functions for now: then it waits
-// until that has come to f.
+// surely posts f, also to a loop that takes no more functions for now, without waiting
+// for it: the loop may be waiting for the caller.
 func (c *Conn) surely(f func()) {
 	if errors.Is(c.loop.Post(f), runtime.ErrBusy) {
-		_ = c.loop.Finish("ws: send", func(context.Context) error { f(); return nil })
+		go func() { _ = c.loop.Finish("ws: send", func(context.Context) error { f(); return nil }) }()
 	}
 }
 
@@ -218,10 +218,14 @@ func (c *Conn) overtaken() bool {
 // as far as that has room: what one of the loop's tasks is about to send comes after
 // them, since their Send has returned.
 func (c *Conn) ahead(r *remote, until uint64) {
-	for r.moved.Load() < until && c.sink.WriteErr() == nil && !c.overBudget() {
+	packed := 0
+	for packed < deflateTurn && r.moved.Load() < until && c.sink.WriteErr() == nil && !c.overBudget() {
 		o, ok := c.pop(r)
 		if !ok {
 			return
+		}
+		if _, n := o.what(); c.deflate.compresses(n) {
+			packed += n
 		}
 		c.writeRemote(o)
 	}

@@ -155,6 +155,9 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			}
 			if w == nil && r != nil && r.moved.Load() < before {
 				c.ahead(r, before)
+				if c.deflate != nil && r.moved.Load() < before { // others have their turn
+					_ = runtime.Yield(ctx) // that ctx has ended changes nothing
+				}
 				continue
 			}
 			return nil
@@ -168,9 +171,12 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			yielded = c.written
 			turns++
 			if err := runtime.Yield(ctx); err != nil {
-				if ctx = c.goesOn(ctx, w); ctx == nil {
+				after, cancel := c.goesOn(ctx, w)
+				if after == nil {
 					return err
 				}
+				defer cancel()
+				ctx = after
 			}
 			continue
 		}
@@ -192,9 +198,12 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			sources = []runtime.Source{&c.opts.Budget.room, &c.vacant}
 		}
 		if err := c.wait(ctx, w, sources...); err != nil {
-			if ctx = c.goesOn(ctx, w); ctx == nil {
+			after, cancel := c.goesOn(ctx, w)
+			if after == nil {
 				return err
 			}
+			defer cancel()
+			ctx = after
 		}
 	}
 }
@@ -202,11 +211,15 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 // goesOn returns a context with which w's message goes on although ctx was cancelled:
 // a server that stops waits for the end of a message that has begun, and its handler is
 // told of that by this very context. It returns nil if it is not that.
-func (c *Conn) goesOn(ctx context.Context, w *Writer) context.Context {
-	if w == nil || !c.leaving || !errors.Is(ctx.Err(), context.Canceled) {
-		return nil
+func (c *Conn) goesOn(ctx context.Context, w *Writer) (context.Context, context.CancelFunc) {
+	if t := runtime.TaskOf(ctx); w == nil || !c.leaving || t == nil || t.Err() == nil || !errors.Is(ctx.Err(), context.Canceled) {
+		return nil, nil
 	}
-	return context.WithoutCancel(ctx)
+	after := context.WithoutCancel(ctx)
+	if d, ok := ctx.Deadline(); ok {
+		return context.WithDeadline(after, d)
+	}
+	return after, func() {}
 }
 
 // maxTurns is how many turns of the loop a message may have to wait, where a Policy

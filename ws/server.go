@@ -236,7 +236,7 @@ func (c *Conn) goAway() {
 	if r != nil {
 		r.refuse(errClosed)
 	}
-	if c.writer != nil {
+	if w := c.writer; w != nil && (w.begun || w.fed || w.used.Load()) {
 		c.leaving = true // unlock goes on
 		return
 	}

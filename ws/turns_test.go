@@ -45,3 +45,37 @@ func TestManyMessagesTakeTurns(t *testing.T) {
 		p.send(closeFrame(1000, ""))
 	})
 }
+
+// Nor does compressing those that go ahead of what a task sends.
+func TestAheadTakesTurns(t *testing.T) {
+	message := strings.Repeat("short enough ", 60_000/13)
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		const n = 20
+		turns := 0 // on the loop
+		result := make(chan error, 1)
+		srv := echoServer(e)
+		srv.Compression, srv.SendQueue = &ws.Compression{}, 2*n*len(message)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			others, err := runtime.Go(ctx, "others", func(ctx context.Context) error {
+				for runtime.Yield(ctx) == nil {
+					turns++
+				}
+				return nil
+			})
+			err = errors.Join(err, elsewhereNow(func() (err error) {
+				for range n {
+					err = errors.Join(err, c.SendText(ctx, message))
+				}
+				return err
+			}), c.SendText(ctx, "last"))
+			others.Cancel(false)
+			result <- err
+			return err
+		}
+		p := connectPacked(t, serve(t, backendtest.Group(t, v, 1), srv), "permessage-deflate")
+		go func() { _, _ = io.Copy(io.Discard, p.r) }()
+		require.NoError(t, <-result)
+		require.Greater(t, turns, n/10)
+		p.send(closeFrame(1000, ""))
+	})
+}

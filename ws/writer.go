@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -26,6 +27,7 @@ type Writer struct {
 	held   bool // and has some still, perhaps, that was not sent
 	total  int
 	done   bool
+	used   atomic.Bool // something was written: what the loop may know of buf
 }
 
 var _ io.WriteCloser = (*Writer)(nil)
@@ -34,7 +36,9 @@ var _ io.WriteCloser = (*Writer)(nil)
 //
 // ctx bounds the Writer's calls too, but only while they wait for room to send: when
 // it has ended, what can be done at once is done. A call that it stops half-way
-// through the message ends the connection, since no other message can follow.
+// through the message ends the connection, since no other message can follow. But the
+// end of a handler's context because its server stops does not stop a message that has
+// begun.
 func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
 	if t != Text && t != Binary {
 		return nil, fmt.Errorf("ws: a message of type %v", t)
@@ -67,6 +71,7 @@ func (w *Writer) Write(p []byte) (n int, err error) {
 	if w.done {
 		return 0, errWriterDone
 	}
+	w.used.Store(w.used.Load() || len(p) > 0)
 	for len(p) > 0 {
 		k := min(len(p), fragment-len(w.buf))
 		w.buf = append(w.buf, p[:k]...)
