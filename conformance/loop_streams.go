@@ -311,7 +311,7 @@ func loopDeadlineRace(l *L) {
 
 func loopWriteDeadline(l *L) {
 	l.with(runtime.StreamOptions{Linger: -1}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
-		require.NoError(l, s.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))
+		require.NoError(l, s.SetWriteDeadline(time.Now().Add(200*time.Millisecond))) // not before it has to wait
 		p := make([]byte, 1<<20)
 		var err error
 		for err == nil { // the peer does not read
