@@ -61,17 +61,17 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 
 // closeAfterAll sends the Close frame behind all that others have sent. A hook that
 // panics for one of their messages ends the connection with that.
-func (c *Conn) closeAfterAll(r *remote, code StatusCode, reason string) (err error) {
+func (c *Conn) closeAfterAll(r *remote, code StatusCode, reason string) error {
 	all := false
 	defer func() {
-		err = c.sendClose(code, reason)
 		if !all {
+			_ = c.sendClose(code, reason)
 			_ = c.shut()
 		}
 	}()
 	c.takeAll(r)
 	all = true
-	return nil
+	return c.sendClose(code, reason)
 }
 
 // endWriter waits, as long as Options.CloseTimeout, for the end of a message that a

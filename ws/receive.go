@@ -265,9 +265,6 @@ func (c *Conn) raw() (s segment, last, ok bool, err error) {
 	if c.readErr != nil {
 		return s, false, false, c.readErr
 	}
-	if c.long {
-		return s, false, false, nil
-	}
 	for {
 		if !c.inFrame {
 			ok, err := c.eng.header(&c.head)
@@ -347,11 +344,7 @@ func (c *Conn) begin() error {
 }
 
 func (c *Conn) tooBig() error {
-	limit := c.opts.MaxMessage
-	if c.streaming {
-		limit = math.MaxInt64
-	}
-	return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", limit))
+	return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", c.limit()))
 }
 
 // exhausted ends a connection for whose message there is no memory.

@@ -323,9 +323,6 @@ func (c *Conn) failRemote(err error) {
 		}
 		o.drop()
 	}
-	r.mu.Lock()
-	r.tell()
-	r.mu.Unlock()
 }
 
 // tell has all that wait look again, under r.mu.
@@ -342,6 +339,7 @@ func (r *remote) refuse(err error) {
 	defer r.mu.Unlock()
 	if r.err == nil {
 		r.err = err
+		r.tell()
 	}
 }
 

@@ -316,12 +316,11 @@ var errClosed = fmt.Errorf("ws: the connection was closed here: %w", runtime.Err
 // queued as a whole: nothing may follow it.
 func (c *Conn) sendFailed(err error) error {
 	if c.failed == nil {
+		if errors.Is(err, runtime.ErrNoBuffers) { // the transport goes on: nobody else will end it
+			return c.giveUp(abnormal(err))
+		}
 		c.failed = abnormal(err)
 		c.stream.SetLinger(-1)
-		if errors.Is(err, runtime.ErrNoBuffers) { // nobody else will end it
-			_ = c.end(c.failed)
-			_ = c.t.SetReadDeadline(past)
-		}
 	}
 	return c.failed
 }

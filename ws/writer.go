@@ -71,7 +71,9 @@ func (w *Writer) Write(p []byte) (n int, err error) {
 	if w.done {
 		return 0, errWriterDone
 	}
-	w.used.Store(w.used.Load() || len(p) > 0)
+	if len(p) > 0 {
+		w.used.Store(true)
+	}
 	for len(p) > 0 {
 		k := min(len(p), fragment-len(w.buf))
 		w.buf = append(w.buf, p[:k]...)
@@ -142,9 +144,7 @@ func (w *Writer) sendHere(end ending) error {
 	if err != nil && (w.begun || w.fed) && c.failed == nil && c.sentClose == 0 {
 		// The peer, or the compressor, has half a message, and nothing else can
 		// follow it.
-		_ = c.sendFailed(fmt.Errorf("a message was given up half-way: %w", err))
-		_ = c.end(c.failed)
-		_ = c.t.SetReadDeadline(past)
+		_ = c.giveUp(abnormal(fmt.Errorf("a message was given up half-way: %w", err)))
 	}
 	over = err != nil || end == thenEnd
 	return err
