@@ -201,10 +201,7 @@ func (c *Conn) takeRemote() {
 		if c.pongDue {
 			c.latePong()
 		}
-		if _, n := o.what(); c.deflate.compresses(n) {
-			packed += n
-		}
-		c.writeRemote(o)
+		packed += c.writeRemote(o)
 	}
 }
 
@@ -224,10 +221,7 @@ func (c *Conn) ahead(r *remote, until uint64) {
 		if !ok {
 			return
 		}
-		if _, n := o.what(); c.deflate.compresses(n) {
-			packed += n
-		}
-		c.writeRemote(o)
+		packed += c.writeRemote(o)
 	}
 }
 
@@ -248,8 +242,12 @@ func (c *Conn) takeAll(r *remote) {
 }
 
 // writeRemote queues o. An error stays: what is sent next sees it. After a hook
-// that panics, the rest of the queue goes on in the next turn.
-func (c *Conn) writeRemote(o outgoing) {
+// that panics, the rest of the queue goes on in the next turn. packed is how many bytes
+// had to be compressed.
+func (c *Conn) writeRemote(o outgoing) (packed int) {
+	if _, n := o.what(); c.deflate.compresses(n) {
+		packed = n
+	}
 	returned := false
 	defer func() {
 		if !returned {
@@ -258,6 +256,7 @@ func (c *Conn) writeRemote(o outgoing) {
 	}()
 	_ = c.write(o)
 	returned = true
+	return packed
 }
 
 // wait notes whether the stream is full; those that put are to know.
