@@ -42,7 +42,6 @@ type netConn struct {
 	writes context.Context // of Writes: it is cancelled when their deadline passes
 	cancel context.CancelFunc
 	late   *time.Timer // does that
-	closed bool
 }
 
 func (n *netConn) Read(p []byte) (int, error) {
@@ -121,7 +120,6 @@ func (n *netConn) Close() error {
 	err := n.c.Close(StatusNormalClosure, "") // which ends all calls
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.closed = true
 	if n.late != nil {
 		n.late.Stop()
 	}
@@ -141,7 +139,7 @@ func (n *netConn) SetReadDeadline(t time.Time) error { return n.c.SetReadDeadlin
 func (n *netConn) SetWriteDeadline(t time.Time) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.closed {
+	if n.c.gone.Load() {
 		return errClosed
 	}
 	if n.late != nil && !n.late.Stop() || n.writes.Err() != nil {
