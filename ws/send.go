@@ -171,12 +171,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			yielded = c.written
 			turns++
 			if err := runtime.Yield(ctx); err != nil {
-				after, cancel := c.goesOn(ctx, w)
-				if after == nil {
-					return err
-				}
-				defer cancel()
-				ctx = after
+				return err
 			}
 			continue
 		}
@@ -198,28 +193,9 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			sources = []runtime.Source{&c.opts.Budget.room, &c.vacant}
 		}
 		if err := c.wait(ctx, w, sources...); err != nil {
-			after, cancel := c.goesOn(ctx, w)
-			if after == nil {
-				return err
-			}
-			defer cancel()
-			ctx = after
+			return err
 		}
 	}
-}
-
-// goesOn returns a context with which w's message goes on although ctx was cancelled:
-// a server that stops waits for the end of a message that has begun, and its handler is
-// told of that by this very context. It returns nil if it is not that.
-func (c *Conn) goesOn(ctx context.Context, w *Writer) (context.Context, context.CancelFunc) {
-	if t := runtime.TaskOf(ctx); w == nil || !c.leaving || t == nil || t.Err() == nil || !errors.Is(ctx.Err(), context.Canceled) {
-		return nil, nil
-	}
-	after := context.WithoutCancel(ctx)
-	if d, ok := ctx.Deadline(); ok {
-		return context.WithDeadline(after, d)
-	}
-	return after, func() {}
 }
 
 // maxTurns is how many turns of the loop a message may have to wait, where a Policy

@@ -7,6 +7,7 @@ import (
 	"io"
 	"sync/atomic"
 
+	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
@@ -138,6 +139,12 @@ func (w *Writer) sendHere(end ending) error {
 		}
 	}()
 	err := c.room(w.ctx, w, w.typ, len(w.buf))
+	if err != nil {
+		if ctx, cancel := w.goesOn(); ctx != nil {
+			defer cancel()
+			err = c.room(ctx, w, w.typ, len(w.buf))
+		}
+	}
 	if err == nil {
 		err = w.queue(end)
 	}
@@ -148,6 +155,20 @@ func (w *Writer) sendHere(end ending) error {
 	}
 	over = err != nil || end == thenEnd
 	return err
+}
+
+// goesOn returns a context with which w's message goes on although its own was
+// cancelled: a server that stops waits for the end of a message that has begun, and its
+// handler is told of that by this very context. It returns nil if it is not that.
+func (w *Writer) goesOn() (context.Context, context.CancelFunc) {
+	if t := runtime.TaskOf(w.ctx); !w.c.leaving || t == nil || t.Err() == nil || !errors.Is(w.ctx.Err(), context.Canceled) {
+		return nil, nil
+	}
+	after := context.WithoutCancel(w.ctx)
+	if d, ok := w.ctx.Deadline(); ok {
+		return context.WithDeadline(after, d)
+	}
+	return after, func() {}
 }
 
 // lock has other messages wait until w has ended its own.
