@@ -46,30 +46,49 @@ func TestDialErrorsOverTLS(t *testing.T) {
 func TestDialContextEnds(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
 		g := backendtest.Group(t, v, 1)
-		ln, err := net.Listen("tcp", "127.0.0.1:0") // nobody accepts
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
-		defer ln.Close()
-		for _, scheme := range []string{"ws", "wss"} {
-			for _, big := range []int{10, 8 << 20} { // the latter has to be waited for
-				for _, want := range []error{context.Canceled, context.DeadlineExceeded} {
-					t.Run(fmt.Sprintf("%s,header=%d,%v", scheme, big, want), func(t *testing.T) {
-						require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-							dctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
-							if want == context.Canceled {
-								cancel()
-								dctx, cancel = context.WithCancel(ctx)
-								time.AfterFunc(20*time.Millisecond, cancel)
-							}
-							defer cancel()
-							_, err := ws.Dial(dctx, scheme+"://"+ln.Addr().String(), ws.DialOptions{Header: http.Header{"X": {strings.Repeat("x", big)}}})
-							if !errors.Is(err, want) {
-								return fmt.Errorf("dial: %w", err)
-							}
-							return nil
-						}))
-					})
+		begun := make(chan func(), 1) // what to do when a request has begun to come
+		go func() {                   // it reads one byte of each, and answers none
+			for {
+				c, err := ln.Accept()
+				if err != nil {
+					return
 				}
+				defer c.Close()
+				_ = c.(*net.TCPConn).SetReadBuffer(4 << 10)
+				_, _ = c.Read(make([]byte, 1))
+				(<-begun)()
 			}
+		}()
+		defer ln.Close()
+		for _, c := range []struct {
+			scheme string
+			header int // bytes; many have to be waited for
+			want   error
+		}{
+			{"ws", 10, context.Canceled},
+			{"ws", 10, context.DeadlineExceeded},
+			{"ws", 16 << 20, context.Canceled},
+			{"wss", 10, context.Canceled},
+			{"wss", 10, context.DeadlineExceeded},
+		} {
+			t.Run(fmt.Sprintf("%s,header=%d,%v", c.scheme, c.header, c.want), func(t *testing.T) {
+				opts := ws.DialOptions{Header: http.Header{"X": {strings.Repeat("x", c.header)}}}
+				require.ErrorIs(t, backendtest.Run(t, g, func(ctx context.Context) error {
+					dctx, cancel := context.WithCancel(ctx)
+					if c.want == context.DeadlineExceeded {
+						cancel()
+						dctx, cancel = context.WithTimeout(ctx, 20*time.Millisecond)
+						begun <- func() {}
+					} else {
+						begun <- cancel
+					}
+					defer cancel()
+					_, err := ws.Dial(dctx, c.scheme+"://"+ln.Addr().String(), opts)
+					return err
+				}), c.want)
+			})
 		}
 	})
 }
