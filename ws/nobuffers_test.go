@@ -165,7 +165,7 @@ func TestKeepAliveWithoutBuffers(t *testing.T) {
 		srv.PingInterval, srv.PongTimeout = 20*time.Millisecond, 20*time.Millisecond
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			restore := exhaustWhenSent(ctx, c)
-			rctx, cancel := context.WithTimeout(ctx, 30*time.Millisecond) // one ping is due in that
+			rctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond) // it has asked by then, and waited
 			defer cancel()
 			_, _ = c.Receive(rctx)
 			restore()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
+	"github.com/noria-go/noria/ws/internal/frame"
 )
 
 // receiveUntil starts a task that receives until stop, which waits for its end.
@@ -170,5 +173,38 @@ func TestManyAreDropped(t *testing.T) {
 				reset(p)
 			})
 		}
+	})
+}
+
+// Who waits to send is told at once when somebody closes, who may have to wait himself
+// for the end of a Writer's message.
+func TestCloseTellsWhoWaits(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		srv.CloseTimeout, srv.SendQueue = time.Hour, 1000 // nobody waits for it
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			w, err := c.NextWriter(ctx, ws.Text)
+			if err != nil {
+				return err
+			}
+			_, err = io.WriteString(w, "half")
+			err = errors.Join(err, elsewhereNow(func() error { return c.SendText(ctx, strings.Repeat("x", 2000)) }))
+			sent := make(chan error, 1)
+			go func() { sent <- c.SendText(context.Background(), "no room") }()
+			for range 1000 { // it waits by then
+				err = errors.Join(err, runtime.Yield(ctx))
+			}
+			closer, cerr := closeBeside(ctx, c)
+			err = errors.Join(err, cerr, runtime.Offload(ctx, func() {
+				if serr := <-sent; !errors.Is(serr, net.ErrClosed) {
+					t.Errorf("send: %v", serr)
+				}
+			}), w.Close(), closer.Wait(ctx))
+			return err
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		p.want(frame.Text, "half")
+		p.want(frame.Text, strings.Repeat("x", 2000))
+		p.wantClose(4001)
 	})
 }
