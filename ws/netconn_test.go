@@ -81,7 +81,9 @@ func TestNetConnClosed(t *testing.T) {
 		srv.OnGoroutine = true
 		srv.Handler = func(_ context.Context, c *ws.Conn) error {
 			nc := c.NetConn(countingContext{context.Background(), &hangs}, ws.Binary)
-			err := nc.SetWriteDeadline(time.Now().Add(time.Hour))
+			other := c.NetConn(countingContext{context.Background(), &hangs}, ws.Binary)
+			defer other.Close()
+			err := errors.Join(nc.SetWriteDeadline(time.Now().Add(time.Hour)), other.SetWriteDeadline(time.Now().Add(time.Hour)))
 			err = errors.Join(err, nc.SetWriteDeadline(time.Now().Add(-time.Second)), nc.Close())
 			if _, werr := nc.Write([]byte("x")); !errors.Is(werr, net.ErrClosed) || errors.Is(werr, os.ErrDeadlineExceeded) {
 				err = errors.Join(err, fmt.Errorf("write: %w", werr))
@@ -95,8 +97,9 @@ func TestNetConnClosed(t *testing.T) {
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 		p.send(closeFrame(1000, ""))
 		require.NoError(t, <-result)
-		require.Zero(t, hangs.Load(), "what hangs on the context")
 		toTheEnd(p)
+		require.Eventually(t, func() bool { return srv.Stats().Active == 0 }, patience, time.Millisecond)
+		require.Zero(t, hangs.Load(), "what hangs on the context")
 	})
 }
 
