@@ -20,6 +20,7 @@ import (
 type adapter struct {
 	sync *compat.GrowableSyncStream
 	in   *compat.ReadHalf // of sync
+	out  *compat.WriteHalf
 	src  compat.Stream
 	dec  frame.Decoder // checks what the library lets pass
 }
@@ -35,7 +36,7 @@ func newAdapter(t compat.Stream, out sink, client bool) *adapter {
 	if err != nil {
 		panic(err) // the sizes are constants
 	}
-	a.in, _ = a.sync.Split()
+	a.in, a.out = a.sync.Split()
 	return a
 }
 
@@ -132,6 +133,7 @@ func (a *adapter) write(c *Conn, m *Message) error {
 		_, err = a.sync.FlushWriteBuf()
 	}
 	if err != nil {
+		a.out.Discard() // half a frame, perhaps
 		return c.sendFailed(err)
 	}
 	c.queued(h.Size() + int(h.Len))

@@ -77,7 +77,7 @@ func (c *Conn) closeAfterAll(r *remote, code StatusCode, reason string) error {
 // endWriter waits, as long as Options.CloseTimeout, for the end of a message that a
 // Writer has begun, and otherwise ends it: the peer sees that there is no end.
 func (c *Conn) endWriter() {
-	if d := c.opts.CloseTimeout; c.writer != nil && d > 0 {
+	if d := c.opts.CloseTimeout; c.writer != nil && c.writer.started() && d > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), d)
 		defer cancel()
 		for c.writer != nil && !c.closed {
@@ -137,21 +137,12 @@ func (c *Conn) handshake() {
 	if err := c.t.SetReadDeadline(until); err != nil {
 		return
 	}
-	if c.tls != nil {
-		c.tls.flush()
-	}
+	c.takeOver()
+	defer func() { c.busy, c.closing = false, false }() // when nothing comes any more
 	// Of its own: others may move the stream's.
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
-	for c.readErr == nil {
-		m, err := c.take()
-		if m != nil {
-			m.Release()
-			continue
-		}
-		if err != nil || c.await(ctx) != nil {
-			break
-		}
+	for c.dropArrived() == nil && c.awaitMore(ctx) == nil {
 	}
 	var broken *ProtocolError
 	switch {
@@ -162,6 +153,15 @@ func (c *Conn) handshake() {
 	case c.client && c.gotClose != nil:
 		c.discard(ctx)
 	}
+}
+
+// takeOver makes Close the one who receives. What comes is dropped, whatever its
+// length, and who would receive it waits for the end.
+func (c *Conn) takeOver() {
+	c.busy, c.closing = true, true
+	c.dropReceived()
+	c.streaming, c.long = true, false
+	c.deflate.unlimit()
 }
 
 var past = time.Unix(1, 0) // a deadline that has passed

@@ -164,6 +164,14 @@ func (d *deflater) drop(c *Conn) {
 	d.piece = segment{}
 }
 
+// unlimit has the message that is being inflated, which a Receive may have begun, go
+// on whatever its length.
+func (d *deflater) unlimit() {
+	if d != nil && d.active {
+		d.in.Unlimit()
+	}
+}
+
 // begin begins a message that may inflate to limit bytes.
 func (d *deflater) begin(limit int64) {
 	d.in.Begin(limit)

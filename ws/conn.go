@@ -53,6 +53,7 @@ type Conn struct {
 	reader    *Reader    // reads the current message
 	streaming bool       // it was begun by a Reader
 	busy      bool       // somebody waits for more
+	closing   bool       // and that is Close, which drops what comes
 	paused    bool       // more is here, and others are to have a turn first
 	early     bool       // it is received ahead of who wants it, a Receive or a Reader
 	long      bool       // and is longer than a Receive takes: it is left to them
@@ -250,6 +251,12 @@ func (c *Conn) letGo() {
 	if c.foreign.Load() != nil {
 		c.collect()
 	}
+	c.dropReceived()
+	c.deflate.close()
+}
+
+// dropReceived gives up what was received and is with nobody yet.
+func (c *Conn) dropReceived() {
 	if r := c.reader; r != nil {
 		r.giveUp(errClosed)
 		c.reader = nil
@@ -257,7 +264,10 @@ func (c *Conn) letGo() {
 	for len(c.stash) > 0 {
 		c.unstash().free()
 	}
-	c.deflate.close()
+	if c.msg != nil {
+		c.msg.free()
+		c.msg = nil
+	}
 }
 
 // reclaim takes back the messages that the handler still has when it has

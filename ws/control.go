@@ -2,6 +2,7 @@ package ws
 
 import (
 	"encoding/binary"
+	"errors"
 	"unicode/utf8"
 
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -116,6 +117,13 @@ func (c *Conn) queueControl(op frame.Opcode, p []byte) error {
 func (c *Conn) sendClose(code StatusCode, reason string) error {
 	if c.sentClose != 0 {
 		return nil
+	}
+	var broken *ProtocolError
+	switch { // the peer is to be told now what there was no memory for then
+	case c.gotClose != nil:
+		code, reason = c.gotClose.Code, ""
+	case errors.As(c.readErr, &broken):
+		code, reason = broken.Code, ""
 	}
 	var buf [frame.MaxControl]byte
 	p := buf[:0]

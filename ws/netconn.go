@@ -72,7 +72,7 @@ func (n *netConn) read(p []byte) (int, error) {
 		if n.r == nil {
 			t, r, err := n.c.NextReader(n.ctx)
 			if err != nil {
-				return 0, endOfStream(err)
+				return 0, n.endOfStream(err)
 			}
 			if t != n.typ {
 				return 0, n.c.fail(StatusUnsupportedData, "a message of type "+t.String()+", want "+n.typ.String())
@@ -87,8 +87,11 @@ func (n *netConn) read(p []byte) (int, error) {
 	}
 }
 
-// endOfStream makes io.EOF of an orderly close.
-func endOfStream(err error) error {
+// endOfStream makes io.EOF of the peer's orderly close.
+func (n *netConn) endOfStream(err error) error {
+	if n.c.answered { // it was closed here
+		return errClosed
+	}
 	var closed *CloseError
 	if errors.As(err, &closed) && (closed.Code == StatusNormalClosure || closed.Code == StatusGoingAway) {
 		return io.EOF

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -33,6 +34,29 @@ func TestNetConnHalfMessage(t *testing.T) {
 		p.send(append(fr(frame.Binary, false, "half of a mes"), closeFrame(1000, "")...))
 		require.True(t, closedByPeer(1000)(<-result))
 		toTheEnd(p)
+	})
+}
+
+// The end of a stream is the peer's doing: a Read that waits when it is closed here, or
+// comes later, says that.
+func TestNetConnReadAfterClose(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		result := make(chan error, 2)
+		srv := echoServer(e)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			nc := c.NetConn(ctx, ws.Binary)
+			read := func() error {
+				_, err := nc.Read(make([]byte, 10))
+				result <- err
+				return nil
+			}
+			reader, err := runtime.Go(ctx, "reads", func(context.Context) error { return read() })
+			return errors.Join(err, runtime.Yield(ctx), nc.Close(), reader.Wait(ctx), read())
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		p.wantClose(ws.StatusNormalClosure)
+		require.ErrorIs(t, <-result, net.ErrClosed)
+		require.ErrorIs(t, <-result, net.ErrClosed)
 	})
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
+	"github.com/noria-go/noria/ws/internal/frame"
 )
 
 // exhaustWhenSent is exhaust when nothing is queued any more, which would have room for
@@ -176,5 +177,69 @@ func TestKeepAliveWithoutBuffers(t *testing.T) {
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 		require.ErrorIs(t, <-result, ws.ErrDead)
 		toTheEnd(p)
+	})
+}
+
+// What there was no memory for when the peer was to be told of its fault, or answered,
+// it is told in the next Close frame.
+func TestCloseCodeWithoutBuffers(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for code, frames := range map[ws.StatusCode][]byte{
+			ws.StatusProtocolError: fr(frame.Continuation, true, ""),
+			4002:                   closeFrame(4002, ""),
+		} {
+			srv := echoServer(e)
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				if err := echoOne(ctx, c); err != nil {
+					return err
+				}
+				restore := exhaustWhenSent(ctx, c)
+				err := receiveOne(ctx, c)
+				restore()
+				return err
+			}
+			p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+			p.send(text("begin"))
+			p.want(frame.Text, "begin")
+			p.send(frames)
+			p.wantCloseFrame(code)
+			p.send(closeFrame(int(code), ""))
+			toTheEnd(p)
+		}
+	})
+}
+
+// Memory for a part of a message, and no more: that part is given back.
+func TestHalfMessageWithoutBuffers(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, size := range []int{2048, 4096, 8192} {
+			result := make(chan error, 1)
+			srv := echoServer(e)
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				if err := echoOne(ctx, c); err != nil {
+					return err
+				}
+				for c.Queued() > 0 {
+					_ = runtime.Yield(ctx)
+				}
+				pool := c.Loop().Pool()
+				one, err := pool.Get(size)
+				if err != nil {
+					return err
+				}
+				restore := exhaust(pool)
+				one.Release()
+				err = c.Send(ctx, ws.NewMessage(ws.Binary, make([]byte, 100_000)))
+				restore()
+				result <- err
+				return err
+			}
+			p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+			p.send(text("begin"))
+			if err := <-result; err != nil { // native needs memory for the header only
+				require.ErrorIs(t, err, runtime.ErrNoBuffers)
+			}
+			toTheEnd(p)
+		}
 	})
 }

@@ -44,7 +44,10 @@ func (c *Conn) NextReader(ctx context.Context) (Type, *Reader, error) {
 
 // beginReader returns nil if nothing of the next message is here.
 func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
-	if c.busy {
+	switch {
+	case c.closing:
+		return nil, c.dropArrived()
+	case c.busy:
 		return nil, errReceiving
 	}
 	if c.reader != nil {
@@ -60,9 +63,7 @@ func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 		return r, nil
 	}
 	c.streaming, c.long = true, false
-	if c.deflate != nil && c.deflate.active { // begun by a Receive, within MaxMessage
-		c.deflate.in.Unlimit()
-	}
+	c.deflate.unlimit()
 	if c.msg != nil { // a Receive that was given up had begun with it
 		r.whole, c.msg = c.msg, nil
 		r.typ = r.whole.typ
@@ -250,7 +251,9 @@ func (r *Reader) giveUp(err error) {
 	switch {
 	case r.over != nil:
 	case len(r.here()) > 0:
-		r.over = err
+		if r.over = err; r.left != nil {
+			r.over = r.left
+		}
 	case r.lent: // what w leaves of it is lost
 		if r.left == nil {
 			r.left = err
@@ -293,6 +296,9 @@ func (r *Reader) more(ctx context.Context) error {
 		}
 		if err := c.await(ctx); err != nil {
 			return err
+		}
+		if r.over != nil { // somebody has closed meanwhile
+			return r.over
 		}
 	}
 }

@@ -69,9 +69,12 @@ func (c *Conn) TryReceive() (*Message, error) {
 	return m, err
 }
 
-// take is TryReceive for a message that is perhaps thrown away: no hook is told.
+// take is TryReceive without the hook.
 func (c *Conn) take() (*Message, error) {
-	if c.busy {
+	switch {
+	case c.closing:
+		return nil, c.dropArrived()
+	case c.busy:
 		return nil, errReceiving
 	}
 	if len(c.stash) > 0 {
@@ -139,6 +142,9 @@ func (c *Conn) newMessage() *Message {
 // hasMessage reports whether TryReceive would return something, and takes in
 // what has arrived to find that out.
 func (c *Conn) hasMessage() bool {
+	if c.closing {
+		return c.dropArrived() != nil
+	}
 	if len(c.stash) > 0 {
 		return true
 	}
@@ -168,9 +174,7 @@ func (c *Conn) hasMessage() bool {
 // have any length.
 func (c *Conn) assembleEarly() (*Message, error) {
 	c.early = true
-	if d := c.deflate; d != nil && d.active { // begun by a Receive, within MaxMessage
-		d.in.Unlimit()
-	}
+	c.deflate.unlimit()
 	m, err := c.assemble()
 	c.early = false
 	return m, err
@@ -191,9 +195,32 @@ func (c *Conn) unstash() *Message {
 
 // await waits until there is more to read, on the loop.
 func (c *Conn) await(ctx context.Context) error {
-	if c.busy {
+	var err error
+	switch {
+	case c.closing:
+		_, err = runtime.WaitAny(ctx, &c.over)
+	case c.busy:
 		return errReceiving
+	default:
+		c.busy = true
+		err = c.awaitMore(ctx)
+		c.busy = false
+		if len(c.pings) > 0 || c.sentClose != 0 {
+			c.tellQuiet()
+		}
 	}
+	if err != nil {
+		if cerr := ended(ctx); cerr != nil {
+			return cerr
+		}
+		return fmt.Errorf("ws: receive: %w", err)
+	}
+	return nil
+}
+
+// awaitMore waits until there is more to read, or, where it is here already, until
+// others have had their turn.
+func (c *Conn) awaitMore(ctx context.Context) error {
 	if c.paused {
 		c.paused = false
 		return runtime.Yield(ctx)
@@ -204,19 +231,25 @@ func (c *Conn) await(ctx context.Context) error {
 	if c.tls != nil {
 		c.tls.flush()
 	}
-	c.busy = true
 	_, err := runtime.WaitAny(ctx, c.readable[:]...)
-	c.busy = false
-	if len(c.pings) > 0 || c.sentClose != 0 {
-		c.tellQuiet()
-	}
-	if err != nil {
-		if cerr := ended(ctx); cerr != nil {
-			return cerr
+	return err
+}
+
+// dropArrived drops what has arrived of any message, for Close, whoever looks for it.
+// An error says that nothing more comes, or not in time.
+func (c *Conn) dropArrived() error {
+	for {
+		s, _, ok, err := c.next()
+		if s.buf != nil {
+			c.native.release(s.buf)
 		}
-		return fmt.Errorf("ws: receive: %w", err)
+		switch {
+		case err != nil && c.readErr == nil:
+			return errClosed // Close's time is over
+		case err != nil || !ok:
+			return err
+		}
 	}
-	return nil
 }
 
 // next returns the next piece of a message that has arrived: unmasked,

@@ -161,6 +161,7 @@ func (c *Conn) takeRemote() {
 			switch {
 			case c.writer != nil:
 				c.behind = true // unlock has it called again
+				r.wait(false)   // and it is not the peer that is waited for
 				return
 			case werr != nil && !full:
 				err = c.sendFailed(werr)

@@ -143,6 +143,9 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			return err
 		}
 		if c.writer != w { // a message in parts goes on
+			if w != nil {
+				return errWriterDone // it was ended meanwhile
+			}
 			if err := c.wait(ctx, w, &c.unlocked); err != nil {
 				return err
 			}

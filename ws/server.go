@@ -236,7 +236,7 @@ func (c *Conn) goAway() {
 	if r != nil {
 		r.refuse(errClosed)
 	}
-	if w := c.writer; w != nil && (w.begun || w.fed || w.used.Load()) {
+	if w := c.writer; w != nil && w.started() {
 		c.leaving = true // unlock goes on
 		return
 	}

@@ -171,6 +171,9 @@ func (w *Writer) goesOn() (context.Context, context.CancelFunc) {
 	return after, func() {}
 }
 
+// started reports whether there is something of the message, on the loop.
+func (w *Writer) started() bool { return w.begun || w.fed || w.used.Load() }
+
 // lock has other messages wait until w has ended its own.
 func (c *Conn) lock(w *Writer) {
 	c.writer = w
