@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -436,4 +437,57 @@ func TestPanic(t *testing.T) {
 func isTimeout(err error) bool {
 	var t interface{ Timeout() bool }
 	return errors.As(err, &t) && t.Timeout()
+}
+
+// A connection's socket has options, wherever they are set.
+func TestSetOption(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		for _, place := range []func(func(context.Context, *ws.Conn) error) func(context.Context, *ws.Conn) error{
+			func(f func(context.Context, *ws.Conn) error) func(context.Context, *ws.Conn) error { return f },
+			goroutine,
+		} {
+			result := make(chan error, 1)
+			srv := echoServer(e)
+			srv.Handler = place(func(_ context.Context, c *ws.Conn) error {
+				err := c.SetOption(runtime.OptUserTimeout, 4000)
+				if c.SetOption(99, 1) == nil {
+					err = errors.Join(err, errors.New("there is no option 99"))
+				}
+				result <- errors.Join(err, c.SetOption(runtime.OptResetOnClose, 1)) // which shows
+				return nil
+			})
+			srv.CloseTimeout = -1
+			p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+			require.NoError(t, <-result)
+			_, err := io.Copy(io.Discard, p.r)
+			require.ErrorIs(t, err, syscall.ECONNRESET)
+		}
+	})
+}
+
+// A request over HTTP/2 cannot be upgraded, and a page can be had by one.
+func TestHTTP2(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		srv := echoServer(e)
+		srv.Plain = func(r *ws.Request) *ws.Response {
+			if r.URI != "/" {
+				return nil
+			}
+			return &ws.Response{Status: http.StatusOK, Body: []byte("a page")}
+		}
+		s := httptest.NewUnstartedServer(srv.HTTPHandler(backendtest.Group(t, v, 1)))
+		s.EnableHTTP2 = true
+		s.StartTLS()
+		defer s.Close()
+		for uri, status := range map[string]int{"/": http.StatusOK, "/other": http.StatusHTTPVersionNotSupported} {
+			r, err := s.Client().Get(s.URL + uri)
+			require.NoError(t, err)
+			require.Equal(t, 2, r.ProtoMajor)
+			require.Equal(t, status, r.StatusCode)
+			p, err := io.ReadAll(r.Body)
+			require.NoError(t, errors.Join(err, r.Body.Close()))
+			require.Equal(t, status == http.StatusOK, string(p) == "a page")
+		}
+		s.Client().CloseIdleConnections()
+	})
 }

@@ -168,6 +168,15 @@ func (c *Conn) LocalAddr() (a net.Addr) {
 	return a
 }
 
+// SetOption sets an option of the socket, runtime.OptUserTimeout for one. It may be
+// called from any goroutine.
+func (c *Conn) SetOption(opt runtime.Option, value int) error {
+	if c.loop.OnLoop() {
+		return c.stream.SetOption(opt, value)
+	}
+	return c.elsewhere(context.Background(), "set option", func(context.Context) error { return c.stream.SetOption(opt, value) })
+}
+
 // Loop returns the loop that the connection belongs to.
 func (c *Conn) Loop() *runtime.Loop { return c.loop }
 

@@ -36,7 +36,7 @@ type DialOptions struct {
 	TLS *tls.Config
 
 	// HandshakeTimeout is for all of it: looking up the name, connecting, TLS
-	// and the opening handshake. 0 means DefaultHandshakeTimeout.
+	// and the opening handshake. 0 and less mean DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
 	// Net says how to connect.

@@ -1,11 +1,16 @@
 package ws_test
 
 import (
+	"bufio"
 	"context"
 	"fmt"
+	"io"
 	"log"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/signal"
+	"strings"
 
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/ws"
@@ -28,7 +33,9 @@ func Example() {
 	main := func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
-		log.Fatal(noria.ListenAndServe(ctx, ":7001", &ws.Server{Handler: echo}))
+		if err := noria.ListenAndServe(ctx, ":7001", &ws.Server{Handler: echo}); err != nil {
+			log.Fatal(err)
+		}
 	}
 	_ = main
 }
@@ -72,4 +79,140 @@ func ExampleDial() {
 		log.Fatal(err)
 	}
 	// Output: text: hello
+}
+
+// A path of a net/http server, whose connections move onto the group's loops.
+func ExampleHandler() {
+	group, err := noria.Start()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer group.Stop()
+	mux := http.NewServeMux()
+	mux.Handle("/ws", ws.Handler(group, func(ctx context.Context, c *ws.Conn) error {
+		return c.SendText(ctx, "this is "+c.Request().URI)
+	}))
+	srv := httptest.NewServer(mux)
+	defer srv.Close()
+
+	visit(group, srv.URL+"/ws", func(ctx context.Context, c *ws.Conn) error {
+		m, err := c.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		defer m.Release()
+		fmt.Printf("%s\n", m.Bytes())
+		return nil
+	})
+	// Output: this is /ws
+}
+
+// A protocol of lines, whose library wants a net.Conn, through a WebSocket.
+func ExampleConn_NetConn() {
+	lines := func(ctx context.Context, c *ws.Conn) error {
+		nc := c.NetConn(ctx, ws.Binary)
+		for s := bufio.NewScanner(nc); s.Scan(); {
+			if _, err := fmt.Fprintf(nc, "you said %s\n", s.Text()); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	withServer(lines, func(ctx context.Context, c *ws.Conn) error {
+		nc := c.NetConn(ctx, ws.Binary)
+		if _, err := io.WriteString(nc, "hel"); err != nil {
+			return err
+		}
+		if _, err := io.WriteString(nc, "lo\n"); err != nil { // where messages begin and end is nothing to it
+			return err
+		}
+		line, err := bufio.NewReader(nc).ReadString('\n')
+		fmt.Print(line)
+		return err
+	})
+	// Output: you said hello
+}
+
+// A message that is longer than should be held: it is copied as it arrives.
+func ExampleConn_NextReader() {
+	upper := func(ctx context.Context, c *ws.Conn) error {
+		t, r, err := c.NextReader(ctx)
+		if err != nil {
+			return err
+		}
+		w, err := c.NextWriter(ctx, t)
+		if err != nil {
+			return err
+		}
+		if _, err := io.Copy(w, r); err != nil {
+			return err
+		}
+		return w.Close() // which ends the message
+	}
+	withServer(upper, func(ctx context.Context, c *ws.Conn) error {
+		if err := c.SendText(ctx, strings.Repeat("a long message. ", 1000)); err != nil {
+			return err
+		}
+		m, err := c.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		defer m.Release()
+		fmt.Println(m.Len(), "bytes came back")
+		return nil
+	})
+	// Output: 16000 bytes came back
+}
+
+// One message for many: it is framed once, and compressed once.
+func ExamplePrepare() {
+	news := ws.Prepare(ws.Text, []byte("to all of you"))
+	withServer(func(ctx context.Context, c *ws.Conn) error {
+		return c.SendPrepared(ctx, news) // on each connection, of any loop
+	}, func(ctx context.Context, c *ws.Conn) error {
+		m, err := c.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		defer m.Release()
+		fmt.Printf("%s\n", m.Bytes())
+		return nil
+	})
+	// Output: to all of you
+}
+
+// withServer runs client on a connection to a server with that handler.
+func withServer(handler ws.HandlerFunc, client func(ctx context.Context, c *ws.Conn) error) {
+	group, err := noria.Start()
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer group.Stop()
+	ls, err := group.Listen("127.0.0.1:0", noria.ServeOptions{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error)
+	go func() { done <- group.Serve(ctx, ls, &ws.Server{Handler: handler}) }()
+	visit(group, "ws://"+ls.Addr().String()+"/", client)
+	stop()
+	if err := <-done; err != nil {
+		log.Fatal(err)
+	}
+}
+
+// visit runs client on a connection to url, and closes it.
+func visit(group *noria.Group, url string, client func(ctx context.Context, c *ws.Conn) error) {
+	err := group.Loop().Call(context.Background(), "client", func(ctx context.Context) error {
+		c, err := ws.Dial(ctx, url, ws.DialOptions{})
+		if err != nil {
+			return err
+		}
+		defer c.Close(ws.StatusNormalClosure, "")
+		return client(ctx, c)
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
 }

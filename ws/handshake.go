@@ -35,7 +35,7 @@ type Request struct {
 // A Response is an HTTP response with a body, after which the connection is
 // closed.
 type Response struct {
-	Status int
+	Status int         // 200 to 599
 	Header http.Header // more headers; those about the body are added
 	Body   []byte
 }
@@ -43,7 +43,7 @@ type Response struct {
 // A Refusal is an error with which Server.Check refuses a handshake: it says
 // what the client is told.
 type Refusal struct {
-	Status int         // 400 to 599; 0 means 403
+	Status int         // 300 to 599; 0 means 403
 	Text   string      // for the client: what is wrong and what to do; "" is the status's own
 	Header http.Header // more headers of the response
 	Err    error       // the cause, for the log (at its level Debug); the client does not see it

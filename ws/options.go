@@ -84,7 +84,7 @@ type Options struct {
 	// SendQueue is how many bytes may wait to be sent before Policy says what
 	// happens to the next message. One message more may be there, of whatever
 	// size. What other threads send waits for the loop in a second queue of this
-	// size. 0 means DefaultSendQueue.
+	// size. 0 and less mean DefaultSendQueue.
 	SendQueue int
 
 	// Policy is for peers that do not keep up.
@@ -100,8 +100,8 @@ type Options struct {
 	// PingInterval is after how long without anything from the peer it is sent
 	// a ping; if PongTimeout later still nothing has come, the connection is
 	// closed, and receiving and sending fail with ErrDead. 0 means
-	// DefaultPingInterval and DefaultPongTimeout, a negative PingInterval means
-	// that nobody is asked.
+	// DefaultPingInterval and DefaultPongTimeout (and so does a negative
+	// PongTimeout); a negative PingInterval means that nobody is asked.
 	PingInterval time.Duration
 	PongTimeout  time.Duration
 

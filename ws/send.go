@@ -15,6 +15,9 @@ import (
 // first, or does what Options.Policy says. What is queued leaves at the end of
 // the loop's turn; an error in sending shows in a later call.
 //
+// Text is not looked at: that it is UTF-8 is the caller's to see to, and a peer closes
+// the connection if it is not (StatusInvalidPayload).
+//
 // It may be called from any goroutine and from tasks of any loop.
 func (c *Conn) Send(ctx context.Context, m *Message) error {
 	m.check("Send")

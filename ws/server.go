@@ -62,11 +62,11 @@ type Server struct {
 	// for what it does not know, which is refused, as all are without it.
 	Plain func(*Request) *Response
 
-	// HandshakeTimeout is for all of the opening handshake. 0 means
-	// DefaultHandshakeTimeout.
+	// HandshakeTimeout is for all of the opening handshake. 0 and less mean
+	// DefaultHandshakeTimeout: without a limit anybody could hold on for ever.
 	HandshakeTimeout time.Duration
 
-	// MaxHead is how many bytes a request may have. 0 means DefaultMaxHead.
+	// MaxHead is how many bytes a request may have. 0 and less mean DefaultMaxHead.
 	MaxHead int
 
 	// MaxConns is how many connections are served at once, over all loops; see

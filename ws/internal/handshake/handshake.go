@@ -60,7 +60,7 @@ type Request struct {
 // A Response is an HTTP response with a body, after which the connection is
 // closed.
 type Response struct {
-	Status int
+	Status int         // 200 to 599
 	Header http.Header // more headers; those about the body are added
 	Body   []byte
 }
@@ -92,7 +92,7 @@ func appendHeader(dst []byte, h http.Header) []byte {
 // A Refusal is why a handshake is refused: an error that knows its response. A
 // program's own check may return one.
 type Refusal struct {
-	Status int         // 400 to 599; 0 means 403
+	Status int         // 300 to 599; 0 means 403
 	Text   string      // for the client: what is wrong and what to do; "" is the status's own
 	Header http.Header // more headers of the response
 

@@ -75,6 +75,11 @@ func (s *Server) AcceptHTTP(hr *http.Request) (*Accepted, []byte, error) {
 		r.Header = http.Header{}
 	}
 	ref := r.checkTarget()
+	if ref == nil && hr.ProtoMajor > 1 && checkHost(r.Host) == nil { // it knows no upgrade, but pages
+		if answer, err := s.plain(r); answer != nil {
+			return nil, answer, err
+		}
+	}
 	switch {
 	case hr.ProtoMajor != 1 || hr.ProtoMinor < 1:
 		ref = refuse(http.StatusHTTPVersionNotSupported, "the request is %s: a WebSocket handshake is HTTP/1.1 (RFC 6455 §4.1)", hr.Proto)
@@ -92,10 +97,8 @@ func (s *Server) decide(r *Request) (*Accepted, []byte, error) {
 		return nil, ref.Response().Append(nil, r.Method), ref
 	}
 	if !hasToken(r.Header[headerUpgrade], "websocket") {
-		if s.Plain != nil {
-			if answer := s.Plain(r); answer != nil {
-				return nil, answer.Append(nil, r.Method), nil
-			}
+		if answer, err := s.plain(r); answer != nil {
+			return nil, answer, err
 		}
 		ref := refuse(http.StatusUpgradeRequired, "this is a WebSocket server: connect with a WebSocket client, which sends \"Upgrade: websocket\"").
 			with(headerUpgrade, "websocket").with(headerConnection, "close, Upgrade")
@@ -106,6 +109,27 @@ func (s *Server) decide(r *Request) (*Accepted, []byte, error) {
 		return nil, ref.Response().Append(nil, r.Method), ref
 	}
 	return a, response, nil
+}
+
+// plain returns Plain's answer, nil if there is none.
+func (s *Server) plain(r *Request) (answer []byte, err error) {
+	if s.Plain == nil || hasToken(r.Header[headerUpgrade], "websocket") {
+		return nil, nil
+	}
+	a := s.Plain(r)
+	if a == nil {
+		return nil, nil
+	}
+	if a.Status < 200 || a.Status > 599 {
+		ref := noStatus("page", a.Status)
+		return ref.Response().Append(nil, r.Method), ref
+	}
+	return a.Append(nil, r.Method), nil
+}
+
+// noStatus is for a program's answer that would be none, or begin another protocol.
+func noStatus(what string, status int) *Refusal {
+	return &Refusal{Status: http.StatusInternalServerError, Text: "the server's " + what + " has no status that can be sent", Err: fmt.Errorf("the status is %d", status)}
 }
 
 // checkUpgrade checks the headers of the handshake and returns the key (RFC
@@ -159,6 +183,9 @@ func (s *Server) upgrade(r *Request) (*Accepted, []byte, *Refusal) {
 			var ref *Refusal
 			if !errors.As(err, &ref) {
 				ref = &Refusal{Err: err}
+			}
+			if st := ref.status(); st < 300 || st > 599 {
+				ref = noStatus("refusal", st)
 			}
 			return nil, nil, ref
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -284,6 +285,11 @@ func TestCheck(t *testing.T) {
 			return http.Header{"X-A": {"1\r\nX-Injected: 1"}}, nil
 		case "reserved":
 			return http.Header{"Sec-Websocket-Accept": {"x"}}, nil
+		case "303":
+			return nil, &handshake.Refusal{Status: 303, Text: "it is elsewhere", Header: http.Header{"Location": {"/there"}}}
+		case "101", "99", "1000":
+			status, _ := strconv.Atoi(r.Header.Get("Cookie"))
+			return nil, &handshake.Refusal{Status: status}
 		}
 		return nil, errors.New("the database is at 10.0.0.7")
 	}}
@@ -295,6 +301,10 @@ func TestCheck(t *testing.T) {
 		"401":       {401, "log in first", "no such session"},
 		"injecting": {500, "cannot be sent", "X-A"},
 		"reserved":  {500, "cannot be sent", "Sec-Websocket-Accept"},
+		"303":       {303, "elsewhere", "303"},
+		"101":       {500, "no status", "101"},
+		"99":        {500, "no status", "99"},
+		"1000":      {500, "no status", "1000"},
 		"bad":       {403, "forbidden", "10.0.0.7"},
 	} {
 		a, response, err := s.Accept(request("Cookie: " + cookie))
@@ -321,7 +331,11 @@ func TestCheck(t *testing.T) {
 
 func TestPlain(t *testing.T) {
 	s := &handshake.Server{Plain: func(r *handshake.Request) *handshake.Response {
-		if r.URI != "/" {
+		switch r.URI {
+		case "/":
+		case "/101":
+			return &handshake.Response{Status: 101}
+		default:
 			return nil
 		}
 		return &handshake.Response{Status: 200, Header: http.Header{"Content-Type": {"text/html"}}, Body: []byte("<p>page")}
@@ -340,6 +354,18 @@ func TestPlain(t *testing.T) {
 	_, response, err := s.Accept([]byte("GET /other HTTP/1.1\r\nHost: a\r\n\r\n"))
 	require.Error(t, err)
 	require.Equal(t, 426, parse(t, response).StatusCode)
+	_, response, err = s.Accept([]byte("GET /101 HTTP/1.1\r\nHost: a\r\n\r\n"))
+	require.ErrorContains(t, err, "101")
+	require.Equal(t, 500, parse(t, response).StatusCode)
+
+	for uri, status := range map[string]int{"/": 200, "/other": 505} { // HTTP/2 has pages, and no upgrade
+		hr := httptest.NewRequest("GET", uri, nil)
+		hr.Proto, hr.ProtoMajor, hr.ProtoMinor = "HTTP/2.0", 2, 0
+		a, response, err := s.AcceptHTTP(hr)
+		require.Nil(t, a)
+		require.Equal(t, status == 200, err == nil)
+		require.Equal(t, status, parse(t, response).StatusCode)
+	}
 }
 
 func TestAcceptHTTPRefuses(t *testing.T) {
