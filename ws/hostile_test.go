@@ -55,6 +55,27 @@ func TestSlowHandshakes(t *testing.T) {
 			peers[i].send([]byte(request[:1+i%(len(request)-1)]))
 		}
 		good.requireEchoes(100)
+		// A byte that comes in time gives none of them more.
+		dribbler := dialTCP(t, addr)
+		dribbler.send([]byte(request[:len(request)-2] + "X: "))
+		dribbling, stop := context.WithCancel(context.Background())
+		defer stop()
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			for tick := time.NewTicker(srv.HandshakeTimeout / 10); ; {
+				select {
+				case <-tick.C:
+					_, _ = dribbler.Write([]byte("x")) // it may be over
+				case <-dribbling.Done():
+					return
+				}
+			}
+		}()
+		require.Contains(t, dribbler.head(), " 408 ")
+		stop()
+		<-stopped
+		toTheEnd(dribbler)
 		for _, p := range peers {
 			require.Contains(t, p.head(), " 408 ")
 			_, err := io.Copy(io.Discard, p.r)
