@@ -25,6 +25,7 @@ race: ## every test with the race detector, in their short form
 
 stress: ## the stress test at its full size, on each backend, with the race detector
 	$(GO) test -race -timeout 20m -run Stress -v ./conformance/...
+	$(GO) test -run '(SlowHandshakes|StalledPeers)/native' ./ws # a thousand of each
 
 # How long, or how many inputs: FUZZTIME=20000x.
 FUZZTIME ?= 5m
