@@ -247,7 +247,8 @@ func stressPing(ctx context.Context, c *ws.Conn, r *rand.Rand) error {
 		pctx, cancel := context.WithTimeout(ctx, time.Duration(1+r.IntN(20))*time.Millisecond)
 		_, err := c.Ping(pctx)
 		cancel()
-		if err != nil && (!errors.Is(err, context.DeadlineExceeded) || ctx.Err() != nil) && !errors.Is(err, runtime.ErrBusy) && !errors.Is(err, runtime.ErrNoBuffers) {
+		passing := err == nil || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil || errors.Is(err, runtime.ErrBusy) || errors.Is(err, runtime.ErrNoBuffers)
+		if !passing || errors.Is(err, ws.ErrAbnormal) {
 			return err
 		}
 		if err := pause(ctx, r.IntN(50)); err != nil {
