@@ -160,8 +160,11 @@ func (c *Conn) handshake() {
 func (c *Conn) takeOver() {
 	c.busy, c.closing = true, true
 	c.dropReceived()
-	c.streaming, c.long = true, false
-	c.deflate.unlimit()
+	c.streaming, c.long, c.paused = true, false, false
+	if d := c.deflate; d != nil {
+		d.drop(c)
+		d.active = false
+	}
 }
 
 var past = time.Unix(1, 0) // a deadline that has passed

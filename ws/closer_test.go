@@ -244,11 +244,11 @@ func TestCloseWithUnusedWriter(t *testing.T) {
 // if that had kept others waiting before.
 func TestWriterIsNotThePeer(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		const limit = 16 << 20
+		const limit = 4 << 20
 		result := make(chan error, 1)
 		stuck, open := make(chan struct{}), make(chan struct{})
 		srv := echoServer(e)
-		srv.SendQueue, srv.WriteTimeout, srv.PingInterval = limit, 100*time.Millisecond, -1
+		srv.SendQueue, srv.WriteTimeout, srv.PingInterval = limit, 400*time.Millisecond, -1
 		srv.Handler = func(ctx context.Context, c *ws.Conn) (err error) {
 			defer func() { result <- err }()
 			for same, last := 0, 0; same < 1000; same++ { // until the kernel takes no more
@@ -287,7 +287,7 @@ func TestWriterIsNotThePeer(t *testing.T) {
 				done <- err
 				sent.Set()
 			}()
-			wctx, cancel := context.WithTimeout(ctx, 3*srv.WriteTimeout)
+			wctx, cancel := context.WithTimeout(ctx, 2*srv.WriteTimeout)
 			defer cancel()
 			if _, err := runtime.WaitAny(wctx, &sent); err == nil {
 				return <-done

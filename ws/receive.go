@@ -235,11 +235,11 @@ func (c *Conn) awaitMore(ctx context.Context) error {
 	return err
 }
 
-// dropArrived drops what has arrived of any message, for Close, whoever looks for it.
-// An error says that nothing more comes, or not in time.
+// dropArrived drops what has arrived of any message, as it came, for Close, whoever
+// looks for it. An error says that nothing more comes, or not in time.
 func (c *Conn) dropArrived() error {
 	for {
-		s, _, ok, err := c.next()
+		s, _, ok, err := c.raw()
 		if s.buf != nil {
 			c.native.release(s.buf)
 		}
