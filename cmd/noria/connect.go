@@ -1,12 +1,9 @@
 package main
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/noria-go/noria"
@@ -107,6 +103,9 @@ func connect(args []string) int {
 	}
 	c.url = fs.Arg(0)
 	fs.Visit(func(f *flag.Flag) { c.once = c.once || f.Name == "message" })
+	if c.once && c.count == 0 {
+		c.count = 1
+	}
 	// The first signal closes the connection in order.
 	ctx, stop := stopOnSignal(context.Background())
 	defer stop()
@@ -233,227 +232,4 @@ func (c *connectConfig) describe(conn *ws.Conn, notes io.Writer) {
 		fmt.Fprintf(notes, ", compressed (%s)", conn.Response().Get("Sec-WebSocket-Extensions"))
 	}
 	fmt.Fprintln(notes)
-}
-
-// A session is one connection that was opened.
-type session struct {
-	*connectConfig
-	conn       *ws.Conn
-	out, notes io.Writer
-	answers    chan struct{} // has something if messages have come lately
-}
-
-func (s *session) run(ctx context.Context, in io.Reader) error {
-	stop := context.AfterFunc(ctx, func() { s.close(ws.StatusGoingAway) })
-	defer stop()
-	received := make(chan error, 1)
-	go func() { received <- s.receive() }()
-	var err error
-	switch {
-	case s.pings > 0:
-		err = s.ping(ctx)
-	case s.once:
-		err = s.sendOne(received)
-	default:
-		go s.input(ctx, in)
-		return s.closed(<-received)
-	}
-	s.close(ws.StatusNormalClosure)
-	if rerr := s.closed(<-received); err == nil {
-		err = rerr
-	}
-	return err
-}
-
-func (s *session) close(code ws.StatusCode) {
-	// Its error is also what receiving ends with.
-	_ = s.conn.Close(code, "")
-}
-
-// closed says how the connection ended, and returns err if it was not in order.
-func (s *session) closed(err error) error {
-	var closed *ws.CloseError
-	if !errors.As(err, &closed) {
-		_ = s.conn.CloseNow()
-		return err
-	}
-	s.close(ws.StatusNormalClosure) // the transport is still there
-	fmt.Fprintln(s.notes, closed)
-	switch closed.Code {
-	case ws.StatusNormalClosure, ws.StatusGoingAway, ws.StatusNoStatus:
-		return nil
-	}
-	return err
-}
-
-// receive prints messages until the connection ends, and returns why it did. It
-// has its own context: a signal closes the connection, which ends it too.
-func (s *session) receive() error {
-	for n := 1; ; n++ {
-		m, err := s.conn.Receive(context.Background())
-		if err != nil {
-			return err
-		}
-		err = s.print(m)
-		m.Release()
-		if err != nil {
-			return err
-		}
-		select {
-		case s.answers <- struct{}{}:
-		default:
-		}
-		if n == s.count {
-			go s.close(ws.StatusNormalClosure)
-		}
-	}
-}
-
-func (s *session) print(m *ws.Message) error {
-	if s.binary {
-		_, err := s.out.Write(m.Bytes())
-		return err
-	}
-	if m.Type() == ws.Text {
-		_, err := fmt.Fprintf(s.out, "%s\n", m.Bytes())
-		return err
-	}
-	_, err := fmt.Fprintf(s.out, "binary, %d bytes\n%s", m.Len(), hex.Dump(m.Bytes()))
-	return err
-}
-
-// sendOne sends the one message and waits for one that comes.
-func (s *session) sendOne(received chan error) error {
-	if err := s.send(context.Background(), []byte(s.message)); err != nil {
-		return err
-	}
-	timeout := time.NewTimer(s.timeout)
-	defer timeout.Stop()
-	select {
-	case <-s.answers:
-		return nil
-	case err := <-received:
-		received <- err
-		return nil // closed says it
-	case <-timeout.C:
-		return fmt.Errorf("no answer within %v (--timeout)", s.timeout)
-	}
-}
-
-func (s *session) send(ctx context.Context, p []byte) error {
-	if s.binary {
-		return s.conn.SendBinary(ctx, p)
-	}
-	return s.conn.SendText(ctx, string(p))
-}
-
-const maxPiece = 32 << 10 // bytes of a message with --binary
-
-// input sends what comes in until it ends, and closes the connection.
-func (s *session) input(ctx context.Context, in io.Reader) {
-	err := s.copyIn(ctx, in)
-	if err != nil {
-		fmt.Fprintln(s.notes, "noria:", err)
-	} else {
-		s.waitForSilence(ctx)
-	}
-	s.close(ws.StatusNormalClosure)
-}
-
-func (s *session) waitForSilence(ctx context.Context) {
-	if s.wait <= 0 {
-		return
-	}
-	silence := time.NewTimer(s.wait)
-	defer silence.Stop()
-	for {
-		select {
-		case <-s.answers:
-			silence.Reset(s.wait)
-		case <-silence.C:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-func (s *session) copyIn(ctx context.Context, in io.Reader) error {
-	if s.binary {
-		p := make([]byte, maxPiece)
-		for {
-			n, err := in.Read(p)
-			if n > 0 {
-				if err := s.send(ctx, p[:n]); err != nil {
-					return err
-				}
-			}
-			if err == io.EOF {
-				return nil
-			}
-			if err != nil {
-				return err
-			}
-		}
-	}
-	lines := bufio.NewReader(in)
-	for {
-		line, err := lines.ReadBytes('\n')
-		if len(line) > 0 {
-			if err := s.send(ctx, bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))); err != nil {
-				return err
-			}
-		}
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// ping pings, and says at the end what it saw.
-func (s *session) ping(ctx context.Context) error {
-	var list []time.Duration
-	for i := range s.pings {
-		if i > 0 {
-			wait := time.NewTimer(s.every)
-			select {
-			case <-wait.C:
-			case <-ctx.Done():
-				wait.Stop()
-				return nil
-			}
-		}
-		pctx, cancel := context.WithTimeout(ctx, s.timeout)
-		d, err := s.conn.Ping(pctx)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("ping %d: %w", i+1, err)
-		}
-		list = append(list, d)
-		fmt.Fprintf(s.out, "pong %d: %v\n", i+1, d.Round(time.Microsecond))
-	}
-	var sum time.Duration
-	least, most := list[0], list[0]
-	for _, d := range list {
-		sum += d
-		least, most = min(least, d), max(most, d)
-	}
-	fmt.Fprintf(s.out, "%d pings: least %v, mean %v, most %v\n", len(list), least.Round(time.Microsecond),
-		(sum / time.Duration(len(list))).Round(time.Microsecond), most.Round(time.Microsecond))
-	return nil
-}
-
-// lockedWriter lets several goroutines write lines.
-type lockedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (l *lockedWriter) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.w.Write(p)
 }

@@ -272,3 +272,15 @@ func (f *frameHead) describe(arrow string, p []byte) string {
 	}
 	return b.String()
 }
+
+// lockedWriter lets several goroutines write lines.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}

@@ -1,0 +1,245 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws"
+)
+
+// A session is one connection that was opened.
+type session struct {
+	*connectConfig
+	conn       *ws.Conn
+	out, notes io.Writer
+	answers    chan struct{} // has something if messages have come lately
+}
+
+// run does what was asked for, until that is done, the connection ends, or ctx
+// does. Only then is the connection closed: nobody receives any more, so what
+// Close waits for is for Close alone.
+func (s *session) run(parent context.Context, in io.Reader) error {
+	ctx, stop := context.WithCancel(parent)
+	defer stop()
+	received := make(chan error, 1)
+	go func() {
+		defer stop()
+		received <- s.receive(ctx)
+	}()
+	err := s.act(ctx, in)
+	stop()
+	rerr := <-received
+	code := ws.StatusNormalClosure
+	if parent.Err() != nil {
+		code = ws.StatusGoingAway
+	}
+	return errors.Join(s.close(code), own(rerr), own(err))
+}
+
+// own returns err, unless it says no more than that the session or the
+// connection has ended: how, that is for close to say, once.
+func own(err error) error {
+	if errors.Is(err, context.Canceled) || errors.Is(err, runtime.ErrCanceled) || ws.CloseStatus(err) != 0 {
+		return nil
+	}
+	return err
+}
+
+// close closes the connection and says how it ended; the error is nil if that
+// was in order.
+func (s *session) close(code ws.StatusCode) error {
+	cerr := s.conn.Close(code, "")
+	for {
+		m, err := s.conn.Receive(context.Background())
+		if err == nil {
+			m.Release() // a ping took it in
+			continue
+		}
+		switch ws.CloseStatus(err) {
+		case ws.StatusNormalClosure, ws.StatusGoingAway, ws.StatusNoStatus:
+			fmt.Fprintln(s.notes, err)
+			return nil
+		}
+		if errors.Is(err, net.ErrClosed) {
+			return cmp.Or(cerr, fmt.Errorf("the server did not answer the Close frame within %v", ws.DefaultCloseTimeout))
+		}
+		return err
+	}
+}
+
+// act does what the flags say. The end of ctx ends it.
+func (s *session) act(ctx context.Context, in io.Reader) error {
+	switch {
+	case s.pings > 0:
+		return s.ping(ctx)
+	case s.once:
+		return s.sendOne(ctx)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.input(ctx, in) }() // reading may take for ever
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// receive prints messages, --count of them if that is set.
+func (s *session) receive(ctx context.Context) error {
+	for n := 0; s.count == 0 || n < s.count; n++ {
+		m, err := s.conn.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		err = s.print(m)
+		m.Release()
+		if err != nil {
+			return err
+		}
+		select {
+		case s.answers <- struct{}{}:
+		default:
+		}
+	}
+	return nil
+}
+
+func (s *session) print(m *ws.Message) error {
+	if s.binary {
+		_, err := s.out.Write(m.Bytes())
+		return err
+	}
+	if m.Type() == ws.Text {
+		_, err := fmt.Fprintf(s.out, "%s\n", m.Bytes())
+		return err
+	}
+	_, err := fmt.Fprintf(s.out, "binary, %d bytes\n%s", m.Len(), hex.Dump(m.Bytes()))
+	return err
+}
+
+// sendOne sends the one message and waits until its answer was received.
+func (s *session) sendOne(ctx context.Context) error {
+	if err := s.send(ctx, []byte(s.message)); err != nil {
+		return err
+	}
+	timeout := time.NewTimer(s.timeout)
+	defer timeout.Stop()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-timeout.C:
+		return fmt.Errorf("no answer within %v (--timeout)", s.timeout)
+	}
+}
+
+func (s *session) send(ctx context.Context, p []byte) error {
+	if s.binary {
+		return s.conn.SendBinary(ctx, p)
+	}
+	return s.conn.SendText(ctx, string(p))
+}
+
+const maxPiece = 32 << 10 // bytes of a message with --binary
+
+// input sends what comes in until it ends, and waits for what comes back.
+func (s *session) input(ctx context.Context, in io.Reader) error {
+	err := s.copyIn(ctx, in)
+	s.waitForSilence(ctx) // also for what came before something went wrong
+	return err
+}
+
+func (s *session) waitForSilence(ctx context.Context) {
+	if s.wait <= 0 {
+		return
+	}
+	silence := time.NewTimer(s.wait)
+	defer silence.Stop()
+	for {
+		select {
+		case <-s.answers:
+			silence.Reset(s.wait)
+		case <-silence.C:
+			return
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *session) copyIn(ctx context.Context, in io.Reader) error {
+	if s.binary {
+		p := make([]byte, maxPiece)
+		for {
+			n, err := in.Read(p)
+			if n > 0 {
+				if err := s.send(ctx, p[:n]); err != nil {
+					return err
+				}
+			}
+			if err == io.EOF {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+	lines := bufio.NewReader(in)
+	for {
+		line, err := lines.ReadBytes('\n')
+		if len(line) > 0 {
+			if err := s.send(ctx, bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// ping pings, and says at the end what it saw.
+func (s *session) ping(ctx context.Context) error {
+	var list []time.Duration
+	for i := range s.pings {
+		if i > 0 {
+			wait := time.NewTimer(s.every)
+			select {
+			case <-wait.C:
+			case <-ctx.Done():
+				wait.Stop()
+				return nil
+			}
+		}
+		pctx, cancel := context.WithTimeout(ctx, s.timeout)
+		d, err := s.conn.Ping(pctx)
+		cancel()
+		if err != nil {
+			return fmt.Errorf("ping %d: %w", i+1, err)
+		}
+		list = append(list, d)
+		fmt.Fprintf(s.out, "pong %d: %v\n", i+1, d.Round(time.Microsecond))
+	}
+	var sum time.Duration
+	least, most := list[0], list[0]
+	for _, d := range list {
+		sum += d
+		least, most = min(least, d), max(most, d)
+	}
+	fmt.Fprintf(s.out, "%d pings: least %v, mean %v, most %v\n", len(list), least.Round(time.Microsecond),
+		(sum / time.Duration(len(list))).Round(time.Microsecond), most.Round(time.Microsecond))
+	return nil
+}

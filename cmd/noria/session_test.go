@@ -1,0 +1,85 @@
+package main_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A running is a noria that runs.
+type running struct {
+	cmd    *exec.Cmd
+	stdout *bufio.Reader
+	stderr bytes.Buffer
+}
+
+// begin runs noria with these arguments until the test ends.
+func begin(t *testing.T, in io.Reader, args ...string) *running {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	r := &running{cmd: exec.CommandContext(ctx, program, args...)}
+	r.cmd.Stdin, r.cmd.Stderr = in, &r.stderr
+	stdout, err := r.cmd.StdoutPipe()
+	require.NoError(t, err)
+	r.stdout = bufio.NewReader(stdout)
+	require.NoError(t, r.cmd.Start())
+	t.Cleanup(func() { _ = r.cmd.Process.Kill() })
+	return r
+}
+
+func (r *running) line(t *testing.T) string {
+	t.Helper()
+	line, err := r.stdout.ReadString('\n')
+	require.NoError(t, err, "after %q", line)
+	return line
+}
+
+// interrupt sends a SIGINT, and returns what it still says and its status.
+func (r *running) interrupt(t *testing.T) (rest string, status int) {
+	t.Helper()
+	require.NoError(t, r.cmd.Process.Signal(os.Interrupt))
+	b, err := io.ReadAll(r.stdout)
+	require.NoError(t, err)
+	_ = r.cmd.Wait() // the status is asked for
+	return string(b), r.cmd.ProcessState.ExitCode()
+}
+
+// Closing and receiving do not come in each other's way, whoever is first.
+func TestConnectClosesInOrder(t *testing.T) {
+	s := serve(t)
+	url := "ws://" + s.ws
+	for range 20 {
+		out, errs, status := connect(t, "", "--wait", "0", url)
+		require.Zero(t, status, errs)
+		require.Empty(t, out)
+		require.Contains(t, errs, "closed the connection with code 1000")
+
+		out, errs, status = connect(t, strings.Repeat("a line\n", 50_000), "--count", "10", url)
+		require.Zero(t, status, errs)
+		require.Equal(t, strings.Repeat("a line\n", 10), out)
+	}
+}
+
+// lines is an input that has no end.
+type lines struct{}
+
+func (lines) Read(p []byte) (int, error) { return copy(p, "a line\n"), nil }
+
+func TestConnectInterrupted(t *testing.T) {
+	s := serve(t)
+	for range 10 {
+		r := begin(t, lines{}, "connect", "ws://"+s.ws)
+		require.Equal(t, "a line\n", r.line(t))
+		_, status := r.interrupt(t)
+		require.Zero(t, status, r.stderr.String())
+		require.Contains(t, r.stderr.String(), "closed the connection with code 1001")
+	}
+}
