@@ -7,10 +7,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -28,9 +31,10 @@ Autobahn test suite, by their numbers, and those that Autobahn does not have
 A client under test reads /getCaseCount, connects to /runCase?case=N&agent=NAME
 for N from 1 on and sends every message back, and ends with
 /updateReports?agent=NAME, as with Autobahn's fuzzing server. Then its report is
-printed, and the program goes on unless --once is given.
+printed, and the program goes on unless --once is given. At a SIGINT it reports
+on those that have not ended, as far as they came.
 
-The exit status is 1 if a case failed. Cases are chosen with patterns:
+The exit status is 1 if a case failed, or none was run. Cases are chosen with patterns:
 --cases '1.*,9.7.1,trap02*'.`
 
 // A conformConfig is what the flags say.
@@ -41,6 +45,8 @@ type conformConfig struct {
 	verbose, strict, once bool
 	insecure, noTraps     bool
 	options               websocket.Options
+
+	reports []*websocket.Report // of each agent the last
 }
 
 func conform(args []string) int {
@@ -58,7 +64,7 @@ func conform(args []string) int {
 	fs.Int64Var(&c.options.MaxMessage, "max-message", 0, "how many `bytes` the endpoint takes in a message; adds the cases about it")
 	fs.StringVar(&c.options.Agent, "agent", "", "`name` of the server under test in the report")
 	fs.BoolVar(&c.insecure, "insecure", false, "do not verify the certificate of a wss server")
-	fs.StringVar(&c.json, "json", "", "write the report as JSON to this `file`; - is the standard output")
+	fs.StringVar(&c.json, "json", "", "write the report as JSON to this `file`, several clients' one after another; - is the standard output")
 	fs.StringVar(&c.dir, "report", "", "write index.json and a file for each case to this `directory`, as Autobahn does")
 	fs.BoolVar(&c.strict, "strict", false, "NON-STRICT and UNIMPLEMENTED are failures too")
 	fs.BoolVar(&c.once, "once", false, "with --listen: end after the first client's report")
@@ -138,32 +144,59 @@ func (c *conformConfig) clients(ctx context.Context, out io.Writer) (good bool, 
 	if err != nil {
 		return false, err
 	}
+	var (
+		mu         sync.Mutex
+		unreported = map[string]bool{} // agents with results that are in no report yet
+	)
+	c.options.Progress = func(r *websocket.Result) {
+		mu.Lock()
+		defer mu.Unlock()
+		unreported[r.Agent] = true
+	}
 	f, err := websocket.NewFuzzer(ln, c.options)
 	if err != nil {
 		return false, errors.Join(err, ln.Close())
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	fmt.Fprintf(out, "%d cases at ws://%s/runCase?case=N&agent=NAME\n", f.Count(), f.Addr())
+	fmt.Fprintf(os.Stderr, "%d cases at ws://%s/runCase?case=N&agent=NAME\n", f.Count(), f.Addr())
 	good = true
+	report := func(agent string) error {
+		mu.Lock()
+		delete(unreported, agent)
+		mu.Unlock()
+		ok, err := c.report(f.Report(agent), out)
+		good = good && ok
+		return err
+	}
 	for {
 		select {
-		case <-ctx.Done():
-			return good, nil
 		case agent := <-f.Done():
-			ok, err := c.report(f.Report(agent), out)
-			if good = good && ok; err != nil || c.once {
+			if err := report(agent); err != nil || c.once {
 				return good, err
 			}
+		case <-ctx.Done():
+			mu.Lock()
+			rest := slices.Sorted(maps.Keys(unreported))
+			mu.Unlock()
+			for _, agent := range rest { // they did not ask for their report, but have run cases
+				err = errors.Join(err, report(agent))
+			}
+			if len(c.reports) == 0 {
+				return false, errors.New("no client has run a case")
+			}
+			return good, err
 		}
 	}
 }
 
-// report writes p wherever it was asked for.
+// report writes p wherever it was asked for; to files with the reports of other
+// agents.
 func (c *conformConfig) report(p *websocket.Report, out io.Writer) (good bool, err error) {
 	good = len(p.Failures()) == 0
 	if c.strict {
 		good = len(p.Imperfect()) == 0
 	}
+	c.reports = append(slices.DeleteFunc(c.reports, func(q *websocket.Report) bool { return q.Agent == p.Agent }), p)
 	if c.json != "-" {
 		err = p.WriteText(out, c.verbose)
 	}
@@ -172,13 +205,26 @@ func (c *conformConfig) report(p *websocket.Report, out io.Writer) (good bool, e
 	case "-":
 		err = errors.Join(err, p.WriteJSON(out))
 	default:
-		f, createErr := os.Create(c.json)
-		if err = errors.Join(err, createErr); createErr == nil {
-			err = errors.Join(err, p.WriteJSON(f), f.Close())
-		}
+		err = errors.Join(err, c.writeJSON())
 	}
 	if c.dir != "" {
-		err = errors.Join(err, p.WriteIndex(c.dir))
+		var all websocket.Report
+		for _, q := range c.reports {
+			all.Results = append(all.Results, q.Results...)
+		}
+		err = errors.Join(err, all.WriteIndex(c.dir))
 	}
 	return good, err
+}
+
+// writeJSON writes the reports to the file, one after another.
+func (c *conformConfig) writeJSON() error {
+	f, err := os.Create(c.json)
+	if err != nil {
+		return err
+	}
+	for _, p := range c.reports {
+		err = errors.Join(err, p.WriteJSON(f))
+	}
+	return errors.Join(err, f.Close())
 }

@@ -1,7 +1,7 @@
 package main_test
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"net"
@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -88,26 +89,93 @@ func TestConformFindsFaults(t *testing.T) {
 	require.Equal(t, 1, status, out)
 }
 
-func TestConformClient(t *testing.T) {
-	cmd := exec.Command(program, "conform", "--listen", "127.0.0.1:0", "--once", "--strict", "--cases", "1.*,2.*,7.*", "--autobahn")
-	stdout, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	require.NoError(t, cmd.Start())
-	t.Cleanup(func() { _ = cmd.Process.Kill() })
-	lines := bufio.NewScanner(stdout)
-	require.True(t, lines.Scan())
-	m := regexp.MustCompile(`^64 cases at (ws://[^/]+)/`).FindStringSubmatch(lines.Text())
-	require.NotNil(t, m, lines.Text())
+// listen begins noria conform --listen, and returns its URL too.
+func listen(t *testing.T, args ...string) (*running, string) {
+	t.Helper()
+	r := begin(t, nil, append([]string{"conform", "--listen", "127.0.0.1:0"}, args...)...)
+	var url string
+	require.Eventually(t, func() bool {
+		m := regexp.MustCompile(`^[0-9]+ cases at (ws://[^/]+)/`).FindStringSubmatch(r.stderr.String())
+		if m != nil {
+			url = m[1]
+		}
+		return m != nil
+	}, patience, patience/1000)
+	return r, url
+}
 
-	agent, err := exec.Command(program, "connect", "--autobahn", m[1]).CombinedOutput()
-	require.NoError(t, err, string(agent))
-	var rest string
-	for lines.Scan() {
-		rest += lines.Text() + "\n"
+// runAgent runs all cases as this agent, and asks for the report.
+func runAgent(t *testing.T, url, name string) {
+	t.Helper()
+	_, errs, status := connect(t, "", "--autobahn", "--agent", name, url)
+	require.Zero(t, status, errs)
+}
+
+func TestConformClient(t *testing.T) {
+	r, url := listen(t, "--once", "--strict", "--cases", "1.*,2.*,7.*", "--autobahn")
+	require.Contains(t, r.stderr.String(), "64 cases")
+	runAgent(t, url, "noria")
+	report, status := r.end(t)
+	require.Zero(t, status, report)
+	require.Contains(t, report, "client under test")
+	require.Contains(t, report, "16 of 16")
+}
+
+// Several clients are all in the files, whatever they call themselves.
+func TestConformClients(t *testing.T) {
+	dir := t.TempDir()
+	agents := []string{"", "a/../b", "noria"}
+	r, url := listen(t, "--cases", "1.1.1", "--report", filepath.Join(dir, "report"), "--json", filepath.Join(dir, "all.json"))
+	for _, name := range append(agents, "noria") { // the last runs twice
+		runAgent(t, url, name)
 	}
-	require.NoError(t, cmd.Wait(), rest)
-	require.Contains(t, rest, "client under test")
-	require.Contains(t, rest, "16 of 16")
+	_, status := r.interrupt(t)
+	require.Zero(t, status, r.stderr.String())
+
+	b, err := os.ReadFile(filepath.Join(dir, "report", "index.json"))
+	require.NoError(t, err)
+	var index map[string]map[string]struct{ Behavior, Reportfile string }
+	require.NoError(t, json.Unmarshal(b, &index))
+	require.Len(t, index, len(agents))
+	b, err = os.ReadFile(filepath.Join(dir, "all.json"))
+	require.NoError(t, err)
+	reports := json.NewDecoder(bytes.NewReader(stripEvents(b)))
+	for _, name := range agents {
+		require.Equal(t, "OK", index[name]["1.1.1"].Behavior, name)
+		require.FileExists(t, filepath.Join(dir, "report", index[name]["1.1.1"].Reportfile))
+		var p websocket.Report
+		require.NoError(t, reports.Decode(&p))
+		require.Equal(t, name, p.Agent)
+	}
+	require.False(t, reports.More())
+}
+
+// What has run is reported at a SIGINT, though nobody asked for it.
+func TestConformClientInterrupted(t *testing.T) {
+	r, _ := listen(t, "--cases", "1.1.1")
+	_, status := r.interrupt(t)
+	require.Equal(t, 1, status)
+	require.Contains(t, r.stderr.String(), "no client has run a case")
+
+	for _, tt := range []struct {
+		client []string // of case 1.1.1: an empty message is to come back
+		want   string
+		status int
+	}{
+		{[]string{"--ping", "1"}, "FAILED", 1},
+		{[]string{"--message", ""}, "OK", 0},
+	} {
+		r, url := listen(t, "--cases", "1.1.1", "--patience", "1s", "--json", "-")
+		_, _, _ = connect(t, "", append(tt.client, url+"/runCase?case=1&agent=a")...)
+		for judged := ""; !strings.Contains(judged, tt.want); { // some time after the client has gone
+			judged, _, _ = connect(t, "", "--wait", "1h", "--count", "1", url+"/getCaseStatus?case=1&agent=a")
+		}
+		report, status := r.interrupt(t)
+		require.Equal(t, tt.status, status, report)
+		var p websocket.Report
+		require.NoError(t, json.Unmarshal(stripEvents([]byte(report)), &p), "nothing but JSON")
+		require.Equal(t, websocket.Behavior(tt.want), p.Results[0].Behavior)
+	}
 }
 
 func TestConformArguments(t *testing.T) {

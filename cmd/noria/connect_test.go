@@ -1,7 +1,6 @@
 package main_test
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/ecdsa"
@@ -288,25 +287,11 @@ func TestConnectAutobahn(t *testing.T) {
 func TestConnectAutobahnAgainstConform(t *testing.T) {
 	each(t, func(t *testing.T, backend string) {
 		for _, engine := range []string{"native", "adapter"} {
-			cmd := exec.Command(program, "conform", "--listen", "127.0.0.1:0", "--once", "--cases", "1.*,2.*,3.*,5.*,7.*,9.1.1,12.1.1,trap*", "--messages", "50")
-			stdout, err := cmd.StdoutPipe()
-			require.NoError(t, err)
-			var said bytes.Buffer
-			cmd.Stderr = &said
-			require.NoError(t, cmd.Start())
-			t.Cleanup(func() { _ = cmd.Process.Kill() })
-			lines := bufio.NewReader(stdout)
-			line, err := lines.ReadString('\n')
-			require.NoError(t, err)
-			_, url, ok := strings.Cut(line, " at ")
-			require.True(t, ok, line)
-			url, _, ok = strings.Cut(url, "/runCase")
-			require.True(t, ok, line)
+			fuzzer, url := listen(t, "--once", "--cases", "1.*,2.*,3.*,5.*,7.*,9.1.1,12.1.1,trap*", "--messages", "50")
 			_, errs, status := connect(t, "", "--autobahn", "--compress", "--backend", backend, "--engine", engine, url)
 			require.Zero(t, status, errs)
-			rest, err := io.ReadAll(lines)
-			require.NoError(t, err)
-			require.NoError(t, cmd.Wait(), "%s%s", rest, &said)
+			report, status := fuzzer.end(t)
+			require.Zero(t, status, report)
 		}
 	})
 }

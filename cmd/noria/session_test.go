@@ -2,12 +2,12 @@ package main_test
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"io"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -17,7 +17,25 @@ import (
 type running struct {
 	cmd    *exec.Cmd
 	stdout *bufio.Reader
-	stderr bytes.Buffer
+	stderr heard
+}
+
+// heard is what a program has said so far.
+type heard struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (h *heard) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.Write(p)
+}
+
+func (h *heard) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.text.String()
 }
 
 // begin runs noria with these arguments until the test ends.
@@ -42,14 +60,20 @@ func (r *running) line(t *testing.T) string {
 	return line
 }
 
-// interrupt sends a SIGINT, and returns what it still says and its status.
-func (r *running) interrupt(t *testing.T) (rest string, status int) {
+// end waits for the end, and returns what it still says and its status.
+func (r *running) end(t *testing.T) (rest string, status int) {
 	t.Helper()
-	require.NoError(t, r.cmd.Process.Signal(os.Interrupt))
 	b, err := io.ReadAll(r.stdout)
 	require.NoError(t, err)
 	_ = r.cmd.Wait() // the status is asked for
 	return string(b), r.cmd.ProcessState.ExitCode()
+}
+
+// interrupt sends a SIGINT and waits for the end.
+func (r *running) interrupt(t *testing.T) (rest string, status int) {
+	t.Helper()
+	require.NoError(t, r.cmd.Process.Signal(os.Interrupt))
+	return r.end(t)
 }
 
 // Closing and receiving do not come in each other's way, whoever is first.
