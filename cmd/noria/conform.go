@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"maps"
@@ -95,29 +94,6 @@ func conform(args []string) int {
 		return 1
 	}
 	return 0
-}
-
-// splitURL takes the one argument that is no flag out of args, wherever it is.
-func splitURL(fs *flag.FlagSet, args []string) (flags []string, url string) {
-	for i := 0; i < len(args); i++ {
-		a := args[i]
-		if !strings.HasPrefix(a, "-") && url == "" {
-			url = a
-			continue
-		}
-		flags = append(flags, a)
-		name := strings.TrimLeft(a, "-")
-		f := fs.Lookup(name)
-		if f == nil || i+1 == len(args) {
-			continue // unknown, --name=value, or the last
-		}
-		if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
-			continue
-		}
-		i++
-		flags = append(flags, args[i])
-	}
-	return flags, url
 }
 
 func patterns(s string) (list []string) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -91,20 +92,14 @@ func connect(args []string) int {
 	c := connectConfig{header: headerFlag{}}
 	fs := newFlags("connect", connectText)
 	c.flags(fs)
-	if err := fs.Parse(args); err != nil {
-		if errors.Is(err, flag.ErrHelp) {
-			return 0
-		}
-		return 2
+	args, c.url = splitURL(fs, args)
+	if status, ok := parse(fs, args); !ok {
+		return status
 	}
-	if fs.NArg() != 1 {
-		fmt.Fprintf(fs.Output(), "%s: want one URL, got %d arguments\n", fs.Name(), fs.NArg())
-		return 2
-	}
-	c.url = fs.Arg(0)
 	fs.Visit(func(f *flag.Flag) { c.once = c.once || f.Name == "message" })
-	if c.once && c.count == 0 {
-		c.count = 1
+	if err := c.check(); err != nil {
+		fmt.Fprintf(fs.Output(), "%s: %v\n", fs.Name(), err)
+		return 2
 	}
 	// The first signal closes the connection in order.
 	ctx, stop := stopOnSignal(context.Background())
@@ -124,7 +119,7 @@ func (c *connectConfig) flags(fs *flag.FlagSet) {
 	fs.Int64Var(&c.maxMessage, "max-message", maxEchoed, "`bytes` that a message from the server may have")
 	fs.BoolVar(&c.insecure, "insecure", false, "do not check the server's certificate")
 	fs.StringVar(&c.ca, "ca", "", "PEM `file` with certificates that vouch for the server's, in place of the system's")
-	fs.DurationVar(&c.timeout, "timeout", ws.DefaultHandshakeTimeout, "for connecting and the opening handshake")
+	fs.DurationVar(&c.timeout, "timeout", ws.DefaultHandshakeTimeout, "for connecting and the opening handshake, then for the answer to --message and for each pong; 0: the default")
 	fs.BoolVar(&c.binary, "binary", false, "send and print bytes, not lines")
 	fs.StringVar(&c.message, "message", "", "send this `text`, print the answer, and close")
 	fs.IntVar(&c.pings, "ping", 0, "ping this `number` of times, and close")
@@ -136,6 +131,21 @@ func (c *connectConfig) flags(fs *flag.FlagSet) {
 	fs.StringVar(&c.agent, "agent", "noria", "`name` in the fuzzing server's report")
 	fs.StringVar(&c.engine, "engine", "native", "native or adapter")
 	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; the environment's "+noria.BackendVariable+" goes before it")
+}
+
+// check says what is wrong with the flags, and fills in defaults.
+func (c *connectConfig) check() error {
+	switch {
+	case c.url == "":
+		return errors.New("want a URL; --help says more")
+	case c.timeout < 0:
+		return fmt.Errorf("--timeout %v: want a time, or 0 for %v", c.timeout, ws.DefaultHandshakeTimeout)
+	}
+	c.timeout = cmp.Or(c.timeout, ws.DefaultHandshakeTimeout)
+	if c.once && c.count == 0 {
+		c.count = 1
+	}
+	return nil
 }
 
 // dialOptions returns what the flags say about the connection.

@@ -81,8 +81,8 @@ func TestConnectOneMessageAndFrames(t *testing.T) {
 		"> text FIN, 3 bytes, mask ", "< text FIN, 3 bytes, header 8103\n<   00000000  6f 6e 65 ", "|one|", "> close FIN, 2 bytes, mask ", "< close FIN, 2 bytes, code 1000"} {
 		require.Contains(t, errs, want)
 	}
-	out, _, status = connect(t, "", "--message", "", "ws://"+s.ws)
-	require.Zero(t, status)
+	out, errs, status = connect(t, "", "--timeout", "0", "--message", "", "ws://"+s.ws)
+	require.Zero(t, status, errs)
 	require.Equal(t, "\n", out, "an empty message is one too")
 	out, _, status = connect(t, "", "--binary", "--message", "\x01", "ws://"+s.ws)
 	require.Zero(t, status)
@@ -91,7 +91,7 @@ func TestConnectOneMessageAndFrames(t *testing.T) {
 
 func TestConnectPing(t *testing.T) {
 	s := serve(t)
-	out, errs, status := connect(t, "", "--ping", "3", "--every", "1ms", "ws://"+s.ws)
+	out, errs, status := connect(t, "", "--timeout", "0", "ws://"+s.ws, "--ping", "3", "--every", "1ms")
 	require.Zero(t, status, errs)
 	require.Equal(t, 3, strings.Count(out, "pong "), out)
 	require.Contains(t, out, "3 pings: least ")
@@ -167,8 +167,9 @@ func TestConnectFails(t *testing.T) {
 		{[]string{"--max-message", "0", "ws://" + s.ws}, 1, "--max-message 0"},
 		{[]string{"--ca", "/nowhere", "ws://" + s.ws}, 1, "/nowhere"},
 		{[]string{"--ca", "connect_test.go", "ws://" + s.ws}, 1, "no certificate"},
-		{[]string{}, 2, "want one URL"},
-		{[]string{"a", "b"}, 2, "want one URL"},
+		{[]string{"--timeout", "-1s", "ws://" + s.ws}, 2, "--timeout -1s"},
+		{[]string{}, 2, "want a URL"},
+		{[]string{"a", "b"}, 2, `unexpected "b"`},
 		{[]string{"--help"}, 0, "Autobahn"},
 	} {
 		_, errs, status := connect(t, "", tt.args...)

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/noria-go/noria/cmd/noria/internal/adapterbench"
 	"github.com/noria-go/noria/cmd/noria/internal/echobench"
@@ -100,6 +101,29 @@ func parse(fs *flag.FlagSet, args []string) (status int, ok bool) {
 		return 2, false
 	}
 	return 0, true
+}
+
+// splitURL takes the one argument that is no flag out of args, wherever it is.
+func splitURL(fs *flag.FlagSet, args []string) (flags []string, url string) {
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		if !strings.HasPrefix(a, "-") && url == "" {
+			url = a
+			continue
+		}
+		flags = append(flags, a)
+		name := strings.TrimLeft(a, "-")
+		f := fs.Lookup(name)
+		if f == nil || i+1 == len(args) {
+			continue // unknown, --name=value, or the last
+		}
+		if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
+			continue
+		}
+		i++
+		flags = append(flags, args[i])
+	}
+	return flags, url
 }
 
 // fail reports err and returns the exit status for it.
