@@ -136,6 +136,14 @@ func (c *connectConfig) flags(fs *flag.FlagSet) {
 // check says what is wrong with the flags, and fills in defaults.
 func (c *connectConfig) check() error {
 	switch {
+	case c.autobahn && (c.once || c.pings != 0):
+		return errors.New("--autobahn does not go with --message or --ping")
+	case c.once && c.pings != 0:
+		return errors.New("--message and --ping do not go together")
+	case c.pings < 0:
+		return fmt.Errorf("--ping %d: want a number of pings", c.pings)
+	case c.count < 0:
+		return fmt.Errorf("--count %d: want a number of messages", c.count)
 	case c.url == "":
 		return errors.New("want a URL; --help says more")
 	case c.timeout < 0:
