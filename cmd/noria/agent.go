@@ -22,9 +22,9 @@ const caseTime = 5 * time.Minute
 // how many cases there are, /runCase?case=N&agent=NAME is one, and
 // /updateReports?agent=NAME writes the report.
 type agent struct {
-	base, name string
-	opts       ws.DialOptions
-	out        io.Writer
+	target
+	name string
+	out  io.Writer
 }
 
 // run is a task.
@@ -58,7 +58,7 @@ func (a *agent) say(ctx context.Context, format string, args ...any) error {
 }
 
 func (a *agent) count(ctx context.Context) (int, error) {
-	c, err := ws.Dial(ctx, a.base+"/getCaseCount", a.opts)
+	c, err := a.dial(ctx, "/getCaseCount")
 	if err != nil {
 		return 0, err
 	}
@@ -82,7 +82,7 @@ func (a *agent) runCase(ctx context.Context, i int) error {
 // echo opens a connection and echoes until it ends, in whatever way: that it
 // ended in the right way is for the server to say.
 func (a *agent) echo(ctx context.Context, path string) error {
-	c, err := ws.Dial(ctx, a.base+path, a.opts)
+	c, err := a.dial(ctx, path)
 	if err != nil {
 		if ctx.Err() == nil && connected(err) {
 			return nil // a case of the handshake: refusing it may be right

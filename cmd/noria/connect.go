@@ -11,12 +11,12 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"strings"
 	"time"
 
 	"github.com/noria-go/noria"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 )
 
@@ -30,10 +30,10 @@ go as they are, in both directions, in messages of up to 32 KiB. When the input
 ends the connection is closed, once nothing has come for --wait.
 
 --message sends one message, prints one, and closes. --ping pings and says how
-long each took. --frames shows each frame on the wire, as it is there, on the
-standard error. --autobahn is the client for an Autobahn fuzzing server: it asks
-for the number of cases, runs each of them as an echo, and has the report
-written.
+long each took. --frames shows each frame on the wire on the standard error: its
+header as it is there, and up to 256 bytes of its payload. --autobahn is the
+client for an Autobahn fuzzing server: it asks for the number of cases, runs
+each of them as an echo, and has the report written.
 
 The exit status is 0 if the connection was closed in order: with code 1000 or
 1001, or none.`
@@ -203,14 +203,20 @@ func (c *connectConfig) run(ctx context.Context, in io.Reader, out, notes io.Wri
 	if err != nil {
 		return err
 	}
-	url := c.url
+	u, err := url.Parse(c.url)
+	if err != nil {
+		return err
+	}
+	to := target{url: c.url, shown: c.url, opts: opts}
 	if c.frames {
-		w, err := startTap(url, &opts, notes)
-		if err != nil {
-			return err
+		w, tapErr := startTap(u, &to.opts, notes)
+		if tapErr != nil {
+			return tapErr
 		}
-		url = w.url
-		defer func() { err = errors.Join(err, w.close()) }()
+		to.url = w.url
+		defer func() {
+			err = cmp.Or(w.close(), err)
+		}()
 	}
 	c.options.Loops = 1
 	g, err := noria.Start(c.options)
@@ -219,10 +225,17 @@ func (c *connectConfig) run(ctx context.Context, in io.Reader, out, notes io.Wri
 	}
 	defer func() { err = errors.Join(err, g.Stop()) }()
 	if c.autobahn {
-		a := agent{base: strings.TrimSuffix(url, "/"), name: c.agent, opts: opts, out: out}
+		to.url, to.shown = strings.TrimSuffix(to.url, "/"), strings.TrimSuffix(to.shown, "/")
+		a := agent{target: to, name: c.agent, out: out}
 		return g.Loop().Call(ctx, "agent", a.run)
 	}
-	conn, err := open(ctx, g.Loop(), url, opts)
+	// It is dialed from a task, and then used from goroutines, which may wait for
+	// a terminal.
+	var conn *ws.Conn
+	err = g.Loop().Call(ctx, "dial", func(ctx context.Context) (err error) {
+		conn, err = to.dial(ctx, "")
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -231,14 +244,20 @@ func (c *connectConfig) run(ctx context.Context, in io.Reader, out, notes io.Wri
 	return s.run(ctx, in)
 }
 
-// open dials from a task; the connection is then used from goroutines, which
-// may wait for a terminal.
-func open(ctx context.Context, l *runtime.Loop, url string, opts ws.DialOptions) (conn *ws.Conn, err error) {
-	err = l.Call(ctx, "dial "+url, func(ctx context.Context) (err error) {
-		conn, err = ws.Dial(ctx, url, opts)
-		return err
-	})
-	return conn, err
+// A target is a server, and how it is reached.
+type target struct {
+	url   string // perhaps a tap's
+	shown string // as the user knows it
+	opts  ws.DialOptions
+}
+
+// dial opens a connection to a path below the URL.
+func (t *target) dial(ctx context.Context, path string) (*ws.Conn, error) {
+	conn, err := ws.Dial(ctx, t.url+path, t.opts)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s%s: %w", t.shown, path, errors.Unwrap(err)) // which has the other URL
+	}
+	return conn, nil
 }
 
 func (c *connectConfig) describe(conn *ws.Conn, notes io.Writer) {

@@ -4,11 +4,14 @@ import (
 	"bufio"
 	"context"
 	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -106,4 +109,21 @@ func TestConnectInterrupted(t *testing.T) {
 		require.Zero(t, status, r.stderr.String())
 		require.Contains(t, r.stderr.String(), "closed the connection with code 1001")
 	}
+}
+
+// A server that says nothing does not keep a program that shows frames.
+func TestConnectFramesInterrupted(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	r := begin(t, nil, "connect", "--frames", "--timeout", "1h", "ws://"+ln.Addr().String())
+	c, err := ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	_, err = http.ReadRequest(bufio.NewReader(c))
+	require.NoError(t, err)
+	_, status := r.interrupt(t)
+	require.Equal(t, 1, status, r.stderr.String())
+	require.Contains(t, r.stderr.String(), "canceled")
 }

@@ -32,20 +32,22 @@ type tap struct {
 	tls     *tls.Config
 	timeout time.Duration
 	out     lockedWriter
+	stop    context.CancelFunc
 	wg      sync.WaitGroup
+
+	mu  sync.Mutex
+	err error // why the server was not reached
 }
 
-// startTap starts a tap before rawURL, and changes opts for it.
-func startTap(rawURL string, opts *ws.DialOptions, out io.Writer) (*tap, error) {
-	u, err := url.Parse(rawURL)
-	if err != nil {
-		return nil, err
-	}
+// startTap starts a tap before u, and changes opts for it.
+func startTap(u *url.URL, opts *ws.DialOptions, out io.Writer) (*tap, error) {
 	if u.Host == "" {
-		return nil, fmt.Errorf("%s: the URL has no host: want ws://host:port/path", rawURL)
+		return nil, fmt.Errorf("%s: the URL has no host: want ws://host:port/path", u.Redacted())
 	}
 	t := &tap{server: u, timeout: opts.HandshakeTimeout, out: lockedWriter{w: out}}
-	if u.Scheme == "wss" || u.Scheme == "https" {
+	local := *u
+	if u.Scheme == "wss" || u.Scheme == "https" { // others are for the client to judge
+		local.Scheme = "ws"
 		t.tls = opts.TLS.Clone()
 		if t.tls.ServerName == "" {
 			t.tls.ServerName = u.Hostname()
@@ -55,25 +57,29 @@ func startTap(rawURL string, opts *ws.DialOptions, out io.Writer) (*tap, error) 
 	if opts.Host == "" {
 		opts.Host = u.Host
 	}
+	var err error
 	if t.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		return nil, err
 	}
-	local := *u
-	local.Scheme, local.Host = "ws", t.ln.Addr().String()
+	local.Host = t.ln.Addr().String()
 	t.url = local.String()
-	t.wg.Go(t.accept)
+	ctx, stop := context.WithCancel(context.Background())
+	t.stop = stop
+	t.wg.Go(func() { t.accept(ctx) })
 	return t, nil
 }
 
-// close ends the tap once its connections have ended, which is when the client
-// has closed them.
+// close ends the tap, when the client has closed its connections and nothing
+// that comes is for anybody. The error says that the server was not reached, and
+// so why the client failed.
 func (t *tap) close() error {
-	err := t.ln.Close()
+	t.stop()
+	_ = t.ln.Close()
 	t.wg.Wait()
-	return err
+	return t.err
 }
 
-func (t *tap) accept() {
+func (t *tap) accept(ctx context.Context) {
 	for {
 		client, err := t.ln.Accept()
 		if err != nil {
@@ -81,14 +87,12 @@ func (t *tap) accept() {
 		}
 		t.wg.Go(func() {
 			defer client.Close()
-			if err := t.serve(client); err != nil {
-				fmt.Fprintln(&t.out, "noria: frames:", err)
-			}
+			t.serve(ctx, client)
 		})
 	}
 }
 
-func (t *tap) dial() (net.Conn, error) {
+func (t *tap) dial(ctx context.Context) (net.Conn, error) {
 	address := t.server.Host
 	if t.server.Port() == "" {
 		port := "80"
@@ -97,30 +101,30 @@ func (t *tap) dial() (net.Conn, error) {
 		}
 		address = net.JoinHostPort(t.server.Hostname(), port)
 	}
-	d := &net.Dialer{Timeout: t.timeout}
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	defer cancel()
 	if t.tls != nil {
-		ctx, cancel := context.WithTimeout(context.Background(), t.timeout)
-		defer cancel()
-		return (&tls.Dialer{NetDialer: d, Config: t.tls}).DialContext(ctx, "tcp", address)
+		return (&tls.Dialer{Config: t.tls}).DialContext(ctx, "tcp", address)
 	}
-	return d.Dial("tcp", address)
+	return (&net.Dialer{}).DialContext(ctx, "tcp", address)
 }
 
-func (t *tap) serve(client net.Conn) error {
-	server, err := t.dial()
+func (t *tap) serve(ctx context.Context, client net.Conn) {
+	server, err := t.dial(ctx)
 	if err != nil {
-		return err
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		if t.err == nil && ctx.Err() == nil {
+			t.err = fmt.Errorf("dial %s: %w", t.server.Redacted(), err)
+		}
+		return
 	}
 	defer server.Close()
+	defer context.AfterFunc(ctx, func() { _ = server.SetDeadline(time.Now()) })()
 	var both sync.WaitGroup
-	both.Go(func() {
-		t.pump(server, client, ">")
-		// The client has gone. The server is to go too, some time.
-		_ = server.SetReadDeadline(time.Now().Add(t.timeout))
-	})
+	both.Go(func() { t.pump(server, client, ">") })
 	both.Go(func() { t.pump(client, server, "<") })
 	both.Wait()
-	return nil
 }
 
 // pump copies from one side to the other, and shows what passes.
