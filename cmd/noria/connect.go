@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/ws"
@@ -144,6 +145,8 @@ func (c *connectConfig) check() error {
 		return fmt.Errorf("--ping %d: want a number of pings", c.pings)
 	case c.count < 0:
 		return fmt.Errorf("--count %d: want a number of messages", c.count)
+	case c.once && !c.binary && !utf8.ValidString(c.message):
+		return errors.New("--message is not UTF-8: --binary sends bytes as they are")
 	case c.url == "":
 		return errors.New("want a URL; --help says more")
 	case c.timeout < 0:

@@ -174,6 +174,7 @@ func TestConnectFails(t *testing.T) {
 		{[]string{"--count", "-1", "ws://" + s.ws}, 2, "--count -1"},
 		{[]string{"--ping", "1", "--message", "hi", "ws://" + s.ws}, 2, "--message and --ping do not go together"},
 		{[]string{"--autobahn", "--ping", "1", "ws://" + s.ws}, 2, "--autobahn does not go with"},
+		{[]string{"--message", "caf\xe9", "ws://" + s.ws}, 2, "--binary"},
 		{[]string{}, 2, "want a URL"},
 		{[]string{"a", "b"}, 2, `unexpected "b"`},
 		{[]string{"--help"}, 0, "Autobahn"},

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"time"
+	"unicode/utf8"
 
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
@@ -195,8 +196,11 @@ func (s *session) copyIn(ctx context.Context, in io.Reader) error {
 		}
 	}
 	lines := bufio.NewReader(in)
-	for {
+	for n := 1; ; n++ {
 		line, err := lines.ReadBytes('\n')
+		if !utf8.Valid(line) {
+			return fmt.Errorf("line %d of the input is not UTF-8: --binary sends bytes as they are", n)
+		}
 		if len(line) > 0 {
 			if err := s.send(ctx, bytes.TrimSuffix(bytes.TrimSuffix(line, []byte("\n")), []byte("\r"))); err != nil {
 				return err

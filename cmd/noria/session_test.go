@@ -127,3 +127,12 @@ func TestConnectFramesInterrupted(t *testing.T) {
 	require.Equal(t, 1, status, r.stderr.String())
 	require.Contains(t, r.stderr.String(), "canceled")
 }
+
+func TestConnectInputIsNotUTF8(t *testing.T) {
+	s := serve(t)
+	out, errs, status := connect(t, "one\ntwo\ncaf\xe9\nmore\n", "ws://"+s.ws)
+	require.Equal(t, 1, status)
+	require.Equal(t, "one\ntwo\n", out)
+	require.Contains(t, errs, "code 1000")
+	require.Contains(t, errs, "line 3 of the input is not UTF-8: --binary")
+}
