@@ -123,6 +123,9 @@ func (c *serveConfig) endpoints() (list []*endpoint, err error) {
 		list = append(list, &endpoint{name: "tcp", address: c.tcp, service: &tcp.Server{
 			Handler: echo, OnGoroutine: c.goroutine, DrainTime: drain}})
 	}
+	if c.ws == "" && (c.tlsCert != "" || c.tlsKey != "") {
+		return nil, errors.New("--tls-cert and --tls-key are for the WebSocket echo: give --ws too")
+	}
 	if c.ws != "" {
 		srv, err := c.webSocket()
 		if err != nil {

@@ -220,6 +220,7 @@ func TestServeBadFlags(t *testing.T) {
 		{[]string{"serve", "--max-message", "0"}, 1, "--max-message 0"},
 		{[]string{"serve", "--tls-cert", "x"}, 1, "go together"},
 		{[]string{"serve", "--tls-cert", "/nowhere", "--tls-key", "/nowhere"}, 1, "/nowhere"},
+		{[]string{"serve", "--tcp", "127.0.0.1:0", "--tls-cert", "x", "--tls-key", "y"}, 1, "give --ws too"},
 		{[]string{"serve", "7000"}, 2, `unexpected "7000"`},
 		{[]string{"swerve"}, 2, `no command "swerve"`},
 		{nil, 2, "Usage"},
