@@ -29,15 +29,14 @@ type session struct {
 // does. Only then is the connection closed: nobody receives any more, so what
 // Close waits for is for Close alone.
 func (s *session) run(parent context.Context, in io.Reader) error {
-	ctx, stop := context.WithCancel(parent)
-	defer stop()
+	ctx, stop := context.WithCancelCause(parent)
 	received := make(chan error, 1)
 	go func() {
-		defer stop()
+		defer stop(errOver)
 		received <- s.receive(ctx)
 	}()
 	err := s.act(ctx, in)
-	stop()
+	stop(nil)
 	rerr := <-received
 	code := ws.StatusNormalClosure
 	if parent.Err() != nil {
@@ -45,6 +44,9 @@ func (s *session) run(parent context.Context, in io.Reader) error {
 	}
 	return errors.Join(s.close(code), own(rerr), own(err))
 }
+
+// errOver: the connection has ended, or as many messages as were wanted have come.
+var errOver = errors.New("the connection has ended")
 
 // own returns err, unless it says no more than that the session or the
 // connection has ended: how, that is for close to say, once.
@@ -215,35 +217,54 @@ func (s *session) copyIn(ctx context.Context, in io.Reader) error {
 	}
 }
 
-// ping pings, and says at the end what it saw.
+// ping pings, and says at the end what it saw, whatever ended it. A signal is no
+// error.
 func (s *session) ping(ctx context.Context) error {
-	var list []time.Duration
-	for i := range s.pings {
-		if i > 0 {
-			wait := time.NewTimer(s.every)
-			select {
-			case <-wait.C:
-			case <-ctx.Done():
-				wait.Stop()
-				return nil
-			}
+	var (
+		n                int
+		least, most, sum time.Duration
+		err              error
+	)
+	for ; n < s.pings; n++ {
+		var d time.Duration
+		if d, err = s.pingOnce(ctx, n > 0); err != nil {
+			break
 		}
-		pctx, cancel := context.WithTimeout(ctx, s.timeout)
-		d, err := s.conn.Ping(pctx)
-		cancel()
-		if err != nil {
-			return fmt.Errorf("ping %d: %w", i+1, err)
+		fmt.Fprintf(s.out, "pong %d: %v\n", n+1, d.Round(time.Microsecond))
+		if n == 0 {
+			least = d
 		}
-		list = append(list, d)
-		fmt.Fprintf(s.out, "pong %d: %v\n", i+1, d.Round(time.Microsecond))
+		least, most, sum = min(least, d), max(most, d), sum+d
 	}
-	var sum time.Duration
-	least, most := list[0], list[0]
-	for _, d := range list {
-		sum += d
-		least, most = min(least, d), max(most, d)
+	if n > 0 {
+		fmt.Fprintf(s.out, "%d pings: least %v, mean %v, most %v\n", n, least.Round(time.Microsecond),
+			(sum / time.Duration(n)).Round(time.Microsecond), most.Round(time.Microsecond))
 	}
-	fmt.Fprintf(s.out, "%d pings: least %v, mean %v, most %v\n", len(list), least.Round(time.Microsecond),
-		(sum / time.Duration(len(list))).Round(time.Microsecond), most.Round(time.Microsecond))
-	return nil
+	switch {
+	case err == nil, errors.Is(context.Cause(ctx), context.Canceled):
+		return nil
+	case ctx.Err() != nil, ws.CloseStatus(err) != 0: // whoever was told first
+		err = errOver
+	}
+	return fmt.Errorf("ping %d: %w", n+1, err)
+}
+
+// pingOnce pings, after --every if wait is set.
+func (s *session) pingOnce(ctx context.Context, wait bool) (time.Duration, error) {
+	if wait {
+		every := time.NewTimer(s.every)
+		defer every.Stop()
+		select {
+		case <-every.C:
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		}
+	}
+	pctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	d, err := s.conn.Ping(pctx)
+	if errors.Is(err, context.DeadlineExceeded) {
+		err = fmt.Errorf("no pong within %v (--timeout)", s.timeout)
+	}
+	return d, err
 }

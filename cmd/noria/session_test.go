@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 )
 
@@ -135,4 +136,64 @@ func TestConnectInputIsNotUTF8(t *testing.T) {
 	require.Equal(t, "one\ntwo\n", out)
 	require.Contains(t, errs, "code 1000")
 	require.Contains(t, errs, "line 3 of the input is not UTF-8: --binary")
+}
+
+// A signal ends pinging in the same way before the next ping and before its pong.
+func TestConnectPingInterrupted(t *testing.T) {
+	asked := make(chan struct{}, 1) // the second ping has come
+	url := webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error {
+		for pings := 0; ; {
+			f, err := ws.ReadFrame(c)
+			if err != nil {
+				return err
+			}
+			f = ws.UnmaskFrameInPlace(f)
+			switch {
+			case f.Header.OpCode == ws.OpClose:
+				return ws.WriteFrame(c, ws.NewCloseFrame(f.Payload))
+			case pings > 0:
+				asked <- struct{}{}
+			default:
+				if err := ws.WriteFrame(c, ws.NewPongFrame(f.Payload)); err != nil {
+					return err
+				}
+			}
+			pings++
+		}
+	})
+	for _, every := range []string{"1h", "1ms"} {
+		r := begin(t, nil, "connect", "--ping", "3", "--every", every, url)
+		require.Contains(t, r.line(t), "pong 1: ")
+		if every == "1ms" {
+			<-asked
+		}
+		rest, status := r.interrupt(t)
+		require.Zero(t, status, r.stderr.String())
+		require.Contains(t, rest, "1 pings: least ")
+		require.Contains(t, r.stderr.String(), "code 1001")
+	}
+}
+
+// Pings that the server's end leaves unanswered are an error, also if it ends in
+// order; so is one that is not answered in time.
+func TestConnectPingFails(t *testing.T) {
+	url := webSocketServer(t, ws.HTTPUpgrader{}, func(r *http.Request, c net.Conn) error {
+		f, err := ws.ReadFrame(c)
+		if err == nil && r.URL.Path == "/close" {
+			err = ws.WriteFrame(c, ws.NewCloseFrame(ws.NewCloseFrameBody(1000, "")))
+		}
+		for err == nil && f.Header.OpCode != ws.OpClose {
+			f, err = ws.ReadFrame(c)
+		}
+		if err == nil && r.URL.Path != "/close" {
+			err = ws.WriteFrame(c, ws.NewCloseFrame(ws.UnmaskFrameInPlace(f).Payload))
+		}
+		return err
+	})
+	for path, says := range map[string]string{"/close": "ping 1: the connection has ended", "/silent": "ping 1: no pong within 1s"} {
+		_, errs, status := connect(t, "", "--ping", "2", "--timeout", "1s", url+path)
+		require.Equal(t, 1, status)
+		require.Contains(t, errs, says)
+		require.Contains(t, errs, "code 1000")
+	}
 }
