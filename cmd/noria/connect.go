@@ -26,8 +26,8 @@ const connectText = `Usage: noria connect [FLAGS] URL
 
 Opens a WebSocket connection (ws://host:port/path, or wss://). Each line of the
 standard input goes out as a text message, and each message that comes is a
-line of the standard output; binary ones are shown in hex. With --binary bytes
-go as they are, in both directions, in messages of up to 32 KiB. When the input
+line of the standard output; binary ones are shown in hex, and on a terminal so
+are a text's control characters, but for tabs. With --binary bytes go as they are, in both directions, in messages of up to 32 KiB. When the input
 ends the connection is closed, once nothing has come for --wait.
 
 --message sends one message, prints one, and closes. --ping pings and says how
@@ -208,9 +208,9 @@ func (c *connectConfig) run(ctx context.Context, in io.Reader, out, notes io.Wri
 	}
 	u, err := url.Parse(c.url)
 	if err != nil {
-		return err
+		return fmt.Errorf("the URL: %w", errors.Unwrap(err)) // not what is in it: it may have a password
 	}
-	to := target{url: c.url, shown: c.url, opts: opts}
+	to := target{url: c.url, shown: u.Redacted(), opts: opts}
 	if c.frames {
 		w, tapErr := startTap(u, &to.opts, notes)
 		if tapErr != nil {
@@ -242,15 +242,15 @@ func (c *connectConfig) run(ctx context.Context, in io.Reader, out, notes io.Wri
 	if err != nil {
 		return err
 	}
-	c.describe(conn, notes)
-	s := &session{connectConfig: c, conn: conn, out: out, notes: notes, answers: make(chan struct{}, 1)}
+	describe(to.shown, conn, notes)
+	s := &session{connectConfig: c, conn: conn, out: out, notes: notes, terminal: isTerminal(out), answers: make(chan struct{}, 1)}
 	return s.run(ctx, in)
 }
 
 // A target is a server, and how it is reached.
 type target struct {
 	url   string // perhaps a tap's
-	shown string // as the user knows it
+	shown string // as the user knows it, without a password
 	opts  ws.DialOptions
 }
 
@@ -263,8 +263,8 @@ func (t *target) dial(ctx context.Context, path string) (*ws.Conn, error) {
 	return conn, nil
 }
 
-func (c *connectConfig) describe(conn *ws.Conn, notes io.Writer) {
-	fmt.Fprintf(notes, "connected to %s", c.url)
+func describe(url string, conn *ws.Conn, notes io.Writer) {
+	fmt.Fprintf(notes, "connected to %s", url)
 	if p := conn.Subprotocol(); p != "" {
 		fmt.Fprintf(notes, ", subprotocol %s", p)
 	}

@@ -128,6 +128,6 @@ func splitURL(fs *flag.FlagSet, args []string) (flags []string, url string) {
 
 // fail reports err and returns the exit status for it.
 func fail(err error) int {
-	fmt.Fprintln(os.Stderr, "noria:", err)
+	fmt.Fprintln(os.Stderr, "noria:", escape(err.Error(), "\t\n")) // a peer may have had a word in it
 	return 1
 }

@@ -22,6 +22,7 @@ type session struct {
 	*connectConfig
 	conn       *ws.Conn
 	out, notes io.Writer
+	terminal   bool          // out is one
 	answers    chan struct{} // has something if messages have come lately
 }
 
@@ -123,7 +124,11 @@ func (s *session) print(m *ws.Message) error {
 		return err
 	}
 	if m.Type() == ws.Text {
-		_, err := fmt.Fprintf(s.out, "%s\n", m.Bytes())
+		text := string(m.Bytes())
+		if s.terminal {
+			text = escape(text, "\t")
+		}
+		_, err := fmt.Fprintln(s.out, text)
 		return err
 	}
 	_, err := fmt.Fprintf(s.out, "binary, %d bytes\n%s", m.Len(), hex.Dump(m.Bytes()))

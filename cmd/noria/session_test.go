@@ -197,3 +197,22 @@ func TestConnectPingFails(t *testing.T) {
 		require.Contains(t, errs, "code 1000")
 	}
 }
+
+// A password is for the server alone.
+func TestConnectKeepsThePassword(t *testing.T) {
+	s := serve(t)
+	for _, args := range [][]string{
+		{"ws://user:secret@" + s.ws + "/"},
+		{"--frames", "--origin", "http://elsewhere", "ws://user:secret@" + s.ws + "/"},
+		{"--frames", "ws://user:secret@127.0.0.1:1/"},
+		{"ws://user:secret@127.0.0.1:1/"},
+		{"--autobahn", "ws://user:secret@127.0.0.1:1/"},
+	} {
+		_, errs, _ := connect(t, "", append(args, "--wait", "0")...)
+		require.Contains(t, errs, "ws://user:xxxxx@", "%v", args)
+		require.NotContains(t, errs, "secret", "%v", args)
+	}
+	_, errs, status := connect(t, "", "ws://user:secret@%/")
+	require.Equal(t, 1, status)
+	require.NotContains(t, errs, "secret")
+}

@@ -163,7 +163,7 @@ func (s *shower) head(r *bufio.Reader, to io.Writer) error {
 		if line = strings.TrimRight(line, "\r\n"); line == "" {
 			break
 		}
-		fmt.Fprintf(&head, "%s %s\n", s.arrow, line)
+		fmt.Fprintf(&head, "%s %s\n", s.arrow, escape(line, "\t"))
 	}
 	_, err := io.WriteString(s.out, head.String())
 	if s.arrow == "<" && err == nil && !strings.Contains(head.String(), fmt.Sprint(" ", http.StatusSwitchingProtocols)) {
