@@ -98,29 +98,54 @@ func (s *session) act(ctx context.Context, in io.Reader) error {
 	}
 }
 
-// receive prints messages, --count of them if that is set.
+const maxBatch = 64 << 10 // bytes of messages that are printed together
+
+// receive prints messages, --count of them if that is set. It is a task of the
+// loop, and leaves it, to print, only once for all that has come together.
 func (s *session) receive(ctx context.Context) error {
-	for n := 0; s.count == 0 || n < s.count; n++ {
-		m, err := s.conn.Receive(ctx)
-		if err != nil {
-			return err
+	return s.conn.Loop().Call(ctx, "receive", func(ctx context.Context) error {
+		var batch []*ws.Message
+		for n := 0; s.count == 0 || n < s.count; n += len(batch) {
+			m, err := s.conn.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			batch = batch[:0]
+			for size := 0; m != nil; m, _ = s.conn.TryReceive() { // an error comes again
+				batch = append(batch, m)
+				if size += m.Len(); size >= maxBatch || n+len(batch) == s.count {
+					break
+				}
+			}
+			oerr := runtime.Offload(ctx, func() { err = s.printAll(batch) })
+			for _, m := range batch {
+				m.Release()
+			}
+			if err = cmp.Or(oerr, err); err != nil {
+				return err
+			}
+			select {
+			case s.answers <- struct{}{}:
+			default:
+			}
 		}
-		err = s.print(m)
-		m.Release()
-		if err != nil {
-			return err
-		}
-		select {
-		case s.answers <- struct{}{}:
-		default:
-		}
-	}
-	return nil
+		return nil
+	})
 }
 
-func (s *session) print(m *ws.Message) error {
+func (s *session) printAll(batch []*ws.Message) error {
+	w := bufio.NewWriterSize(s.out, maxBatch)
+	for _, m := range batch {
+		if err := s.print(w, m); err != nil {
+			return err
+		}
+	}
+	return w.Flush()
+}
+
+func (s *session) print(w io.Writer, m *ws.Message) error {
 	if s.binary {
-		_, err := s.out.Write(m.Bytes())
+		_, err := w.Write(m.Bytes())
 		return err
 	}
 	if m.Type() == ws.Text {
@@ -128,10 +153,10 @@ func (s *session) print(m *ws.Message) error {
 		if s.terminal {
 			text = escape(text, "\t")
 		}
-		_, err := fmt.Fprintln(s.out, text)
+		_, err := fmt.Fprintln(w, text)
 		return err
 	}
-	_, err := fmt.Fprintf(s.out, "binary, %d bytes\n%s", m.Len(), hex.Dump(m.Bytes()))
+	_, err := fmt.Fprintf(w, "binary, %d bytes\n%s", m.Len(), hex.Dump(m.Bytes()))
 	return err
 }
 
