@@ -52,9 +52,9 @@ func TestBrokenClient(t *testing.T) {
 				Include: []string{f.Case}, Traps: f.Only, Patience: 500 * time.Millisecond, Messages: messages, MaxMessage: broken.MaxMessage,
 			})
 			require.NoError(t, err)
-			require.Len(t, p.Results, 1, "there is no case %s", f.Case)
-			require.False(t, p.Results[0].Perfect(), "nobody notices: %s", p.Results[0])
-			t.Log(p.Results[0])
+			// Some are only noticed by the second of two cases.
+			require.NotEmpty(t, p.Imperfect(), "nobody notices: %s", p.Results)
+			t.Log(p.Imperfect()[0])
 		})
 	}
 }

@@ -21,6 +21,7 @@ type Case struct {
 	offers []deflateParams // as a client; nil: no compression
 	accept []deflateParams // as a server: answers, best first
 	big    bool            // is not run beside others of its kind
+	strict bool            // nothing may follow the endpoint's close frame, at which Autobahn does not look
 }
 
 func newCase(id, description, expectationText string, expect expectation, run func(s *session)) Case {

@@ -33,6 +33,7 @@ type frame struct {
 	payload []byte
 
 	wrongMask bool   // mask where one must not, or do not where one must
+	zeroMask  bool   // a mask of zeros, which is one like any other
 	lengthIn  int    // 2 or 8: write the length in that many bytes, however short it is
 	announce  uint64 // if not 0, the length that is written
 }
@@ -83,6 +84,9 @@ func (f frame) append(b []byte, masked bool) []byte {
 		return append(b, f.payload...)
 	}
 	mask := rand.Uint32()
+	if f.zeroMask {
+		mask = 0
+	}
 	b = binary.LittleEndian.AppendUint32(b, mask)
 	at := len(b)
 	b = append(b, f.payload...)

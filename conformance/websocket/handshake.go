@@ -142,6 +142,15 @@ func (q *request) add(line string) *request {
 	return q
 }
 
+// rename changes the names of the fields.
+func (q *request) rename(f func(string) string) *request {
+	for i, line := range q.fields {
+		name, value, _ := strings.Cut(line, ":")
+		q.fields[i] = f(name) + ":" + value
+	}
+	return q
+}
+
 func (q *request) String() string {
 	return q.method + " " + q.target + " " + q.version + "\r\n" + strings.Join(q.fields, "\r\n") + "\r\n\r\n" + q.body
 }
@@ -166,10 +175,11 @@ func checkAnswer(h head, key string, offers []deflateParams) (*deflateParams, er
 
 // A clientHello is what a client asked for.
 type clientHello struct {
-	head   head
-	target *url.URL
-	key    string
-	offers []deflateParams
+	head       head
+	target     *url.URL
+	key        string
+	usedBefore bool // the key, by another connection
+	offers     []deflateParams
 }
 
 // checkRequest checks a client's upgrade request.

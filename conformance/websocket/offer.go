@@ -148,7 +148,7 @@ func acceptAnswer(header string, offers []deflateParams) (*deflateParams, error)
 	for _, o := range offers {
 		// client_max_window_bits may only be answered if it was offered. A
 		// server that leaves out what an offer demanded is let pass, as
-		// Autobahn does: the trap cases ask that more strictly.
+		// Autobahn does: trap08.answers-* asks that more strictly.
 		if p.clientBits == 0 || o.clientBits != 0 {
 			return &p, nil
 		}

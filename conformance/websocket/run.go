@@ -250,7 +250,7 @@ func (t *target) run(ctx context.Context, c Case) *Result {
 // play runs a case's script and judges.
 func play(ctx context.Context, s *session, c Case, o Options, r *Result) {
 	defer context.AfterFunc(ctx, func() { _ = s.conn.Close() })()
-	s.patience, s.quiet, s.messages, s.expect = o.Patience, o.Quiet, o.Messages, c.expect
+	s.patience, s.quiet, s.messages, s.strict, s.expect = o.Patience, o.Quiet, o.Messages, c.strict, c.expect
 	c.run(s)
 	s.finish()
 	s.mu.Lock()

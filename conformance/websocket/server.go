@@ -40,6 +40,7 @@ type Fuzzer struct {
 	changed chan struct{} // closed and replaced when there is a new result
 	conns   map[net.Conn]bool
 	results map[string]map[int]*Result // by agent and index
+	seen    map[string]bool            // keys and masks of clients
 }
 
 // A fuzzCase is a case of Autobahn's or a trap.
@@ -51,7 +52,7 @@ type fuzzCase struct {
 // NewFuzzer serves on ln until Close.
 func NewFuzzer(ln net.Listener, o Options) (*Fuzzer, error) {
 	o = o.withDefaults()
-	f := &Fuzzer{options: o, listener: ln, started: time.Now(), done: make(chan string, 16), conns: map[net.Conn]bool{}, results: map[string]map[int]*Result{}, changed: make(chan struct{})}
+	f := &Fuzzer{options: o, listener: ln, started: time.Now(), done: make(chan string, 16), conns: map[net.Conn]bool{}, results: map[string]map[int]*Result{}, seen: map[string]bool{}, changed: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	cases, err := o.cases()
 	if err != nil {
@@ -152,6 +153,7 @@ func (f *Fuzzer) serve(conn net.Conn) {
 		return
 	}
 	_ = conn.SetDeadline(time.Time{})
+	hello.usedBefore = hello.key != "" && f.seenBefore(hello.key)
 	q := hello.target.Query()
 	agent := q.Get("agent")
 	n, nErr := strconv.Atoi(q.Get("case"))
@@ -242,6 +244,15 @@ func (f *Fuzzer) await(ctx context.Context, agent string, n int, err error) {
 			return
 		}
 	}
+}
+
+// seenBefore reports whether it was called with s before.
+func (f *Fuzzer) seenBefore(s string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.seen[s]
+	f.seen[s] = true
+	return before
 }
 
 // tell sends v as a text, unless it is nil, and closes.

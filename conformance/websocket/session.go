@@ -27,6 +27,7 @@ type session struct {
 	patience time.Duration
 	quiet    time.Duration // how long the wait is in which nothing should come
 	messages int           // how many messages a case may send at most; 0: as many as it says
+	strict   bool          // nothing may follow the endpoint's close frame
 	deflate  *deflateParams
 	out      *deflater
 	expect   expectation
@@ -34,10 +35,11 @@ type session struct {
 	mu        sync.Mutex
 	changed   chan struct{} // closed and replaced when anything below changes
 	received  []event
-	fragments int // data frames since the last message
+	fragments int      // data frames since the last message
+	masks     []uint32 // of the endpoint's first frames
 	violation error
 	ended     error // how reading ended
-	afterEnd  int   // bytes that came after a close frame
+	afterEnd  int   // bytes that came after a close frame, or after what was wrong
 
 	closeSent, closeReceived bool
 	closedByMe, droppedByMe  bool
@@ -129,6 +131,7 @@ func (s *session) readFrames(r *bufio.Reader, in *inflater) error {
 		if err := h.check(s.server, m.open, in != nil); err != nil {
 			return err
 		}
+		s.keepMask(h)
 		if h.opcode >= opClose {
 			p, err := readPayload(r, h, nil)
 			if err != nil {
@@ -168,6 +171,17 @@ func (s *session) readFrames(r *bufio.Reader, in *inflater) error {
 			s.logf("< message, %d frames: %s", m.frames, quoted(p))
 		})
 		m = assembly{}
+	}
+}
+
+// maxMasks is how many masks a session remembers.
+const maxMasks = 16
+
+func (s *session) keepMask(h header) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if h.masked && len(s.masks) < maxMasks {
+		s.masks = append(s.masks, h.mask)
 	}
 }
 

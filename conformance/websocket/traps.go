@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -30,8 +31,8 @@ type trapRun struct {
 
 // traps returns the server's cases that Autobahn does not have.
 func (t *target) traps() (list []serverTrap, err error) {
-	all := append(handshakeTraps(t.options), loadTraps()...)
-	for _, c := range frameTraps(t.options) {
+	all := slices.Concat(handshakeTraps(t.options), offerTraps(), loadTraps())
+	for _, c := range append(frameTraps(t.options), zeroMask()) {
 		all = append(all, serverTrap{c.ID, c.Description, c.Expectation, func(x *trapRun) (Behavior, string) {
 			*x.result = *x.target.run(x.ctx, c)
 			return x.result.Behavior, x.result.Why
@@ -125,7 +126,7 @@ func sending(s string) func(w io.Writer) error {
 	return func(w io.Writer) error { _, err := io.WriteString(w, s); return err }
 }
 
-// handshakeTraps are lines 1, 2, 3, 8 and 11.
+// handshakeTraps are lines 1, 2, 3 and 11.
 func handshakeTraps(o Options) []serverTrap {
 	refused := func(id, what string, spoil func(q *request) string, codes ...int) serverTrap {
 		expectation := "It is refused."
@@ -226,6 +227,15 @@ func handshakeTraps(o Options) []serverTrap {
 		{"trap02.tokens", "Upgrade and Connection in other words: WebSocket, keep-alive, Upgrade.", "It is accepted.", func(x *trapRun) (Behavior, string) {
 			return x.accepted(x.request().set("Upgrade", "WebSocket").set("Connection", "keep-alive, Upgrade"))
 		}},
+		{"trap02.lower-case", "Header names in lower case.", "It is accepted.", func(x *trapRun) (Behavior, string) {
+			return x.accepted(x.request().rename(strings.ToLower))
+		}},
+		{"trap02.two-connections", "A Connection in two lines: keep-alive and Upgrade.", "It is accepted.", func(x *trapRun) (Behavior, string) {
+			return x.accepted(x.request().set("Connection", "keep-alive").add("Connection: Upgrade"))
+		}},
+		{"trap02.long-head", "A cookie as long as browsers send them.", "It is accepted.", func(x *trapRun) (Behavior, string) {
+			return x.accepted(x.request().add("Cookie: " + longCookie))
+		}},
 		{"trap02.subprotocol-injection", "A subprotocol with a CR in it.", "It is refused, or nothing of it comes back.", func(x *trapRun) (Behavior, string) {
 			q := x.request().set("Sec-WebSocket-Protocol", "chat\rX-Injected: 1")
 			conn, _, h, err := x.ask(sending(q.String()))
@@ -274,27 +284,14 @@ func handshakeTraps(o Options) []serverTrap {
 			return x.accepted(x.request().set("Origin", "http://"+x.target.url.Host))
 		}},
 	}
-	for id, offer := range map[string]string{
-		"unknown":       extension + "; frobnicate",
-		"twice":         extension + "; server_no_context_takeover; server_no_context_takeover",
-		"bits-7":        extension + "; server_max_window_bits=7",
-		"bits-16":       extension + "; server_max_window_bits=16",
-		"bits-zero":     extension + "; server_max_window_bits=09",
-		"bits-none":     extension + "; server_max_window_bits",
-		"client-bits-7": extension + "; client_max_window_bits=7",
-		"client-text":   extension + "; client_max_window_bits=x",
-		"flag-value":    extension + "; client_no_context_takeover=1",
-		"server-value":  extension + "; server_no_context_takeover=true",
-	} {
-		list = append(list, serverTrap{"trap08.offer-" + id, "The offer " + offer + ".", "It is not taken.", func(x *trapRun) (Behavior, string) {
-			return x.declines(offer)
-		}})
-	}
 	if o.HandshakeTimeout > 0 {
 		list = append(list, slowHandshake(o.HandshakeTimeout))
 	}
 	return list
 }
+
+// longCookie is nearly the longest that browsers keep, which is 4096 bytes.
+var longCookie = "session=" + stars(3800)
 
 // slowHandshake is line 1.
 func slowHandshake(limit time.Duration) serverTrap {
@@ -364,30 +361,10 @@ func (x *trapRun) echoesAfter(send func(w io.Writer) error, more []byte) (Behavi
 	}
 	_ = conn.SetDeadline(time.Time{})
 	s := newSession(conn, br, false, nil)
-	c := Case{expect: expects(gotText(hello)), run: func(s *session) {
+	c := Case{strict: true, expect: expects(gotText(hello)), run: func(s *session) {
 		s.write(more)
 		s.closeAfter()
 	}}
 	play(x.ctx, s, c, x.target.options, x.result)
 	return x.result.Behavior, x.result.Why
-}
-
-// declines sends an offer that must not be taken.
-func (x *trapRun) declines(offer string) (Behavior, string) {
-	q := x.request().set("Sec-WebSocket-Extensions", offer)
-	conn, _, h, err := x.ask(sending(q.String()))
-	if err != nil {
-		if isTimeout(err) {
-			return Failed, "no answer, and the connection stays"
-		}
-		return NonStrict, "the connection ended without an answer"
-	}
-	_ = conn.Close()
-	switch status := h.status(); {
-	case status == 101 && h.get("sec-websocket-extensions") == "":
-		return OK, "it is not taken"
-	case status >= 400 && status <= 499:
-		return OK, h.first
-	}
-	return Failed, fmt.Sprintf("the server takes it: %q, %s", h.first, h.get("sec-websocket-extensions"))
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"time"
 )
@@ -17,7 +18,7 @@ func clientTraps(o Options) (list []fuzzCase, err error) {
 			f.runCase(c, conn, br, hello, r)
 		}})
 	}
-	for _, c := range append(all, answerTraps()...) {
+	for _, c := range slices.Concat(all, answerTraps(), maskTraps()) {
 		ok, err := selected(c.id, o.Include, o.Exclude)
 		if err != nil {
 			return nil, err
@@ -30,7 +31,7 @@ func clientTraps(o Options) (list []fuzzCase, err error) {
 }
 
 // answerTraps are lines 2, 3 and 8 as a client meets them: answers that are
-// wrong. The client must end the connection.
+// wrong, after which it must end the connection, and some that only look odd.
 func answerTraps() []fuzzCase {
 	bad := func(id, what string, spoil func(hello clientHello) string) fuzzCase {
 		return fuzzCase{id, what, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
@@ -54,6 +55,18 @@ func answerTraps() []fuzzCase {
 			}
 			_ = conn.Close()
 			<-sent
+		}}
+	}
+	good := func(id, what string, answer func(hello clientHello) string) fuzzCase {
+		return fuzzCase{id, what, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+			r.Expectation = "A text after it comes back; a clean close."
+			r.Response = answer(hello)
+			if _, err := io.WriteString(conn, r.Response+string(text(hello2).append(nil, false))); err != nil {
+				r.Behavior, r.Closing, r.Why = Failed, CloseFailed, err.Error()
+				return
+			}
+			c := Case{strict: true, expect: expects(gotText(hello2)), run: (*session).closeAfter}
+			play(f.ctx, newSession(conn, br, true, nil), c, f.options, r)
 		}}
 	}
 	replace := func(old, replacement string) func(hello clientHello) string {
@@ -82,17 +95,70 @@ func answerTraps() []fuzzCase {
 		bad("trap08.answer-bits-16", "server_max_window_bits=16.", extensions(extension+"; server_max_window_bits=16")),
 		bad("trap08.answer-bits-7", "client_max_window_bits=7.", extensions(extension+"; client_max_window_bits=7")),
 		bad("trap08.answer-two", "The extension twice.", extensions(extension+", "+extension)),
-		{"trap03.together", "A text in the same segment as the answer.", func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
-			r.Expectation = "It comes back; a clean close."
-			r.Response = hello.answer("")
-			if _, err := io.WriteString(conn, r.Response+string(text(hello2).append(nil, false))); err != nil {
-				r.Behavior, r.Closing, r.Why = Failed, CloseFailed, err.Error()
-				return
+		good("trap03.together", "A text in the same segment as the answer.", extensions("")),
+		good("trap02.answer-lower-case", "An answer with header names in lower case.", func(hello clientHello) string {
+			lines := strings.Split(hello.answer(""), "\r\n")
+			for i, line := range lines[1:] {
+				name, value, ok := strings.Cut(line, ":")
+				if ok {
+					lines[1+i] = strings.ToLower(name) + ":" + value
+				}
 			}
-			c := Case{expect: expects(gotText(hello2)), run: (*session).closeAfter}
-			play(f.ctx, newSession(conn, br, true, nil), c, f.options, r)
-		}},
+			return strings.Join(lines, "\r\n")
+		}),
+		good("trap02.answer-two-connections", "An answer with a Connection in two lines.", replace("Connection:", "Connection: keep-alive\r\nConnection:")),
+		good("trap02.answer-long", "An answer that sets a cookie as long as browsers take them.", replace("Connection:", "Set-Cookie: "+longCookie+"\r\nConnection:")),
 	}
+}
+
+// maskTraps are line 10's masks, and keys: what a client must choose anew (RFC
+// 6455 sections 4.1 and 5.3). The cases "again" are two, so that one sees what
+// the other had.
+func maskTraps() (list []fuzzCase) {
+	var texts []frame
+	var events []event
+	for i := range 8 {
+		s := fmt.Sprintf("%s %d", hello2, i)
+		texts, events = append(texts, text(s)), append(events, gotText(s))
+	}
+	add := func(id, what string, judge func(f *Fuzzer, hello clientHello, masks []uint32) (wrong string)) {
+		list = append(list, fuzzCase{id, what, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+			f.runCase(newCase(id, what, "All come back; a clean close.", expects(events...), func(s *session) {
+				s.send(texts...)
+				s.closeAfter()
+				s.mu.Lock()
+				defer s.mu.Unlock()
+				if wrong := judge(f, hello, s.masks); wrong != "" {
+					s.decide(Failed, "%s", wrong)
+				}
+			}), conn, br, hello, r)
+		}})
+	}
+	add("trap10.masks", "Eight texts, whose echoes have masks of their own.", func(_ *Fuzzer, _ clientHello, masks []uint32) string {
+		steps := map[uint32]bool{}
+		for i := 1; i < len(masks); i++ {
+			if slices.Contains(masks[:i], masks[i]) {
+				return fmt.Sprintf("the mask %08x comes twice in %d frames", masks[i], len(masks))
+			}
+			steps[masks[i]-masks[i-1]] = true
+		}
+		if len(masks) > 2 && len(steps) == 1 {
+			return fmt.Sprintf("the masks are easily guessed: %08x", masks)
+		}
+		return ""
+	})
+	for n := 1; n <= 2; n++ {
+		add(fmt.Sprintf("trap10.again-%d", n), "Eight texts. The connection's key and the masks are not those of another.", func(f *Fuzzer, hello clientHello, masks []uint32) string {
+			switch {
+			case hello.usedBefore:
+				return "another connection had the same Sec-WebSocket-Key"
+			case len(masks) > 1 && f.seenBefore(fmt.Sprint(masks)):
+				return "another connection had the same masks"
+			}
+			return ""
+		})
+	}
+	return list
 }
 
 // hello2 is longer than the payload of a close frame would be.

@@ -43,7 +43,20 @@ func frameTraps(o Options) []Case {
 	list = append(list, assemblyTraps(o)...)
 	list = append(list, controlTraps()...)
 	list = append(list, compressionTraps(o)...)
-	return append(list, closeTraps()...)
+	list = append(list, closeTraps()...)
+	for i := range list {
+		list[i].strict = true
+	}
+	return list
+}
+
+// zeroMask is line 10 the other way round, for servers.
+func zeroMask() Case {
+	f := text(hello)
+	f.zeroMask = true
+	c := trapEcho("trap10.zero-mask", "A text whose mask is 00000000.", func(s *session) { s.send(f) }, gotText(hello))
+	c.strict = true
+	return c
 }
 
 // lengthTraps are line 4, and the mask of line 10.
@@ -66,7 +79,7 @@ func lengthTraps() []Case {
 	}
 }
 
-// assemblyTraps are lines 5 and 9.
+// assemblyTraps are lines 3, 5, 9 and 15.
 func assemblyTraps(o Options) []Case {
 	const empty = 100_000
 	list := []Case{
@@ -85,10 +98,16 @@ func assemblyTraps(o Options) []Case {
 		}),
 		trapFail("trap05.stray-continuation", "A continuation of nothing.", mustFail(1002), lastPart("x")),
 		trapFail("trap05.new-inside", "A binary message inside a text.", mustFail(1002), part(opText, "a"), binaryMessage([]byte("b"))),
+		trapEcho("trap05.pong-inside", "A pong inside a text.", func(s *session) { s.send(part(opText, "a"), pong("x"), lastPart("b")) }, gotText("ab")),
+		trapEcho("trap05.ping-inside-binary", "A ping inside a binary message.", func(s *session) { s.send(part(opBinary, "a"), ping("x"), lastPart("b")) }, gotPong("x"), gotBinary([]byte("ab"))),
+		trapFail("trap09.far", "A text whose bad byte comes after 70,000 good ones, in one frame.", mustFail(1007), text(strings.Repeat("x", 70_000)+"\xff")),
 		trapFail("trap09.first-byte", "A text whose first frame has a bad byte and is not the last.", mustFail(1007), part(opText, "ok\xff")),
 		trapFail("trap09.fragments", "A text whose bad character lies across two frames.", mustFail(1007), part(opText, "\xed"), part(opContinuation, "\xa0")),
 		trapFail("trap09.unfinished", "A text that ends inside a character.", mustFail(1007), part(opText, "caf\xc3"), lastPart("")),
 		trapFail("trap09.close-reason", "A close reason that is not UTF-8.", closedByPeer(1007, 1002), closeFrame(1000, "\xff")),
+		trapEcho("trap03.six", "Six texts in one segment.", func(s *session) {
+			s.sendTogether(text("m0"), text("m1"), text("m2"), text("m3"), text("m4"), text("m5"))
+		}, gotText("m0"), gotText("m1"), gotText("m2"), gotText("m3"), gotText("m4"), gotText("m5")),
 		trapEcho("trap15.slowly", "A text, a byte at a time.", func(s *session) { s.sendChopped(1, text(hello)) }, gotText(hello)),
 	}
 	if n := o.MaxMessage; n > 0 && n <= maxReceived/2 {
@@ -177,10 +196,16 @@ func compressionTraps(o Options) []Case {
 	}
 	open := first("f248cd")
 	open.fin = false
+	whole := first("f248cdc9c90700")
+	whole.fin = false
+	rest := frame{fin: true, opcode: opContinuation, payload: raw("c9c90700")}
 	list := []Case{
 		// RFC 7692's own examples, section 7.2.3
 		good("trap08.rfc-one-block", "RFC 7692's example of one block.", first("f2 48 cd c9 c9 07 00")),
-		good("trap08.rfc-fragments", "RFC 7692's example of two fragments.", open, frame{fin: true, opcode: opContinuation, payload: raw("c9c90700")}),
+		good("trap08.rfc-fragments", "RFC 7692's example of two fragments.", open, rest),
+		good("trap08.empty-last", "A compressed message whose last fragment is empty.", whole, lastPart("")),
+		deflated(trapEcho("trap08.ping-inside", "A ping inside a compressed message.", func(s *session) { s.send(open, ping("x"), rest) }, gotPong("x"), gotText("Hello"))),
+		good("trap08.pong-inside", "A pong inside a compressed message.", open, pong("x"), rest),
 		good("trap08.rfc-stored", "RFC 7692's example of a block that is not compressed.", first("00 05 00 fa ff 48 65 6c 6c 6f 00")),
 		good("trap08.rfc-final", "RFC 7692's example of a block with BFINAL.", first("f3 48 cd c9 c9 07 00 00")),
 		good("trap08.rfc-two-blocks", "RFC 7692's example of two blocks.", first("f2 48 05 00 00 00 ff ff ca c9 c9 07 00")),
@@ -245,6 +270,9 @@ func closeTraps() []Case {
 	list := []Case{
 		closing("trap12.one-byte", "A close of one byte.", "A close frame with 1002.", closedByPeer(1002), frame{fin: true, opcode: opClose, payload: []byte{3}}),
 		closing("trap12.data-after", "A text, a ping and half a frame after a close.", "A clean close, nothing else.", expects(), closeFrame(1000, ""), text(hello), ping("x"), frame{fin: true, opcode: opBinary, payload: []byte("x"), announce: 1000, lengthIn: 2}),
+		trapEcho("trap12.after-close", "A text, then a close.", func(s *session) { s.send(text(hello)) }, gotText(hello)),
+		closing("trap12.reason", "A close whose reason is not ASCII.", "It is answered with 1000; a clean close.", expects(), closeFrame(1000, "Größe, 水車, 🎡")),
+		closing("trap12.long-reason", "A close with the longest reason, and not ASCII.", "It is answered with 1000; a clean close.", expects(), closeFrame(1000, strings.Repeat("水", 41))),
 		newCase("trap12.no-answer", "An error of the suite's, which then does not answer the close.", "A close frame with 1002, and then the end of the connection.", mustFail(1002), func(s *session) {
 			s.send(frame{fin: true, opcode: 3})
 			s.await(s.patience, s.over)

@@ -153,6 +153,9 @@ func (s *session) judge(r *Result) {
 	if s.violation != nil {
 		r.Behavior, r.Why = Failed, r.Why+"; the endpoint sent "+s.violation.Error()
 	}
+	if s.strict && s.closeReceived && s.afterEnd > 0 {
+		r.Behavior, r.Why = Failed, fmt.Sprintf("%s; the endpoint sent %d bytes after its close frame", r.Why, s.afterEnd)
+	}
 	r.Closing, r.ClosingWhy = s.judgeClosing()
 	if r.Closing == CloseWrongCode && e.codeIsAll {
 		r.Behavior, r.Why = Failed, r.ClosingWhy

@@ -33,7 +33,7 @@ func All() []Fault {
 
 // Clients returns all faults of clients.
 func Clients() []Fault {
-	list := slices.Concat(answerFaults(), bothFaults(), deflateFaults())
+	list := slices.Concat(answerFaults(), clientFaults(), bothFaults(), deflateFaults())
 	for i := range list {
 		if f := &list[i]; f.client != "" {
 			f.Case, f.Only = f.client, true
@@ -63,12 +63,15 @@ type quirks struct {
 	anyLength, anyUpgrade, anyConnection, anyWSVersion         bool
 	plain400, anyKey, anyOrigin, dropsEarly, greets, noDeflate bool
 	anyStatus, anyProtocol                                     bool // of answers
+	exactNames, oneConnection                                  bool
+	key                                                        string // of a client; "": a new one each time
 	answer                                                     func(string) string
 
 	// frames
 	needsWhole, longLengths bool
 	header                  func(h *header)
-	excuse                  func(c *conn, h header) bool
+	refuse                  func(c *conn, h header) bool // what is right
+	excuse                  func(c *conn, h header) bool // what is wrong
 	sending                 func(h *header, p *[]byte)
 	message                 func(c *conn, opcode byte, p []byte) error
 	ping, pong, close       func(c *conn, p []byte) error
@@ -76,17 +79,20 @@ type quirks struct {
 	maxMessage              uint64
 	maxFragments            int
 	dropsSilently, lingers  bool
+	talksOn                 bool               // after its close frame
+	mask                    func(n int) uint32 // of a client's n-th frame; nil: any
 
 	// text
 	noUTF8, lateUTF8, utf8PerFragment, surrogates, overlong, beyond     bool
 	longUTF8, refuseNUL, refuseNonCharacters, unfinishedUTF8, closeUTF8 bool
 	utf8Code                                                            uint16
+	utf8Until                                                           uint64 // bytes of a frame, then it does not look; 0: it does
 
 	// close frames
 	shortClose               bool
 	refuseCodes, acceptCodes []uint16
 
 	// compression
-	keepsTail, forgets, forgetsNoContext, wideWindow, takesBadOffers bool
-	stale                                                            []byte
+	keepsTail, forgets, wideWindow, takesBadOffers bool
+	stale                                          []byte
 }

@@ -44,7 +44,10 @@ func (c *conn) ask(u *url.URL) error {
 	q := c.quirks
 	nonce := make([]byte, 16)
 	_, _ = rand.Read(nonce) // it never fails
-	key := base64.StdEncoding.EncodeToString(nonce)
+	key := q.key
+	if key == "" {
+		key = base64.StdEncoding.EncodeToString(nonce)
+	}
 	request := "GET " + u.RequestURI() + " HTTP/1.1\r\nHost: " + u.Host + "\r\nUser-Agent: broken\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Key: " + key + "\r\nSec-WebSocket-Version: 13\r\n"
 	if !q.noDeflate {
@@ -59,7 +62,7 @@ func (c *conn) ask(u *url.URL) error {
 		return err
 	}
 	_ = c.SetReadDeadline(time.Time{})
-	fields, good := readFields(lines[1:])
+	fields, good := readFields(lines[1:], q)
 	var agreed bool
 	c.deflate, agreed = agree(fields.get("sec-websocket-extensions"), q)
 	switch {
@@ -67,7 +70,8 @@ func (c *conn) ask(u *url.URL) error {
 		return errors.New(lines[0])
 	case !good && !q.laxFields:
 		return errors.New("a bad field")
-	case !fields.has("upgrade", "websocket") && !q.anyUpgrade, !fields.has("connection", "upgrade") && !q.anyConnection:
+	case !fields.has("upgrade", "websocket") && !q.anyUpgrade, !fields.has("connection", "upgrade") && !q.anyConnection,
+		len(fields["connection"]) > 1 && q.oneConnection:
 		return errors.New("no upgrade")
 	case fields.get("sec-websocket-accept") != accept(key) && !q.anyKey:
 		return errors.New("a wrong Sec-WebSocket-Accept")
@@ -104,6 +108,22 @@ func answerFaults() []Fault {
 		only("takes window bits of 16", "trap08.answer-bits-16", wrong),
 		only("takes window bits of 7", "trap08.answer-bits-7", wrong),
 		only("takes an extension twice", "trap08.answer-two", wrong),
+		only("wants header names as the standard writes them", "trap02.answer-lower-case", func(q *quirks) { q.exactNames = true }),
+		only("wants Connection in one line", "trap02.answer-two-connections", func(q *quirks) { q.oneConnection = true }),
+		only("takes no answer of more than 512 bytes", "trap02.answer-long", func(q *quirks) { q.maxHead = 512 }),
 		only("loses frames that come with the answer", "trap03.together", func(q *quirks) { q.dropsEarly = true }),
+	}
+}
+
+// clientFaults are in what is the client's part alone.
+func clientFaults() []Fault {
+	masks := func(name, cs string, mask func(n int) uint32) Fault {
+		return only(name, cs, func(q *quirks) { q.mask = mask })
+	}
+	return []Fault{
+		masks("masks everything with 01020304", "trap10.masks", func(int) uint32 { return 0x01020304 }),
+		masks("masks with numbers that count up", "trap10.masks", func(n int) uint32 { return uint32(n) }),
+		masks("masks as every other connection does", "trap10.again-?", func(n int) uint32 { return uint32(n * n * 2654435761) }),
+		only("has one key for all connections", "trap10.again-?", func(q *quirks) { q.key = "AQIDBAUGBwgJCgsMDQ4PEA==" }),
 	}
 }

@@ -103,9 +103,7 @@ func negotiate(value string, q *quirks) (d *compression, answer string) {
 		good := parameters(parts[1:], func(name string, has bool, bits int) bool {
 			switch name {
 			case "server_no_context_takeover":
-				if !q.forgetsNoContext {
-					answer += "; " + name
-				}
+				answer += "; " + name
 				return !has
 			case "client_no_context_takeover":
 				return !has // a hint

@@ -45,6 +45,9 @@ func handshakeFaults() []Fault {
 		only("takes any version", "trap02.version-12", func(q *quirks) { q.anyWSVersion = true }),
 		only("does not say which version would do", "trap02.version-0", func(q *quirks) { q.plain400 = true }),
 		only("takes any key", "trap02.short-key", func(q *quirks) { q.anyKey = true }),
+		only("wants header names as the standard writes them", "trap02.lower-case", func(q *quirks) { q.exactNames = true }),
+		only("wants Connection in one line", "trap02.two-connections", func(q *quirks) { q.oneConnection = true }),
+		only("takes no request of more than 512 bytes", "trap02.long-head", func(q *quirks) { q.maxHead = 512 }),
 		only("takes any Origin", "trap11.foreign-origin", func(q *quirks) { q.anyOrigin = true }),
 		only("takes heads of any length", "trap02.huge-head", func(q *quirks) { q.maxHead = 1 << 30 }),
 		{Name: "sends a ping first", Case: "1.1.1", set: func(q *quirks) { q.greets = true }},
@@ -57,8 +60,14 @@ func serverFaults() []Fault {
 		{Name: "unmasks with the mask reversed", Case: "1.2.3", set: func(q *quirks) {
 			q.header = func(h *header) { slices.Reverse(h.mask[:]) }
 		}},
+		refusing("refuses masks of zeros", "trap10.zero-mask", func(_ *conn, h header) bool { return h.mask == [4]byte{} }),
 		{Name: "leaves ending the TCP connection to the client", Case: "7.1.1", Only: true, set: func(q *quirks) { q.lingers = true }},
 	}
+}
+
+// refusing fails the connection because of frames that are right.
+func refusing(name, cs string, f func(c *conn, h header) bool) Fault {
+	return only(name, cs, func(q *quirks) { q.refuse = f })
 }
 
 // frameFaults are in reading and writing frames.
@@ -132,6 +141,14 @@ func frameFaults() []Fault {
 		{Name: "takes lengths longer than need be", Case: "trap04.non-minimal-16", Only: true, set: func(q *quirks) {
 			q.longLengths, q.sending = true, nil
 		}},
+		only("loses every second of messages that arrive together", "trap03.six", func(q *quirks) {
+			q.message = func(c *conn, opcode byte, p []byte) error {
+				if c.messages%2 == 0 && c.r.Buffered() > 0 {
+					return nil
+				}
+				return c.echo(opcode, p)
+			}
+		}),
 		{Name: "drops the connection without a close frame", Case: "trap07.opcode-3", Only: true, set: func(q *quirks) { q.dropsSilently = true }},
 	}
 	for rsv := byte(1); rsv <= 4; rsv++ {
@@ -186,6 +203,8 @@ func fragmentFaults() []Fault {
 	}
 	stray := func(h header, c *conn) bool { return h.opcode == opContinuation && c.open.opcode == 0 }
 	return []Fault{
+		refusing("refuses pongs inside a message", "trap05.pong-inside", func(c *conn, h header) bool { return h.opcode == opPong && c.open.opcode != 0 }),
+		refusing("refuses pings inside a binary message", "trap05.ping-inside-binary", func(c *conn, h header) bool { return h.opcode == opPing && c.open.opcode == opBinary }),
 		{Name: "echoes each fragment", Case: "5.3", set: func(q *quirks) { q.perFragment = true }},
 		excuse("takes fragmented pings", "5.1", func(_ *conn, h header) bool { return h.opcode == opPing && !h.fin || h.opcode == opContinuation }),
 		ofClient("trap07.fragmented-pong", excuse("takes fragmented pongs", "5.2", func(_ *conn, h header) bool { return h.opcode == opPong && !h.fin || h.opcode == opContinuation })),
@@ -217,6 +236,7 @@ func utf8Faults() []Fault {
 		// kosoku's text cases from 6.5 on encode their payloads twice, so that
 		// these characters do not come up.
 		{Name: "refuses non-characters", Case: "6.22.1", Only: true, set: func(q *quirks) { q.refuseNonCharacters = true }},
+		only("checks UTF-8 in the first 64 KiB of a frame", "trap09.far", func(q *quirks) { q.utf8Until = 1 << 16 }),
 		with("repairs bad UTF-8", "6.12.1", func(q *quirks) {
 			q.noUTF8 = true
 			q.message = func(c *conn, opcode byte, p []byte) error {
@@ -298,6 +318,16 @@ func closeFaults() []Fault {
 		with("refuses codes of applications", "7.7.12", func(q *quirks) { q.refuseCodes = []uint16{4000} }),
 		with("refuses codes of libraries", "7.7.10", func(q *quirks) { q.refuseCodes = []uint16{3000} }),
 		with("refuses 1011", "7.7.9", func(q *quirks) { q.refuseCodes = []uint16{1011} }),
+		only("refuses reasons that are not ASCII", "trap12.reason", func(q *quirks) {
+			q.close = func(c *conn, p []byte) error {
+				if bytes.ContainsFunc(p[min(2, len(p)):], func(r rune) bool { return r > 0x7f }) {
+					return notUTF8
+				}
+				return nil
+			}
+		}),
+		only("sends a text after its close frame", "trap12.after-close", func(q *quirks) { q.talksOn = true }),
+		only("sends a text after the close frame that it fails a connection with", "trap12.no-answer", func(q *quirks) { q.talksOn = true }),
 		{Name: "refuses 1012", Case: "trap12.valid-1012", Only: true, set: func(q *quirks) { q.refuseCodes = []uint16{1012} }},
 		{Name: "takes 1015", Case: "trap12.code-1015", Only: true, set: func(q *quirks) { q.acceptCodes = []uint16{1015} }},
 		{Name: "takes 5000", Case: "trap12.code-5000", Only: true, set: func(q *quirks) { q.acceptCodes = []uint16{5000} }},
@@ -347,6 +377,11 @@ func deflateFaults() []Fault {
 	return []Fault{
 		with("does no compression", "12.1.1", func(q *quirks) { q.noDeflate = true }),
 		with("forgets what it inflated before", "12.1.4", func(q *quirks) { q.forgets = true }),
+		refusing("refuses pings inside a compressed message", "trap08.ping-inside", func(c *conn, h header) bool { return h.opcode == opPing && c.open.compressed }),
+		refusing("refuses pongs inside a compressed message", "trap08.pong-inside", func(c *conn, h header) bool { return h.opcode == opPong && c.open.compressed }),
+		refusing("refuses an empty end of a compressed message", "trap08.empty-last", func(c *conn, h header) bool {
+			return h.opcode == opContinuation && h.length == 0 && h.fin && c.open.compressed
+		}),
 		with("sets RSV1 on what it does not compress", "12.2.1", func(q *quirks) {
 			q.message = func(c *conn, opcode byte, p []byte) error {
 				rsv := byte(0)
@@ -376,6 +411,9 @@ func serverDeflateFaults() []Fault {
 		only("answers window bits of 16", "13.3.1", func(q *quirks) {
 			q.answer = replacing("server_max_window_bits=9", "server_max_window_bits=16")
 		}),
+		only("does not promise server_max_window_bits", "trap08.answers-bits", func(q *quirks) { q.answer = replacing("; server_max_window_bits=9", "") }),
+		only("does not promise server_no_context_takeover", "trap08.answers-no-context", func(q *quirks) { q.answer = replacing("; server_no_context_takeover", "") }),
+		only("answers more window bits than were offered", "trap08.answers-both", func(q *quirks) { q.answer = replacing("window_bits=9", "window_bits=10") }),
 		only("repeats a parameter", "13.2.1", func(q *quirks) {
 			q.answer = replacing("server_no_context_takeover", "server_no_context_takeover; server_no_context_takeover")
 		}),

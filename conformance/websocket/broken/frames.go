@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math/rand/v2"
 	"net"
 	"slices"
 )
@@ -41,6 +42,7 @@ type conn struct {
 
 	open     message
 	messages int    // echoed so far
+	sent     int    // frames
 	note     []byte // for faults that remember something
 }
 
@@ -124,7 +126,7 @@ func (c *conn) serve() error {
 		if err != nil {
 			return err
 		}
-		if c.wrong(h) && (c.quirks.excuse == nil || !c.quirks.excuse(c, h)) {
+		if c.wrong(h) && (c.quirks.excuse == nil || !c.quirks.excuse(c, h)) || c.quirks.refuse != nil && c.quirks.refuse(c, h) {
 			return protocolError
 		}
 		switch {
@@ -200,8 +202,12 @@ func (c *conn) data(h header) error {
 		if err != nil {
 			return err
 		}
-		at += uint64(len(p))
 		m.payload = append(m.payload, p...)
+		n := uint64(len(p))
+		if q.utf8Until > 0 {
+			p = p[:min(n, q.utf8Until-min(q.utf8Until, at))]
+		}
+		at += n
 		if m.opcode == opText && !m.compressed && !q.noUTF8 && !q.lateUTF8 && !m.utf8.valid(p) {
 			return c.badUTF8()
 		}
@@ -269,7 +275,7 @@ func (c *conn) echo(opcode byte, p []byte) error {
 // send sends a frame; h.length is not looked at.
 func (c *conn) send(h header, p []byte) error {
 	q := c.quirks
-	h.masked = c.client // with a key of zeros
+	h.masked = c.client
 	if q.sending != nil {
 		q.sending(&h, &p)
 	}
@@ -289,10 +295,20 @@ func (c *conn) send(h header, p []byte) error {
 	default:
 		b = append(b, mask|byte(len(p)))
 	}
-	if h.masked {
-		b = append(b, 0, 0, 0, 0)
+	if !h.masked {
+		_, err := c.Write(append(b, p...))
+		return err
 	}
-	_, err := c.Write(append(b, p...))
+	key := rand.Uint32()
+	if q.mask != nil {
+		key = q.mask(c.sent)
+	}
+	c.sent++
+	b = binary.BigEndian.AppendUint32(b, key)
+	for i, x := range p {
+		b = append(b, x^byte(key>>(24-8*(i&3))))
+	}
+	_, err := c.Write(b)
 	return err
 }
 

@@ -93,6 +93,9 @@ func (c *conn) run() {
 	if errors.As(c.serve(), &f) && !c.quirks.dropsSilently {
 		_ = c.send(header{fin: true, opcode: opClose}, []byte{byte(f.code >> 8), byte(f.code)})
 	}
+	if c.quirks.talksOn {
+		_ = c.send(header{fin: true, opcode: opText}, []byte("and another thing"))
+	}
 }
 
 // drain ends a connection so that what was sent arrives: closing with unread
@@ -119,7 +122,7 @@ func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 	}
 	_ = nc.SetReadDeadline(time.Time{})
 	parts := strings.Split(lines[0], " ")
-	fields, good := readFields(lines[1:])
+	fields, good := readFields(lines[1:], q)
 	if !good && !q.laxFields {
 		return nil, refuse("400 Bad Request", "")
 	}
@@ -131,7 +134,8 @@ func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 		len(fields["host"]) != 1 && !q.noHost,
 		!q.anyLength && (get("transfer-encoding") != "" || len(fields["content-length"]) > 0 && get("content-length") != "0"):
 		return nil, refuse("400 Bad Request", "")
-	case !has("upgrade", "websocket") && !q.anyUpgrade, !has("connection", "upgrade") && !q.anyConnection:
+	case !has("upgrade", "websocket") && !q.anyUpgrade, !has("connection", "upgrade") && !q.anyConnection,
+		len(fields["connection"]) > 1 && q.oneConnection:
 		return nil, refuse("426 Upgrade Required", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
 	case get("sec-websocket-version") != "13" && q.plain400:
 		return nil, refuse("400 Bad Request", "")
@@ -172,11 +176,14 @@ func accept(key string) string {
 type fields map[string][]string
 
 // readFields returns what is in the lines, and whether they are as they must be.
-func readFields(lines []string) (f fields, good bool) {
+func readFields(lines []string, q *quirks) (f fields, good bool) {
 	f, good = fields{}, true
 	for _, line := range lines {
 		name, value, ok := strings.Cut(line, ":")
 		good = good && ok && name != "" && !strings.ContainsAny(name, " \t")
+		if q.exactNames && name == strings.ToLower(name) {
+			continue
+		}
 		name = strings.ToLower(strings.TrimSpace(name))
 		f[name] = append(f[name], strings.TrimSpace(value))
 	}
