@@ -59,7 +59,7 @@ func conform(args []string) int {
 	fs.IntVar(&c.options.Parallel, "parallel", 0, "cases at once; 0: four for each CPU")
 	fs.DurationVar(&c.options.Patience, "patience", 10*time.Second, "how long to wait for what must come")
 	fs.DurationVar(&c.options.Quiet, "quiet", 100*time.Millisecond, "how long to watch that nothing comes")
-	fs.DurationVar(&c.options.HandshakeTimeout, "handshake-timeout", 0, "how long the server under test waits for a request; adds the case about it")
+	fs.DurationVar(&c.options.HandshakeTimeout, "handshake-timeout", 0, "how long the server under test waits for a request; adds the cases about it")
 	fs.Int64Var(&c.options.MaxMessage, "max-message", 0, "how many `bytes` the endpoint takes in a message; adds the cases about it")
 	fs.StringVar(&c.options.Agent, "agent", "", "`name` of the server under test in the report")
 	fs.BoolVar(&c.insecure, "insecure", false, "do not verify the certificate of a wss server")

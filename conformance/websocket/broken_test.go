@@ -33,7 +33,7 @@ func TestBroken(t *testing.T) {
 		t.Run(f.Case+"/"+f.Name, func(t *testing.T) {
 			t.Parallel()
 			p, err := websocket.RunServer(context.Background(), serveBroken(t, &f).URL(), websocket.Options{
-				Include: []string{f.Case}, Traps: f.Only, Patience: 500 * time.Millisecond, Messages: messages, MaxMessage: broken.MaxMessage,
+				Include: []string{f.Case}, Traps: f.Only, Patience: 500 * time.Millisecond, Messages: messages, MaxMessage: broken.MaxMessage, HandshakeTimeout: broken.HandshakeTimeout,
 			})
 			require.NoError(t, err)
 			require.Len(t, p.Results, 1, "there is no case %s", f.Case)

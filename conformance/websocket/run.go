@@ -54,8 +54,8 @@ type Options struct {
 	// about its limit need it; 0: not known.
 	MaxMessage int64
 
-	// HandshakeTimeout says how long a server waits for a request. The case
-	// about it takes so long; 0: not known, and it is left out.
+	// HandshakeTimeout says how long a server waits for a request. The cases
+	// about it take so long; 0: not known, and they are left out.
 	HandshakeTimeout time.Duration
 
 	// Progress, if set, is called after each case, one at a time.

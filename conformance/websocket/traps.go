@@ -285,40 +285,13 @@ func handshakeTraps(o Options) []serverTrap {
 		}},
 	}
 	if o.HandshakeTimeout > 0 {
-		list = append(list, slowHandshake(o.HandshakeTimeout))
+		list = append(list, slowHandshakes(o.HandshakeTimeout)...)
 	}
 	return list
 }
 
 // longCookie is nearly the longest that browsers keep, which is 4096 bytes.
 var longCookie = "session=" + stars(3800)
-
-// slowHandshake is line 1.
-func slowHandshake(limit time.Duration) serverTrap {
-	return serverTrap{"trap01.slow-handshake", "A request that comes a byte at a time and never ends.", "The connection ends in the time for handshakes.", func(x *trapRun) (Behavior, string) {
-		conn, err := x.target.dial(x.ctx)
-		if err != nil {
-			return Failed, err.Error()
-		}
-		defer conn.Close()
-		_ = conn.SetDeadline(time.Now().Add(limit + x.target.options.Patience))
-		go func() {
-			raw := x.request().String()
-			tick := time.NewTicker(max(limit/10, time.Millisecond))
-			defer tick.Stop()
-			for i := 0; ; i++ {
-				if _, err := io.WriteString(conn, raw[i%len(raw):i%len(raw)+1]); err != nil || i == len(raw)/2 {
-					return
-				}
-				<-tick.C
-			}
-		}()
-		if _, err := io.Copy(io.Discard, conn); isTimeout(err) {
-			return Failed, "the connection stays"
-		}
-		return OK, "the connection ended"
-	}}
-}
 
 func wrongVersion(id, version string) serverTrap {
 	return serverTrap{id, fmt.Sprintf("Version %q.", version), "426, with the version that would do.", func(x *trapRun) (Behavior, string) {

@@ -6,7 +6,10 @@
 // It is made for that and for nothing else: simple, slow, with its own framing.
 package broken
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // A Fault is one way to be wrong.
 type Fault struct {
@@ -48,7 +51,7 @@ func bothFaults() []Fault {
 
 // quirks returns the switches that make f; it may be nil.
 func (f *Fault) quirks() *quirks {
-	q := &quirks{maxMessage: MaxMessage, maxHead: 16 << 10}
+	q := &quirks{maxMessage: MaxMessage, maxHead: 16 << 10, headTime: HandshakeTimeout}
 	if f != nil {
 		f.set(q)
 	}
@@ -59,6 +62,8 @@ func (f *Fault) quirks() *quirks {
 type quirks struct {
 	// the opening handshake
 	maxHead                                                    int
+	headTime                                                   time.Duration
+	timePerRead, timeFromFirstByte                             bool
 	bareLF, folded, laxFields, noHost, anyMethod, anyVersion   bool
 	anyLength, anyUpgrade, anyConnection, anyWSVersion         bool
 	plain400, anyKey, anyOrigin, dropsEarly, greets, noDeflate bool

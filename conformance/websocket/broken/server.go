@@ -27,6 +27,9 @@ type Server struct {
 // MaxMessage is how long a message it takes, in bytes.
 const MaxMessage = 17 << 20
 
+// HandshakeTimeout is how long it waits for a request.
+const HandshakeTimeout = 2 * time.Second
+
 // Serve serves on ln until Close. f may be nil.
 func Serve(ln net.Listener, f *Fault) *Server {
 	s := &Server{listener: ln, quirks: f.quirks(), conns: map[net.Conn]bool{}}
@@ -70,7 +73,11 @@ func (s *Server) Close() error {
 }
 
 func (s *Server) handle(nc net.Conn) {
-	r := bufio.NewReaderSize(nc, 64<<10)
+	var src io.Reader = nc
+	if s.quirks.timePerRead {
+		src = impatient{nc}
+	}
+	r := bufio.NewReaderSize(src, 64<<10)
 	d, err := s.upgrade(nc, r)
 	if err != nil {
 		drain(nc)
@@ -85,6 +92,14 @@ func (s *Server) handle(nc net.Conn) {
 		return
 	}
 	drain(nc)
+}
+
+// impatient waits so long for each read.
+type impatient struct{ nc net.Conn }
+
+func (i impatient) Read(p []byte) (int, error) {
+	_ = i.nc.SetReadDeadline(time.Now().Add(HandshakeTimeout))
+	return i.nc.Read(p)
 }
 
 // run echoes until the connection ends, or has to.
@@ -115,7 +130,10 @@ func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 		_, _ = fmt.Fprintf(nc, "HTTP/1.1 %s\r\n%sContent-Length: 0\r\nConnection: close\r\n\r\n", status, fields)
 		return errors.New(status)
 	}
-	_ = nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if q.timeFromFirstByte {
+		_, _ = r.Peek(1)
+	}
+	_ = nc.SetReadDeadline(time.Now().Add(q.headTime))
 	lines, err := readLines(r, q)
 	if err != nil {
 		return nil, refuse("400 Bad Request", "")
