@@ -78,6 +78,25 @@ func TestBrokenClientWithoutFault(t *testing.T) {
 	websocket.TestClient(t, brokenClient(nil), websocket.Options{Traps: true, Messages: messages, MaxMessage: broken.MaxMessage})
 }
 
+// TestWithoutCompression: an endpoint without compression lacks something, but
+// does nothing wrong.
+func TestWithoutCompression(t *testing.T) {
+	all := broken.All()
+	f := &all[slices.IndexFunc(all, func(f broken.Fault) bool { return f.Name == "does no compression" })]
+	o := websocket.Options{Traps: true, Include: []string{"1.*", "12.*.1", "13.*.1", "trap0[3-9]*", "trap1[0-3]*"}, Exclude: []string{"trap06*"}, Messages: messages, MaxMessage: broken.MaxMessage}
+	server, err := websocket.RunServer(context.Background(), serveBroken(t, f).URL(), o)
+	require.NoError(t, err)
+	client, err := websocket.RunClient(context.Background(), brokenClient(f), o)
+	require.NoError(t, err)
+	for _, p := range []*websocket.Report{server, client} {
+		require.Empty(t, p.Failures())
+		require.NotEmpty(t, p.Imperfect())
+		for _, r := range p.Imperfect() {
+			require.Equal(t, websocket.Unimplemented, r.Behavior, r)
+		}
+	}
+}
+
 func TestFaults(t *testing.T) {
 	for _, faults := range [][]broken.Fault{broken.All(), broken.Clients()} {
 		require.GreaterOrEqual(t, len(faults), 40)

@@ -207,15 +207,17 @@ type Result struct {
 }
 
 // Passed reports whether both verdicts are acceptable: OK, INFORMATIONAL and,
-// for the behavior, NON-STRICT.
+// for the behavior, NON-STRICT and UNIMPLEMENTED.
 func (r *Result) Passed() bool {
-	return (r.Behavior == OK || r.Behavior == NonStrict || r.Behavior == Informational) &&
+	return slices.Contains([]Behavior{OK, NonStrict, Informational, Unimplemented}, r.Behavior) &&
 		(r.Closing == CloseOK || r.Closing == CloseInformational)
 }
 
 // Perfect reports whether nothing could be better: OK, or INFORMATIONAL where
 // nothing else can come out.
-func (r *Result) Perfect() bool { return r.Passed() && r.Behavior != NonStrict }
+func (r *Result) Perfect() bool {
+	return r.Passed() && r.Behavior != NonStrict && r.Behavior != Unimplemented
+}
 
 func (r *Result) String() string {
 	return fmt.Sprintf("%-8s %s, close %s: %s; %s", r.ID, r.Behavior, r.Closing, r.Why, r.ClosingWhy)
