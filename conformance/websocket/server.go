@@ -40,6 +40,7 @@ type Fuzzer struct {
 	changed chan struct{} // closed and replaced when there is a new result
 	conns   map[net.Conn]bool
 	results map[string]map[int]*Result // by agent and index
+	running map[string]int             // connections for cases, by agent
 	seen    map[string]bool            // keys and masks of clients
 }
 
@@ -49,10 +50,16 @@ type fuzzCase struct {
 	run             func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result)
 }
 
+// neverOpen is the result of a case whose connection was never open.
+func (c fuzzCase) neverOpen(agent, why string) *Result {
+	return &Result{ID: c.id, Description: c.description, Agent: agent, Behavior: Failed, Closing: CloseFailed,
+		Why: why, ClosingWhy: "the connection was never open"}
+}
+
 // NewFuzzer serves on ln until Close.
 func NewFuzzer(ln net.Listener, o Options) (*Fuzzer, error) {
 	o = o.withDefaults()
-	f := &Fuzzer{options: o, listener: ln, started: time.Now(), done: make(chan string, 16), conns: map[net.Conn]bool{}, results: map[string]map[int]*Result{}, seen: map[string]bool{}, changed: make(chan struct{})}
+	f := &Fuzzer{options: o, listener: ln, started: time.Now(), done: make(chan string, 16), conns: map[net.Conn]bool{}, results: map[string]map[int]*Result{}, running: map[string]int{}, seen: map[string]bool{}, changed: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	cases, err := o.cases()
 	if err != nil {
@@ -103,12 +110,16 @@ func (f *Fuzzer) Close() error {
 	return err
 }
 
-// Report returns what was found about an agent so far. A case that was not run
-// is not in it.
+// Report returns what was found about an agent so far. A case that it did not
+// run is FAILED.
 func (f *Fuzzer) Report(agent string) *Report {
 	p := &Report{Role: "client", Address: f.Addr().String(), Agent: agent, Started: f.started}
 	f.mu.Lock()
-	for _, r := range f.results[agent] {
+	for i, c := range f.cases {
+		r := f.results[agent][i+1]
+		if r == nil {
+			r = c.neverOpen(agent, "the client did not connect for this case")
+		}
 		p.Results = append(p.Results, r)
 	}
 	f.mu.Unlock()
@@ -163,9 +174,9 @@ func (f *Fuzzer) serve(conn net.Conn) {
 		return
 	}
 	if err != nil && hello.target.Path == "/runCase" {
-		c := f.cases[n-1]
-		f.note(agent, n, &Result{ID: c.id, Description: c.description, Agent: agent, Behavior: Failed, Closing: CloseFailed,
-			Why: "the opening handshake: " + err.Error(), ClosingWhy: "the connection was never open", Request: h.raw})
+		r := f.cases[n-1].neverOpen(agent, "the opening handshake: "+err.Error())
+		r.Request = h.raw
+		f.note(agent, n, r)
 	}
 	if err != nil {
 		f.refuse(conn, err)
@@ -176,8 +187,14 @@ func (f *Fuzzer) serve(conn net.Conn) {
 		c := f.cases[n-1]
 		r := &Result{ID: c.id, Description: c.description, Agent: agent, Request: h.raw}
 		began := time.Now()
+		f.mu.Lock()
+		f.running[agent]++
+		f.mu.Unlock()
 		c.run(f, conn, br, hello, r)
 		r.Millis = time.Since(began).Milliseconds()
+		f.mu.Lock()
+		f.running[agent]--
+		f.mu.Unlock()
 		f.note(agent, n, r)
 	case "/getCaseCount":
 		f.tell(conn, br, hello, len(f.cases))
@@ -193,6 +210,8 @@ func (f *Fuzzer) serve(conn net.Conn) {
 		f.tell(conn, br, hello, map[string]Behavior{"behavior": behavior})
 	case "/updateReports":
 		f.tell(conn, br, hello, nil)
+		// The client is done with its last case before that has been judged.
+		f.await(f.ctx, func() bool { return f.running[agent] == 0 })
 		select {
 		case f.done <- agent:
 		default: // nobody wants to know
@@ -221,28 +240,33 @@ func (f *Fuzzer) note(agent string, n int, r *Result) {
 	}
 }
 
-// await waits until a case that the client is done with has its result. One
-// that never connected gets err as its result.
-func (f *Fuzzer) await(ctx context.Context, agent string, n int, err error) {
+// await waits until done reports true, which is called with f.mu held. It
+// reports whether it did: it does not wait for ever.
+func (f *Fuzzer) await(ctx context.Context, done func() bool) bool {
 	timer := time.NewTimer(3 * f.options.Patience)
 	defer timer.Stop()
 	for {
 		f.mu.Lock()
-		r, changed := f.results[agent][n], f.changed
+		ok, changed := done(), f.changed
 		f.mu.Unlock()
-		if r != nil {
-			return
+		if ok {
+			return true
 		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return
+			return false
 		case <-timer.C:
-			c := f.cases[n-1]
-			f.note(agent, n, &Result{ID: c.id, Description: c.description, Agent: agent, Behavior: Failed, Closing: CloseFailed,
-				Why: fmt.Sprintf("the client did not connect: %v", err), ClosingWhy: "the connection was never open"})
-			return
+			return false
 		}
+	}
+}
+
+// awaitResult waits until a case that the client is done with has its result.
+// One that never connected gets err as its result.
+func (f *Fuzzer) awaitResult(ctx context.Context, agent string, n int, err error) {
+	if !f.await(ctx, func() bool { return f.results[agent][n] != nil }) && ctx.Err() == nil {
+		f.note(agent, n, f.cases[n-1].neverOpen(agent, fmt.Sprintf("the client did not connect: %v", err)))
 	}
 }
 

@@ -70,7 +70,7 @@ func RunClient(ctx context.Context, run func(ctx context.Context, url string) er
 		wg.Go(func() {
 			defer func() { <-slots }()
 			err := run(ctx, fmt.Sprintf("ws://%s/runCase?case=%d&agent=%s", f.Addr(), i+1, agent))
-			f.await(ctx, agent, i+1, err)
+			f.awaitResult(ctx, agent, i+1, err)
 		})
 	}
 	wg.Wait()

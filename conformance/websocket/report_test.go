@@ -1,0 +1,34 @@
+package websocket_test
+
+import (
+	"fmt"
+	"net"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/conformance/websocket"
+	"github.com/noria-go/noria/conformance/websocket/broken"
+)
+
+// TestCasesNotRun: a client that leaves cases out has not passed them.
+func TestCasesNotRun(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	f, err := websocket.NewFuzzer(ln, websocket.Options{Include: []string{"1.1.*"}})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, f.Close()) })
+	require.NoError(t, broken.Echo(t.Context(), fmt.Sprintf("ws://%s/runCase?case=2&agent=lazy", f.Addr()), nil))
+	require.NoError(t, broken.Echo(t.Context(), fmt.Sprintf("ws://%s/updateReports?agent=lazy", f.Addr()), nil))
+	require.Equal(t, "lazy", <-f.Done())
+	p := f.Report("lazy")
+	require.Len(t, p.Results, f.Count())
+	for i, r := range p.Results {
+		if i == 1 {
+			require.True(t, r.Perfect(), r)
+			continue
+		}
+		require.Equal(t, websocket.Failed, r.Behavior)
+		require.Equal(t, "the client did not connect for this case", r.Why)
+	}
+}
