@@ -1,6 +1,9 @@
 package websocket_test
 
 import (
+	"bytes"
+	"context"
+	"encoding/json"
 	"fmt"
 	"net"
 	"testing"
@@ -31,4 +34,18 @@ func TestCasesNotRun(t *testing.T) {
 		require.Equal(t, websocket.Failed, r.Behavior)
 		require.Equal(t, "the client did not connect for this case", r.Why)
 	}
+}
+
+// TestJSON: what is written can be read back.
+func TestJSON(t *testing.T) {
+	p, err := websocket.RunServer(context.Background(), serveBroken(t, nil).URL(), websocket.Options{Include: []string{"1.1.[12]", "2.1", "7.1.1", "trap02.version-0"}, Traps: true})
+	require.NoError(t, err)
+	require.Len(t, p.Results, 5)
+	require.NotEmpty(t, p.Results[1].Received)
+	p.Started = p.Started.Round(0).UTC() // without the monotonic clock
+	var b bytes.Buffer
+	require.NoError(t, p.WriteJSON(&b))
+	var read *websocket.Report
+	require.NoError(t, json.Unmarshal(b.Bytes(), &read))
+	require.Equal(t, p, read)
 }

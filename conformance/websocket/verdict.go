@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"bytes"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -58,9 +57,6 @@ func (e event) String() string {
 	}
 	return kind + " " + quoted(e.payload)
 }
-
-// MarshalJSON writes what String returns.
-func (e event) MarshalJSON() ([]byte, error) { return json.Marshal(e.String()) }
 
 // quoted is a payload as reports show it.
 func quoted(p []byte) string {
@@ -139,7 +135,10 @@ func (e expectation) describe() string {
 // judge sets the verdicts of r from what the session saw.
 func (s *session) judge(r *Result) {
 	e := s.expect
-	r.Received, r.Expected = s.received, e.describe()
+	r.Expected = e.describe()
+	for _, got := range s.received {
+		r.Received = append(r.Received, got.String())
+	}
 	if !s.decided {
 		s.behavior, s.why = Failed, fmt.Sprintf("got %s; expected %s", eventList(s.received), e.describe())
 		for i, events := range e.events {
@@ -198,7 +197,7 @@ type Result struct {
 	Why         string   `json:"result"`
 	ClosingWhy  string   `json:"resultClose"`
 	Expected    string   `json:"expected"`
-	Received    []event  `json:"received"`
+	Received    []string `json:"received"` // as people read it: long payloads are cut
 	RemoteCode  *uint16  `json:"remoteCloseCode"`
 	Millis      int64    `json:"duration"` // milliseconds
 	Log         []string `json:"wirelog,omitempty"`
