@@ -78,11 +78,28 @@ func TestBrokenClientWithoutFault(t *testing.T) {
 	websocket.TestClient(t, brokenClient(nil), websocket.Options{Traps: true, Messages: messages, MaxMessage: broken.MaxMessage})
 }
 
+// faultOf returns the server's fault of this name.
+func faultOf(t *testing.T, name string) *broken.Fault {
+	t.Helper()
+	all := broken.All()
+	i := slices.IndexFunc(all, func(f broken.Fault) bool { return f.Name == name })
+	require.NotEqual(t, -1, i, name)
+	return &all[i]
+}
+
+// TestEndless: the judge does not keep what a server sends for ever.
+func TestEndless(t *testing.T) {
+	for _, name := range []string{"answers without end", "sends pongs without end"} {
+		p, err := websocket.RunServer(context.Background(), serveBroken(t, faultOf(t, name)).URL(), websocket.Options{Traps: true, Include: []string{"trap12.after-close"}})
+		require.NoError(t, err)
+		require.Contains(t, p.Results[0].Why, "than the case expects by far", name)
+	}
+}
+
 // TestWithoutCompression: an endpoint without compression lacks something, but
 // does nothing wrong.
 func TestWithoutCompression(t *testing.T) {
-	all := broken.All()
-	f := &all[slices.IndexFunc(all, func(f broken.Fault) bool { return f.Name == "does no compression" })]
+	f := faultOf(t, "does no compression")
 	o := websocket.Options{Traps: true, Include: []string{"1.*", "12.*.1", "13.*.1", "trap0[3-9]*", "trap1[0-3]*"}, Exclude: []string{"trap06*"}, Messages: messages, MaxMessage: broken.MaxMessage}
 	server, err := websocket.RunServer(context.Background(), serveBroken(t, f).URL(), o)
 	require.NoError(t, err)

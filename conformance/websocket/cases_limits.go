@@ -36,8 +36,10 @@ var kinds = []struct {
 
 // echo sends a message with send and decides by what comes back.
 func (s *session) echo(opcode byte, p []byte, send func()) (same bool) {
+	want := event{kind: "message", payload: p, binary: opcode == opBinary}
 	s.mu.Lock()
 	before := len(s.received)
+	s.owed += want.size()
 	s.mu.Unlock()
 	send()
 	s.await(wholeTime, func() bool { return len(s.received) > before || s.over() })
@@ -48,11 +50,13 @@ func (s *session) echo(opcode byte, p []byte, send func()) (same bool) {
 		return false
 	}
 	got := s.received[before]
-	if want := (event{kind: "message", payload: p, binary: opcode == opBinary}); !got.equal(want) {
+	if !got.equal(want) {
 		s.decide(Failed, "got %s; sent %s", got, want)
 		return false
 	}
 	s.received = s.received[:before] // it may be large
+	s.kept -= got.size()
+	s.owed -= want.size()
 	s.decide(OK, "what was sent came back")
 	return true
 }

@@ -251,6 +251,9 @@ func (t *target) run(ctx context.Context, c Case) *Result {
 func play(ctx context.Context, s *session, c Case, o Options, r *Result) {
 	defer context.AfterFunc(ctx, func() { _ = s.conn.Close() })()
 	s.patience, s.quiet, s.messages, s.strict, s.expect = o.Patience, o.Quiet, o.Messages, c.strict, c.expect
+	s.mu.Lock()
+	s.owed = c.expect.size()
+	s.mu.Unlock()
 	c.run(s)
 	s.finish()
 	s.mu.Lock()

@@ -15,6 +15,10 @@ import (
 // maxReceived is how long a message of the endpoint may be, in bytes.
 const maxReceived = 64 << 20
 
+// maxUnasked is how many bytes the endpoint may send in a case beyond what the
+// case expects of it: all is kept until the case is judged.
+const maxUnasked = 16 << 20
+
 // maxLog is how many lines a session's log has.
 const maxLog = 200
 
@@ -35,6 +39,8 @@ type session struct {
 	mu        sync.Mutex
 	changed   chan struct{} // closed and replaced when anything below changes
 	received  []event
+	kept      int      // the size of received
+	owed      int      // the size of what is expected
 	fragments int      // data frames since the last message
 	masks     []uint32 // of the endpoint's first frames
 	violation error
@@ -146,8 +152,9 @@ func (s *session) readFrames(r *bufio.Reader, in *inflater) error {
 		if h.opcode != opContinuation {
 			m = assembly{open: true, compressed: h.rsv != 0, opcode: h.opcode}
 		}
-		if uint64(len(m.payload))+h.length > maxReceived {
-			return &violation{1009, "a message that is too long"}
+		room := s.room()
+		if uint64(len(m.payload))+h.length > uint64(room) {
+			return &violation{1009, fmt.Sprintf("more than the case expects by far: a message of %d bytes, when %d were left", uint64(len(m.payload))+h.length, room)}
 		}
 		if m.payload, err = readPayload(r, h, m.payload); err != nil {
 			return err
@@ -158,7 +165,7 @@ func (s *session) readFrames(r *bufio.Reader, in *inflater) error {
 		}
 		p := m.payload
 		if m.compressed {
-			if p, err = in.inflate(p, maxReceived); err != nil {
+			if p, err = in.inflate(p, room); err != nil {
 				return err
 			}
 		}
@@ -166,12 +173,25 @@ func (s *session) readFrames(r *bufio.Reader, in *inflater) error {
 			return &violation{1007, "a text message that is not UTF-8"}
 		}
 		s.change(func() {
-			s.received = append(s.received, event{kind: "message", payload: p, binary: m.opcode == opBinary})
+			s.keep(event{kind: "message", payload: p, binary: m.opcode == opBinary})
 			s.fragments = m.frames
 			s.logf("< message, %d frames: %s", m.frames, quoted(p))
 		})
 		m = assembly{}
 	}
+}
+
+// keep adds to what was received. s.mu is held.
+func (s *session) keep(e event) {
+	s.received = append(s.received, e)
+	s.kept += e.size()
+}
+
+// room is how many bytes may come yet.
+func (s *session) room() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return min(maxReceived, max(0, maxUnasked+s.owed-s.kept))
 }
 
 // maxMasks is how many masks a session remembers.
@@ -229,8 +249,11 @@ func (s *session) control(opcode byte, p []byte) (done bool, err error) {
 		if opcode == opPong {
 			kind = "pong"
 		}
+		if s.room() == 0 {
+			return false, &violation{1008, "more pings and pongs than the case expects by far"}
+		}
 		s.change(func() {
-			s.received = append(s.received, event{kind: kind, payload: p})
+			s.keep(event{kind: kind, payload: p})
 			s.logf("< %s %s", kind, quoted(p))
 		})
 		return false, nil

@@ -50,6 +50,9 @@ func (e event) equal(o event) bool {
 	return e.kind == o.kind && e.binary == o.binary && bytes.Equal(e.payload, o.payload)
 }
 
+// size is about how much memory it takes.
+func (e event) size() int { return 64 + len(e.payload) }
+
 func (e event) String() string {
 	kind := e.kind
 	if e.binary {
@@ -100,6 +103,18 @@ type expectation struct {
 	// end.
 	wrongSideIsFatal bool
 	informational    bool // whatever happens
+}
+
+// size is about how much memory what it expects takes.
+func (e expectation) size() (n int) {
+	for _, events := range e.events {
+		sum := 0
+		for _, v := range events {
+			sum += v.size()
+		}
+		n = max(n, sum)
+	}
+	return n
 }
 
 // expects is an expectation of these events and a normal closing.

@@ -345,6 +345,24 @@ func closeFaults() []Fault {
 func limitFaults() []Fault {
 	return []Fault{
 		{Name: "takes no more than 1 MiB", Case: "9.1.4", set: func(q *quirks) { q.maxMessage = 1 << 20 }},
+		only("answers without end", "trap12.after-close", func(q *quirks) {
+			q.message = func(c *conn, _ byte, _ []byte) error {
+				for p := make([]byte, 1<<20); ; {
+					if err := c.echo(opBinary, p); err != nil {
+						return err
+					}
+				}
+			}
+		}),
+		only("sends pongs without end", "trap12.after-close", func(q *quirks) {
+			q.message = func(c *conn, _ byte, _ []byte) error {
+				for {
+					if err := c.send(header{fin: true, opcode: opPong}, nil); err != nil {
+						return err
+					}
+				}
+			}
+		}),
 		{Name: "takes no more than 8 MiB", Case: "9.2.6", set: func(q *quirks) { q.maxMessage = 8 << 20 }},
 		{Name: "takes no more than 10,000 fragments", Case: "9.4.1", set: func(q *quirks) { q.maxFragments = 10000 }},
 		{Name: "takes no more than 32 fragments", Case: "10.1.1", set: func(q *quirks) { q.maxFragments = 32 }},
