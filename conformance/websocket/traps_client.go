@@ -87,7 +87,9 @@ func answerTraps() []fuzzCase {
 		bad("trap02.answer-no-accept", "An answer without Sec-WebSocket-Accept.", replace("Sec-WebSocket-Accept", "X-Accept")),
 		bad("trap02.answer-subprotocol", "An answer with a subprotocol that was not asked for.", replace("Connection:", "Sec-WebSocket-Protocol: chat\r\nConnection:")),
 		bad("trap02.answer-bare-lf", "An answer whose lines end with LF alone.", func(hello clientHello) string { return strings.ReplaceAll(hello.answer(""), "\r\n", "\n") }),
-		bad("trap02.answer-endless", "An answer with a line of 20 MB.", replace("Connection:", "X-Filler: "+strings.Repeat("x", 20_000_000)+"\r\nConnection:")),
+		bad("trap02.answer-endless", "An answer with a line of 20 MB.", func(hello clientHello) string {
+			return replace("Connection:", "X-Filler: "+strings.Repeat("x", 20_000_000)+"\r\nConnection:")(hello)
+		}),
 		bad("trap02.answer-garbage", "An answer that is no HTTP.", func(clientHello) string { return "SSH-2.0-OpenSSH_9.6\r\n\r\n" }),
 		bad("trap08.answer-unknown-extension", "An extension that was not offered.", extensions("permessage-bzip2")),
 		bad("trap08.answer-unknown-parameter", "A parameter that does not exist.", extensions(extension+"; frobnicate")),

@@ -111,7 +111,6 @@ func assemblyTraps(o Options) []Case {
 		trapEcho("trap15.slowly", "A text, a byte at a time.", func(s *session) { s.sendChopped(1, text(hello)) }, gotText(hello)),
 	}
 	if n := o.MaxMessage; n > 0 && n <= maxReceived/2 {
-		half := make([]byte, n/2+1)
 		list = append(list,
 			newCase("trap05.at-limit", "A message as long as the endpoint takes.", "It comes back.", expects(), func(s *session) {
 				p := bytes.Repeat([]byte("x"), int(n))
@@ -119,8 +118,11 @@ func assemblyTraps(o Options) []Case {
 				s.close(1000)
 			}),
 			trapFail("trap05.frame-over-limit", "A message longer than the endpoint takes.", mustFail(1009), frame{fin: true, opcode: opBinary, payload: []byte("x"), announce: uint64(n) + 1, lengthIn: 8}),
-			trapFail("trap05.fragments-over-limit", "A message in two fragments, together longer than the endpoint takes.", mustFail(1009),
-				frame{opcode: opBinary, payload: half}, frame{fin: true, opcode: opContinuation, payload: half}))
+			newCase("trap05.fragments-over-limit", "A message in two fragments, together longer than the endpoint takes.", "A close frame with 1009.", mustFail(1009), func(s *session) {
+				half := make([]byte, n/2+1)
+				s.send(frame{opcode: opBinary, payload: half}, frame{fin: true, opcode: opContinuation, payload: half})
+				s.killAfter()
+			}))
 		for i := range list[len(list)-3:] {
 			list[len(list)-3+i].big = true
 		}

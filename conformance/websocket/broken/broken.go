@@ -8,6 +8,7 @@ package broken
 
 import (
 	"slices"
+	"sync"
 	"time"
 )
 
@@ -31,7 +32,7 @@ func only(name, cs string, set func(q *quirks)) Fault {
 
 // All returns all faults of servers.
 func All() []Fault {
-	return slices.Concat(handshakeFaults(), serverFaults(), bothFaults(), deflateFaults(), serverDeflateFaults())
+	return slices.Concat(handshakeFaults(), serverFaults(), bothFaults(), deflateFaults(), serverDeflateFaults(), serverTrapFaults())
 }
 
 // Clients returns all faults of clients.
@@ -46,12 +47,12 @@ func Clients() []Fault {
 }
 
 func bothFaults() []Fault {
-	return slices.Concat(frameFaults(), pingFaults(), fragmentFaults(), utf8Faults(), closeFaults(), limitFaults())
+	return slices.Concat(frameFaults(), pingFaults(), fragmentFaults(), utf8Faults(), closeFaults(), limitFaults(), trapFaults())
 }
 
 // quirks returns the switches that make f; it may be nil.
 func (f *Fault) quirks() *quirks {
-	q := &quirks{maxMessage: MaxMessage, maxHead: 16 << 10, headTime: HandshakeTimeout}
+	q := &quirks{maxMessage: MaxMessage, maxHead: 16 << 10, headTime: HandshakeTimeout, remembers: 1 << 15}
 	if f != nil {
 		f.set(q)
 	}
@@ -64,16 +65,23 @@ type quirks struct {
 	maxHead                                                    int
 	headTime                                                   time.Duration
 	timePerRead, timeFromFirstByte                             bool
-	bareLF, folded, laxFields, noHost, anyMethod, anyVersion   bool
+	bareLF, folded, noHost, anyMethod, anyVersion              bool
+	excuseLine                                                 func(s string) bool
 	anyLength, anyUpgrade, anyConnection, anyWSVersion         bool
 	plain400, anyKey, anyOrigin, dropsEarly, greets, noDeflate bool
 	anyStatus, anyProtocol                                     bool // of answers
-	exactNames, oneConnection                                  bool
-	key                                                        string // of a client; "": a new one each time
+	exactNames, oneConnection, exactTokens                     bool
+	hangs, echoesProtocol                                      bool
+	goodKey                                                    func(keys []string) bool       // nil: one of 16 bytes
+	goodOrigin                                                 func(origin, host string) bool // nil: the host
+	slots                                                      chan struct{}                  // nil: any number of connections
+	sender                                                     *sync.Mutex                    // nil: nobody waits for others
+	key                                                        string                         // of a client; "": a new one each time
 	answer                                                     func(string) string
 
 	// frames
 	needsWhole, longLengths bool
+	takesLong               func(size int, n uint64) bool // which lengths in so many bytes; nil: none
 	header                  func(h *header)
 	refuse                  func(c *conn, h header) bool // what is right
 	excuse                  func(c *conn, h header) bool // what is wrong
@@ -83,6 +91,7 @@ type quirks struct {
 	perFragment             bool
 	maxMessage              uint64
 	maxFragments            int
+	limitsFrames            bool
 	dropsSilently, lingers  bool
 	talksOn                 bool               // after its close frame
 	mask                    func(n int) uint32 // of a client's n-th frame; nil: any
@@ -99,5 +108,9 @@ type quirks struct {
 
 	// compression
 	keepsTail, forgets, wideWindow, takesBadOffers bool
+	noTail, takesAnyData, zeroWindow, inflatesAll  bool
+	inflatedUTF8                                   bool
+	remembers                                      int
+	data                                           func(p []byte) ([]byte, error)
 	stale                                          []byte
 }

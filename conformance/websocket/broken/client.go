@@ -68,7 +68,7 @@ func (c *conn) ask(u *url.URL) error {
 	switch {
 	case !strings.HasPrefix(lines[0], "HTTP/1.1 101 ") && !q.anyStatus:
 		return errors.New(lines[0])
-	case !good && !q.laxFields:
+	case !good:
 		return errors.New("a bad field")
 	case !fields.has("upgrade", "websocket") && !q.anyUpgrade, !fields.has("connection", "upgrade") && !q.anyConnection,
 		len(fields["connection"]) > 1 && q.oneConnection:

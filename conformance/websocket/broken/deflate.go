@@ -50,17 +50,29 @@ func (d *compression) compress(p []byte) []byte {
 }
 
 func (d *compression) inflate(p []byte) ([]byte, error) {
+	if d.quirks.data != nil {
+		var err error
+		if p, err = d.quirks.data(p); err != nil {
+			return nil, err
+		}
+	}
 	src := io.MultiReader(bytes.NewReader(p), strings.NewReader("\x00\x00\xff\xff\x01\x00\x00\xff\xff"))
+	if d.quirks.noTail {
+		src = bytes.NewReader(p)
+	}
 	past := d.past
 	if d.quirks.forgets {
 		past = nil
 	}
+	if d.quirks.zeroWindow {
+		past = append(make([]byte, 1<<15), past...)
+	}
 	limit := int64(64 << 20)
-	if d.quirks.maxMessage > 0 {
+	if d.quirks.maxMessage > 0 && !d.quirks.inflatesAll {
 		limit = int64(d.quirks.maxMessage)
 	}
 	out, err := io.ReadAll(io.LimitReader(flate.NewReaderDict(src, past), limit+1))
-	if err != nil {
+	if err != nil && !d.quirks.takesAnyData {
 		return nil, notUTF8 // 1007: not what it should be
 	}
 	if int64(len(out)) > limit {
@@ -68,7 +80,7 @@ func (d *compression) inflate(p []byte) ([]byte, error) {
 	}
 	if !d.noContext {
 		d.past = append(d.past, out...)
-		if over := len(d.past) - 1<<15; over > 0 {
+		if over := len(d.past) - d.quirks.remembers; over > 0 {
 			d.past = append([]byte(nil), d.past[over:]...)
 		}
 	}

@@ -76,16 +76,16 @@ func (c *conn) readHeader() (h header, err error) {
 		return h, err
 	}
 	h.fin, h.masked, h.rsv, h.opcode = b[0]&0x80 != 0, b[1]&0x80 != 0, b[0]>>4&7, b[0]&15
-	least := uint64(0)
+	least, size := uint64(0), 0
 	switch h.length = uint64(b[1] & 0x7f); h.length {
 	case 126:
-		least = 126
+		least, size = 126, 2
 		if _, err := io.ReadFull(c.r, b[:2]); err != nil {
 			return h, err
 		}
 		h.length = uint64(binary.BigEndian.Uint16(b[:]))
 	case 127:
-		least = 1 << 16
+		least, size = 1<<16, 8
 		if _, err := io.ReadFull(c.r, b[:8]); err != nil {
 			return h, err
 		}
@@ -99,7 +99,7 @@ func (c *conn) readHeader() (h header, err error) {
 	if c.quirks.header != nil {
 		c.quirks.header(&h)
 	}
-	if h.length>>63 != 0 || h.length < least && !c.quirks.longLengths {
+	if h.length>>63 != 0 || h.length < least && (c.quirks.takesLong == nil || !c.quirks.takesLong(size, h.length)) {
 		return h, protocolError
 	}
 	return h, nil
@@ -193,7 +193,11 @@ func (c *conn) data(h header) error {
 	if m.fragments++; q.maxFragments > 0 && m.fragments > q.maxFragments {
 		return tooLarge
 	}
-	if q.maxMessage > 0 && uint64(len(m.payload))+h.length > q.maxMessage {
+	length := h.length
+	if !q.limitsFrames {
+		length += uint64(len(m.payload))
+	}
+	if q.maxMessage > 0 && length > q.maxMessage {
 		return tooLarge
 	}
 	from := len(m.payload)
@@ -242,7 +246,7 @@ func (c *conn) message() error {
 			return err
 		}
 	}
-	if m.opcode == opText && !q.noUTF8 {
+	if m.opcode == opText && !q.noUTF8 && !(m.compressed && q.inflatedUTF8) {
 		if m.compressed || q.lateUTF8 {
 			m.utf8 = validator{quirks: q}
 			if !m.utf8.valid(p) {
@@ -275,6 +279,10 @@ func (c *conn) echo(opcode byte, p []byte) error {
 // send sends a frame; h.length is not looked at.
 func (c *conn) send(h header, p []byte) error {
 	q := c.quirks
+	if q.sender != nil {
+		q.sender.Lock()
+		defer q.sender.Unlock()
+	}
 	h.masked = c.client
 	if q.sending != nil {
 		q.sending(&h, &p)

@@ -77,6 +77,15 @@ func (s *Server) handle(nc net.Conn) {
 	if s.quirks.timePerRead {
 		src = impatient{nc}
 	}
+	if slots := s.quirks.slots; slots != nil {
+		select {
+		case slots <- struct{}{}:
+			defer func() { <-slots }()
+		default:
+			_, _ = io.Copy(io.Discard, nc)
+			return
+		}
+	}
 	r := bufio.NewReaderSize(src, 64<<10)
 	d, err := s.upgrade(nc, r)
 	if err != nil {
@@ -127,6 +136,9 @@ func drain(nc net.Conn) {
 func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 	q := s.quirks
 	refuse := func(status, fields string) error {
+		if q.hangs {
+			_, _ = io.Copy(io.Discard, nc)
+		}
 		_, _ = fmt.Fprintf(nc, "HTTP/1.1 %s\r\n%sContent-Length: 0\r\nConnection: close\r\n\r\n", status, fields)
 		return errors.New(status)
 	}
@@ -141,27 +153,33 @@ func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 	_ = nc.SetReadDeadline(time.Time{})
 	parts := strings.Split(lines[0], " ")
 	fields, good := readFields(lines[1:], q)
-	if !good && !q.laxFields {
+	if !good {
 		return nil, refuse("400 Bad Request", "")
 	}
 	get, has := fields.get, fields.has
-	key, keyErr := base64.StdEncoding.DecodeString(get("sec-websocket-key"))
-	origin, originErr := url.Parse(get("origin"))
+	goodKey, goodOrigin := oneKey, sameHost
+	if q.goodKey != nil {
+		goodKey = q.goodKey
+	}
+	if q.goodOrigin != nil {
+		goodOrigin = q.goodOrigin
+	}
 	switch {
 	case len(parts) != 3 || parts[0] != "GET" && !q.anyMethod, parts[2] != "HTTP/1.1" && !q.anyVersion,
 		len(fields["host"]) != 1 && !q.noHost,
 		!q.anyLength && (get("transfer-encoding") != "" || len(fields["content-length"]) > 0 && get("content-length") != "0"):
 		return nil, refuse("400 Bad Request", "")
 	case !has("upgrade", "websocket") && !q.anyUpgrade, !has("connection", "upgrade") && !q.anyConnection,
-		len(fields["connection"]) > 1 && q.oneConnection:
+		len(fields["connection"]) > 1 && q.oneConnection,
+		q.exactTokens && (get("upgrade") != "websocket" || get("connection") != "Upgrade"):
 		return nil, refuse("426 Upgrade Required", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
 	case get("sec-websocket-version") != "13" && q.plain400:
 		return nil, refuse("400 Bad Request", "")
 	case get("sec-websocket-version") != "13" && !q.anyWSVersion:
 		return nil, refuse("426 Upgrade Required", "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n")
-	case (keyErr != nil || len(key) != 16 || len(fields["sec-websocket-key"]) != 1) && !q.anyKey:
+	case !goodKey(fields["sec-websocket-key"]) && !q.anyKey:
 		return nil, refuse("400 Bad Request", "")
-	case get("origin") != "" && (originErr != nil || origin.Host != get("host")) && !q.anyOrigin:
+	case get("origin") != "" && !goodOrigin(get("origin"), get("host")) && !q.anyOrigin:
 		return nil, refuse("403 Forbidden", "")
 	}
 	answer := "HTTP/1.1 101 Switching Protocols\r\nServer: broken\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
@@ -173,6 +191,9 @@ func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 			answer += "Sec-WebSocket-Extensions: " + taken + "\r\n"
 		}
 	}
+	if q.echoesProtocol {
+		answer += "Sec-WebSocket-Protocol: " + get("sec-websocket-protocol") + "\r\n"
+	}
 	answer += "\r\n"
 	if q.answer != nil {
 		answer = q.answer(answer)
@@ -182,6 +203,19 @@ func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 	}
 	_, err = io.WriteString(nc, answer)
 	return d, err
+}
+
+func oneKey(keys []string) bool {
+	if len(keys) != 1 {
+		return false
+	}
+	b, err := base64.StdEncoding.DecodeString(keys[0])
+	return err == nil && len(b) == 16
+}
+
+func sameHost(origin, host string) bool {
+	u, err := url.Parse(origin)
+	return err == nil && u.Host == host
 }
 
 // accept is the answer to a key.
@@ -198,7 +232,7 @@ func readFields(lines []string, q *quirks) (f fields, good bool) {
 	f, good = fields{}, true
 	for _, line := range lines {
 		name, value, ok := strings.Cut(line, ":")
-		good = good && ok && name != "" && !strings.ContainsAny(name, " \t")
+		good = good && (ok && name != "" && !strings.ContainsAny(name, " \t") || q.excuseLine != nil && q.excuseLine(line))
 		if q.exactNames && name == strings.ToLower(name) {
 			continue
 		}
