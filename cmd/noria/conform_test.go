@@ -61,7 +61,7 @@ func TestConformServer(t *testing.T) {
 	require.NoError(t, err)
 	var report websocket.Report
 	require.NoError(t, json.Unmarshal(b, &report))
-	require.Len(t, report.Results, 16+37+4)
+	require.Len(t, report.Results, 16+37+5)
 	require.Equal(t, "broken", report.Agent)
 
 	b, err = os.ReadFile(filepath.Join(dir, "index.json"))

@@ -269,6 +269,9 @@ func handshakeTraps(o Options) []serverTrap {
 					if _, err := io.WriteString(w, raw[i:i+1]); err != nil {
 						return err
 					}
+					if i < maxPaced {
+						time.Sleep(pace)
+					}
 				}
 				_, err := w.Write(text(hello).append(nil, true))
 				return err

@@ -82,6 +82,13 @@ func lengthTraps() []Case {
 // assemblyTraps are lines 3, 5, 9 and 15.
 func assemblyTraps(o Options) []Case {
 	const empty = 100_000
+	wide := strings.Repeat("水", 70_000)
+	var burst []frame
+	var echoes []event
+	for i := range 1000 {
+		s := fmt.Sprintf("%04d%s", i, stars(i))[:i]
+		burst, echoes = append(burst, text(s)), append(echoes, gotText(s))
+	}
 	list := []Case{
 		newCase("trap05.empty-fragments", fmt.Sprintf("A text in %d empty fragments and one that is not.", empty), "It comes back, or the connection is failed with 1008, 1009 or 1002.", expects(gotText("x")), func(s *session) {
 			b := part(opText, "").append(nil, !s.server)
@@ -101,6 +108,7 @@ func assemblyTraps(o Options) []Case {
 		trapEcho("trap05.pong-inside", "A pong inside a text.", func(s *session) { s.send(part(opText, "a"), pong("x"), lastPart("b")) }, gotText("ab")),
 		trapEcho("trap05.ping-inside-binary", "A ping inside a binary message.", func(s *session) { s.send(part(opBinary, "a"), ping("x"), lastPart("b")) }, gotPong("x"), gotBinary([]byte("ab"))),
 		trapFail("trap09.far", "A text whose bad byte comes after 70,000 good ones, in one frame.", mustFail(1007), text(strings.Repeat("x", 70_000)+"\xff")),
+		trapEcho("trap09.wide", "A text of 70,000 characters of three bytes, so that every buffer ends inside some.", func(s *session) { s.send(text(wide)) }, gotText(wide)),
 		trapFail("trap09.first-byte", "A text whose first frame has a bad byte and is not the last.", mustFail(1007), part(opText, "ok\xff")),
 		trapFail("trap09.fragments", "A text whose bad character lies across two frames.", mustFail(1007), part(opText, "\xed"), part(opContinuation, "\xa0")),
 		trapFail("trap09.unfinished", "A text that ends inside a character.", mustFail(1007), part(opText, "caf\xc3"), lastPart("")),
@@ -108,6 +116,7 @@ func assemblyTraps(o Options) []Case {
 		trapEcho("trap03.six", "Six texts in one segment.", func(s *session) {
 			s.sendTogether(text("m0"), text("m1"), text("m2"), text("m3"), text("m4"), text("m5"))
 		}, gotText("m0"), gotText("m1"), gotText("m2"), gotText("m3"), gotText("m4"), gotText("m5")),
+		trapEcho("trap03.burst", "1,000 texts of 0 to 999 bytes in one write.", func(s *session) { s.sendTogether(burst...) }, echoes...),
 		trapEcho("trap15.slowly", "A text, a byte at a time.", func(s *session) { s.sendChopped(1, text(hello)) }, gotText(hello)),
 	}
 	if n := o.MaxMessage; n > 0 && n <= maxReceived/2 {
@@ -234,6 +243,11 @@ func compressionTraps(o Options) []Case {
 		bad("trap08.before-beginning", "A distance to before the beginning.", []uint16{1007, 1002}, first("02 02 00 00")),
 		bad("trap09.inflated", "A compressed text that is not UTF-8.", []uint16{1007}, frame{fin: true, rsv: rsv1, opcode: opText, payload: bytes.Clone(newDeflater(false, 15).compress([]byte("caf\xe9 au lait")))}),
 	}
+	list = append(list, deflated(newCase("trap09.inflated-far", "A compressed text whose bad byte comes after 70,000 good ones.", "A close frame with 1007.", mustFail(1007), func(s *session) {
+		p := bytes.Clone(newDeflater(false, 15).compress([]byte(strings.Repeat("x", 70_000) + "\xff")))
+		s.send(frame{fin: true, rsv: rsv1, opcode: opText, payload: p})
+		s.killAfter()
+	})))
 	if n := o.MaxMessage; n > 0 && n <= maxReceived {
 		list = append(list, deflated(newCase("trap08.bomb", "A message that is small, and longer than the endpoint takes when inflated.", "A close frame with 1009.", mustFail(1009), func(s *session) {
 			p := bytes.Clone(newDeflater(false, 15).compress(make([]byte, n+1)))

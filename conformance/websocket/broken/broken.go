@@ -71,7 +71,7 @@ type quirks struct {
 	plain400, anyKey, anyOrigin, dropsEarly, greets, noDeflate bool
 	anyStatus, anyProtocol                                     bool // of answers
 	exactNames, oneConnection, exactTokens                     bool
-	hangs, echoesProtocol                                      bool
+	hangs, echoesProtocol, needsWholeHead                      bool
 	goodKey                                                    func(keys []string) bool       // nil: one of 16 bytes
 	goodOrigin                                                 func(origin, host string) bool // nil: the host
 	slots                                                      chan struct{}                  // nil: any number of connections

@@ -249,7 +249,11 @@ func (c *conn) message() error {
 	if m.opcode == opText && !q.noUTF8 && !(m.compressed && q.inflatedUTF8) {
 		if m.compressed || q.lateUTF8 {
 			m.utf8 = validator{quirks: q}
-			if !m.utf8.valid(p) {
+			look := p
+			if q.utf8Until > 0 {
+				look = p[:min(uint64(len(p)), q.utf8Until)]
+			}
+			if !m.utf8.valid(look) {
 				return c.badUTF8()
 			}
 		}

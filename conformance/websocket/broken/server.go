@@ -2,6 +2,7 @@ package broken
 
 import (
 	"bufio"
+	"bytes"
 	"crypto/sha1"
 	"encoding/base64"
 	"errors"
@@ -146,6 +147,12 @@ func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 		_, _ = r.Peek(1)
 	}
 	_ = nc.SetReadDeadline(time.Now().Add(q.headTime))
+	if q.needsWholeHead {
+		_, _ = r.Peek(1)
+		if b, _ := r.Peek(r.Buffered()); !bytes.Contains(b, []byte("\r\n\r\n")) {
+			return nil, refuse("400 Bad Request", "")
+		}
+	}
 	lines, err := readLines(r, q)
 	if err != nil {
 		return nil, refuse("400 Bad Request", "")

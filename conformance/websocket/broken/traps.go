@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 )
 
 // Faults for the cases that Autobahn does not have, by their number.
@@ -43,6 +44,14 @@ func lengthFaults() []Fault {
 // assemblyFaults are in lines 5 and 15.
 func assemblyFaults() []Fault {
 	return []Fault{
+		only("loses the 500th message", "trap03.burst", func(q *quirks) {
+			q.message = func(c *conn, opcode byte, p []byte) error {
+				if c.messages == 500 {
+					return nil
+				}
+				return c.echo(opcode, p)
+			}
+		}),
 		only("drops who sends 10,000 fragments", "trap05.empty-fragments", func(q *quirks) { q.maxFragments, q.dropsSilently = 10_000, true }),
 		excusing("ignores a continuation of nothing", "trap05.stray-continuation", func(c *conn, h header) bool { return h.opcode == opContinuation && c.open.opcode == 0 }),
 		excusing("forgets an open message when a new one comes", "trap05.new-inside", func(c *conn, h header) bool {
@@ -114,6 +123,17 @@ func inflateFaults() []Fault {
 // textFaults are in line 9.
 func textFaults() []Fault {
 	return []Fault{
+		only("checks UTF-8 in the first 64 KiB of what it inflates", "trap09.inflated-far", func(q *quirks) { q.utf8Until = 1 << 16 }),
+		only("checks UTF-8 4 KiB at a time", "trap09.wide", func(q *quirks) {
+			q.message = func(c *conn, opcode byte, p []byte) error {
+				for block := range slices.Chunk(p, 4<<10) {
+					if opcode == opText && !utf8.Valid(block) {
+						return notUTF8
+					}
+				}
+				return c.echo(opcode, p)
+			}
+		}),
 		only("looks at a text when all of it is there", "trap09.first-byte", func(q *quirks) { q.lateUTF8 = true }),
 		only("looks at a text of fragments when all of it is there", "trap09.fragments", func(q *quirks) { q.lateUTF8 = true }),
 		only("takes a text that ends inside a character", "trap09.unfinished", func(q *quirks) { q.unfinishedUTF8 = true }),
@@ -180,6 +200,7 @@ func serverTrapFaults() []Fault {
 		key("takes the first of two keys", "trap02.two-keys", func(keys []string) bool { return len(keys) > 0 && decodes(keys[0]) == 16 }),
 		only("does not answer what it refuses", "trap02.garbage", func(q *quirks) { q.hangs = true }),
 		only("repeats a subprotocol as it came", "trap02.subprotocol-injection", func(q *quirks) { q.echoesProtocol = true }),
+		only("wants a request in one read", "trap03.bytewise", func(q *quirks) { q.needsWholeHead = true }),
 		only("loses half a frame that comes with the request", "trap03.half", func(q *quirks) { q.dropsEarly = true }),
 		only("answers pings of a flood with another's payload", "trap06.ping-flood", func(q *quirks) {
 			q.ping = func(c *conn, p []byte) error {
