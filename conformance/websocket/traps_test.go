@@ -1,0 +1,46 @@
+package websocket
+
+import (
+	"net"
+	"path"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/conformance/websocket/broken"
+)
+
+// TestEveryTrapHasAFault: a case that nothing fails would be worth nothing.
+// That the faults are noticed is TestBroken's.
+func TestEveryTrapHasAFault(t *testing.T) {
+	o := Options{Traps: true, Include: []string{"trap*"}, MaxMessage: broken.MaxMessage, HandshakeTimeout: time.Second}
+	var server, client []string
+	traps, err := (&target{options: o}).traps()
+	require.NoError(t, err)
+	for _, c := range traps {
+		server = append(server, c.id)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	f, err := NewFuzzer(ln, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, f.Close()) })
+	for i := range f.Count() {
+		client = append(client, f.ID(i+1))
+	}
+	for _, role := range []struct {
+		ids    []string
+		faults []broken.Fault
+	}{{server, broken.All()}, {client, broken.Clients()}} {
+		for _, id := range role.ids {
+			require.True(t, slices.ContainsFunc(role.faults, func(f broken.Fault) bool {
+				ok, _ := path.Match(f.Case, id) // a case's number is a good pattern
+				return ok
+			}), "no fault for %s", id)
+		}
+		slices.Sort(role.ids)
+		require.Len(t, slices.Compact(slices.Clone(role.ids)), len(role.ids), "a number twice")
+	}
+}
