@@ -147,11 +147,18 @@ func (e expectation) describe() string {
 	return fmt.Sprintf("%s; %s with one of %v", strings.Join(s, " or "), who, e.codes)
 }
 
+// maxListed is how many events a report lists of a case.
+const maxListed = 1000
+
 // judge sets the verdicts of r from what the session saw.
 func (s *session) judge(r *Result) {
 	e := s.expect
 	r.Expected = e.describe()
-	for _, got := range s.received {
+	for i, got := range s.received {
+		if i == maxListed {
+			r.Received = append(r.Received, fmt.Sprintf("and %d more", len(s.received)-i))
+			break
+		}
 		r.Received = append(r.Received, got.String())
 	}
 	if !s.decided {
@@ -212,7 +219,7 @@ type Result struct {
 	Why         string   `json:"result"`
 	ClosingWhy  string   `json:"resultClose"`
 	Expected    string   `json:"expected"`
-	Received    []string `json:"received"` // as people read it: long payloads are cut
+	Received    []string `json:"received"` // as people read it: long payloads and lists are cut
 	RemoteCode  *uint16  `json:"remoteCloseCode"`
 	Millis      int64    `json:"duration"` // milliseconds
 	Log         []string `json:"wirelog,omitempty"`
