@@ -138,28 +138,40 @@ func TestConnectInputIsNotUTF8(t *testing.T) {
 	require.Contains(t, errs, "line 3 of the input is not UTF-8: --binary")
 }
 
-// A signal ends pinging in the same way before the next ping and before its pong.
-func TestConnectPingInterrupted(t *testing.T) {
-	asked := make(chan struct{}, 1) // the second ping has come
-	url := webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error {
-		for pings := 0; ; {
-			f, err := ws.ReadFrame(c)
+// pinged serves a client that pings and closes: the number-th ping is answered
+// by answer, and the Close frame is.
+func pinged(t *testing.T, answer func(c net.Conn, number int, payload []byte) error) (url string) {
+	t.Helper()
+	return webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error {
+		for number := 1; ; number++ {
+			h, err := ws.ReadHeader(c)
 			if err != nil {
 				return err
 			}
-			f = ws.UnmaskFrameInPlace(f)
-			switch {
-			case f.Header.OpCode == ws.OpClose:
-				return ws.WriteFrame(c, ws.NewCloseFrame(f.Payload))
-			case pings > 0:
-				asked <- struct{}{}
-			default:
-				if err := ws.WriteFrame(c, ws.NewPongFrame(f.Payload)); err != nil {
-					return err
-				}
+			payload := make([]byte, h.Length)
+			if _, err := io.ReadFull(c, payload); err != nil {
+				return err
 			}
-			pings++
+			ws.Cipher(payload, h.Mask, 0)
+			if h.OpCode == ws.OpClose {
+				return ws.WriteFrame(c, ws.NewCloseFrame(payload))
+			}
+			if err := answer(c, number, payload); err != nil {
+				return err
+			}
 		}
+	})
+}
+
+// A signal ends pinging in the same way before the next ping and before its pong.
+func TestConnectPingInterrupted(t *testing.T) {
+	asked := make(chan struct{}, 1) // the second ping has come
+	url := pinged(t, func(c net.Conn, number int, payload []byte) error {
+		if number > 1 {
+			asked <- struct{}{}
+			return nil
+		}
+		return ws.WriteFrame(c, ws.NewPongFrame(payload))
 	})
 	for _, every := range []string{"1h", "1ms"} {
 		r := begin(t, nil, "connect", "--ping", "3", "--every", every, url)
@@ -174,24 +186,15 @@ func TestConnectPingInterrupted(t *testing.T) {
 	}
 }
 
-// Pings that the server's end leaves unanswered are an error, also if it ends in
-// order; so is one that is not answered in time.
+// A ping that is not answered in time is an error, and one that the server closes
+// the connection for, even if in order.
 func TestConnectPingFails(t *testing.T) {
-	url := webSocketServer(t, ws.HTTPUpgrader{}, func(r *http.Request, c net.Conn) error {
-		f, err := ws.ReadFrame(c)
-		if err == nil && r.URL.Path == "/close" {
-			err = ws.WriteFrame(c, ws.NewCloseFrame(ws.NewCloseFrameBody(1000, "")))
-		}
-		for err == nil && f.Header.OpCode != ws.OpClose {
-			f, err = ws.ReadFrame(c)
-		}
-		if err == nil && r.URL.Path != "/close" {
-			err = ws.WriteFrame(c, ws.NewCloseFrame(ws.UnmaskFrameInPlace(f).Payload))
-		}
-		return err
+	closes := pinged(t, func(c net.Conn, _ int, _ []byte) error {
+		return ws.WriteFrame(c, ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "")))
 	})
-	for path, says := range map[string]string{"/close": "ping 1: the connection has ended", "/silent": "ping 1: no pong within 1s"} {
-		_, errs, status := connect(t, "", "--ping", "2", "--timeout", "1s", url+path)
+	silent := pinged(t, func(net.Conn, int, []byte) error { return nil })
+	for url, says := range map[string]string{closes: "ping 1: the connection has ended", silent: "ping 1: no pong within 1s"} {
+		_, errs, status := connect(t, "", "--ping", "2", "--timeout", "1s", url)
 		require.Equal(t, 1, status)
 		require.Contains(t, errs, says)
 		require.Contains(t, errs, "code 1000")
