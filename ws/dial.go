@@ -43,29 +43,29 @@ type DialOptions struct {
 	Net runtime.DialOptions
 }
 
-// Dial opens a connection to url ("ws://host:port/path", "wss://…"), from a
+// Dial opens a connection to a URL ("ws://host:port/path", "wss://…"), from a
 // task, whose context ctx is or comes from. The connection belongs to the
 // task's loop. Who has dialed closes it; the messages that were received from it
 // are good until they are sent or released, also after that. A server that
 // answers with another status is a *StatusError.
-func Dial(ctx context.Context, url string, opts DialOptions) (*Conn, error) {
+func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 	t := runtime.TaskOf(ctx)
 	if t == nil || !t.Loop().OnLoop() {
-		return nil, &runtime.OpError{Op: "dial", Detail: url, Err: runtime.ErrOffLoop}
+		return nil, &runtime.OpError{Op: "dial", Err: runtime.ErrOffLoop}
 	}
-	c, err := dial(ctx, t.Loop(), url, &opts)
+	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("ws: dial %s: %w", url, err)
+		return nil, fmt.Errorf("ws: dial: the URL: %w", errors.Unwrap(err)) // its own text has all of it, perhaps a password
+	}
+	c, err := dial(ctx, t.Loop(), u, &opts)
+	if err != nil {
+		return nil, fmt.Errorf("ws: dial %s: %w", u.Redacted(), err)
 	}
 	return c, nil
 }
 
-func dial(ctx context.Context, l *runtime.Loop, rawURL string, opts *DialOptions) (c *Conn, err error) {
+func dial(ctx context.Context, l *runtime.Loop, u *url.URL, opts *DialOptions) (c *Conn, err error) {
 	if err := opts.check(); err != nil {
-		return nil, err
-	}
-	u, err := url.Parse(rawURL)
-	if err != nil {
 		return nil, err
 	}
 	client := handshake.Client{Header: opts.Header, Host: opts.Host, Subprotocols: opts.Subprotocols}

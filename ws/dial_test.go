@@ -92,3 +92,18 @@ func TestDialContextEnds(t *testing.T) {
 		}
 	})
 }
+
+// A URL may have a password, which is nothing for a log.
+func TestDialKeepsThePassword(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for _, url := range []string{"ws://me:secret@127.0.0.1:1/", "ftp://me:secret@127.0.0.1/", "ws://me:secret@127.0.0.1:port/"} {
+			err := backendtest.Run(t, g, func(ctx context.Context) error {
+				_, err := ws.Dial(ctx, url, ws.DialOptions{})
+				return err
+			})
+			require.ErrorContains(t, err, "ws: dial")
+			require.NotContains(t, err.Error(), "secret")
+		}
+	})
+}
