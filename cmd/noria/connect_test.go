@@ -140,7 +140,7 @@ func TestConnectSaysWhatItIsTold(t *testing.T) {
 	out, errs, status := connect(t, "", "-H", "X-A: 1", "-H", "X-B: 2", "--origin", "http://here", "--host", "there", "--subprotocol", "chat", "--subprotocol", "mqtt", url)
 	require.Equal(t, 1, status)
 	require.Contains(t, errs, "subprotocol mqtt")
-	require.Equal(t, 1, strings.Count(errs, "4321"), "once: %s", errs)
+	require.Equal(t, 1, strings.Count(errs, "code 4321"), "once: %s", errs)
 	require.Contains(t, errs, "1 http://here there")
 	require.Contains(t, out, "binary, 3 bytes\n00000000  62 69 6e ")
 }
