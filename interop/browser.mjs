@@ -133,5 +133,13 @@ try {
 } finally {
   chromium.kill();
   await gone;
-  rmSync(profile, { recursive: true, force: true, maxRetries: 5 });
+  for (let tries = 0; ; tries++) { // its children may write to it still
+    try {
+      rmSync(profile, { recursive: true, force: true });
+      break;
+    } catch (e) {
+      if (tries === 100) throw e;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+  }
 }
