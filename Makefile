@@ -25,9 +25,9 @@ test: ## every test, the long ones in their short form
 race: ## every test of what is right with the race detector, in their short form
 	$(GO) test -short -race -timeout 20m -skip '^TestBroken' ./...
 
-stress: ## the stress test at its full size, on each backend, with the race detector
+stress: ## the stress tests at their full size, on each backend
 	$(GO) test -race -timeout 20m -run Stress -v ./conformance/...
-	$(GO) test -run '(SlowHandshakes|StalledPeers)/native' ./ws # a thousand of each
+	$(GO) test -run '(Stress|SlowHandshakes|StalledPeers)/native' ./ws # a thousand of each
 
 # How long, or how many inputs: FUZZTIME=20000x.
 FUZZTIME ?= 5m

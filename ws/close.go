@@ -16,8 +16,9 @@ import (
 // goes out first, and what others send from now on is refused; a message that a
 // Writer has begun has as long as CloseTimeout to end. If the peer does not read, what
 // is queued is tried for as long as the stream lingers (runtime.DefaultLinger) after
-// that. Messages that still come are dropped; a Receive that waits ends with the
-// peer's *CloseError. A code that must not be sent, or a reason that is too long, is an
+// that. Messages that still come are dropped; a Receive that waits, or is called
+// meanwhile, ends with the peer's *CloseError, or with net.ErrClosed if none comes in
+// time. A code that must not be sent, or a reason that is too long, is an
 // error, and then nothing was closed. Without memory for the Close frame the connection
 // is closed at once, and the error is runtime.ErrNoBuffers.
 //
@@ -161,10 +162,6 @@ func (c *Conn) takeOver() {
 	c.busy, c.closing = true, true
 	c.dropReceived()
 	c.streaming, c.long, c.paused = true, false, false
-	if d := c.deflate; d != nil {
-		d.drop(c)
-		d.active = false
-	}
 }
 
 var past = time.Unix(1, 0) // a deadline that has passed

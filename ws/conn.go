@@ -273,10 +273,7 @@ func (c *Conn) dropReceived() {
 	for len(c.stash) > 0 {
 		c.unstash().free()
 	}
-	if c.msg != nil {
-		c.msg.free()
-		c.msg = nil
-	}
+	c.dropPartial()
 }
 
 // reclaim takes back the messages that the handler still has when it has

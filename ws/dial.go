@@ -49,13 +49,13 @@ type DialOptions struct {
 // are good until they are sent or released, also after that. A server that
 // answers with another status is a *StatusError.
 func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
-	t := runtime.TaskOf(ctx)
-	if t == nil || !t.Loop().OnLoop() {
-		return nil, &runtime.OpError{Op: "dial", Err: runtime.ErrOffLoop}
-	}
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, fmt.Errorf("ws: dial: the URL: %w", errors.Unwrap(err)) // its own text has all of it, perhaps a password
+	}
+	t := runtime.TaskOf(ctx)
+	if t == nil || !t.Loop().OnLoop() {
+		return nil, &runtime.OpError{Op: "dial", Detail: u.Redacted(), Err: runtime.ErrOffLoop}
 	}
 	c, err := dial(ctx, t.Loop(), u, &opts)
 	if err != nil {

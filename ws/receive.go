@@ -415,16 +415,22 @@ func (c *Conn) end(err error) error {
 			c.endRemote()
 		}
 		c.eng.drop()
-		if d := c.deflate; d != nil {
-			d.drop(c)
-			d.active = false // next is to say what ended it
-		}
-		if c.msg != nil {
-			c.msg.free()
-			c.msg = nil
-		}
+		c.dropPartial()
 	}
 	return c.readErr
+}
+
+// dropPartial gives up what there is of the message that is being received; next goes
+// on with what follows it, or says what has ended it.
+func (c *Conn) dropPartial() {
+	if d := c.deflate; d != nil {
+		d.drop(c)
+		d.active = false
+	}
+	if c.msg != nil {
+		c.msg.free()
+		c.msg = nil
+	}
 }
 
 func (c *Conn) headerError(err error) error {

@@ -75,7 +75,7 @@ func (s *Server) AcceptHTTP(hr *http.Request) (*Accepted, []byte, error) {
 		r.Header = http.Header{}
 	}
 	ref := r.checkTarget()
-	if ref == nil && hr.ProtoMajor > 1 && checkHost(r.Host) == nil { // it knows no upgrade, but pages
+	if ref == nil && hr.ProtoMajor > 1 && hr.ContentLength == 0 && checkHost(r.Host) == nil { // it knows no upgrade, but pages
 		if answer, err := s.plain(r); answer != nil {
 			return nil, answer, err
 		}
@@ -111,9 +111,9 @@ func (s *Server) decide(r *Request) (*Accepted, []byte, error) {
 	return a, response, nil
 }
 
-// plain returns Plain's answer, nil if there is none.
+// plain returns Plain's answer to a request that asks for no upgrade, nil if there is none.
 func (s *Server) plain(r *Request) (answer []byte, err error) {
-	if s.Plain == nil || hasToken(r.Header[headerUpgrade], "websocket") {
+	if s.Plain == nil {
 		return nil, nil
 	}
 	a := s.Plain(r)

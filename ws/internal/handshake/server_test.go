@@ -358,8 +358,12 @@ func TestPlain(t *testing.T) {
 	require.ErrorContains(t, err, "101")
 	require.Equal(t, 500, parse(t, response).StatusCode)
 
-	for uri, status := range map[string]int{"/": 200, "/other": 505} { // HTTP/2 has pages, and no upgrade
+	for uri, status := range map[string]int{"/": 200, "/other": 505, "/#body": 505} { // HTTP/2 has pages, and no upgrade
+		uri, hasBody := strings.CutSuffix(uri, "#body")
 		hr := httptest.NewRequest("GET", uri, nil)
+		if hasBody {
+			hr = httptest.NewRequest("POST", uri, strings.NewReader("x"))
+		}
 		hr.Proto, hr.ProtoMajor, hr.ProtoMinor = "HTTP/2.0", 2, 0
 		a, response, err := s.AcceptHTTP(hr)
 		require.Nil(t, a)
