@@ -291,6 +291,12 @@ func (a *arrivals) receive(ctx context.Context, c *ws.Conn, r *rand.Rand, onLoop
 			way = 0
 		}
 		if err := a.receiveOne(ctx, c, r, way); err != nil {
+			switch ws.CloseStatus(err) { // what one of them says that the other has done wrong
+			case ws.StatusProtocolError, ws.StatusInvalidPayload, ws.StatusMessageTooBig:
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				a.errs = append(a.errs, err.Error())
+			}
 			return err
 		}
 	}
