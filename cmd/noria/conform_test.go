@@ -154,14 +154,15 @@ func TestConformClientInterrupted(t *testing.T) {
 
 	for _, tt := range []struct {
 		client []string // of case 1.1.1: an empty message is to come back
+		in     string
 		want   string
 		status int
 	}{
-		{[]string{"--ping", "1"}, "FAILED", 1},
-		{[]string{"--message", ""}, "OK", 0},
+		{[]string{"--ping", "1"}, "", "FAILED", 1},
+		{[]string{"--wait", "1h"}, "\n", "OK", 0}, // the suite is the one that closes
 	} {
 		r, url := listen(t, "--cases", "1.1.1", "--patience", "1s", "--json", "-")
-		_, _, _ = connect(t, "", append(tt.client, url+"/runCase?case=1&agent=a")...)
+		_, _, _ = connect(t, tt.in, append(tt.client, url+"/runCase?case=1&agent=a")...)
 		for judged := ""; !strings.Contains(judged, tt.want); { // some time after the client has gone
 			judged, _, _ = connect(t, "", "--wait", "1h", "--count", "1", url+"/getCaseStatus?case=1&agent=a")
 		}
