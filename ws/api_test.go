@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	goruntime "runtime"
 	"strings"
 	"sync"
@@ -479,9 +480,15 @@ func TestHTTP2(t *testing.T) {
 		s.EnableHTTP2 = true
 		s.StartTLS()
 		defer s.Close()
-		for uri, status := range map[string]int{"/": http.StatusOK, "/other": http.StatusHTTPVersionNotSupported} {
-			r, err := s.Client().Get(s.URL + uri)
+		again := false // the answer before has not ended the connection
+		trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { again = i.Reused }}
+		for i, uri := range []string{"/", "/other", "/"} {
+			q, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, s.URL+uri, nil)
 			require.NoError(t, err)
+			r, err := s.Client().Do(q)
+			require.NoError(t, err)
+			require.Equal(t, i > 0, again, uri)
+			status := map[string]int{"/": http.StatusOK, "/other": http.StatusHTTPVersionNotSupported}[uri]
 			require.Equal(t, 2, r.ProtoMajor)
 			require.Equal(t, status, r.StatusCode)
 			p, err := io.ReadAll(r.Body)

@@ -42,6 +42,7 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	}
 	r := c.remoteQueue()
 	r.refuse(errClosed)
+	c.ending = true
 	if c.endWriter(); c.closed {
 		return errClosed
 	}
@@ -140,10 +141,16 @@ func (c *Conn) handshake() {
 	}
 	c.takeOver()
 	defer func() { c.busy, c.closing = false, false }() // when nothing comes any more
-	// Of its own: others may move the stream's.
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
-	for c.dropArrived() == nil && c.awaitMore(ctx) == nil {
+	for c.dropArrived() == nil {
+		if c.tls != nil {
+			c.tls.flush()
+		}
+		// Whoever looks meanwhile may be the one who finds the peer's Close frame.
+		if _, err := runtime.WaitAny(ctx, c.readable[0], &c.over); err != nil {
+			break
+		}
 	}
 	var broken *ProtocolError
 	switch {

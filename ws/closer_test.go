@@ -54,6 +54,7 @@ func TestReceiveWhileClosing(t *testing.T) {
 				each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
 					result, cause := make(chan error, 1), make(chan error, 1)
 					srv := echoServer(e)
+					srv.CloseTimeout = time.Hour // nobody waits for it
 					srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, err error) { cause <- err }
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 						var err error
@@ -108,7 +109,7 @@ func TestCloseWhileInflating(t *testing.T) {
 			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
 				result := make(chan error, 1)
 				srv := echoServer(e)
-				srv.MaxMessage, srv.Compression = -1, &ws.Compression{}
+				srv.MaxMessage, srv.Compression, srv.CloseTimeout = -1, &ws.Compression{}, time.Hour
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 					if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
 						return err
@@ -175,7 +176,7 @@ func TestCloseDropsLongMessage(t *testing.T) {
 		for _, ahead := range []bool{false, true} { // it was taken in before
 			cause := make(chan error, 1)
 			srv := echoServer(e)
-			srv.MaxMessage = 1000
+			srv.MaxMessage, srv.CloseTimeout = 1000, time.Hour
 			srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, err error) { cause <- err }
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				_, r, err := c.NextReader(ctx) // it takes any length

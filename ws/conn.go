@@ -68,6 +68,7 @@ type Conn struct {
 	vacant    runtime.Event // nothing is queued: a Budget does not hold it back
 	behind    bool          // what other threads have queued waits for that Writer
 	leaving   bool          // and so does the Close frame of a server that stops
+	ending    bool          // and Close, that was called: nothing else follows it
 	waited    bool          // what others have queued has waited for a turn of the loop, to find room
 	short     bool          // and it waits for room in the Budget now
 	remote    atomic.Pointer[remote]
@@ -168,8 +169,9 @@ func (c *Conn) LocalAddr() (a net.Addr) {
 	return a
 }
 
-// SetOption sets an option of the socket, runtime.OptUserTimeout for one. It may be
-// called from any goroutine.
+// SetOption sets an option of the socket, runtime.OptUserTimeout for one. (Where an
+// HTTPHandler's connection is over TLS, that is not the peer's: net/http has it.) It may
+// be called from any goroutine.
 func (c *Conn) SetOption(opt runtime.Option, value int) error {
 	if c.loop.OnLoop() {
 		return c.stream.SetOption(opt, value)
@@ -191,12 +193,16 @@ func (c *Conn) Queued() int { return c.sink.Queued() }
 
 // SetReadDeadline sets when receiving ends with os.ErrDeadlineExceeded, also
 // for a call that waits already; the zero time means never. Nothing is lost by
-// it: a later Receive goes on.
+// it: a later Receive goes on. While Close waits for the peer it is net.ErrClosed, and
+// changes nothing: that has a time of its own.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	if c.loop.OnLoop() {
-		return c.t.SetReadDeadline(t)
+	if !c.loop.OnLoop() {
+		return c.elsewhere(context.Background(), "set read deadline", func(context.Context) error { return c.SetReadDeadline(t) })
 	}
-	return c.elsewhere(context.Background(), "set read deadline", func(context.Context) error { return c.t.SetReadDeadline(t) })
+	if c.closing {
+		return errClosed
+	}
+	return c.t.SetReadDeadline(t)
 }
 
 // elsewhere carries out a call that came from another thread.
@@ -268,6 +274,9 @@ func (c *Conn) letGo() {
 func (c *Conn) dropReceived() {
 	if r := c.reader; r != nil {
 		r.giveUp(errClosed)
+		if r.over == nil && !r.lent && c.readErr == nil {
+			r.over = errClosed // what comes of its message is dropped
+		}
 		c.reader = nil
 	}
 	for len(c.stash) > 0 {

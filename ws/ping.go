@@ -169,7 +169,7 @@ func (c *Conn) keepAlive() {
 }
 
 func (c *Conn) checkAlive() {
-	if c.closed || c.readErr != nil {
+	if c.closed || c.readErr != nil || c.sentClose != 0 { // Close has a time of its own
 		return
 	}
 	c.stream.ReadAhead() // a handler that only sends must see pongs too
@@ -186,9 +186,7 @@ func (c *Conn) checkAlive() {
 		return
 	}
 	c.pinged = true
-	if c.sentClose == 0 {
-		var payload [8]byte
-		_ = c.queueControl(frame.Ping, payload[:]) // if it cannot be asked it must not be silent either
-	}
+	var payload [8]byte
+	_ = c.queueControl(frame.Ping, payload[:]) // if it cannot be asked it must not be silent either
 	c.alive.Set(c.opts.PongTimeout)
 }

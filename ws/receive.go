@@ -420,12 +420,11 @@ func (c *Conn) end(err error) error {
 	return c.readErr
 }
 
-// dropPartial gives up what there is of the message that is being received; next goes
-// on with what follows it, or says what has ended it.
+// dropPartial gives up what there is of the message that is being received, of which
+// nobody wants the rest.
 func (c *Conn) dropPartial() {
 	if d := c.deflate; d != nil {
 		d.drop(c)
-		d.active = false
 	}
 	if c.msg != nil {
 		c.msg.free()

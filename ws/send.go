@@ -145,6 +145,9 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		if err := c.sendErr(); err != nil {
 			return err
 		}
+		if c.ending && w == nil {
+			return errClosed
+		}
 		if c.writer != w { // a message in parts goes on
 			if w != nil {
 				return errWriterDone // it was ended meanwhile

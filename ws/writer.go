@@ -130,6 +130,9 @@ func (w *Writer) send(end ending) error {
 func (w *Writer) sendHere(end ending) error {
 	c := w.c
 	if c.writer != w {
+		if err := c.sendErr(); err != nil {
+			return err // and perhaps its end
+		}
 		return errWriterDone
 	}
 	over := true // also when a hook panics

@@ -66,15 +66,18 @@ type Response struct {
 }
 
 // Append appends the response as it is sent. A response to HEAD has no body,
-// but says how long it would be.
+// but says how long it would be; one that can have none does not (RFC 9110, section 8.6).
 func (r *Response) Append(dst []byte, method string) []byte {
 	dst = fmt.Appendf(dst, "HTTP/1.1 %d %s\r\n", r.Status, http.StatusText(r.Status))
 	dst = appendHeader(dst, r.Header)
-	if r.Header.Get("Content-Type") == "" {
-		dst = append(dst, "Content-Type: text/plain; charset=utf-8\r\n"...)
-	}
 	if r.Header.Get(headerConnection) == "" {
 		dst = append(dst, "Connection: close\r\n"...)
+	}
+	if r.Status == http.StatusNoContent || r.Status == http.StatusNotModified {
+		return append(dst, "\r\n"...)
+	}
+	if r.Header.Get("Content-Type") == "" {
+		dst = append(dst, "Content-Type: text/plain; charset=utf-8\r\n"...)
 	}
 	dst = fmt.Appendf(dst, "Content-Length: %d\r\n\r\n", len(r.Body))
 	if method == http.MethodHead {

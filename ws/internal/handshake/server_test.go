@@ -396,3 +396,11 @@ func TestRefusals(t *testing.T) {
 	require.Equal(t, 403, (&handshake.Refusal{}).Response().Status)
 	require.EqualError(t, &handshake.Refusal{Status: 404, Err: errors.New("x")}, "refused with 404: not found: x")
 }
+
+// Where there is no body there is nothing about one.
+func TestResponseWithoutBody(t *testing.T) {
+	for _, status := range []int{http.StatusNoContent, http.StatusNotModified} {
+		r := &handshake.Response{Status: status, Body: []byte("a body")}
+		require.Equal(t, "HTTP/1.1 "+strconv.Itoa(status)+" "+http.StatusText(status)+"\r\nConnection: close\r\n\r\n", string(r.Append(nil, http.MethodGet)))
+	}
+}
