@@ -69,9 +69,11 @@ func TestCloseInVainBesidePoller(t *testing.T) {
 		srv := echoServer(e)
 		srv.CloseTimeout = 20 * time.Millisecond
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			_, err := closeBeside(ctx, c)
-			result <- errors.Join(err, poll(ctx, c))
-			return nil
+			_, err := runtime.Go(ctx, "polls", func(ctx context.Context) error {
+				result <- poll(ctx, c)
+				return nil
+			})
+			return errors.Join(err, runtime.Yield(ctx), c.Close(4001, ""))
 		}
 		toTheEnd(connect(t, serve(t, backendtest.Group(t, v, 1), srv)))
 		err := <-result

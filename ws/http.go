@@ -87,9 +87,6 @@ func replay(w http.ResponseWriter, r *http.Request, answer []byte) {
 	}
 	defer resp.Body.Close()
 	maps.Copy(w.Header(), resp.Header)
-	if r.ProtoMajor > 1 {
-		w.Header().Del("Connection") // which has other requests on it
-	}
 	w.WriteHeader(resp.StatusCode)
 	_, _ = io.Copy(w, resp.Body) // a client that has gone does not read it
 }
