@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"testing"
 	"time"
@@ -275,5 +276,40 @@ func TestCloseDropsWhatCannotBeInflated(t *testing.T) {
 		p.send(append(corrupt, closeFrame(4001, "")...))
 		p.wantEnd()
 		require.NoError(t, <-cause)
+	})
+}
+
+// Who reads while Close waits for the end of a connection that the peer has closed is
+// told that, whoever has found it out.
+func TestReaderWhileClosingAfterPeer(t *testing.T) {
+	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+		addr, accepted := serverPeer(t, switching)
+		read := make(chan struct{})
+		go func() {
+			p := <-accepted
+			p.send(raw("\x02\x04half\x88\x02\x0f\xa1"))
+			<-read
+			hangUp(p)
+		}()
+		client(t, backendtest.Group(t, v, 1), "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, CloseTimeout: time.Hour}}, func(ctx context.Context, c *ws.Conn) error {
+			defer close(read)
+			_, r, err := c.NextReader(ctx)
+			if err != nil {
+				return err
+			}
+			if _, err := io.ReadFull(r, make([]byte, 4)); err != nil {
+				return err
+			}
+			if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil { // finds the Close frame
+				return err
+			}
+			if _, err := closeBeside(ctx, c); err != nil {
+				return err
+			}
+			if _, err = r.Read(make([]byte, 4)); closedByPeer(4001)(err) {
+				return nil
+			}
+			return fmt.Errorf("the Reader says %v", err)
+		})
 	})
 }

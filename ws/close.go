@@ -47,7 +47,7 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 		return errClosed
 	}
 	told := c.closeAfterAll(r, code, reason)
-	if r := c.reader; r != nil && r.over == nil && (!r.ended || r.lent || len(r.here()) > 0) {
+	if r := c.reader; r != nil && c.readErr == nil && r.over == nil && (!r.ended || r.lent || len(r.here()) > 0) {
 		if r.lent {
 			r.left = errClosed
 		} else {

@@ -273,9 +273,13 @@ func (c *Conn) letGo() {
 // dropReceived gives up what was received and is with nobody yet.
 func (c *Conn) dropReceived() {
 	if r := c.reader; r != nil {
-		r.giveUp(errClosed)
-		if r.over == nil && !r.lent && c.readErr == nil {
-			r.over = errClosed // what comes of its message is dropped
+		why := c.readErr
+		if why == nil {
+			why = errClosed // what comes of its message is dropped
+		}
+		r.giveUp(why)
+		if r.over == nil && !r.lent {
+			r.over = why
 		}
 		c.reader = nil
 	}
