@@ -27,8 +27,10 @@ const connectText = `Usage: noria connect [FLAGS] URL
 Opens a WebSocket connection (ws://host:port/path, or wss://). Each line of the
 standard input goes out as a text message, and each message that comes is a
 line of the standard output; binary ones are shown in hex, and on a terminal so
-are a text's control characters, but for tabs. With --binary bytes go as they are, in both directions, in messages of up to 32 KiB. When the input
-ends the connection is closed, once nothing has come for --wait.
+are a text's control characters, but for tabs. With --binary bytes go as they
+are, in both directions, in messages of up to 32 KiB. When the input ends the
+connection is closed, once no whole message has come for --wait: give it longer
+than a message takes to arrive.
 
 --message sends one message, prints one, and closes. --ping pings and says how
 long each took. --frames shows each frame on the wire on the standard error: its
@@ -126,7 +128,7 @@ func (c *connectConfig) flags(fs *flag.FlagSet) {
 	fs.IntVar(&c.pings, "ping", 0, "ping this `number` of times, and close")
 	fs.DurationVar(&c.every, "every", time.Second, "between two pings")
 	fs.BoolVar(&c.frames, "frames", false, "show each frame on the wire, in hex, on the standard error")
-	fs.DurationVar(&c.wait, "wait", time.Second, "after the end of the input, until no message has come for so long")
+	fs.DurationVar(&c.wait, "wait", time.Second, "after the end of the input, until no whole message has come for so long")
 	fs.IntVar(&c.count, "count", 0, "close after this `number` of messages has come")
 	fs.BoolVar(&c.autobahn, "autobahn", false, "play the client for an Autobahn fuzzing server at URL")
 	fs.StringVar(&c.agent, "agent", "noria", "`name` in the fuzzing server's report")
@@ -243,7 +245,7 @@ func (c *connectConfig) run(ctx context.Context, in io.Reader, out, notes io.Wri
 		return err
 	}
 	describe(to.shown, conn, notes)
-	s := &session{connectConfig: c, conn: conn, out: out, notes: notes, terminal: isTerminal(out), answers: make(chan struct{}, 1)}
+	s := &session{connectConfig: c, conn: conn, out: out, notes: notes, terminal: isTerminal(out)}
 	return s.run(ctx, in)
 }
 

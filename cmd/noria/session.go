@@ -22,8 +22,7 @@ type session struct {
 	*connectConfig
 	conn       *ws.Conn
 	out, notes io.Writer
-	terminal   bool          // out is one
-	answers    chan struct{} // has something if messages have come lately
+	terminal   bool // out is one
 }
 
 // run does what was asked for, until that is done, the connection ends, or ctx
@@ -31,12 +30,14 @@ type session struct {
 // Close waits for is for Close alone.
 func (s *session) run(parent context.Context, in io.Reader) error {
 	ctx, stop := context.WithCancelCause(parent)
+	input, over := context.WithCancel(ctx) // until there is no more to send
+	defer over()
 	received := make(chan error, 1)
 	go func() {
 		defer stop(errOver)
-		received <- s.receive(ctx)
+		received <- s.receive(ctx, input)
 	}()
-	err := s.act(ctx, in)
+	err := s.act(ctx, in, over)
 	stop(nil)
 	rerr := <-received
 	code := ws.StatusNormalClosure
@@ -46,7 +47,8 @@ func (s *session) run(parent context.Context, in io.Reader) error {
 	return errors.Join(s.close(code), own(rerr), own(err))
 }
 
-// errOver: the connection has ended, or as many messages as were wanted have come.
+// errOver: the connection has ended, or as many messages as were wanted have come, or
+// none has come for --wait.
 var errOver = errors.New("the connection has ended")
 
 // own returns err, unless it says no more than that the session or the
@@ -80,8 +82,9 @@ func (s *session) close(code ws.StatusCode) error {
 	}
 }
 
-// act does what the flags say. The end of ctx ends it.
-func (s *session) act(ctx context.Context, in io.Reader) error {
+// act does what the flags say, and calls over when the input has ended. The end of
+// ctx ends it.
+func (s *session) act(ctx context.Context, in io.Reader, over func()) error {
 	switch {
 	case s.pings > 0:
 		return s.ping(ctx)
@@ -89,9 +92,11 @@ func (s *session) act(ctx context.Context, in io.Reader) error {
 		return s.sendOne(ctx)
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.input(ctx, in) }() // reading may take for ever
+	go func() { done <- s.copyIn(ctx, in) }() // reading may take for ever
 	select {
 	case err := <-done:
+		over()
+		<-ctx.Done() // what comes back is waited for, also after something went wrong
 		return err
 	case <-ctx.Done():
 		return nil
@@ -100,14 +105,18 @@ func (s *session) act(ctx context.Context, in io.Reader) error {
 
 const maxBatch = 64 << 10 // bytes of messages that are printed together
 
-// receive prints messages, --count of them if that is set. It is a task of the
-// loop, and leaves it, to print, only once for all that has come together.
-func (s *session) receive(ctx context.Context) error {
+// receive prints messages, --count of them if that is set, until none has come for
+// --wait after the end of input. It is a task of the loop, and leaves it, to print,
+// only once for all that has come together.
+func (s *session) receive(ctx, input context.Context) error {
 	return s.conn.Loop().Call(ctx, "receive", func(ctx context.Context) error {
+		sending, stop := context.WithCancel(ctx) // a task waits with a context of its own
+		defer stop()
+		defer context.AfterFunc(input, stop)()
 		var batch []*ws.Message
 		for n := 0; s.count == 0 || n < s.count; n += len(batch) {
-			m, err := s.conn.Receive(ctx)
-			if err != nil {
+			m, err := s.next(ctx, sending)
+			if m == nil {
 				return err
 			}
 			batch = batch[:0]
@@ -124,13 +133,26 @@ func (s *session) receive(ctx context.Context) error {
 			if err = cmp.Or(oerr, err); err != nil {
 				return err
 			}
-			select {
-			case s.answers <- struct{}{}:
-			default:
-			}
 		}
 		return nil
 	})
+}
+
+// next returns the next message; nil, and no error, if none has come for --wait after
+// the end of sending. Only who waits for one measures that: while others are printed,
+// which may take long, more may have come.
+func (s *session) next(ctx, sending context.Context) (*ws.Message, error) {
+	m, err := s.conn.Receive(sending)
+	if m != nil || sending.Err() == nil || ctx.Err() != nil {
+		return m, err
+	}
+	silence, stop := context.WithTimeout(ctx, s.wait)
+	defer stop()
+	m, err = s.conn.Receive(silence)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, nil
+	}
+	return m, err
 }
 
 func (s *session) printAll(batch []*ws.Message) error {
@@ -184,31 +206,7 @@ func (s *session) send(ctx context.Context, p []byte) error {
 
 const maxPiece = 32 << 10 // bytes of a message with --binary
 
-// input sends what comes in until it ends, and waits for what comes back.
-func (s *session) input(ctx context.Context, in io.Reader) error {
-	err := s.copyIn(ctx, in)
-	s.waitForSilence(ctx) // also for what came before something went wrong
-	return err
-}
-
-func (s *session) waitForSilence(ctx context.Context) {
-	if s.wait <= 0 {
-		return
-	}
-	silence := time.NewTimer(s.wait)
-	defer silence.Stop()
-	for {
-		select {
-		case <-s.answers:
-			silence.Reset(s.wait)
-		case <-silence.C:
-			return
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
+// copyIn sends what comes in until that ends.
 func (s *session) copyIn(ctx context.Context, in io.Reader) error {
 	if s.binary {
 		p := make([]byte, maxPiece)

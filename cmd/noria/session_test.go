@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/gobwas/ws"
+	"github.com/gobwas/ws/wsutil"
 	"github.com/stretchr/testify/require"
 )
 
@@ -138,21 +139,26 @@ func TestConnectInputIsNotUTF8(t *testing.T) {
 	require.Contains(t, errs, "line 3 of the input is not UTF-8: --binary")
 }
 
+func readFrame(c net.Conn) (h ws.Header, payload []byte, err error) {
+	if h, err = ws.ReadHeader(c); err != nil {
+		return h, nil, err
+	}
+	payload = make([]byte, h.Length)
+	_, err = io.ReadFull(c, payload)
+	ws.Cipher(payload, h.Mask, 0)
+	return h, payload, err
+}
+
 // pinged serves a client that pings and closes: the number-th ping is answered
 // by answer, and the Close frame is.
 func pinged(t *testing.T, answer func(c net.Conn, number int, payload []byte) error) (url string) {
 	t.Helper()
 	return webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error {
 		for number := 1; ; number++ {
-			h, err := ws.ReadHeader(c)
+			h, payload, err := readFrame(c)
 			if err != nil {
 				return err
 			}
-			payload := make([]byte, h.Length)
-			if _, err := io.ReadFull(c, payload); err != nil {
-				return err
-			}
-			ws.Cipher(payload, h.Mask, 0)
 			if h.OpCode == ws.OpClose {
 				return ws.WriteFrame(c, ws.NewCloseFrame(payload))
 			}
@@ -218,4 +224,36 @@ func TestConnectKeepsThePassword(t *testing.T) {
 	_, errs, status := connect(t, "", "ws://user:secret@%/")
 	require.Equal(t, 1, status)
 	require.NotContains(t, errs, "secret")
+}
+
+// Whoever reads the output may be slow: what has come and is not printed yet is no
+// silence.
+func TestConnectSlowOutput(t *testing.T) {
+	const wait, messages, text = "1s", 3000, "more of these than a pipe holds, and a batch of messages"
+	url := webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error {
+		for range messages {
+			if err := wsutil.WriteServerText(c, []byte(text)); err != nil {
+				return err
+			}
+		}
+		return answerClose(c)
+	})
+	r := begin(t, nil, "connect", "--wait", wait, url)
+	require.Equal(t, text+"\n", r.line(t))
+	// Meanwhile another one, with nothing to print, has waited as long.
+	silent := webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error { return answerClose(c) })
+	_, errs, status := connect(t, "", "--wait", wait, silent)
+	require.Zero(t, status, errs)
+	rest, status := r.end(t)
+	require.Zero(t, status, r.stderr.String())
+	require.Equal(t, messages-1, strings.Count(rest, text+"\n"))
+}
+
+// answerClose reads the Close frame that is the next to come, and answers it.
+func answerClose(c net.Conn) error {
+	_, payload, err := readFrame(c)
+	if err != nil {
+		return err
+	}
+	return ws.WriteFrame(c, ws.NewCloseFrame(payload))
 }
