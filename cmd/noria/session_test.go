@@ -113,6 +113,26 @@ func TestConnectInterrupted(t *testing.T) {
 	}
 }
 
+// What is no WebSocket is shown as far as its head, and does not command a terminal.
+func TestConnectFramesOfAPage(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = ln.Close() })
+	r := begin(t, nil, "connect", "--frames", "ws://"+ln.Addr().String())
+	c, err := ln.Accept()
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = c.Close() })
+	require.NoError(t, c.SetDeadline(time.Now().Add(patience)))
+	_, err = http.ReadRequest(bufio.NewReader(c))
+	require.NoError(t, err)
+	_, err = io.WriteString(c, "HTTP/1.1 404 Not Found\r\nX-Title: \u009b31mtitle\r\nContent-Length: 1013\r\n\r\n"+strings.Repeat("not here ", 113)[:1013])
+	require.NoError(t, err)
+	_, status := r.end(t)
+	require.Equal(t, 1, status)
+	require.Contains(t, r.stderr.String(), "< HTTP/1.1 404 Not Found\n< X-Title: \\u009b31mtitle\n< Content-Length: 1013\n")
+	require.Equal(t, 3, strings.Count(r.stderr.String(), "< "), r.stderr.String())
+}
+
 // A server that says nothing does not keep a program that shows frames.
 func TestConnectFramesInterrupted(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -152,6 +153,7 @@ const maxShown = 256 // bytes of a frame's payload
 // head passes the head on.
 func (s *shower) head(r *bufio.Reader, to io.Writer) error {
 	var head strings.Builder
+	var first string
 	for {
 		line, err := r.ReadString('\n')
 		if _, werr := io.WriteString(to, line); werr != nil {
@@ -163,10 +165,14 @@ func (s *shower) head(r *bufio.Reader, to io.Writer) error {
 		if line = strings.TrimRight(line, "\r\n"); line == "" {
 			break
 		}
+		if first == "" {
+			first = line
+		}
 		fmt.Fprintf(&head, "%s %s\n", s.arrow, escape(line, "\t"))
 	}
 	_, err := io.WriteString(s.out, head.String())
-	if s.arrow == "<" && err == nil && !strings.Contains(head.String(), fmt.Sprint(" ", http.StatusSwitchingProtocols)) {
+	_, status, _ := strings.Cut(first, " ")
+	if s.arrow == "<" && err == nil && !strings.HasPrefix(status, strconv.Itoa(http.StatusSwitchingProtocols)) {
 		return errors.New("no WebSocket")
 	}
 	return err
