@@ -3,6 +3,7 @@ package main_test
 import (
 	"bufio"
 	"context"
+	"encoding/base64"
 	"io"
 	"net"
 	"net/http"
@@ -233,6 +234,7 @@ func TestConnectKeepsThePassword(t *testing.T) {
 	for _, args := range [][]string{
 		{"ws://user:secret@" + s.ws + "/"},
 		{"--frames", "--origin", "http://elsewhere", "ws://user:secret@" + s.ws + "/"},
+		{"--frames", "-H", "Proxy-Authorization: secret", "ws://user:secret@" + s.ws + "/"},
 		{"--frames", "ws://user:secret@127.0.0.1:1/"},
 		{"ws://user:secret@127.0.0.1:1/"},
 		{"--autobahn", "ws://user:secret@127.0.0.1:1/"},
@@ -240,8 +242,12 @@ func TestConnectKeepsThePassword(t *testing.T) {
 		_, errs, _ := connect(t, "", append(args, "--wait", "0")...)
 		require.Contains(t, errs, "ws://user:xxxxx@", "%v", args)
 		require.NotContains(t, errs, "secret", "%v", args)
+		require.NotContains(t, errs, base64.StdEncoding.EncodeToString([]byte("user:secret")), "%v", args)
 	}
-	_, errs, status := connect(t, "", "ws://user:secret@%/")
+	_, errs, status := connect(t, "", "--frames", "--wait", "0", "ws://user:secret@"+s.ws)
+	require.Zero(t, status, errs)
+	require.Contains(t, errs, "> Authorization: xxxxx\n")
+	_, errs, status = connect(t, "", "ws://user:secret@%/")
 	require.Equal(t, 1, status)
 	require.NotContains(t, errs, "secret")
 }

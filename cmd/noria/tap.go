@@ -168,7 +168,7 @@ func (s *shower) head(r *bufio.Reader, to io.Writer) error {
 		if first == "" {
 			first = line
 		}
-		fmt.Fprintf(&head, "%s %s\n", s.arrow, escape(line, "\t"))
+		fmt.Fprintf(&head, "%s %s\n", s.arrow, escape(withoutSecret(line), "\t"))
 	}
 	_, err := io.WriteString(s.out, head.String())
 	_, status, _ := strings.Cut(first, " ")
@@ -176,6 +176,16 @@ func (s *shower) head(r *bufio.Reader, to io.Writer) error {
 		return errors.New("no WebSocket")
 	}
 	return err
+}
+
+// withoutSecret returns a header's line as it is shown: one that has a password without
+// it, as URLs are.
+func withoutSecret(line string) string {
+	name, _, _ := strings.Cut(line, ":")
+	if strings.EqualFold(name, "Authorization") || strings.EqualFold(name, "Proxy-Authorization") {
+		return name + ": xxxxx"
+	}
+	return line
 }
 
 // frames passes frames on as they come, and shows each when its beginning is
