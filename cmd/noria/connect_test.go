@@ -168,6 +168,7 @@ func TestConnectFails(t *testing.T) {
 		{[]string{"--engine", "steam", "ws://" + s.ws}, 1, "steam"},
 		{[]string{"--max-message", "0", "ws://" + s.ws}, 1, "--max-message 0"},
 		{[]string{"--ca", "/nowhere", "ws://" + s.ws}, 1, "/nowhere"},
+		{[]string{"--ca", "\x1b[31m", "ws://" + s.ws}, 1, `\x1b[31m`}, // no error commands a terminal
 		{[]string{"--ca", "connect_test.go", "ws://" + s.ws}, 1, "no certificate"},
 		{[]string{"--timeout", "-1s", "ws://" + s.ws}, 2, "--timeout -1s"},
 		{[]string{"--ping", "-3", "ws://" + s.ws}, 2, "--ping -3"},
