@@ -193,9 +193,9 @@ func (f *Fuzzer) serve(conn net.Conn) {
 		c.run(f, conn, br, hello, r)
 		r.Millis = time.Since(began).Milliseconds()
 		f.mu.Lock()
-		f.running[agent]--
+		f.running[agent]-- // together with the result, which whoever waits for that reports
+		f.put(agent, n, r)
 		f.mu.Unlock()
-		f.note(agent, n, r)
 	case "/getCaseCount":
 		f.tell(conn, br, hello, len(f.cases))
 	case "/getCaseInfo":
@@ -229,6 +229,11 @@ func (f *Fuzzer) refuse(conn net.Conn, err error) {
 func (f *Fuzzer) note(agent string, n int, r *Result) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.put(agent, n, r)
+}
+
+// put is note with f.mu held.
+func (f *Fuzzer) put(agent string, n int, r *Result) {
 	if f.results[agent] == nil {
 		f.results[agent] = map[int]*Result{}
 	}
