@@ -31,7 +31,8 @@ A client under test reads /getCaseCount, connects to /runCase?case=N&agent=NAME
 for N from 1 on and sends every message back, and ends with
 /updateReports?agent=NAME, as with Autobahn's fuzzing server. Then its report is
 printed, and the program goes on unless --once is given. At a SIGINT it reports
-on those that have not ended, as far as they came.
+on those that have not ended, as far as they came: without the cases that they
+have not run, unless --once is given.
 
 The exit status is 1 if a case failed, or none was run. Cases are chosen with patterns:
 --cases '1.*,9.7.1,trap02*'.`
@@ -136,26 +137,30 @@ func (c *conformConfig) clients(ctx context.Context, out io.Writer) (good bool, 
 	defer func() { err = errors.Join(err, f.Close()) }()
 	fmt.Fprintf(os.Stderr, "%d cases at ws://%s/runCase?case=N&agent=NAME\n", f.Count(), f.Addr())
 	good = true
-	report := func(agent string) error {
+	report := func(agent string, of func(agent string) *websocket.Report) error {
 		mu.Lock()
 		delete(unreported, agent)
 		mu.Unlock()
-		ok, err := c.report(f.Report(agent), out)
+		ok, err := c.report(of(agent), out)
 		good = good && ok
 		return err
 	}
 	for {
 		select {
 		case agent := <-f.Done():
-			if err := report(agent); err != nil || c.once {
+			if err := report(agent, f.Report); err != nil || c.once {
 				return good, err
 			}
 		case <-ctx.Done():
 			mu.Lock()
 			rest := slices.Sorted(maps.Keys(unreported))
 			mu.Unlock()
+			of := f.Partial
+			if c.once { // what was to be one whole run is not good for being cut short
+				of = f.Report
+			}
 			for _, agent := range rest { // they did not ask for their report, but have run cases
-				err = errors.Join(err, report(agent))
+				err = errors.Join(err, report(agent, of))
 			}
 			if len(c.reports) == 0 {
 				return false, errors.New("no client has run a case")

@@ -145,7 +145,8 @@ func TestConformClients(t *testing.T) {
 	require.False(t, reports.More())
 }
 
-// What has run is reported at a SIGINT, though nobody asked for it.
+// What has run is reported at a SIGINT, though nobody asked for it; with --once what
+// has not run too.
 func TestConformClientInterrupted(t *testing.T) {
 	r, _ := listen(t, "--cases", "1.1.1")
 	_, status := r.interrupt(t)
@@ -153,15 +154,18 @@ func TestConformClientInterrupted(t *testing.T) {
 	require.Contains(t, r.stderr.String(), "no client has run a case")
 
 	for _, tt := range []struct {
+		once   string
 		client []string // of case 1.1.1: an empty message is to come back
 		in     string
 		want   string
+		cases  int
 		status int
 	}{
-		{[]string{"--ping", "1"}, "", "FAILED", 1},
-		{[]string{"--wait", "1h"}, "\n", "OK", 0}, // the suite is the one that closes
+		{"--once=false", []string{"--ping", "1"}, "", "FAILED", 1, 1},
+		{"--once=false", []string{"--wait", "1h"}, "\n", "OK", 1, 0}, // the suite is the one that closes
+		{"--once", []string{"--wait", "1h"}, "\n", "OK", 3, 1},
 	} {
-		r, url := listen(t, "--cases", "1.1.1", "--patience", "1s", "--json", "-")
+		r, url := listen(t, "--cases", "1.1.[123]", "--patience", "1s", "--json", "-", tt.once)
 		_, _, _ = connect(t, tt.in, append(tt.client, url+"/runCase?case=1&agent=a")...)
 		for judged := ""; !strings.Contains(judged, tt.want); { // some time after the client has gone
 			judged, _, _ = connect(t, "", "--wait", "1h", "--count", "1", url+"/getCaseStatus?case=1&agent=a")
@@ -170,6 +174,7 @@ func TestConformClientInterrupted(t *testing.T) {
 		require.Equal(t, tt.status, status, report)
 		var p websocket.Report
 		require.NoError(t, json.Unmarshal([]byte(report), &p), "nothing but JSON")
+		require.Len(t, p.Results, tt.cases)
 		require.Equal(t, websocket.Behavior(tt.want), p.Results[0].Behavior)
 	}
 }

@@ -18,7 +18,7 @@ import (
 func TestCasesNotRun(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	f, err := websocket.NewFuzzer(ln, websocket.Options{Include: []string{"1.1.*"}})
+	f, err := websocket.NewFuzzer(ln, websocket.Options{Include: []string{"1.1.*", "trap*"}, Traps: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, f.Close()) })
 	require.NoError(t, broken.Echo(t.Context(), fmt.Sprintf("ws://%s/runCase?case=2&agent=lazy", f.Addr()), nil))
@@ -26,7 +26,9 @@ func TestCasesNotRun(t *testing.T) {
 	require.Equal(t, "lazy", <-f.Done())
 	p := f.Report("lazy")
 	require.Len(t, p.Results, f.Count())
+	require.Equal(t, p.Results, f.Partial("lazy").Results, "it has asked for its report")
 	for i, r := range p.Results {
+		require.NotEmpty(t, r.Expectation)
 		if i == 1 {
 			require.True(t, r.Perfect(), r)
 			continue

@@ -41,32 +41,40 @@ type Fuzzer struct {
 	conns   map[net.Conn]bool
 	results map[string]map[int]*Result // by agent and index
 	running map[string]int             // connections for cases, by agent
+	over    map[string]bool            // agents that asked for their report
 	seen    map[string]bool            // keys and masks of clients
 }
 
 // A fuzzCase is a case of Autobahn's or a trap.
 type fuzzCase struct {
-	id, description string
-	run             func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result)
+	id, description, expectation string
+
+	run func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result)
+}
+
+// result is a result without a verdict.
+func (c fuzzCase) result(agent string) *Result {
+	return &Result{ID: c.id, Description: c.description, Expectation: c.expectation, Agent: agent}
 }
 
 // neverOpen is the result of a case whose connection was never open.
 func (c fuzzCase) neverOpen(agent, why string) *Result {
-	return &Result{ID: c.id, Description: c.description, Agent: agent, Behavior: Failed, Closing: CloseFailed,
-		Why: why, ClosingWhy: "the connection was never open"}
+	r := c.result(agent)
+	r.Behavior, r.Closing, r.Why, r.ClosingWhy = Failed, CloseFailed, why, "the connection was never open"
+	return r
 }
 
 // NewFuzzer serves on ln until Close.
 func NewFuzzer(ln net.Listener, o Options) (*Fuzzer, error) {
 	o = o.withDefaults()
-	f := &Fuzzer{options: o, listener: ln, started: time.Now(), done: make(chan string, 16), conns: map[net.Conn]bool{}, results: map[string]map[int]*Result{}, running: map[string]int{}, seen: map[string]bool{}, changed: make(chan struct{})}
+	f := &Fuzzer{options: o, listener: ln, started: time.Now(), done: make(chan string, 16), conns: map[net.Conn]bool{}, results: map[string]map[int]*Result{}, running: map[string]int{}, over: map[string]bool{}, seen: map[string]bool{}, changed: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	cases, err := o.cases()
 	if err != nil {
 		return nil, fmt.Errorf("conformance/websocket: %w", err)
 	}
 	for _, c := range cases {
-		f.cases = append(f.cases, fuzzCase{c.ID, c.Description, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+		f.cases = append(f.cases, fuzzCase{c.ID, c.Description, c.Expectation, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
 			f.runCase(c, conn, br, hello, r)
 		}})
 	}
@@ -112,12 +120,24 @@ func (f *Fuzzer) Close() error {
 
 // Report returns what was found about an agent so far. A case that it did not
 // run is FAILED.
-func (f *Fuzzer) Report(agent string) *Report {
+func (f *Fuzzer) Report(agent string) *Report { return f.report(agent, true) }
+
+// Partial is Report for when the Fuzzer is to end: of an agent that has not asked for
+// its report, only the cases that it has run.
+func (f *Fuzzer) Partial(agent string) *Report {
+	f.mu.Lock()
+	over := f.over[agent]
+	f.mu.Unlock()
+	return f.report(agent, over)
+}
+
+// report has the cases that the agent did not run too if all is set.
+func (f *Fuzzer) report(agent string, all bool) *Report {
 	p := &Report{Role: "client", Address: f.Addr().String(), Agent: agent, Started: f.started}
 	f.mu.Lock()
 	for i, c := range f.cases {
 		r := f.results[agent][i+1]
-		if r == nil {
+		if r == nil && all {
 			r = c.neverOpen(agent, "the client did not connect for this case")
 		}
 		p.Results = append(p.Results, r)
@@ -185,7 +205,8 @@ func (f *Fuzzer) serve(conn net.Conn) {
 	switch hello.target.Path {
 	case "/runCase":
 		c := f.cases[n-1]
-		r := &Result{ID: c.id, Description: c.description, Agent: agent, Request: h.raw}
+		r := c.result(agent)
+		r.Request = h.raw
 		began := time.Now()
 		f.mu.Lock()
 		f.running[agent]++
@@ -209,6 +230,9 @@ func (f *Fuzzer) serve(conn net.Conn) {
 		f.mu.Unlock()
 		f.tell(conn, br, hello, map[string]Behavior{"behavior": behavior})
 	case "/updateReports":
+		f.mu.Lock()
+		f.over[agent] = true
+		f.mu.Unlock()
 		f.tell(conn, br, hello, nil)
 		// The client is done with its last case before that has been judged.
 		f.await(f.ctx, func() bool { return f.running[agent] == 0 })
@@ -304,7 +328,6 @@ func (f *Fuzzer) tell(conn net.Conn, br *bufio.Reader, hello clientHello, v any)
 
 // runCase runs one of Autobahn's cases.
 func (f *Fuzzer) runCase(c Case, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
-	r.Expectation = c.Expectation
 	var agreed *deflateParams
 	var header string
 	if c.accept != nil {

@@ -14,7 +14,7 @@ import (
 func clientTraps(o Options) (list []fuzzCase, err error) {
 	var all []fuzzCase
 	for _, c := range frameTraps(o) {
-		all = append(all, fuzzCase{c.ID, c.Description, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+		all = append(all, fuzzCase{c.ID, c.Description, c.Expectation, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
 			f.runCase(c, conn, br, hello, r)
 		}})
 	}
@@ -34,8 +34,8 @@ func clientTraps(o Options) (list []fuzzCase, err error) {
 // wrong, after which it must end the connection, and some that only look odd.
 func answerTraps() []fuzzCase {
 	bad := func(id, what string, spoil func(hello clientHello) string) fuzzCase {
-		return fuzzCase{id, what, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
-			r.Expectation, r.Closing, r.ClosingWhy = "The client ends the connection.", CloseOK, "closed as it should be"
+		return fuzzCase{id, what, "The client ends the connection.", func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+			r.Closing, r.ClosingWhy = CloseOK, "closed as it should be"
 			raw := spoil(hello)
 			r.Response = raw[:min(len(raw), 4096)]
 			_ = conn.SetDeadline(time.Now().Add(f.options.Patience))
@@ -58,8 +58,7 @@ func answerTraps() []fuzzCase {
 		}}
 	}
 	good := func(id, what string, answer func(hello clientHello) string) fuzzCase {
-		return fuzzCase{id, what, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
-			r.Expectation = "A text after it comes back; a clean close."
+		return fuzzCase{id, what, "A text after it comes back; a clean close.", func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
 			r.Response = answer(hello)
 			if _, err := io.WriteString(conn, r.Response+string(text(hello2).append(nil, false))); err != nil {
 				r.Behavior, r.Closing, r.Why = Failed, CloseFailed, err.Error()
@@ -124,8 +123,9 @@ func maskTraps() (list []fuzzCase) {
 		texts, events = append(texts, text(s)), append(events, gotText(s))
 	}
 	add := func(id, what string, judge func(f *Fuzzer, hello clientHello, masks []uint32) (wrong string)) {
-		list = append(list, fuzzCase{id, what, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
-			f.runCase(newCase(id, what, "All come back; a clean close.", expects(events...), func(s *session) {
+		const expectation = "All come back; a clean close."
+		list = append(list, fuzzCase{id, what, expectation, func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
+			f.runCase(newCase(id, what, expectation, expects(events...), func(s *session) {
 				s.send(texts...)
 				s.closeAfter()
 				s.mu.Lock()
