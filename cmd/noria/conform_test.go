@@ -124,8 +124,9 @@ func TestConformClients(t *testing.T) {
 	for _, name := range append(agents, "noria") { // the last runs twice
 		runAgent(t, url, name)
 	}
-	_, status := r.interrupt(t)
+	out, status := r.interrupt(t)
 	require.Zero(t, status, r.stderr.String())
+	require.LessOrEqual(t, strings.Count(out, "client under test"), len(agents)+1, "no run has two reports: %s", out)
 
 	b, err := os.ReadFile(filepath.Join(dir, "report", "index.json"))
 	require.NoError(t, err)
