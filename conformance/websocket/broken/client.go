@@ -33,9 +33,9 @@ func Echo(ctx context.Context, address string, f *Fault) error {
 		return fmt.Errorf("the opening handshake: %w", err)
 	}
 	c.run()
-	// It is the server that ends the TCP connection.
-	_ = nc.SetReadDeadline(time.Now().Add(2 * time.Second))
-	_, _ = io.Copy(io.Discard, nc)
+	// It is the server that ends the TCP connection. One that does not is left to itself,
+	// before it could be taken for a fault that the connection goes on.
+	_, _ = io.Copy(io.Discard, impatient{nc, 200 * time.Millisecond})
 	return nil
 }
 

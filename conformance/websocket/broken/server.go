@@ -76,7 +76,7 @@ func (s *Server) Close() error {
 func (s *Server) handle(nc net.Conn) {
 	var src io.Reader = nc
 	if s.quirks.timePerRead {
-		src = impatient{nc}
+		src = impatient{nc, HandshakeTimeout}
 	}
 	if slots := s.quirks.slots; slots != nil {
 		select {
@@ -105,10 +105,13 @@ func (s *Server) handle(nc net.Conn) {
 }
 
 // impatient waits so long for each read.
-type impatient struct{ nc net.Conn }
+type impatient struct {
+	nc   net.Conn
+	time time.Duration
+}
 
 func (i impatient) Read(p []byte) (int, error) {
-	_ = i.nc.SetReadDeadline(time.Now().Add(HandshakeTimeout))
+	_ = i.nc.SetReadDeadline(time.Now().Add(i.time))
 	return i.nc.Read(p)
 }
 
