@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -73,6 +75,16 @@ func (p *Report) WriteJSON(w io.Writer) error {
 
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
 
+// fileName makes a part of a file's name of s, which is not one of those that others have.
+func fileName(s string, taken []string) string {
+	base := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(s), "_"), "_")
+	name := base
+	for i := 2; slices.Contains(taken, name); i++ {
+		name = fmt.Sprint(base, "_", i)
+	}
+	return name
+}
+
 // WriteIndex writes index.json and a file for each case to a directory, with
 // the names and the fields that tools for Autobahn's reports look for.
 func (p *Report) WriteIndex(dir string) error {
@@ -95,12 +107,13 @@ func (p *Report) WriteIndex(dir string) error {
 		}
 		errs = append(errs, err)
 	}
+	files := map[string]string{} // what an agent's begin with
 	for _, r := range p.Results {
-		agent := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(r.Agent), "_"), "_")
-		file := fmt.Sprintf("%s_case_%s.json", agent, strings.Trim(notInNames.ReplaceAllString(strings.ToLower(r.ID), "_"), "_"))
 		if index[r.Agent] == nil {
 			index[r.Agent] = map[string]entry{}
+			files[r.Agent] = fileName(r.Agent, slices.Collect(maps.Values(files)))
 		}
+		file := fmt.Sprintf("%s_case_%s.json", files[r.Agent], fileName(r.ID, nil))
 		index[r.Agent][r.ID] = entry{r.Behavior, r.Closing, r.RemoteCode, r.Millis, file}
 		write(file, r)
 	}

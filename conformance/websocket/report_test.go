@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -50,4 +52,28 @@ func TestJSON(t *testing.T) {
 	var read *websocket.Report
 	require.NoError(t, json.Unmarshal(b.Bytes(), &read))
 	require.Equal(t, p, read)
+}
+
+// TestIndex: agents whose names make the same file's name have files of their own.
+func TestIndex(t *testing.T) {
+	agents := []string{"a/b", "a_b", "A b", "a_b_2"}
+	var p websocket.Report
+	for _, agent := range agents {
+		p.Results = append(p.Results, &websocket.Result{ID: "1.1.1", Agent: agent})
+	}
+	dir := t.TempDir()
+	require.NoError(t, p.WriteIndex(dir))
+	read := func(name string, to any) {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(b, to))
+	}
+	var index map[string]map[string]struct{ Reportfile string }
+	read("index.json", &index)
+	require.Len(t, index, len(agents))
+	for _, agent := range agents {
+		var r websocket.Result
+		read(index[agent]["1.1.1"].Reportfile, &r)
+		require.Equal(t, agent, r.Agent)
+	}
 }
