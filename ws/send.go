@@ -145,7 +145,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		if err := c.sendErr(); err != nil {
 			return err
 		}
-		if c.ending && w == nil {
+		if c.ending && w == nil { // Close waits for the Writer that has begun, and comes next
 			return errClosed
 		}
 		if c.writer != w { // a message in parts goes on

@@ -1,6 +1,7 @@
 package ws
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -130,10 +131,7 @@ func (w *Writer) send(end ending) error {
 func (w *Writer) sendHere(end ending) error {
 	c := w.c
 	if c.writer != w {
-		if err := c.sendErr(); err != nil {
-			return err // and perhaps its end
-		}
-		return errWriterDone
+		return cmp.Or(c.sendErr(), errWriterDone) // Close may have ended it
 	}
 	over := true // also when a hook panics
 	defer func() {
