@@ -32,7 +32,7 @@ stress: ## the stress tests at their full size, on each backend
 # How long, or how many inputs: FUZZTIME=20000x.
 FUZZTIME ?= 5m
 fuzz: ## every fuzz target, FUZZTIME (5m) each
-	@set -e; for p in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./runtime ./compat ./ws/... ./conformance/...); do \
+	@set -e; for p in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./runtime ./loop ./compat ./ws/... ./conformance/...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 			echo "== $$f of $$p"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; \
 		done; done

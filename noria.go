@@ -34,17 +34,18 @@ import (
 	goruntime "runtime"
 	"strings"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
 // Types of package runtime that users meet.
 type (
-	Group        = runtime.Group
-	Loop         = runtime.Loop
-	LoopOptions  = runtime.LoopOptions
-	ServeOptions = runtime.ServeOptions
-	Service      = runtime.Service
-	Stream       = runtime.Stream
+	Group        = loop.Group
+	Loop         = loop.Loop
+	LoopOptions  = loop.LoopOptions
+	ServeOptions = loop.ServeOptions
+	Service      = loop.Service
+	Stream       = loop.Stream
 	Buffer       = runtime.Buffer
 	Info         = runtime.Info
 )
@@ -59,7 +60,7 @@ type Options struct {
 	// variable NORIA_BACKEND goes before it.
 	Backend string
 
-	// Loops is their number, at most runtime.MaxLoops; 0 means DefaultLoops().
+	// Loops is their number, at most loop.MaxLoops; 0 means DefaultLoops().
 	Loops int
 
 	// Pin ties each loop's thread to a CPU of its own. Where that is not
@@ -75,11 +76,11 @@ type Options struct {
 
 // DefaultLoops returns how many loops Start makes unless told otherwise: one
 // for each CPU that Go may use, less one for the garbage collector and the
-// program's other goroutines, and at least one and at most runtime.MaxLoops. A loop that has come back from
+// program's other goroutines, and at least one and at most loop.MaxLoops. A loop that has come back from
 // waiting needs a processor of Go's scheduler again; with as many loops as
 // processors a busy goroutine keeps it from one for up to 10 ms. See
 // docs/adr/0006-number-of-loops.md for what was measured.
-func DefaultLoops() int { return min(max(1, goruntime.GOMAXPROCS(0)-1), runtime.MaxLoops) }
+func DefaultLoops() int { return min(max(1, goruntime.GOMAXPROCS(0)-1), loop.MaxLoops) }
 
 // Start starts a group of loops. At most one Options may be given.
 func Start(opts ...Options) (*Group, error) {
@@ -90,8 +91,8 @@ func Start(opts ...Options) (*Group, error) {
 	if o.Loops == 0 {
 		o.Loops = DefaultLoops()
 	}
-	if o.Loops < 0 || o.Loops > runtime.MaxLoops {
-		return nil, fmt.Errorf("noria: %d loops, want 1 to %d, or 0 for the default", o.Loops, runtime.MaxLoops)
+	if o.Loops < 0 || o.Loops > loop.MaxLoops {
+		return nil, fmt.Errorf("noria: %d loops, want 1 to %d, or 0 for the default", o.Loops, loop.MaxLoops)
 	}
 	candidates, asked, err := candidates(o.Backend, os.Getenv(BackendVariable))
 	if err != nil {
@@ -113,12 +114,12 @@ func Start(opts ...Options) (*Group, error) {
 }
 
 func start(o Options, b backend, reason string) (*Group, error) {
-	g := runtime.GroupOptions{Loops: o.Loops, Loop: o.Loop, New: func(int) (runtime.Runtime, error) { return b.open() }}
+	g := loop.GroupOptions{Loops: o.Loops, Loop: o.Loop, New: func(int) (runtime.Runtime, error) { return b.open() }}
 	g.Loop.Reason = reason
 	if o.Pin {
 		g.Pin = allowedCPUs()
 	}
-	return runtime.StartGroup(g)
+	return loop.StartGroup(g)
 }
 
 // ListenAndServe starts loops, listens on address ("host:port", ":port",

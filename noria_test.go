@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 )
@@ -66,9 +67,9 @@ func TestRule12Selection(t *testing.T) {
 func TestStartRefuses(t *testing.T) {
 	_, err := noria.Start(noria.Options{Loops: -1})
 	require.ErrorContains(t, err, "-1 loops")
-	_, err = noria.Start(noria.Options{Loops: runtime.MaxLoops + 1})
+	_, err = noria.Start(noria.Options{Loops: loop.MaxLoops + 1})
 	require.ErrorContains(t, err, "1025 loops, want 1 to 1024")
-	_, err = runtime.StartGroup(runtime.GroupOptions{Loops: runtime.MaxLoops + 1, New: func(int) (runtime.Runtime, error) { panic("not called") }})
+	_, err = loop.StartGroup(loop.GroupOptions{Loops: loop.MaxLoops + 1, New: func(int) (runtime.Runtime, error) { panic("not called") }})
 	require.ErrorContains(t, err, "1025 loops, want 1 to 1024")
 	_, err = noria.Start(noria.Options{}, noria.Options{})
 	require.ErrorContains(t, err, "at most one")
@@ -155,6 +156,6 @@ func TestStartWithoutMemory(t *testing.T) {
 func TestDefaultLoops(t *testing.T) {
 	require.Positive(t, noria.DefaultLoops())
 	require.NotEmpty(t, strings.Join(noria.Backends(), ""))
-	defer goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(2 * runtime.MaxLoops))
-	require.Equal(t, runtime.MaxLoops, noria.DefaultLoops())
+	defer goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(2 * loop.MaxLoops))
+	require.Equal(t, loop.MaxLoops, noria.DefaultLoops())
 }

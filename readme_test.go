@@ -58,7 +58,7 @@ func TestMigratingCompiles(t *testing.T) {
 	require.Greater(t, blocks, 5)
 	program := "package migrating\n\n"
 	for name, path := range map[string]string{"context": "context", "errors": "errors", "fmt": "fmt", "http": "net/http", "maps": "maps",
-		"noria": "github.com/noria-go/noria", "runtime": "github.com/noria-go/noria/runtime", "slices": "slices", "sql": "database/sql",
+		"noria": "github.com/noria-go/noria", "loop": "github.com/noria-go/noria/loop", "slices": "slices", "sql": "database/sql",
 		"sync": "sync", "ws": "github.com/noria-go/noria/ws"} {
 		if strings.Contains(code.String(), name+".") {
 			program += fmt.Sprintf("import %q\n", path)

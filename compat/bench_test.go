@@ -11,7 +11,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
 
@@ -59,7 +59,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	for _, h := range handlers {
 		b.Run(h.name, func(b *testing.B) {
 			g := backendtest.Group(b, v, 1)
-			ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+			ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 			require.NoError(b, err)
 			ctx, stop := context.WithCancel(context.Background())
 			done := make(chan error, 1)
@@ -71,7 +71,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}
 	b.Run("compat.Conn", func(b *testing.B) {
 		g := backendtest.Group(b, v, 1)
-		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(b, err)
 		serveAndClose(b, ln, echo, plain)
 	})

@@ -3,7 +3,7 @@
 //
 // There are three ways, and docs/porting.md says when to use which:
 //
-//   - In a task nothing is needed: a runtime.Stream is a blocking net.Conn.
+//   - In a task nothing is needed: a loop.Stream is a blocking net.Conn.
 //   - From ordinary goroutines, Conn and Listener are a net.Conn and a
 //     net.Listener over a loop.
 //   - SyncStream and GrowableSyncStream are an io.Reader and io.Writer that
@@ -32,6 +32,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -48,7 +49,7 @@ var (
 	ErrNotReplayable = errors.New("the function wrote something else when it was called again: it cannot be rolled back; run it in a task")
 )
 
-// offLoopError is runtime.ErrOffLoop for a sync stream, with other advice: a
+// offLoopError is loop.ErrOffLoop for a sync stream, with other advice: a
 // handler that runs on a goroutine is where this happens, and no way out.
 type offLoopError struct{}
 
@@ -56,7 +57,7 @@ func (offLoopError) Error() string {
 	return "a sync stream was used from outside its loop: it is for the loop's tasks and callbacks; on a goroutine, use the stream itself, which waits"
 }
 
-func (offLoopError) Is(target error) bool { return target == runtime.ErrOffLoop }
+func (offLoopError) Is(target error) bool { return target == loop.ErrOffLoop }
 
 // checkLoop returns why a sync stream over s cannot be used here, if it cannot.
 func checkLoop(s Stream, op string) error {

@@ -16,13 +16,13 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 )
 
 // pipe returns two Conns that are each other's peer, on loops of their own.
-func pipe(g *runtime.Group) nettest.MakePipe {
+func pipe(g *loop.Group) nettest.MakePipe {
 	return func() (c1, c2 net.Conn, stop func(), err error) {
-		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -34,7 +34,7 @@ func pipe(g *runtime.Group) nettest.MakePipe {
 			}
 			accepted <- c
 		}()
-		c1, err = compat.Dial(context.Background(), g.Loop(), ln.Addr().String(), runtime.DialOptions{})
+		c1, err = compat.Dial(context.Background(), g.Loop(), ln.Addr().String(), loop.DialOptions{})
 		if err != nil {
 			return nil, nil, nil, errors.Join(err, ln.Close())
 		}
@@ -56,7 +56,7 @@ func TestNettest(t *testing.T) {
 func TestHTTPOverListener(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
-		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(t, err)
 		srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(w, r.Body)
@@ -77,7 +77,7 @@ func TestHTTPOverListener(t *testing.T) {
 func TestListenerClose(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
-		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(t, err)
 		failed := make(chan error)
 		go func() {
@@ -94,16 +94,16 @@ func TestListenerClose(t *testing.T) {
 
 // The loop must go on while its task closes the listener.
 func TestListenerCloseOnALoop(t *testing.T) {
-	for name, call := range map[string]func(l *runtime.Loop, f func()) error{
-		"task": func(l *runtime.Loop, f func()) error {
+	for name, call := range map[string]func(l *loop.Loop, f func()) error{
+		"task": func(l *loop.Loop, f func()) error {
 			return l.Go("close", func(context.Context) error { f(); return nil }, nil)
 		},
-		"posted function": (*runtime.Loop).Post,
+		"posted function": (*loop.Loop).Post,
 	} {
 		t.Run(name, func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				g := backendtest.Group(t, v, 2)
-				ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+				ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
 				require.NoError(t, err)
 				client, err := net.Dial("tcp", ln.Addr().String()) // which nobody accepts
 				require.NoError(t, err)
@@ -132,7 +132,7 @@ func TestListenerCloseOnALoop(t *testing.T) {
 func TestListenerCloseEndsWhatWaits(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
-		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(t, err)
 		dial := func() net.Conn {
 			c, err := net.Dial("tcp", ln.Addr().String())
@@ -171,7 +171,7 @@ func TestListenerCloseEndsWhatWaits(t *testing.T) {
 func TestConnCloseDoesNotWaitForThePeer(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{Stream: runtime.StreamOptions{Linger: time.Minute}})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{Stream: loop.StreamOptions{Linger: time.Minute}})
 		require.NoError(t, err)
 		defer ln.Close()
 		client, err := net.Dial("tcp", ln.Addr().String())
@@ -201,13 +201,13 @@ func TestConnCloseSendsWhatIsQueued(t *testing.T) {
 		c1, c2, stop, err := pipe(backendtest.Group(t, v, 1))()
 		require.NoError(t, err)
 		defer stop()
-		loop := c1.(*compat.Conn).Loop()
+		lp := c1.(*compat.Conn).Loop()
 		for range 3 {
 			_, err = c1.Write(make([]byte, 20_000))
 			require.NoError(t, err)
 		}
 		require.NoError(t, c1.Close())
-		stats, err := loop.Stats()
+		stats, err := lp.Stats()
 		require.NoError(t, err)
 		require.Equal(t, 1, stats.Streams, "it is still being closed")
 		got, err := io.ReadAll(c2)

@@ -16,7 +16,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 )
 
 // An adapter is a sync stream of either kind.
@@ -152,7 +152,7 @@ func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(compat.Stre
 				return err
 			}
 			for cut < len(in.input) && past+a.Buffered() < cut { // it has seen that much and no more
-				if err := runtime.Yield(ctx); err != nil {
+				if err := loop.Yield(ctx); err != nil {
 					return err
 				}
 			}
@@ -188,7 +188,7 @@ func TestTLSHandshakeOverConnAtEveryCut(t *testing.T) {
 	serverConfig, clientConfig := tlsConfigs()
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		ln, err := compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, ln.Close()) }()
 		step := 1

@@ -19,7 +19,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 )
 
 func roundUp(n int) int {
@@ -37,7 +37,7 @@ func TestMemoryFollowsWhatArrived(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		for _, growth := range []compat.Growth{compat.Doubling, compat.Linear} {
 			for sent := 5; sent < 4<<20; sent = sent*3 + 1 {
-				withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+				withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 					ss, err := compat.NewGrowableSyncStream(s, compat.Options{Exact: true, Growth: growth})
 					if err != nil {
 						return err
@@ -46,7 +46,7 @@ func TestMemoryFollowsWhatArrived(t *testing.T) {
 					message := binary.BigEndian.AppendUint32(nil, 16<<20)
 					message = append(message, make([]byte, sent)...)
 					go func() { _, _ = peer.Write(message) }() // it fails when the test does
-					task, err := runtime.Go(ctx, "reader", func(context.Context) error {
+					task, err := loop.Go(ctx, "reader", func(context.Context) error {
 						return compat.Run(ss, func(rw io.ReadWriter) error {
 							_, err := readFrame(rw)
 							return err
@@ -56,7 +56,7 @@ func TestMemoryFollowsWhatArrived(t *testing.T) {
 						return err
 					}
 					for r.Buffered() < len(message) {
-						if err := runtime.Yield(ctx); err != nil {
+						if err := loop.Yield(ctx); err != nil {
 							return fmt.Errorf("%d of %d bytes are there: %w", r.Buffered(), len(message), err)
 						}
 						if limit := roundUp(2*r.Buffered() + compat.DefaultSize); r.Held() > limit && r.Buffered() > 0 {
@@ -81,7 +81,7 @@ func TestMemoryFollowsWhatArrived(t *testing.T) {
 func TestShrinks(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewGrowableSyncStream(s, compat.Options{}) // not Exact: it reads ahead
 			if err != nil {
 				return err
@@ -95,12 +95,12 @@ func TestShrinks(t *testing.T) {
 			if err := read(); err != nil {
 				return err
 			}
-			task, err := runtime.Go(ctx, "reader", func(context.Context) error { return read() })
+			task, err := loop.Go(ctx, "reader", func(context.Context) error { return read() })
 			if err != nil {
 				return err
 			}
 			for r.Buffered() < 3 || r.Held() > compat.DefaultSize {
-				if err := runtime.Yield(ctx); err != nil {
+				if err := loop.Yield(ctx); err != nil {
 					return fmt.Errorf("%d bytes hold %d: %w", r.Buffered(), r.Held(), err)
 				}
 			}
@@ -123,7 +123,7 @@ func TestShrinks(t *testing.T) {
 func TestFlushDeadlineLosesNothing(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
 			if err != nil {
 				return err
@@ -160,7 +160,7 @@ func TestFlushThenDeadline(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, overTLS := range []bool{false, true} {
 			g := backendtest.Group(t, v, 1)
-			withEither(t, g, overTLS, func(ctx context.Context, s compat.Stream, _ *runtime.Stream, peer net.Conn) error {
+			withEither(t, g, overTLS, func(ctx context.Context, s compat.Stream, _ *loop.Stream, peer net.Conn) error {
 				ss, err := compat.NewSyncStream(s, compat.Options{})
 				if err != nil {
 					return err
@@ -213,7 +213,7 @@ func TestSplitHalves(t *testing.T) {
 				}
 				peerDone <- err
 			}()
-			writer, err := runtime.Go(ctx, "writer", func(context.Context) error {
+			writer, err := loop.Go(ctx, "writer", func(context.Context) error {
 				for p := data; len(p) > 0; {
 					n, err := w.Write(p)
 					p = p[n:]
@@ -247,7 +247,7 @@ func TestSplitHalves(t *testing.T) {
 			return errors.Join(writer.Wait(ctx), offload(ctx, func() error { return errors.Join(<-peerDone, <-peerDone) }), ss.Close())
 		}
 		t.Run("tcp", func(t *testing.T) {
-			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error { return halves(ctx, s, peer) })
+			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error { return halves(ctx, s, peer) })
 		})
 		t.Run("tls", func(t *testing.T) {
 			withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
@@ -262,7 +262,7 @@ func TestSplitHalves(t *testing.T) {
 func TestRunHead(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewGrowableSyncStream(s, compat.Options{Exact: true})
 			if err != nil {
 				return err
@@ -309,7 +309,7 @@ func TestRunHead(t *testing.T) {
 			"cut off":              {"GET", io.ErrUnexpectedEOF},
 			"nothing":              {"", io.EOF},
 		} {
-			withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+			withPeer(t, g, func(_ context.Context, s *loop.Stream, peer net.Conn) error {
 				ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
 				if err != nil {
 					return err
@@ -335,7 +335,7 @@ func TestRunHead(t *testing.T) {
 func TestFixedExactWithoutCheckpoint(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(_ context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewSyncStream(s, compat.Options{Size: 64, Exact: true})
 			if err != nil {
 				return err
@@ -363,7 +363,7 @@ func TestFixedExactWithoutCheckpoint(t *testing.T) {
 func TestWant(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(_ context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewGrowableSyncStream(s, compat.Options{}) // not Exact
 			if err != nil {
 				return err
@@ -409,7 +409,7 @@ func TestWantMoreThanCanBe(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		for _, n := range []int{limit, math.MaxInt / 2, math.MaxInt - 4, math.MaxInt - 3, math.MaxInt} {
-			withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+			withPeer(t, g, func(_ context.Context, s *loop.Stream, peer net.Conn) error {
 				ss, err := compat.NewGrowableSyncStream(s, compat.Options{Max: limit})
 				if err != nil {
 					return err

@@ -15,13 +15,14 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
 func TestAfterClose(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewSyncStream(s, compat.Options{})
 			if err != nil {
 				return err
@@ -57,7 +58,7 @@ func TestTakePutsBack(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		for _, fixed := range []bool{true, false} {
-			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 				var ss *compat.SyncStream
 				var err error
 				if fixed {
@@ -136,7 +137,7 @@ var waitings = map[string]waiting{
 
 // result is what a callback was told, for a task that waits for it.
 type result struct {
-	told runtime.Event
+	told loop.Event
 	err  error
 }
 
@@ -157,7 +158,7 @@ func fillWaits(want int) func(context.Context, *compat.SyncStream) (func() error
 		if err := ss.Want(want); !errors.Is(err, compat.ErrWouldBlock) {
 			return nil, 0, err
 		}
-		reader, err := runtime.Go(ctx, "reader", func(context.Context) error {
+		reader, err := loop.Go(ctx, "reader", func(context.Context) error {
 			_, err := ss.FillReadBuf()
 			return err
 		})
@@ -188,7 +189,7 @@ func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, 
 	if err := ss.Stream().WriteNow(make([]byte, inTheWay)); err != nil {
 		return nil, 0, err
 	}
-	writer, err := runtime.Go(ctx, "writer", func(context.Context) error {
+	writer, err := loop.Go(ctx, "writer", func(context.Context) error {
 		for {
 			n, err := ss.Write(make([]byte, 4<<10))
 			if err == nil {
@@ -254,7 +255,7 @@ func TestCloseWhileTheOtherHalfWaits(t *testing.T) {
 			for from, closeIt := range closings {
 				t.Run(name+"/"+from, func(t *testing.T) {
 					g := backendtest.Group(t, v, 1)
-					withEither(t, g, w.tls, func(ctx context.Context, s compat.Stream, under *runtime.Stream, peer net.Conn) error {
+					withEither(t, g, w.tls, func(ctx context.Context, s compat.Stream, under *loop.Stream, peer net.Conn) error {
 						return closeWhileWaiting(ctx, w, closeIt, s, under, peer)
 					})
 				})
@@ -264,10 +265,10 @@ func TestCloseWhileTheOtherHalfWaits(t *testing.T) {
 }
 
 // withEither is withPeer, or withTLSPeer with the stream beneath.
-func withEither(t *testing.T, g *runtime.Group, overTLS bool, f func(ctx context.Context, s compat.Stream, under *runtime.Stream, peer net.Conn) error) {
+func withEither(t *testing.T, g *loop.Group, overTLS bool, f func(ctx context.Context, s compat.Stream, under *loop.Stream, peer net.Conn) error) {
 	t.Helper()
 	if !overTLS {
-		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			return errors.Join(narrow(peer), f(ctx, s, s, peer))
 		})
 		return
@@ -288,12 +289,12 @@ func newSync(s compat.Stream, growable bool) (*compat.SyncStream, error) {
 	return &gs.SyncStream, nil
 }
 
-func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Context, *compat.SyncStream) error, s compat.Stream, under *runtime.Stream, peer net.Conn) error {
+func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Context, *compat.SyncStream) error, s compat.Stream, under *loop.Stream, peer net.Conn) error {
 	ss, err := newSync(s, w.growable)
 	if err != nil {
 		return err
 	}
-	var ended runtime.Event
+	var ended loop.Event
 	under.OnEnd(ended.Set)
 	if err := offload(ctx, func() error { _, err := io.WriteString(peer, "some"); return err }); err != nil {
 		return err
@@ -319,7 +320,7 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 	if err := closeIt(ctx, ss); err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
-	if err := end(); !errors.Is(err, runtime.ErrClosed) || errors.As(err, new(*runtime.PanicError)) {
+	if err := end(); !errors.Is(err, runtime.ErrClosed) || errors.As(err, new(*loop.PanicError)) {
 		return fmt.Errorf("the other half got %v, want ErrClosed", err)
 	}
 	_, rerr := ss.Read(make([]byte, 1))
@@ -351,7 +352,7 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 func TestCloseIsBoundedByLinger(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withEither(t, g, false, func(ctx context.Context, _ compat.Stream, s *runtime.Stream, _ net.Conn) error {
+		withEither(t, g, false, func(ctx context.Context, _ compat.Stream, s *loop.Stream, _ net.Conn) error {
 			s.SetLinger(10 * time.Millisecond)
 			ss, err := compat.NewSyncStream(s, compat.Options{})
 			if err != nil {
@@ -390,7 +391,7 @@ func TestEndsLoseNothing(t *testing.T) {
 						"goroutine": func(ctx context.Context, _ *compat.SyncStream, f func() error) error { return offload(ctx, f) },
 					} {
 						t.Run(fmt.Sprintf("%s/%s/tls %t/%d queued", name, from, overTLS, queued), func(t *testing.T) {
-							withEither(t, g, overTLS, func(ctx context.Context, s compat.Stream, _ *runtime.Stream, peer net.Conn) error {
+							withEither(t, g, overTLS, func(ctx context.Context, s compat.Stream, _ *loop.Stream, peer net.Conn) error {
 								ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
 								if err != nil {
 									return err
@@ -432,7 +433,7 @@ func TestEndsLoseNothing(t *testing.T) {
 func TestBusyWhileFilling(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewSyncStream(s, compat.Options{})
 			if err != nil {
 				return err
@@ -494,7 +495,7 @@ func TestSyncStreamOffTheLoop(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		for _, growable := range []bool{false, true} {
-			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 				s.AllowGoroutines(ctx)
 				ss, err := newSync(s, growable)
 				if err != nil {
@@ -508,7 +509,7 @@ func TestSyncStreamOffTheLoop(t *testing.T) {
 				}
 				return offload(ctx, func() error {
 					for name, use := range uses {
-						if err := use(ss); !errors.Is(err, runtime.ErrOffLoop) || !strings.Contains(err.Error(), "use the stream itself") {
+						if err := use(ss); !errors.Is(err, loop.ErrOffLoop) || !strings.Contains(err.Error(), "use the stream itself") {
 							return fmt.Errorf("%s: %w", name, err)
 						}
 					}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -101,14 +102,14 @@ func TestIdleConnections(t *testing.T) {
 	}
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		loop := g.Loops()[0]
-		var ln *runtime.Listener
-		require.NoError(t, loop.Call(context.Background(), "listen", func(context.Context) (err error) {
-			ln, err = loop.Listen(runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0")), runtime.ListenOptions{}, runtime.StreamOptions{})
+		lp := g.Loops()[0]
+		var ln *loop.Listener
+		require.NoError(t, lp.Call(context.Background(), "listen", func(context.Context) (err error) {
+			ln, err = lp.Listen(runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0")), runtime.ListenOptions{}, loop.StreamOptions{})
 			return err
 		}))
 		served := make(chan error, 1)
-		require.NoError(t, loop.Go("server", func(ctx context.Context) error { return serveIdle(ctx, ln, number) }, func(err error) { served <- err }))
+		require.NoError(t, lp.Go("server", func(ctx context.Context) error { return serveIdle(ctx, ln, number) }, func(err error) { served <- err }))
 
 		clients := exec.Command(os.Args[0], "-test.run=^$")
 		clients.Env = append(os.Environ(), fmt.Sprintf("NORIA_IDLE_CLIENTS=%s %d", ln.Addr(), number))
@@ -125,7 +126,7 @@ func TestIdleConnections(t *testing.T) {
 			_, err := fmt.Fprintln(say, connections)
 			require.NoError(t, err)
 			require.True(t, hear.Scan())
-			return idleMemory(t, loop, number)
+			return idleMemory(t, lp, number)
 		}
 		// A few first, for what the loop and Go keep, whatever the number: as many at
 		// once as later.
@@ -147,12 +148,12 @@ func TestIdleConnections(t *testing.T) {
 // idleMemory waits until all connections are idle and hold no buffer, collects
 // garbage, and returns how much memory is resident, less what the pool keeps for
 // the next message: that is for all of them, and is bounded here.
-func idleMemory(t *testing.T, loop *runtime.Loop, number int) int64 {
+func idleMemory(t *testing.T, lp *loop.Loop, number int) int64 {
 	t.Helper()
-	var st runtime.LoopStats
+	var st loop.LoopStats
 	for st.Streams != number || st.Pool.Outstanding != 0 {
 		var err error
-		st, err = loop.Stats()
+		st, err = lp.Stats()
 		require.NoError(t, err)
 	}
 	require.LessOrEqual(t, st.Pool.Mapped, int64(24<<20))
@@ -172,7 +173,7 @@ func idleMemory(t *testing.T, loop *runtime.Loop, number int) int64 {
 }
 
 // serveIdle answers each message with a byte, until all peers are gone.
-func serveIdle(ctx context.Context, ln *runtime.Listener, number int) error {
+func serveIdle(ctx context.Context, ln *loop.Listener, number int) error {
 	scratch := make([]byte, idleMessage) // nobody is suspended while using it
 	cr := &crew{ctx: ctx}
 	for range number {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -18,9 +19,9 @@ const maxWaiting = 64
 // are written against the net package: net/http, for one. Accept may be called
 // from any goroutine and returns *Conn.
 type Listener struct {
-	g       *runtime.Group
-	ls      *runtime.Listeners
-	conns   *runtime.Queue[*Conn]
+	g       *loop.Group
+	ls      *loop.Listeners
+	conns   *loop.Queue[*Conn]
 	stop    context.CancelFunc
 	done    chan struct{}
 	err     error // of serving; good after done
@@ -30,7 +31,7 @@ type Listener struct {
 var _ net.Listener = (*Listener)(nil)
 
 // Listen listens on address for all loops of g.
-func Listen(g *runtime.Group, address string, opts runtime.ServeOptions) (*Listener, error) {
+func Listen(g *loop.Group, address string, opts loop.ServeOptions) (*Listener, error) {
 	ls, err := g.Listen(address, opts)
 	if err != nil {
 		return nil, err
@@ -40,9 +41,9 @@ func Listen(g *runtime.Group, address string, opts runtime.ServeOptions) (*Liste
 
 // NewListener makes a net.Listener of ls, which is its own from now on: what
 // g.Listen or g.AdoptListener returned.
-func NewListener(g *runtime.Group, ls *runtime.Listeners) *Listener {
+func NewListener(g *loop.Group, ls *loop.Listeners) *Listener {
 	ctx, stop := context.WithCancel(context.Background())
-	l := &Listener{g: g, ls: ls, conns: runtime.NewQueue[*Conn](maxWaiting), stop: stop, done: make(chan struct{})}
+	l := &Listener{g: g, ls: ls, conns: loop.NewQueue[*Conn](maxWaiting), stop: stop, done: make(chan struct{})}
 	go func() {
 		defer close(l.done)
 		l.err = g.Serve(ctx, ls, acceptor{l.conns})
@@ -52,9 +53,9 @@ func NewListener(g *runtime.Group, ls *runtime.Listeners) *Listener {
 }
 
 // acceptor is the service that puts connections into the queue.
-type acceptor struct{ conns *runtime.Queue[*Conn] }
+type acceptor struct{ conns *loop.Queue[*Conn] }
 
-func (a acceptor) Serve(ctx context.Context, ln *runtime.Listener) error {
+func (a acceptor) Serve(ctx context.Context, ln *loop.Listener) error {
 	for {
 		s, err := ln.Accept(ctx)
 		if err != nil {
@@ -105,10 +106,10 @@ func (l *Listener) Close() error {
 	l.stop()
 	// What ends is tasks, so the loops must go on.
 	var err error
-	switch oerr := runtime.OnGoroutine(context.Background(), func() { err = l.end() }, nil); {
+	switch oerr := loop.OnGoroutine(context.Background(), func() { err = l.end() }, nil); {
 	case oerr == nil: // we are a task
 		return err
-	case slices.ContainsFunc(l.g.Loops(), (*runtime.Loop).OnLoop):
+	case slices.ContainsFunc(l.g.Loops(), (*loop.Loop).OnLoop):
 		go func() { _ = l.end() }() // nobody waits for what it says
 		return nil
 	}

@@ -7,7 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 )
 
 // A pump carries the bytes of a connection that cannot be moved to a loop
@@ -24,7 +24,7 @@ type pump struct {
 
 // startPump returns the stream that nc's bytes are pumped to and from. When it
 // fails, nc still is the caller's.
-func startPump(l *runtime.Loop, nc net.Conn, opts TakeOverOptions) (*runtime.Stream, error) {
+func startPump(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (*loop.Stream, error) {
 	// Those that are set were somebody else's. A socket that moves leaves them
 	// behind as well.
 	if err := nc.SetDeadline(time.Time{}); err != nil {
@@ -36,10 +36,10 @@ func startPump(l *runtime.Loop, nc net.Conn, opts TakeOverOptions) (*runtime.Str
 	}
 	linger := opts.Stream.Linger
 	if linger == 0 {
-		linger = runtime.DefaultLinger
+		linger = loop.DefaultLinger
 	}
 	p := &pump{nc: nc, far: far, sent: make(chan struct{})}
-	s, err := adopt(l, near, opts, func(s *runtime.Stream) {
+	s, err := adopt(l, near, opts, func(s *loop.Stream) {
 		s.SetAddrs(nc.LocalAddr(), nc.RemoteAddr())
 		s.OnEOF(p.failed)
 		s.OnEnd(func() { go p.end(linger) })

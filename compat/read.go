@@ -8,6 +8,8 @@ import (
 	"math/bits"
 	"os"
 
+	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -277,7 +279,7 @@ func (r *ReadHalf) end(before int, err error) (int, error) {
 // passing reports whether err says nothing about later calls: a deadline can
 // be moved, room be made, and another task not be killed.
 func passing(err error) bool {
-	for _, target := range []error{ErrTooLarge, runtime.ErrNoBuffers, runtime.ErrOffLoop, runtime.ErrCanceled, os.ErrDeadlineExceeded} {
+	for _, target := range []error{ErrTooLarge, runtime.ErrNoBuffers, loop.ErrOffLoop, runtime.ErrCanceled, os.ErrDeadlineExceeded} {
 		if errors.Is(err, target) {
 			return true
 		}
@@ -367,7 +369,7 @@ func (r *ReadHalf) absorb(b *runtime.Buffer, need int) error {
 	r.last().Extend(n)
 	r.have += n
 	r.counts.BytesCopied += int64(n)
-	if b = b.Rest(n); b != nil {
+	if b = b.Friend(friend.Key{}).Rest(n); b != nil {
 		r.src.Unread(b)
 	}
 	return nil
@@ -385,7 +387,7 @@ func (r *ReadHalf) adopt(b *runtime.Buffer) error {
 			return err
 		}
 		r.counts.BytesCopied += int64(n)
-		if b = b.Rest(n); b != nil {
+		if b = b.Friend(friend.Key{}).Rest(n); b != nil {
 			r.src.Unread(b)
 		}
 		r.hold(own)

@@ -4,11 +4,12 @@ import (
 	"context"
 	"net"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
 // A Stream is what a protocol is written against when it is to run over TLS
-// too: *runtime.Stream and *TLSStream are both one. See runtime.Stream for
+// too: *loop.Stream and *TLSStream are both one. See loop.Stream for
 // what the methods promise.
 type Stream interface {
 	net.Conn
@@ -19,21 +20,21 @@ type Stream interface {
 	ReadErr() error
 	Unread(b *runtime.Buffer)
 	Buffered() int
-	Readable() runtime.Source
+	Readable() loop.Source
 
 	WriteBuf(bufs ...*runtime.Buffer) error
 	TryWriteBuf(bufs ...*runtime.Buffer) error
 	WriteNow(p []byte) error
-	Writable() runtime.Source
+	Writable() loop.Source
 	Queued() int
 	Flush() error
 	CloseWrite() error
 
-	Loop() *runtime.Loop
+	Loop() *loop.Loop
 	AllowGoroutines(ctx context.Context)
 }
 
 var (
-	_ Stream = (*runtime.Stream)(nil)
+	_ Stream = (*loop.Stream)(nil)
 	_ Stream = (*TLSStream)(nil)
 )

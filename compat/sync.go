@@ -145,7 +145,7 @@ func (ss *SyncStream) Take() (s Stream, err error) {
 // Close queues what was written, without waiting for room, and closes the
 // stream, which sends what is queued for as long as StreamOptions.Linger. The
 // error says what was lost. Tasks that fill or flush come back with ErrClosed.
-// From a callback it only begins to close, as runtime.Stream.Close does.
+// From a callback it only begins to close, as loop.Stream.Close does.
 func (ss *SyncStream) Close() error {
 	return ss.onLoop("close", func() error {
 		err := ss.w.finish()
@@ -158,11 +158,11 @@ func (ss *SyncStream) Close() error {
 // made a sync stream can get rid of it anywhere. The task is nobody's child, so
 // that it is not killed before it starts.
 func (ss *SyncStream) onLoop(op string, f func() error) error {
-	loop := ss.s.Loop()
-	if loop.OnLoop() {
+	lp := ss.s.Loop()
+	if lp.OnLoop() {
 		return f()
 	}
-	return loop.Call(context.Background(), op, func(context.Context) error { return f() })
+	return lp.Call(context.Background(), op, func(context.Context) error { return f() })
 }
 
 // Sync is what Run needs: a *SyncStream or a *GrowableSyncStream.

@@ -17,13 +17,14 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
 func newReader(p []byte) io.Reader { return bytes.NewReader(p) }
 
 // withPeer runs f as a task with a stream, and the net.Conn of its peer.
-func withPeer(t *testing.T, g *runtime.Group, f func(ctx context.Context, s *runtime.Stream, peer net.Conn) error) {
+func withPeer(t *testing.T, g *loop.Group, f func(ctx context.Context, s *loop.Stream, peer net.Conn) error) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -34,13 +35,13 @@ func withPeer(t *testing.T, g *runtime.Group, f func(ctx context.Context, s *run
 		accepted <- c
 	}()
 	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-		loop := runtime.TaskOf(ctx).Loop()
-		s, err := loop.Dial(ctx, ln.Addr().String(), runtime.DialOptions{})
+		lp := loop.TaskOf(ctx).Loop()
+		s, err := lp.Dial(ctx, ln.Addr().String(), loop.DialOptions{})
 		if err != nil {
 			return err
 		}
 		var peer net.Conn
-		if err := runtime.Offload(ctx, func() { peer = <-accepted }); err != nil {
+		if err := loop.Offload(ctx, func() { peer = <-accepted }); err != nil {
 			return err
 		}
 		defer peer.Close()
@@ -70,7 +71,7 @@ func TestRunReadsFramesAtEveryCut(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		input := append(frame([]byte("hello")), frame([]byte("a second one"))...)
 		for cut := range len(input) {
-			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 				ss, err := compat.NewGrowableSyncStream(s, compat.Options{Exact: true})
 				if err != nil {
 					return err
@@ -88,8 +89,8 @@ func TestRunReadsFramesAtEveryCut(t *testing.T) {
 				if _, err := peer.Write(input[:cut]); err != nil {
 					return err
 				}
-				rest, err := runtime.Go(ctx, "rest", func(ctx context.Context) error {
-					if err := runtime.Yield(ctx); err != nil {
+				rest, err := loop.Go(ctx, "rest", func(ctx context.Context) error {
+					if err := loop.Yield(ctx); err != nil {
 						return err
 					}
 					_, err := peer.Write(input[cut:])
@@ -113,7 +114,7 @@ func TestRunReadsFramesAtEveryCut(t *testing.T) {
 func TestGrowableMemory(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewGrowableSyncStream(s, compat.Options{Exact: true})
 			if err != nil {
 				return err
@@ -154,7 +155,7 @@ func TestMaximumLosesNothing(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		for _, growable := range []bool{false, true} {
-			withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+			withPeer(t, g, func(_ context.Context, s *loop.Stream, peer net.Conn) error {
 				var ss interface {
 					compat.Sync
 					FillReadBuf() (int, error)
@@ -205,7 +206,7 @@ func TestMaximumLosesNothing(t *testing.T) {
 func TestRunWritesOnce(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewSyncStream(s, compat.Options{Size: 16})
 			if err != nil {
 				return err
@@ -244,7 +245,7 @@ func TestRunWritesOnce(t *testing.T) {
 			if calls < 3 {
 				return fmt.Errorf("it was called %d times", calls)
 			}
-			return errors.Join(runtime.Offload(ctx, func() { err = <-peerDone }), err, ss.Close())
+			return errors.Join(loop.Offload(ctx, func() { err = <-peerDone }), err, ss.Close())
 		})
 	})
 }
@@ -252,7 +253,7 @@ func TestRunWritesOnce(t *testing.T) {
 func TestRunRefusesWhatCannotBeReplayed(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(_ context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(_ context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewSyncStream(s, compat.Options{Size: 16})
 			if err != nil {
 				return err
@@ -376,11 +377,11 @@ func TestRunRefusedBothWays(t *testing.T) {
 func TestRunSeesWhatIsPassedOver(t *testing.T) {
 	text := strings.Repeat("0123456789", 10)
 	for name, tc := range map[string]struct {
-		run  func(ss *compat.SyncStream, s *runtime.Stream) error
+		run  func(ss *compat.SyncStream, s *loop.Stream) error
 		want error
 		got  int // bytes of text that the peer gets
 	}{
-		"the buffer is full": {func(ss *compat.SyncStream, _ *runtime.Stream) error {
+		"the buffer is full": {func(ss *compat.SyncStream, _ *loop.Stream) error {
 			return compat.Run(ss, func(rw io.ReadWriter) error {
 				for i := range text {
 					_, _ = io.WriteString(rw, text[i:i+1])
@@ -388,7 +389,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 				return nil
 			})
 		}, io.ErrShortWrite, 64},
-		"less is written again": {func(ss *compat.SyncStream, _ *runtime.Stream) error {
+		"less is written again": {func(ss *compat.SyncStream, _ *loop.Stream) error {
 			n := len(text)
 			return compat.Run(ss, func(rw io.ReadWriter) error {
 				_, err := io.WriteString(rw, text[:n])
@@ -396,7 +397,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 				return err
 			})
 		}, compat.ErrNotReplayable, 64},
-		"nothing is written again": {func(ss *compat.SyncStream, _ *runtime.Stream) error {
+		"nothing is written again": {func(ss *compat.SyncStream, _ *loop.Stream) error {
 			n := len(text)
 			return compat.Run(ss, func(rw io.ReadWriter) (err error) {
 				if n > 0 {
@@ -406,7 +407,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 				return err
 			})
 		}, compat.ErrNotReplayable, 64},
-		"there is no memory": {func(ss *compat.SyncStream, s *runtime.Stream) error {
+		"there is no memory": {func(ss *compat.SyncStream, s *loop.Stream) error {
 			taken := exhaust(s.Loop().Pool())
 			err := compat.Run(ss, func(rw io.ReadWriter) error {
 				_, _ = io.WriteString(rw, text)
@@ -415,7 +416,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 			runtime.Drop(taken...)
 			return err
 		}, runtime.ErrNoBuffers, 0},
-		"a deadline passes": {func(ss *compat.SyncStream, s *runtime.Stream) error {
+		"a deadline passes": {func(ss *compat.SyncStream, s *loop.Stream) error {
 			s.Unread(runtime.NewShared([]byte("head\n")))
 			return compat.RunHead(ss, "\n", 10, func(rw io.ReadWriter) error {
 				err := s.SetWriteDeadline(longAgo)
@@ -427,7 +428,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				g := backendtest.Group(t, v, 1)
-				withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+				withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 					ss, err := compat.NewSyncStream(s, compat.Options{Size: 64})
 					if err != nil {
 						return err
@@ -468,12 +469,12 @@ func exhaust(pool *runtime.Pool) (taken []*runtime.Buffer) {
 func TestCallbacks(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
 			if err != nil {
 				return err
 			}
-			var ended runtime.Event
+			var ended loop.Event
 			var result error
 			var echo func(n int, err error)
 			echo = func(_ int, err error) {
@@ -502,7 +503,7 @@ func TestCallbacks(t *testing.T) {
 			data := bytes.Repeat([]byte("echo"), 100_000)
 			var got []byte
 			var perr error
-			if err := runtime.Offload(ctx, func() {
+			if err := loop.Offload(ctx, func() {
 				go func() {
 					_, _ = peer.Write(data)
 					_ = peer.(*net.TCPConn).CloseWrite()

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -21,7 +22,7 @@ type TakeOverOptions struct {
 	Unread []byte
 
 	// Stream are the stream's limits.
-	Stream runtime.StreamOptions
+	Stream loop.StreamOptions
 }
 
 // TakeOver moves nc, which another library accepted or dialed, to l: its
@@ -43,8 +44,8 @@ type TakeOverOptions struct {
 // Stream.Linger. A CloseWrite ends an nc that has none itself.
 //
 // A connection of datagrams, and a stream that only the tasks of a loop can use
-// (a *runtime.Stream, a *TLSStream), fail with ErrUnsupported.
-func TakeOver(l *runtime.Loop, nc net.Conn, opts TakeOverOptions) (s *runtime.Stream, pumped bool, err error) {
+// (a *loop.Stream, a *TLSStream), fail with ErrUnsupported.
+func TakeOver(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (s *loop.Stream, pumped bool, err error) {
 	if c, ok := nc.(*Conn); ok && c.Loop() == l {
 		return takeOwn(l, c, opts)
 	}
@@ -62,7 +63,7 @@ func TakeOver(l *runtime.Loop, nc net.Conn, opts TakeOverOptions) (s *runtime.St
 }
 
 // takeOwn hands out the stream of a Conn that is on l already.
-func takeOwn(l *runtime.Loop, c *Conn, opts TakeOverOptions) (*runtime.Stream, bool, error) {
+func takeOwn(l *loop.Loop, c *Conn, opts TakeOverOptions) (*loop.Stream, bool, error) {
 	err := l.Call(context.Background(), "take over", func(context.Context) error {
 		if err := c.ReadErr(); errors.Is(err, runtime.ErrClosed) {
 			return err
@@ -81,7 +82,7 @@ func refuse(nc net.Conn) error {
 	if _, ok := nc.(interface{ conn() *Conn }); ok {
 		return nil // a Conn, or what embeds one: for goroutines
 	}
-	if _, ok := nc.(interface{ Loop() *runtime.Loop }); ok {
+	if _, ok := nc.(interface{ Loop() *loop.Loop }); ok {
 		return fmt.Errorf("take over %T: it is on a loop already, and for the tasks there: %w", nc, runtime.ErrUnsupported)
 	}
 	if a := nc.LocalAddr(); a != nil {
@@ -95,7 +96,7 @@ func refuse(nc net.Conn) error {
 
 // adopt makes a stream of nc's socket; prepare, if not nil, is called with it
 // on the loop.
-func adopt(l *runtime.Loop, nc net.Conn, opts TakeOverOptions, prepare func(*runtime.Stream)) (s *runtime.Stream, err error) {
+func adopt(l *loop.Loop, nc net.Conn, opts TakeOverOptions, prepare func(*loop.Stream)) (s *loop.Stream, err error) {
 	err = l.Call(context.Background(), "take over", func(context.Context) (err error) {
 		if s, err = l.AdoptConn(nc, opts.Stream); err != nil {
 			return err

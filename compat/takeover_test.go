@@ -19,6 +19,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -61,7 +62,7 @@ func TestTakeOverOfTLSIsPumped(t *testing.T) {
 }
 
 // requireEcho has s echo what client sends, up to its end.
-func requireEcho(t *testing.T, g *runtime.Group, s *runtime.Stream, client net.Conn, want string) {
+func requireEcho(t *testing.T, g *loop.Group, s *loop.Stream, client net.Conn, want string) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
@@ -89,7 +90,7 @@ func TestTakeOverHijacked(t *testing.T) {
 			var ln net.Listener
 			var err error
 			if ours {
-				ln, err = compat.Listen(g, "127.0.0.1:0", runtime.ServeOptions{})
+				ln, err = compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
 			} else {
 				ln, err = net.Listen("tcp", "127.0.0.1:0")
 			}
@@ -161,7 +162,7 @@ func (w *watched) Close() error {
 }
 
 // tlsTakenOver is a connection over TLS, moved to g's loop.
-func tlsTakenOver(t *testing.T, g *runtime.Group, opts runtime.StreamOptions) (s *runtime.Stream, client *tls.Conn, raw *net.TCPConn, nc *watched) {
+func tlsTakenOver(t *testing.T, g *loop.Group, opts loop.StreamOptions) (s *loop.Stream, client *tls.Conn, raw *net.TCPConn, nc *watched) {
 	t.Helper()
 	serverConfig, clientConfig := tlsConfigs()
 	raw, server := tcpPair(t)
@@ -178,24 +179,24 @@ func TestPumpEndsWithItsStream(t *testing.T) {
 	for name, test := range map[string]struct {
 		silent bool // the client does not even shake hands
 		linger time.Duration
-		use    func(t *testing.T, g *runtime.Group, s *runtime.Stream, client *tls.Conn) error
+		use    func(t *testing.T, g *loop.Group, s *loop.Stream, client *tls.Conn) error
 	}{
 		"idle peer":                        {},
 		"a peer that does not shake hands": {silent: true, linger: 10 * time.Millisecond},
-		"a peer whose bytes are not read": {use: func(t *testing.T, g *runtime.Group, s *runtime.Stream, client *tls.Conn) error {
+		"a peer whose bytes are not read": {use: func(t *testing.T, g *loop.Group, s *loop.Stream, client *tls.Conn) error {
 			_, err := client.Write(make([]byte, 100_000))
 			return err
 		}},
-		"a peer that does not read": {linger: 10 * time.Millisecond, use: func(t *testing.T, g *runtime.Group, s *runtime.Stream, _ *tls.Conn) error {
+		"a peer that does not read": {linger: 10 * time.Millisecond, use: func(t *testing.T, g *loop.Group, s *loop.Stream, _ *tls.Conn) error {
 			return backendtest.Run(t, g, func(context.Context) error { return s.WriteNow(make([]byte, 16<<20)) })
 		}},
-		"a peer that has ended its side": {use: func(t *testing.T, g *runtime.Group, s *runtime.Stream, client *tls.Conn) error {
+		"a peer that has ended its side": {use: func(t *testing.T, g *loop.Group, s *loop.Stream, client *tls.Conn) error {
 			return errors.Join(client.CloseWrite(), backendtest.Run(t, g, func(context.Context) error {
 				_, err := io.ReadAll(s)
 				return err
 			}))
 		}},
-		"after CloseWrite": {use: func(t *testing.T, g *runtime.Group, s *runtime.Stream, client *tls.Conn) error {
+		"after CloseWrite": {use: func(t *testing.T, g *loop.Group, s *loop.Stream, client *tls.Conn) error {
 			err := backendtest.Run(t, g, func(context.Context) error { return s.CloseWrite() })
 			_, rerr := io.ReadAll(client)
 			return errors.Join(err, rerr)
@@ -204,7 +205,7 @@ func TestPumpEndsWithItsStream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				g := backendtest.Group(t, v, 1)
-				s, client, _, nc := tlsTakenOver(t, g, runtime.StreamOptions{Linger: test.linger})
+				s, client, _, nc := tlsTakenOver(t, g, loop.StreamOptions{Linger: test.linger})
 				if !test.silent {
 					require.NoError(t, client.Handshake())
 				}
@@ -230,7 +231,7 @@ func TestPumpEndsWithItsStream(t *testing.T) {
 func TestPumpEndsWithItsLoop(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		_, client, _, nc := tlsTakenOver(t, g, runtime.StreamOptions{})
+		_, client, _, nc := tlsTakenOver(t, g, loop.StreamOptions{})
 		require.NoError(t, client.Handshake())
 		require.NoError(t, g.Stop())
 		<-nc.closed
@@ -241,7 +242,7 @@ func TestPumpEndsWithItsLoop(t *testing.T) {
 func TestPumpSendsWhatWasWritten(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		s, client, _, nc := tlsTakenOver(t, g, runtime.StreamOptions{})
+		s, client, _, nc := tlsTakenOver(t, g, loop.StreamOptions{})
 		data := randomBytes(seeded(t), bulk(t))
 		closed := make(chan error, 1)
 		go func() {
@@ -295,7 +296,7 @@ func TestPumpTellsHowReadingEnded(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				for _, into := range []bool{false, true} {
 					g := backendtest.Group(t, v, 1)
-					s, client, raw, _ := tlsTakenOver(t, g, runtime.StreamOptions{})
+					s, client, raw, _ := tlsTakenOver(t, g, loop.StreamOptions{})
 					_, err := client.Write([]byte("half a mess"))
 					require.NoError(t, err)
 					var first, again error
@@ -420,23 +421,23 @@ func TestTakeOverOfAWrapperIsPumped(t *testing.T) {
 
 // What is no stream, or only a task's, is refused and stays what it was.
 func TestTakeOverRefuses(t *testing.T) {
-	for name, open := range map[string]func(s *runtime.Stream, dir string) (net.Conn, error){
-		"a stream": func(s *runtime.Stream, _ string) (net.Conn, error) { return s, nil },
-		"udp": func(*runtime.Stream, string) (net.Conn, error) {
+	for name, open := range map[string]func(s *loop.Stream, dir string) (net.Conn, error){
+		"a stream": func(s *loop.Stream, _ string) (net.Conn, error) { return s, nil },
+		"udp": func(*loop.Stream, string) (net.Conn, error) {
 			return net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 		},
-		"wrapped udp": func(*runtime.Stream, string) (net.Conn, error) {
+		"wrapped udp": func(*loop.Stream, string) (net.Conn, error) {
 			c, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
 			return &peeking{Conn: c}, err
 		},
-		"unixgram": func(_ *runtime.Stream, dir string) (net.Conn, error) {
+		"unixgram": func(_ *loop.Stream, dir string) (net.Conn, error) {
 			return net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram", Name: filepath.Join(dir, "s")})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				dir, g := t.TempDir(), backendtest.Group(t, v, 1)
-				withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+				withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 					if _, err := peer.Write([]byte("x")); err != nil {
 						return err
 					}
@@ -462,9 +463,9 @@ func TestTakeOverRefuses(t *testing.T) {
 
 // A Conn that is no more takes no bytes.
 func TestTakeOverOfAConnThatHasEnded(t *testing.T) {
-	for name, end := range map[string]func(g *runtime.Group, nc net.Conn) error{
-		"closed":     func(_ *runtime.Group, nc net.Conn) error { return nc.Close() },
-		"loop ended": func(g *runtime.Group, _ net.Conn) error { return g.Stop() },
+	for name, end := range map[string]func(g *loop.Group, nc net.Conn) error{
+		"closed":     func(_ *loop.Group, nc net.Conn) error { return nc.Close() },
+		"loop ended": func(g *loop.Group, _ net.Conn) error { return g.Stop() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {

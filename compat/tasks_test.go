@@ -15,6 +15,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -27,12 +28,12 @@ var longAgo = time.Unix(233431200, 0)
 // A crew is tasks that are waited for.
 type crew struct {
 	ctx   context.Context
-	tasks []*runtime.Task
+	tasks []*loop.Task
 	errs  []error
 }
 
 func (c *crew) run(name string, f func(ctx context.Context) error) {
-	t, err := runtime.Go(c.ctx, name, f)
+	t, err := loop.Go(c.ctx, name, f)
 	if err != nil {
 		c.errs = append(c.errs, err)
 		return
@@ -52,19 +53,19 @@ func (c *crew) wait() error {
 // background starts a task whose result does not matter: it ends with the
 // connection.
 func background(ctx context.Context, f func() error) error {
-	_, err := runtime.Go(ctx, "background", func(context.Context) error { return f() })
+	_, err := loop.Go(ctx, "background", func(context.Context) error { return f() })
 	return err
 }
 
 // streamPair returns two streams of the calling task's loop that are each
 // other's peer.
-func streamPair(ctx context.Context) (*runtime.Stream, *runtime.Stream, error) {
-	loop := runtime.TaskOf(ctx).Loop()
-	ln, err := loop.Listen(runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0")), runtime.ListenOptions{}, runtime.StreamOptions{})
+func streamPair(ctx context.Context) (*loop.Stream, *loop.Stream, error) {
+	lp := loop.TaskOf(ctx).Loop()
+	ln, err := lp.Listen(runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0")), runtime.ListenOptions{}, loop.StreamOptions{})
 	if err != nil {
 		return nil, nil, err
 	}
-	c1, err := loop.Dial(ctx, ln.Addr().String(), runtime.DialOptions{})
+	c1, err := lp.Dial(ctx, ln.Addr().String(), loop.DialOptions{})
 	if err != nil {
 		return nil, nil, errors.Join(err, ln.Close())
 	}
@@ -311,7 +312,7 @@ func taskCloseTimeout(ctx context.Context, c1, c2 net.Conn) error {
 	cr.run("closer", func(ctx context.Context) error {
 		var err error
 		for written < 200 && err == nil { // in the midst of it
-			err = runtime.Yield(ctx)
+			err = loop.Yield(ctx)
 		}
 		_ = c1.Close() // the peer may be stuck too: what is queued need not arrive
 		return err
@@ -366,7 +367,7 @@ func standsStill(ctx context.Context, n *int) error {
 		if *n != before {
 			before, turns = *n, 0
 		}
-		if err := runtime.Yield(ctx); err != nil {
+		if err := loop.Yield(ctx); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -22,7 +23,7 @@ type TLSOptions struct {
 	HandshakeTimeout time.Duration
 }
 
-// A TLSStream is TLS over a runtime.Stream, by crypto/tls, on the loop's
+// A TLSStream is TLS over a loop.Stream, by crypto/tls, on the loop's
 // thread. It has the same methods, so that code for one can have the other: see
 // Stream. One task may read while others write.
 //
@@ -43,7 +44,7 @@ type TLSOptions struct {
 // crypto/tls calls back into the configuration (GetCertificate, for one) on the
 // loop's thread: these functions must not block.
 type TLSStream struct {
-	s    *runtime.Stream
+	s    *loop.Stream
 	wire *wire
 	conn *tls.Conn
 
@@ -54,10 +55,10 @@ type TLSStream struct {
 	tryErr error             // why the last TryReadBuf found nothing, such as a lack of memory
 	readBy time.Time         // the read deadline
 
-	writing bool             // a Write is at work, or waits for room
-	midway  bool             // and some of it is queued
-	turns   []*runtime.Event // of those that wait for it to end, in order
-	free    runtime.Event    // no Write is half-way
+	writing bool          // a Write is at work, or waits for room
+	midway  bool          // and some of it is queued
+	turns   []*loop.Event // of those that wait for it to end, in order
+	free    loop.Event    // no Write is half-way
 	shut    bool
 	closed  bool
 	owner   context.Context
@@ -71,7 +72,7 @@ type TLSStream struct {
 //
 // A goroutine that has a *Conn gives that to tls.Server, as it would any
 // net.Conn.
-func TLSServer(ctx context.Context, s *runtime.Stream, config *tls.Config, opts TLSOptions) (*TLSStream, error) {
+func TLSServer(ctx context.Context, s *loop.Stream, config *tls.Config, opts TLSOptions) (*TLSStream, error) {
 	if config == nil {
 		return nil, errors.New("compat: a TLS server needs a configuration with a certificate")
 	}
@@ -81,7 +82,7 @@ func TLSServer(ctx context.Context, s *runtime.Stream, config *tls.Config, opts 
 // TLSClient is TLSServer for the client's side. config needs a ServerName, or
 // InsecureSkipVerify. A renegotiation that the server asks for is refused: it
 // would be a handshake in the middle of a read.
-func TLSClient(ctx context.Context, s *runtime.Stream, config *tls.Config, opts TLSOptions) (*TLSStream, error) {
+func TLSClient(ctx context.Context, s *loop.Stream, config *tls.Config, opts TLSOptions) (*TLSStream, error) {
 	if config == nil {
 		return nil, errors.New("compat: a TLS client needs a configuration with a ServerName")
 	}
@@ -92,9 +93,9 @@ func TLSClient(ctx context.Context, s *runtime.Stream, config *tls.Config, opts 
 	return newTLS(ctx, s, opts, func(w *wire) *tls.Conn { return tls.Client(w, config) })
 }
 
-func newTLS(ctx context.Context, s *runtime.Stream, opts TLSOptions, side func(*wire) *tls.Conn) (*TLSStream, error) {
+func newTLS(ctx context.Context, s *loop.Stream, opts TLSOptions, side func(*wire) *tls.Conn) (*TLSStream, error) {
 	if !s.Loop().OnLoop() {
-		return nil, &runtime.OpError{Op: "tls handshake", Handle: s.Handle(), Err: runtime.ErrOffLoop}
+		return nil, &runtime.OpError{Op: "tls handshake", Handle: s.Handle(), Err: loop.ErrOffLoop}
 	}
 	if opts.HandshakeTimeout <= 0 {
 		opts.HandshakeTimeout = DefaultHandshakeTimeout
@@ -116,14 +117,14 @@ func (c *TLSStream) handshake(ctx context.Context, timeout time.Duration) error 
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	loop := c.s.Loop()
+	lp := c.s.Loop()
 	if err := c.s.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() {
 		// If this fails, the loop is ending or overwhelmed: then the task is
 		// killed, or the timeout ends it.
-		_ = loop.Post(func() {
+		_ = lp.Post(func() {
 			if c.wire.shaking {
 				_ = c.s.SetDeadline(time.Unix(1, 0))
 			}
@@ -146,10 +147,10 @@ func (c *TLSStream) handshake(ctx context.Context, timeout time.Duration) error 
 
 // Stream returns the stream beneath, which stays the TLSStream's own: it is
 // for options of the socket.
-func (c *TLSStream) Stream() *runtime.Stream { return c.s }
+func (c *TLSStream) Stream() *loop.Stream { return c.s }
 
 // Loop returns the stream's loop.
-func (c *TLSStream) Loop() *runtime.Loop { return c.s.Loop() }
+func (c *TLSStream) Loop() *loop.Loop { return c.s.Loop() }
 
 // ConnectionState returns what the handshake has agreed on. It may be called
 // from any goroutine.
@@ -161,7 +162,7 @@ func (c *TLSStream) LocalAddr() net.Addr { return c.s.LocalAddr() }
 // RemoteAddr returns the address of the other end.
 func (c *TLSStream) RemoteAddr() net.Addr { return c.s.RemoteAddr() }
 
-// AllowGoroutines is runtime.Stream's: it lets ordinary goroutines use the
+// AllowGoroutines is loop.Stream's: it lets ordinary goroutines use the
 // stream.
 func (c *TLSStream) AllowGoroutines(ctx context.Context) {
 	c.s.AllowGoroutines(ctx)
@@ -173,12 +174,12 @@ func (c *TLSStream) AllowGoroutines(ctx context.Context) {
 // goroutine.
 func (c *TLSStream) elsewhere(op string, f func() error) error {
 	if c.owner == nil {
-		return &runtime.OpError{Op: op, Handle: c.s.Handle(), Err: runtime.ErrOffLoop}
+		return &runtime.OpError{Op: op, Handle: c.s.Handle(), Err: loop.ErrOffLoop}
 	}
 	return c.s.Loop().Call(c.owner, op, func(context.Context) error { return f() })
 }
 
-// SetDeadline sets both deadlines: see runtime.Stream.
+// SetDeadline sets both deadlines: see loop.Stream.
 func (c *TLSStream) SetDeadline(d time.Time) error {
 	return errors.Join(c.SetReadDeadline(d), c.SetWriteDeadline(d))
 }
@@ -202,7 +203,7 @@ func (c *TLSStream) SetReadDeadline(d time.Time) error {
 func (c *TLSStream) SetWriteDeadline(d time.Time) error { return c.s.SetWriteDeadline(d) }
 
 // Close says goodbye (a close_notify alert) and closes the stream as
-// runtime.Stream.Close does: what was written is sent first.
+// loop.Stream.Close does: what was written is sent first.
 func (c *TLSStream) Close() error {
 	if !c.Loop().OnLoop() {
 		if c.owner == nil {

@@ -21,7 +21,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 )
 
 // A sealer makes a client's TLS 1.3 records by hand, because crypto/tls never
@@ -106,7 +106,7 @@ func (s *sealer) flood() (p []byte) {
 }
 
 // withTLSAttacker is withTLSPeer with the means to forge the peer's records.
-func withTLSAttacker(t *testing.T, g *runtime.Group, f func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, raw net.Conn, s *sealer) error) {
+func withTLSAttacker(t *testing.T, g *loop.Group, f func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, raw net.Conn, s *sealer) error) {
 	t.Helper()
 	var keyLog bytes.Buffer
 	_, config := tlsConfigs()
@@ -119,9 +119,9 @@ func withTLSAttacker(t *testing.T, g *runtime.Group, f func(ctx context.Context,
 
 // stuckWriter starts a task that writes to a peer that does not read, and
 // returns when it is suspended in the middle.
-func stuckWriter(ctx context.Context, c *compat.TLSStream) (*runtime.Task, error) {
+func stuckWriter(ctx context.Context, c *compat.TLSStream) (*loop.Task, error) {
 	written := 0
-	w, err := runtime.Go(ctx, "writer", func(context.Context) error {
+	w, err := loop.Go(ctx, "writer", func(context.Context) error {
 		p := make([]byte, 100_000)
 		for {
 			n, err := c.Write(p)
@@ -141,11 +141,11 @@ func stuckWriter(ctx context.Context, c *compat.TLSStream) (*runtime.Task, error
 func untilStuck(ctx context.Context, c *compat.TLSStream, written *int) error {
 	for still := 0; still < 100; still++ {
 		before, queued := *written, c.Queued()
-		if err := runtime.Yield(ctx); err != nil {
+		if err := loop.Yield(ctx); err != nil {
 			return err
 		}
 		// A writer that waited goes on when half of the queue is free.
-		if *written != before || c.Queued() != queued || queued <= runtime.DefaultQueueLimit/2 {
+		if *written != before || c.Queued() != queued || queued <= loop.DefaultQueueLimit/2 {
 			still = 0
 		}
 	}
@@ -187,9 +187,9 @@ func TestTLSBadRecordWhileTheWriterIsStuck(t *testing.T) {
 }
 
 // loopLives asks from outside.
-func loopLives(g *runtime.Group) error {
+func loopLives(g *loop.Group) error {
 	done := make(chan error, 1)
-	if err := g.Loops()[0].Go("alive", func(ctx context.Context) error { return runtime.Yield(ctx) }, func(err error) { done <- err }); err != nil {
+	if err := g.Loops()[0].Go("alive", func(ctx context.Context) error { return loop.Yield(ctx) }, func(err error) { done <- err }); err != nil {
 		return err
 	}
 	return g.Loops()[0].Call(context.Background(), "alive", func(ctx context.Context) error {
@@ -223,7 +223,7 @@ func TestTLSKeyUpdateFloodWhileTheWriterIsStuck(t *testing.T) {
 				var n int
 				n, err = c.Read(make([]byte, 100))
 				got += n
-				if limit := runtime.DefaultQueueLimit + 2*(16<<10) + 4096; c.Queued() > limit {
+				if limit := loop.DefaultQueueLimit + 2*(16<<10) + 4096; c.Queued() > limit {
 					return fmt.Errorf("%d bytes are queued", c.Queued())
 				}
 			}

@@ -1,6 +1,6 @@
 package compat
 
-// WriteNow is runtime.Stream's: Write that never waits, whatever is queued. It
+// WriteNow is loop.Stream's: Write that never waits, whatever is queued. It
 // fails with ErrBusy while another task's Write is half-way, whose bytes stay
 // together.
 func (c *TLSStream) WriteNow(p []byte) error {

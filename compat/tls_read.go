@@ -6,6 +6,8 @@ import (
 	"os"
 	"time"
 
+	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -106,7 +108,7 @@ func (c *TLSStream) popPlain() *runtime.Buffer {
 	return b
 }
 
-// ReadBuf is runtime.Stream's: it waits for bytes and returns a buffer of
+// ReadBuf is loop.Stream's: it waits for bytes and returns a buffer of
 // them, decrypted, which is the caller's now. It returns io.EOF after the peer
 // has said goodbye, or has ended the connection between two records; bytes that
 // matter must say themselves where they end.
@@ -195,7 +197,7 @@ func (c *TLSStream) Read(p []byte) (n int, err error) {
 func (c *TLSStream) copyOut(p []byte) int {
 	b := c.popPlain()
 	n := copy(p, b.Bytes())
-	if b = b.Rest(n); b != nil {
+	if b = b.Friend(friend.Key{}).Rest(n); b != nil {
 		c.unpop(b)
 	}
 	return n
@@ -239,11 +241,11 @@ func (c *TLSStream) Unread(b *runtime.Buffer) {
 // and is not decrypted yet does not count.
 func (c *TLSStream) Buffered() int { return c.bytes }
 
-// Readable returns the stream as a Source for runtime.WaitAny: it has something
+// Readable returns the stream as a Source for loop.WaitAny: it has something
 // when TryReadBuf may. That may find nothing all the same, while a record is
 // not complete.
-func (c *TLSStream) Readable() runtime.Source {
-	return runtime.When(func() bool {
+func (c *TLSStream) Readable() loop.Source {
+	return loop.When(func() bool {
 		return c.bytes > 0 || c.err != nil || c.pending() || c.beginRead() != nil
 	}, c.s.Readable())
 }

@@ -24,6 +24,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -56,13 +57,13 @@ var tlsConfigs = sync.OnceValues(func() (*tls.Config, *tls.Config) {
 
 // withTLSPeer runs f as a task with a TLSStream, the server's side, and its
 // peer: crypto/tls on a goroutine, and the connection beneath that.
-func withTLSPeer(t *testing.T, g *runtime.Group, client *tls.Config, f func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, raw net.Conn) error) {
+func withTLSPeer(t *testing.T, g *loop.Group, client *tls.Config, f func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, raw net.Conn) error) {
 	t.Helper()
 	serverConfig, clientConfig := tlsConfigs()
 	if client != nil {
 		clientConfig = client
 	}
-	withPeer(t, g, func(ctx context.Context, s *runtime.Stream, raw net.Conn) error {
+	withPeer(t, g, func(ctx context.Context, s *loop.Stream, raw net.Conn) error {
 		peer := tls.Client(raw, clientConfig)
 		shaken := make(chan error, 1)
 		go func() { shaken <- peer.Handshake() }()
@@ -70,7 +71,7 @@ func withTLSPeer(t *testing.T, g *runtime.Group, client *tls.Config, f func(ctx 
 		if err != nil {
 			return err
 		}
-		if err := runtime.Offload(ctx, func() { err = <-shaken }); err != nil {
+		if err := loop.Offload(ctx, func() { err = <-shaken }); err != nil {
 			return err
 		}
 		if err != nil {
@@ -102,7 +103,7 @@ func randomBytes(r *mathrand.Rand, n int) []byte {
 // offload runs f off the loop and returns its error.
 func offload(ctx context.Context, f func() error) error {
 	var err error
-	if oerr := runtime.Offload(ctx, func() { err = f() }); oerr != nil {
+	if oerr := loop.Offload(ctx, func() { err = f() }); oerr != nil {
 		return oerr
 	}
 	return err
@@ -137,7 +138,7 @@ func TestTLSBothWaysAtOnce(t *testing.T) {
 					}()
 					go func() { peerDone <- sameBytes(peer, sum) }()
 
-					writer, err := runtime.Go(ctx, "writer", func(context.Context) error {
+					writer, err := loop.Go(ctx, "writer", func(context.Context) error {
 						if err := writeMixed(c, data, random); err != nil {
 							return err
 						}
@@ -218,7 +219,7 @@ func sameBytes(r io.Reader, sum [sha256.Size]byte) error {
 // after the loop had a few turns.
 type cutConn struct {
 	net.Conn
-	loop    *runtime.Loop
+	loop    *loop.Loop
 	cut     int // where; negative: between all bytes
 	written int
 }
@@ -239,7 +240,7 @@ func (c *cutConn) Write(p []byte) (n int, err error) {
 		}
 		if n < len(p) {
 			if err := c.loop.Call(context.Background(), "turns", func(ctx context.Context) error {
-				return errors.Join(runtime.Yield(ctx), runtime.Yield(ctx))
+				return errors.Join(loop.Yield(ctx), loop.Yield(ctx))
 			}); err != nil {
 				return n, err
 			}
@@ -262,7 +263,7 @@ func TestTLSHandshakeAtEveryCut(t *testing.T) {
 					step = 23
 				}
 				for cut := -1; cut < total; cut += step {
-					withPeer(t, g, func(ctx context.Context, s *runtime.Stream, raw net.Conn) error {
+					withPeer(t, g, func(ctx context.Context, s *loop.Stream, raw net.Conn) error {
 						cc := &cutConn{Conn: raw, loop: s.Loop(), cut: cut}
 						var peer *tls.Conn
 						if side == "server" {
@@ -318,14 +319,14 @@ func peerPingPong(peer *tls.Conn) error {
 func TestTLSHandshakeEnds(t *testing.T) {
 	serverConfig, clientConfig := tlsConfigs()
 	// stopped cancels the task that is in the handshake.
-	stopped := func(kill bool) func(ctx context.Context, s *runtime.Stream, _ net.Conn) error {
-		return func(ctx context.Context, s *runtime.Stream, _ net.Conn) error {
-			task, err := runtime.Go(ctx, "handshake", func(ctx context.Context) error {
+	stopped := func(kill bool) func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
+		return func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
+			task, err := loop.Go(ctx, "handshake", func(ctx context.Context) error {
 				_, err := compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{})
 				return err
 			})
 			if err == nil {
-				err = runtime.Yield(ctx)
+				err = loop.Yield(ctx)
 			}
 			if err != nil {
 				return err
@@ -337,14 +338,14 @@ func TestTLSHandshakeEnds(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		for name, tc := range map[string]struct {
-			run  func(ctx context.Context, s *runtime.Stream, peer net.Conn) error
+			run  func(ctx context.Context, s *loop.Stream, peer net.Conn) error
 			want error
 		}{
-			"timeout": {func(ctx context.Context, s *runtime.Stream, _ net.Conn) error {
+			"timeout": {func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
 				_, err := compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{HandshakeTimeout: time.Millisecond})
 				return err
 			}, os.ErrDeadlineExceeded},
-			"cancelled": {func(ctx context.Context, s *runtime.Stream, _ net.Conn) error {
+			"cancelled": {func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
 				ctx, cancel := context.WithCancel(ctx)
 				go func() {
 					// The task is in the handshake when the loop has time for another one.
@@ -354,13 +355,13 @@ func TestTLSHandshakeEnds(t *testing.T) {
 				_, err := compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{HandshakeTimeout: time.Hour})
 				return err
 			}, context.Canceled},
-			"cancelled before": {func(ctx context.Context, s *runtime.Stream, _ net.Conn) error {
+			"cancelled before": {func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
 				ctx, cancel := context.WithCancel(ctx)
 				cancel()
 				_, err := compat.TLSClient(ctx, s, clientConfig, compat.TLSOptions{})
 				return err
 			}, context.Canceled},
-			"context's deadline": {func(ctx context.Context, s *runtime.Stream, _ net.Conn) error {
+			"context's deadline": {func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
 				ctx, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
 				defer cancel()
 				_, err := compat.TLSClient(ctx, s, clientConfig, compat.TLSOptions{})
@@ -368,7 +369,7 @@ func TestTLSHandshakeEnds(t *testing.T) {
 			}, context.DeadlineExceeded},
 			"killed":  {stopped(true), runtime.ErrCanceled},
 			"drained": {stopped(false), context.Canceled},
-			"peer gone": {func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			"peer gone": {func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 				_, err := peer.Write([]byte{22, 3, 1, 1, 0, 1, 0})
 				require.NoError(t, err)
 				require.NoError(t, peer.Close())
@@ -377,12 +378,12 @@ func TestTLSHandshakeEnds(t *testing.T) {
 			}, io.ErrUnexpectedEOF},
 		} {
 			t.Run(name, func(t *testing.T) {
-				withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+				withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 					err := tc.run(ctx, s, peer)
 					if !errors.Is(err, tc.want) {
 						return fmt.Errorf("got %v, want %v", err, tc.want)
 					}
-					if err := runtime.Yield(ctx); err != nil { // what was posted late must do no harm
+					if err := loop.Yield(ctx); err != nil { // what was posted late must do no harm
 						return err
 					}
 					return s.Close()
@@ -390,7 +391,7 @@ func TestTLSHandshakeEnds(t *testing.T) {
 			})
 		}
 		t.Run("not TLS", func(t *testing.T) {
-			withPeer(t, g, func(ctx context.Context, s *runtime.Stream, peer net.Conn) error {
+			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 				_, err := peer.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
 				require.NoError(t, err)
 				_, err = compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{})
@@ -410,7 +411,7 @@ func TestTLSFromGoroutines(t *testing.T) {
 		data := randomBytes(seeded(t), 1<<20)
 		sum := sha256.Sum256(data)
 		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
-			if err := offload(ctx, func() error { _, err := c.Read(make([]byte, 1)); return err }); !errors.Is(err, runtime.ErrOffLoop) {
+			if err := offload(ctx, func() error { _, err := c.Read(make([]byte, 1)); return err }); !errors.Is(err, loop.ErrOffLoop) {
 				return fmt.Errorf("before AllowGoroutines: %v", err)
 			}
 			c.AllowGoroutines(ctx)
@@ -439,9 +440,9 @@ func TestTLSOnlyInATask(t *testing.T) {
 		server, client := tlsConfigs()
 		s := nc.(*compat.Conn).Stream
 		_, err = compat.TLSServer(context.Background(), s, server, compat.TLSOptions{})
-		require.ErrorIs(t, err, runtime.ErrOffLoop)
+		require.ErrorIs(t, err, loop.ErrOffLoop)
 		_, err = compat.TLSClient(context.Background(), s, client, compat.TLSOptions{})
-		require.ErrorIs(t, err, runtime.ErrOffLoop)
+		require.ErrorIs(t, err, loop.ErrOffLoop)
 	})
 }
 
@@ -463,14 +464,14 @@ func TestTLSReadable(t *testing.T) {
 					b.Release()
 					continue
 				}
-				if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+				if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 					return err
 				}
 			}
 			if string(got) != "hello" || c.ReadErr() != io.EOF {
 				return fmt.Errorf("got %q, %v", got, c.ReadErr())
 			}
-			if i, err := runtime.WaitAny(ctx, c.Writable(), c.Readable()); err != nil || i != 0 {
+			if i, err := loop.WaitAny(ctx, c.Writable(), c.Readable()); err != nil || i != 0 {
 				return fmt.Errorf("%d, %v", i, err)
 			}
 			b, err := c.Loop().Pool().Copy(0, []byte("bye"))

@@ -6,7 +6,8 @@ import (
 	"net"
 	"time"
 
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/loop"
 )
 
 // maxAnswers is how many bytes of answers (to key updates; about 27 bytes each)
@@ -19,7 +20,7 @@ const maxAnswers = 16 << 10
 // into the stream's queue. It holds no bytes: what crypto/tls does not take
 // goes back into the stream.
 type wire struct {
-	s       *runtime.Stream
+	s       *loop.Stream
 	shaking bool  // the handshake goes on: reads and writes wait
 	reading bool  // a read goes on: what is written is an answer
 	answers int   // bytes of them since the queue last had room
@@ -49,7 +50,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 		}
 		c := copy(p[n:], b.Bytes())
 		n += c
-		if b = b.Rest(c); b != nil {
+		if b = b.Friend(friend.Key{}).Rest(c); b != nil {
 			w.s.Unread(b)
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -39,13 +40,13 @@ func (c *TLSStream) writeErr() error {
 // and fails as well.
 func (c *TLSStream) beginWrite() error {
 	if c.writing {
-		turn := &runtime.Event{}
+		turn := &loop.Event{}
 		c.turns = append(c.turns, turn)
 		if err := turn.Wait(context.Background()); err != nil { // killed
 			if turn.IsSet() {
 				c.endWrite()
 			} else {
-				c.turns = slices.DeleteFunc(c.turns, func(e *runtime.Event) bool { return e == turn })
+				c.turns = slices.DeleteFunc(c.turns, func(e *loop.Event) bool { return e == turn })
 			}
 			return &runtime.OpError{Op: "send", Handle: c.s.Handle(), Err: errors.Unwrap(err)}
 		}
@@ -113,7 +114,7 @@ func (c *TLSStream) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// WriteBuf is runtime.Stream's: it encrypts bufs, in order and together, and
+// WriteBuf is loop.Stream's: it encrypts bufs, in order and together, and
 // takes them: also when it fails. It waits while the queue is full. Small
 // buffers, such as a header and its payload, share a record.
 func (c *TLSStream) WriteBuf(bufs ...*runtime.Buffer) error {
@@ -215,9 +216,9 @@ func (c *TLSStream) encryptBytes(p []byte, room func() error) error {
 	return nil
 }
 
-// Writable returns the stream as a Source for runtime.WaitAny: it has something
+// Writable returns the stream as a Source for loop.WaitAny: it has something
 // when a write would not wait.
-func (c *TLSStream) Writable() runtime.Source { return runtime.Both(&c.free, c.s.Writable()) }
+func (c *TLSStream) Writable() loop.Source { return loop.Both(&c.free, c.s.Writable()) }
 
 // Queued returns how many bytes, encrypted, are not with the kernel yet.
 func (c *TLSStream) Queued() int { return c.s.Queued() }

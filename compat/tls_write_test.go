@@ -17,6 +17,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -53,10 +54,10 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
 			var want []byte
-			var writers []*runtime.Task
+			var writers []*loop.Task
 			write := func(letter byte, n int) error {
 				p := bytes.Repeat([]byte{letter}, n)
-				w, err := runtime.Go(ctx, "writer "+string(letter), func(context.Context) error { _, err := c.Write(p); return err })
+				w, err := loop.Go(ctx, "writer "+string(letter), func(context.Context) error { _, err := c.Write(p); return err })
 				writers = append(writers, w)
 				want = append(want, p...)
 				return err
@@ -69,7 +70,7 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 			if err := errors.Join(write('b', 100_000), write('c', 100_000)); err != nil {
 				return err
 			}
-			killed, err := runtime.Go(ctx, "writer that is killed", func(context.Context) error { return c.WriteBuf(runtime.NewShared([]byte("d"))) })
+			killed, err := loop.Go(ctx, "writer that is killed", func(context.Context) error { return c.WriteBuf(runtime.NewShared([]byte("d"))) })
 			if err != nil {
 				return err
 			}
@@ -80,7 +81,7 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 			const turns = 1000
 			before, _ := c.Loop().Stats()
 			for range turns {
-				if err := runtime.Yield(ctx); err != nil {
+				if err := loop.Yield(ctx); err != nil {
 					return err
 				}
 			}
@@ -96,7 +97,7 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 			}
 			short, cancel := context.WithTimeout(ctx, time.Millisecond)
 			defer cancel()
-			if _, err := runtime.WaitAny(short, c.Writable()); !errors.Is(err, context.DeadlineExceeded) {
+			if _, err := loop.WaitAny(short, c.Writable()); !errors.Is(err, context.DeadlineExceeded) {
 				return fmt.Errorf("a write would wait, and WaitAny says: %v", err)
 			}
 			killed.Cancel(true)
@@ -116,7 +117,7 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 					return err
 				}
 			}
-			if _, err := runtime.WaitAny(ctx, c.Writable()); err != nil {
+			if _, err := loop.WaitAny(ctx, c.Writable()); err != nil {
 				return err
 			}
 			return errors.Join(c.TryWriteBuf(), c.WriteNow([]byte("X")), c.Close())
@@ -129,9 +130,9 @@ func TestTLSWriteDeadlineOfAllWriters(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, _ *tls.Conn, raw net.Conn) error {
-			var writers []*runtime.Task
+			var writers []*loop.Task
 			for range 3 {
-				w, err := runtime.Go(ctx, "writer", func(context.Context) error { _, err := c.Write(make([]byte, 16<<20)); return err })
+				w, err := loop.Go(ctx, "writer", func(context.Context) error { _, err := c.Write(make([]byte, 16<<20)); return err })
 				if err != nil {
 					return err
 				}

@@ -165,7 +165,7 @@ func (w *WriteHalf) waitErr() error {
 	if c, ok := dst.(*TLSStream); ok {
 		dst = c.s
 	}
-	if s, ok := dst.(interface{ WriteErr() error }); ok { // a *runtime.Stream, or what embeds one
+	if s, ok := dst.(interface{ WriteErr() error }); ok { // a *loop.Stream, or what embeds one
 		if err := s.WriteErr(); !errors.Is(err, runtime.ErrBusy) {
 			return err
 		}

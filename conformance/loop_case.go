@@ -15,10 +15,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-// A LoopCase is one promise of runtime.Loop and what stands on it, which must
+// A LoopCase is one promise of loop.Loop and what stands on it, which must
 // hold on every Runtime.
 type LoopCase struct {
 	Name   string
@@ -154,14 +155,14 @@ func (l *L) bg(wg *sync.WaitGroup, f func()) { wg.Go(func() { l.contain(f) }) }
 
 // options are those of the case's loops: panics that are not FailNow's fail
 // the case, and a task that holds its loop too.
-func (l *L) options() runtime.LoopOptions {
-	return runtime.LoopOptions{
+func (l *L) options() loop.LoopOptions {
+	return loop.LoopOptions{
 		Logger: slog.New(slog.DiscardHandler),
 		// A case that has failed need not wait longer for its tasks than for anything else.
-		StopTimeout: min(runtime.DefaultStopTimeout, l.limits.Wait),
+		StopTimeout: min(loop.DefaultStopTimeout, l.limits.Wait),
 		StallAfter:  10 * time.Second,
-		OnStall:     func(s runtime.Stall) { l.Errorf("%v", s) },
-		OnPanic: func(p *runtime.PanicError) {
+		OnStall:     func(s loop.Stall) { l.Errorf("%v", s) },
+		OnPanic: func(p *loop.PanicError) {
 			if p.Value != (failNow{}) {
 				l.Errorf("%v\n%s", p, p.Stack)
 			}
@@ -170,28 +171,28 @@ func (l *L) options() runtime.LoopOptions {
 }
 
 // group starts loops, which are stopped, and must stop in order, with the case.
-func (l *L) group(loops int) *runtime.Group {
+func (l *L) group(loops int) *loop.Group {
 	g := l.groupWith(loops, l.options())
 	l.Defer(func() { require.NoError(l, g.Stop()) })
 	return g
 }
 
-func (l *L) groupWith(loops int, opts runtime.LoopOptions) *runtime.Group {
-	g, err := runtime.StartGroup(runtime.GroupOptions{Loops: loops, Loop: opts,
+func (l *L) groupWith(loops int, opts loop.LoopOptions) *loop.Group {
+	g, err := loop.StartGroup(loop.GroupOptions{Loops: loops, Loop: opts,
 		New: func(int) (runtime.Runtime, error) { return l.factory(l.wishes) }})
 	require.NoError(l, err)
 	return g
 }
 
 // loop starts one.
-func (l *L) loop() *runtime.Loop { return l.group(1).Loops()[0] }
+func (l *L) loop() *loop.Loop { return l.group(1).Loops()[0] }
 
 // call runs f as a task and fails the case if f fails.
-func (l *L) call(lp *runtime.Loop, f func(ctx context.Context)) {
+func (l *L) call(lp *loop.Loop, f func(ctx context.Context)) {
 	require.NoError(l, l.do(lp, func(ctx context.Context) error { f(ctx); return nil }))
 }
 
-func (l *L) do(lp *runtime.Loop, f func(ctx context.Context) error) error {
+func (l *L) do(lp *loop.Loop, f func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), l.limits.Wait)
 	defer cancel()
 	return lp.Call(ctx, "case", f)
@@ -206,7 +207,7 @@ func (l *L) soon(what string, ok func() bool) {
 
 // pair is a stream of lp, adopted from a socket, and its plain peer. It is
 // called in a task of lp. The stream is the caller's to close.
-func (l *L) pair(lp *runtime.Loop, opts runtime.StreamOptions) (*runtime.Stream, *net.TCPConn) {
+func (l *L) pair(lp *loop.Loop, opts loop.StreamOptions) (*loop.Stream, *net.TCPConn) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(l, err)
 	defer ln.Close()
@@ -222,7 +223,7 @@ func (l *L) pair(lp *runtime.Loop, opts runtime.StreamOptions) (*runtime.Stream,
 }
 
 // with runs f as a task with a pair, and closes the stream after it.
-func (l *L) with(opts runtime.StreamOptions, f func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn)) {
+func (l *L) with(opts loop.StreamOptions, f func(ctx context.Context, s *loop.Stream, peer *net.TCPConn)) {
 	lp := l.loop()
 	l.call(lp, func(ctx context.Context) {
 		s, peer := l.pair(lp, opts)
@@ -241,7 +242,7 @@ func (l *L) pattern(n int) []byte {
 }
 
 // off runs f off the loop, from a task.
-func (l *L) off(ctx context.Context, f func()) { require.NoError(l, runtime.Offload(ctx, f)) }
+func (l *L) off(ctx context.Context, f func()) { require.NoError(l, loop.Offload(ctx, f)) }
 
 // expect reads exactly p from r.
 func (l *L) expect(r io.Reader, p []byte) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -42,8 +43,8 @@ func loopHostileCases() []LoopCase {
 func loopWaitingEnd(l *L) {
 	lp := l.loop()
 	told := make(chan error, 1)
-	var s *runtime.Stream
-	l.call(lp, func(ctx context.Context) { s, _ = l.pair(lp, runtime.StreamOptions{}) })
+	var s *loop.Stream
+	l.call(lp, func(ctx context.Context) { s, _ = l.pair(lp, loop.StreamOptions{}) })
 	require.NoError(l, lp.Go("short", func(context.Context) error { return nil }, func(error) {
 		_, err := s.Read(make([]byte, 1))
 		if err == nil {
@@ -53,7 +54,7 @@ func loopWaitingEnd(l *L) {
 		_ = lp.Call(context.Background(), "nested", func(context.Context) error { told <- nil; return nil }) // refused
 		told <- err
 	}))
-	require.ErrorIs(l, <-told, runtime.ErrOffLoop)
+	require.ErrorIs(l, <-told, loop.ErrOffLoop)
 	l.soon("the stream's end", func() bool {
 		st, err := lp.Stats()
 		require.NoError(l, err)
@@ -69,20 +70,20 @@ func loopOrphan(l *L) {
 	var gone context.Context
 	l.call(lp, func(ctx context.Context) { gone = ctx })
 	l.call(lp, func(ctx context.Context) {
-		_, err := runtime.Go(gone, "orphan", func(ctx context.Context) error { return runtime.Sleep(context.Background(), time.Hour) })
+		_, err := loop.Go(gone, "orphan", func(ctx context.Context) error { return loop.Sleep(context.Background(), time.Hour) })
 		require.ErrorIs(l, err, runtime.ErrClosed)
 	})
-	err := lp.Call(gone, "orphan", func(context.Context) error { return runtime.Sleep(context.Background(), time.Hour) })
+	err := lp.Call(gone, "orphan", func(context.Context) error { return loop.Sleep(context.Background(), time.Hour) })
 	require.ErrorIs(l, err, runtime.ErrClosed)
 
 	// One that has returned and waits for its children kills the late ones too.
 	ended := make(chan error, 1)
 	l.call(lp, func(ctx context.Context) {
-		t, err := runtime.Go(ctx, "parent", func(parent context.Context) error {
-			_, err := runtime.Go(parent, "child", func(child context.Context) error {
-				_ = runtime.Sleep(child, time.Hour) // until parent has returned
-				_, err := runtime.Go(parent, "late", func(context.Context) error {
-					err := runtime.Sleep(context.Background(), time.Hour)
+		t, err := loop.Go(ctx, "parent", func(parent context.Context) error {
+			_, err := loop.Go(parent, "child", func(child context.Context) error {
+				_ = loop.Sleep(child, time.Hour) // until parent has returned
+				_, err := loop.Go(parent, "late", func(context.Context) error {
+					err := loop.Sleep(context.Background(), time.Hour)
 					ended <- err
 					return err
 				})
@@ -102,9 +103,9 @@ func loopOrphan(l *L) {
 func loopGoexitPosted(l *L) {
 	g := l.groupWith(1, l.options())
 	lp := g.Loops()[0]
-	var s *runtime.Stream
+	var s *loop.Stream
 	var peer *net.TCPConn
-	l.call(lp, func(ctx context.Context) { s, peer = l.pair(lp, runtime.StreamOptions{}) })
+	l.call(lp, func(ctx context.Context) { s, peer = l.pair(lp, loop.StreamOptions{}) })
 	read, called := make(chan error, 1), make(chan error, 1)
 	require.NoError(l, lp.Go("reader", func(context.Context) error { return second(s.Read(make([]byte, 1))) }, func(err error) { read <- err }))
 	l.call(lp, func(context.Context) {}) // the reader waits
@@ -128,48 +129,48 @@ func loopGoexitPosted(l *L) {
 
 func loopStopInside(l *L) {
 	g := l.group(2)
-	svc := serviceFunc(func(ctx context.Context, ln *runtime.Listener) error { return nil })
-	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+	svc := serviceFunc(func(ctx context.Context, ln *loop.Listener) error { return nil })
+	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 	require.NoError(l, err)
 	l.call(g.Loops()[1], func(ctx context.Context) {
 		require.ErrorIs(l, g.Stop(), runtime.ErrBusy)
 		require.ErrorIs(l, g.Serve(ctx, ls, svc), runtime.ErrBusy)
-		more, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{}) // this one may
+		more, err := g.Listen("127.0.0.1:0", loop.ServeOptions{}) // this one may
 		require.NoError(l, err)
 		require.NoError(l, more.Close())
 	})
 	require.NoError(l, ls.Close())
 }
 
-type serviceFunc func(ctx context.Context, ln *runtime.Listener) error
+type serviceFunc func(ctx context.Context, ln *loop.Listener) error
 
-func (f serviceFunc) Serve(ctx context.Context, ln *runtime.Listener) error { return f(ctx, ln) }
+func (f serviceFunc) Serve(ctx context.Context, ln *loop.Listener) error { return f(ctx, ln) }
 
 // loopForeignCalls: what belongs to a loop says so, from a goroutine and from
 // another loop's task, and corrupts nothing.
 func loopForeignCalls(l *L) {
 	g := l.group(2)
 	here, there := g.Loops()[0], g.Loops()[1]
-	var s *runtime.Stream
-	l.call(here, func(context.Context) { s, _ = l.pair(here, runtime.StreamOptions{}) })
+	var s *loop.Stream
+	l.call(here, func(context.Context) { s, _ = l.pair(here, loop.StreamOptions{}) })
 	try := func(ctx context.Context) {
 		short, cancel := context.WithTimeout(ctx, l.limits.Wait)
 		defer cancel()
-		for _, src := range []runtime.Source{s.Readable(), s.Writable(), runtime.When(func() bool { return false }, s.Readable())} {
-			_, err := runtime.WaitAny(short, &runtime.Event{}, src)
-			require.ErrorIs(l, err, runtime.ErrOffLoop)
+		for _, src := range []loop.Source{s.Readable(), s.Writable(), loop.When(func() bool { return false }, s.Readable())} {
+			_, err := loop.WaitAny(short, &loop.Event{}, src)
+			require.ErrorIs(l, err, loop.ErrOffLoop)
 		}
-		_, err := here.Listen(loopback, runtime.ListenOptions{}, runtime.StreamOptions{})
-		require.ErrorIs(l, err, runtime.ErrOffLoop)
-		_, err = here.AdoptListener(-1, runtime.StreamOptions{})
-		require.ErrorIs(l, err, runtime.ErrOffLoop)
-		_, err = here.AdoptConn(&net.TCPConn{}, runtime.StreamOptions{})
-		require.ErrorIs(l, err, runtime.ErrOffLoop)
-		_, err = here.Dial(short, "127.0.0.1:1", runtime.DialOptions{})
-		require.ErrorIs(l, err, runtime.ErrOffLoop)
+		_, err := here.Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
+		require.ErrorIs(l, err, loop.ErrOffLoop)
+		_, err = here.AdoptListener(-1, loop.StreamOptions{})
+		require.ErrorIs(l, err, loop.ErrOffLoop)
+		_, err = here.AdoptConn(&net.TCPConn{}, loop.StreamOptions{})
+		require.ErrorIs(l, err, loop.ErrOffLoop)
+		_, err = here.Dial(short, "127.0.0.1:1", loop.DialOptions{})
+		require.ErrorIs(l, err, loop.ErrOffLoop)
 		_, err = here.Open(short, os.DevNull, os.O_RDONLY, 0)
-		require.ErrorIs(l, err, runtime.ErrOffLoop)
-		require.ErrorIs(l, s.ReadErr(), runtime.ErrOffLoop)
+		require.ErrorIs(l, err, loop.ErrOffLoop)
+		require.ErrorIs(l, s.ReadErr(), loop.ErrOffLoop)
 		require.Zero(l, s.Buffered())
 		require.Zero(l, s.Queued())
 		require.Panics(l, func() { here.NextTurn(func() {}) })
@@ -189,7 +190,7 @@ func loopFirehose(l *L) {
 	lp := g.Loops()[0]
 	var taken atomic.Int64
 	require.NoError(l, lp.Go("reader", func(ctx context.Context) error {
-		s, peer := l.pair(lp, runtime.StreamOptions{})
+		s, peer := l.pair(lp, loop.StreamOptions{})
 		defer s.Close()
 		l.background(func() {
 			for p := make([]byte, 1<<16); ; {
@@ -217,22 +218,22 @@ func loopFirehose(l *L) {
 // loopReaderWokenAndKilled: who was woken for what has come, and may not take it
 // any more, passes it on.
 func loopReaderWokenAndKilled(l *L) {
-	for _, wait := range []func(ctx context.Context, s *runtime.Stream) error{
-		func(_ context.Context, s *runtime.Stream) error { return second(s.Read(make([]byte, 100))) },
-		func(_ context.Context, s *runtime.Stream) error {
+	for _, wait := range []func(ctx context.Context, s *loop.Stream) error{
+		func(_ context.Context, s *loop.Stream) error { return second(s.Read(make([]byte, 100))) },
+		func(_ context.Context, s *loop.Stream) error {
 			b, err := s.ReadBuf()
 			if err == nil {
 				b.Release()
 			}
 			return err
 		},
-		func(ctx context.Context, s *runtime.Stream) error { return second(runtime.WaitAny(ctx, s.Readable())) },
+		func(ctx context.Context, s *loop.Stream) error { return second(loop.WaitAny(ctx, s.Readable())) },
 	} {
-		l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
-			reader := func(name string) *runtime.Task {
-				t, err := runtime.Go(ctx, name, func(ctx context.Context) error { return wait(ctx, s) })
+		l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
+			reader := func(name string) *loop.Task {
+				t, err := loop.Go(ctx, name, func(ctx context.Context) error { return wait(ctx, s) })
 				require.NoError(l, err)
-				require.NoError(l, runtime.Yield(ctx)) // it waits
+				require.NoError(l, loop.Yield(ctx)) // it waits
 				return t
 			}
 			first, next := reader("first"), reader("next")
@@ -250,11 +251,11 @@ func loopAcceptorWokenAndKilled(l *L) {
 	for _, kill := range []bool{true, false} {
 		lp := l.loop()
 		l.call(lp, func(ctx context.Context) {
-			ln, err := lp.Listen(loopback, runtime.ListenOptions{}, runtime.StreamOptions{})
+			ln, err := lp.Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 			require.NoError(l, err)
 			defer ln.Close()
-			acceptor := func(name string) *runtime.Task {
-				t, err := runtime.Go(ctx, name, func(ctx context.Context) error {
+			acceptor := func(name string) *loop.Task {
+				t, err := loop.Go(ctx, name, func(ctx context.Context) error {
 					s, err := ln.Accept(ctx)
 					if err != nil {
 						return err
@@ -262,7 +263,7 @@ func loopAcceptorWokenAndKilled(l *L) {
 					return s.Close()
 				})
 				require.NoError(l, err)
-				require.NoError(l, runtime.Yield(ctx)) // it waits
+				require.NoError(l, loop.Yield(ctx)) // it waits
 				return t
 			}
 			first, next := acceptor("first"), acceptor("next")
@@ -285,29 +286,29 @@ func loopAcceptorWokenAndKilled(l *L) {
 func loopReadIntoInterrupted(l *L) {
 	for _, tt := range []struct {
 		name string
-		stop func(s *runtime.Stream, t *runtime.Task)
+		stop func(s *loop.Stream, t *loop.Task)
 		want error
 	}{
-		{"killed", func(_ *runtime.Stream, t *runtime.Task) { t.Cancel(true) }, runtime.ErrCanceled},
-		{"deadline", func(s *runtime.Stream, _ *runtime.Task) { _ = s.SetReadDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
-		{"closed", func(s *runtime.Stream, _ *runtime.Task) { _ = s.Close() }, runtime.ErrClosed},
+		{"killed", func(_ *loop.Stream, t *loop.Task) { t.Cancel(true) }, runtime.ErrCanceled},
+		{"deadline", func(s *loop.Stream, _ *loop.Task) { _ = s.SetReadDeadline(time.Unix(1, 0)) }, os.ErrDeadlineExceeded},
+		{"closed", func(s *loop.Stream, _ *loop.Task) { _ = s.Close() }, runtime.ErrClosed},
 	} {
-		l.with(runtime.StreamOptions{Linger: time.Hour, QueueLimit: 64 << 20}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+		l.with(loop.StreamOptions{Linger: time.Hour, QueueLimit: 64 << 20}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 			if tt.name == "closed" { // which then takes until peer has read this
 				_, err := s.Write(make([]byte, 16<<20))
 				require.NoError(l, err)
 			}
-			first, err := runtime.Go(ctx, "first", func(ctx context.Context) error { return second(s.ReadBuf()) })
+			first, err := loop.Go(ctx, "first", func(ctx context.Context) error { return second(s.ReadBuf()) })
 			require.NoError(l, err)
-			require.NoError(l, runtime.Yield(ctx)) // it waits in a receive-many
-			into, err := runtime.Go(ctx, "into", func(ctx context.Context) error {
+			require.NoError(l, loop.Yield(ctx)) // it waits in a receive-many
+			into, err := loop.Go(ctx, "into", func(ctx context.Context) error {
 				b, err := s.Loop().Pool().Get(1000)
 				require.NoError(l, err)
 				defer b.Release()
 				return second(s.ReadInto(b))
 			})
 			require.NoError(l, err)
-			_, err = runtime.Go(ctx, "stop", func(ctx context.Context) error { // right behind it
+			_, err = loop.Go(ctx, "stop", func(ctx context.Context) error { // right behind it
 				tt.stop(s, into)
 				return nil
 			})
@@ -323,11 +324,11 @@ func loopReadIntoInterrupted(l *L) {
 // loopReadIntoBeside: a ReadInto and a reader that waits too do not fight for
 // the socket.
 func loopReadIntoBeside(l *L) {
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		var got []byte
 		done := 0
 		read := func(read func(b *runtime.Buffer) error) {
-			_, err := runtime.Go(ctx, "reader", func(ctx context.Context) error {
+			_, err := loop.Go(ctx, "reader", func(ctx context.Context) error {
 				defer func() { done++ }()
 				b, err := s.Loop().Pool().Get(1)
 				require.NoError(l, err)
@@ -356,7 +357,7 @@ func loopReadIntoBeside(l *L) {
 		require.NoError(l, err)
 		const turns = 100
 		for range turns {
-			require.NoError(l, runtime.Yield(ctx))
+			require.NoError(l, loop.Yield(ctx))
 		}
 		after, err := before.Stats()
 		require.NoError(l, err)
@@ -367,7 +368,7 @@ func loopReadIntoBeside(l *L) {
 			require.NoError(l, err)
 		})
 		for done < 4 {
-			require.NoError(l, runtime.Yield(ctx))
+			require.NoError(l, loop.Yield(ctx))
 		}
 		require.ElementsMatch(l, []byte("abcd"), got)
 	})
@@ -376,14 +377,14 @@ func loopReadIntoBeside(l *L) {
 // loopIdleElsewhere: a stream on which nothing moves ends whatever waits on it:
 // a ReadInto, and a Write that the peer does not take.
 func loopIdleElsewhere(l *L) {
-	opts := runtime.StreamOptions{IdleTimeout: 50 * time.Millisecond, Linger: -1, QueueLimit: 1 << 10}
-	l.with(opts, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	opts := loop.StreamOptions{IdleTimeout: 50 * time.Millisecond, Linger: -1, QueueLimit: 1 << 10}
+	l.with(opts, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		b, err := s.Loop().Pool().Get(1000)
 		require.NoError(l, err)
 		defer b.Release()
 		require.ErrorIs(l, second(s.ReadInto(b)), os.ErrDeadlineExceeded)
 	})
-	l.with(opts, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(opts, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		for {
 			_, err := s.Write(make([]byte, 1<<20)) // nobody reads it
 			if err == nil {
@@ -394,7 +395,7 @@ func loopIdleElsewhere(l *L) {
 		}
 		require.ErrorIs(l, s.Flush(), os.ErrDeadlineExceeded)
 		require.ErrorIs(l, s.WriteErr(), os.ErrDeadlineExceeded)
-		_, err := runtime.WaitAny(ctx, s.Writable())
+		_, err := loop.WaitAny(ctx, s.Writable())
 		require.NoError(l, err, "it waits for what does not come")
 	})
 }
@@ -409,12 +410,12 @@ func loopWriteWithoutMemory(l *L) {
 	lp := g.Loops()[0]
 	data := l.pattern(8 << 20)
 	l.call(lp, func(ctx context.Context) {
-		s, peer := l.pair(lp, runtime.StreamOptions{QueueLimit: 1 << 30})
+		s, peer := l.pair(lp, loop.StreamOptions{QueueLimit: 1 << 30})
 		defer s.Close()
-		w, err := runtime.Go(ctx, "writer", func(context.Context) error { return second(s.Write(data)) })
+		w, err := loop.Go(ctx, "writer", func(context.Context) error { return second(s.Write(data)) })
 		require.NoError(l, err)
 		for range 100 {
-			require.NoError(l, runtime.Yield(ctx), "the loop stands still")
+			require.NoError(l, loop.Yield(ctx), "the loop stands still")
 		}
 		l.off(ctx, func() { l.expect(peer, data) })
 		require.NoError(l, w.Wait(ctx))
@@ -428,11 +429,11 @@ func loopWriteWithoutMemory(l *L) {
 func loopTakesNone(l *L) {
 	const n, most = 1500, 900 // some 256 wait for each loop
 	g := l.group(2)
-	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{Spread: true})
+	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{Spread: true})
 	require.NoError(l, err)
-	gates := make([]runtime.Event, 2)
+	gates := make([]loop.Event, 2)
 	taken := make([]atomic.Int64, 2)
-	svc := serviceFunc(func(ctx context.Context, ln *runtime.Listener) error {
+	svc := serviceFunc(func(ctx context.Context, ln *loop.Listener) error {
 		i := 0
 		if ln.Loop() == g.Loops()[1] {
 			i = 1
@@ -496,7 +497,7 @@ func loopLingerAtStop(l *L) {
 	closed := make(chan error, 1)
 	began := make(chan struct{})
 	require.NoError(l, lp.Go("closer", func(ctx context.Context) error {
-		s, _ := l.pair(lp, runtime.StreamOptions{QueueLimit: 64 << 20, Linger: time.Hour})
+		s, _ := l.pair(lp, loop.StreamOptions{QueueLimit: 64 << 20, Linger: time.Hour})
 		_, err := s.Write(make([]byte, 32<<20)) // nobody reads it
 		require.NoError(l, err)
 		require.NoError(l, lp.Post(func() { close(began) }))
@@ -513,8 +514,8 @@ func loopLingerAtStop(l *L) {
 	data := l.pattern(4 << 20)
 	var peer *net.TCPConn
 	l.call(lp, func(ctx context.Context) {
-		var s *runtime.Stream
-		s, peer = l.pair(lp, runtime.StreamOptions{QueueLimit: 64 << 20})
+		var s *loop.Stream
+		s, peer = l.pair(lp, loop.StreamOptions{QueueLimit: 64 << 20})
 		_, err := s.Write(data)
 		require.NoError(l, err)
 		require.NoError(l, lp.Post(func() { _ = s.Close() }))
@@ -527,7 +528,7 @@ func loopLingerAtStop(l *L) {
 // loopCloseWriteAgain: a CloseWrite that could not flush in time may be called
 // again, and then the peer sees the end.
 func loopCloseWriteAgain(l *L) {
-	l.with(runtime.StreamOptions{QueueLimit: 64 << 20}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{QueueLimit: 64 << 20}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		data := l.pattern(16 << 20)
 		_, err := s.Write(data)
 		require.NoError(l, err)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -81,7 +82,7 @@ func loopOutOfDescriptors(l *L) {
 	}
 	defer restore()
 	l.call(lp, func(ctx context.Context) {
-		ln, err := lp.Listen(loopback, runtime.ListenOptions{}, runtime.StreamOptions{})
+		ln, err := lp.Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 		require.NoError(l, err)
 		defer ln.Close()
 		var peers []net.Conn

@@ -10,6 +10,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -33,24 +34,24 @@ func loopMisuseCases() []LoopCase {
 func loopGivenAway(l *L) {
 	for _, tt := range []struct {
 		name  string
-		touch func(s *runtime.Stream, b *runtime.Buffer)
+		touch func(s *loop.Stream, b *runtime.Buffer)
 	}{
-		{"WriteBuf", func(s *runtime.Stream, b *runtime.Buffer) { _ = s.WriteBuf(b) }},
-		{"TryWriteBuf", func(s *runtime.Stream, b *runtime.Buffer) { _ = s.TryWriteBuf(b) }},
-		{"Enqueue", func(s *runtime.Stream, b *runtime.Buffer) { _ = s.Enqueue(b) }},
-		{"ReadInto", func(s *runtime.Stream, b *runtime.Buffer) { _, _ = s.ReadInto(b) }},
-		{"Release", func(_ *runtime.Stream, b *runtime.Buffer) { b.Release() }},
-		{"Truncate", func(_ *runtime.Stream, b *runtime.Buffer) { b.Truncate(1) }},
-		{"Advance", func(_ *runtime.Stream, b *runtime.Buffer) { b.Advance(1) }},
-		{"Append", func(_ *runtime.Stream, b *runtime.Buffer) { b.Append([]byte("more")) }},
-		{"Bytes", func(_ *runtime.Stream, b *runtime.Buffer) { _ = b.Bytes() }},
+		{"WriteBuf", func(s *loop.Stream, b *runtime.Buffer) { _ = s.WriteBuf(b) }},
+		{"TryWriteBuf", func(s *loop.Stream, b *runtime.Buffer) { _ = s.TryWriteBuf(b) }},
+		{"Enqueue", func(s *loop.Stream, b *runtime.Buffer) { _ = s.Enqueue(b) }},
+		{"ReadInto", func(s *loop.Stream, b *runtime.Buffer) { _, _ = s.ReadInto(b) }},
+		{"Release", func(_ *loop.Stream, b *runtime.Buffer) { b.Release() }},
+		{"Truncate", func(_ *loop.Stream, b *runtime.Buffer) { b.Truncate(1) }},
+		{"Advance", func(_ *loop.Stream, b *runtime.Buffer) { b.Advance(1) }},
+		{"Append", func(_ *loop.Stream, b *runtime.Buffer) { b.Append([]byte("more")) }},
+		{"Bytes", func(_ *loop.Stream, b *runtime.Buffer) { _ = b.Bytes() }},
 	} {
-		for _, write := range []func(s *runtime.Stream, b *runtime.Buffer) error{
-			func(s *runtime.Stream, b *runtime.Buffer) error { return s.WriteBuf(b) },
-			func(s *runtime.Stream, b *runtime.Buffer) error { return s.TryWriteBuf(b) },
-			func(s *runtime.Stream, b *runtime.Buffer) error { return s.Enqueue(b) },
+		for _, write := range []func(s *loop.Stream, b *runtime.Buffer) error{
+			func(s *loop.Stream, b *runtime.Buffer) error { return s.WriteBuf(b) },
+			func(s *loop.Stream, b *runtime.Buffer) error { return s.TryWriteBuf(b) },
+			func(s *loop.Stream, b *runtime.Buffer) error { return s.Enqueue(b) },
 		} {
-			l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+			l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 				b, err := s.Loop().Pool().Copy(8, []byte("once"))
 				require.NoError(l, err)
 				require.NoError(l, write(s, b))
@@ -66,7 +67,7 @@ func loopGivenAway(l *L) {
 			})
 		}
 	}
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) { // to be read again
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) { // to be read again
 		for range 2 {
 			b, err := s.Loop().Pool().Copy(8, []byte("again"))
 			require.NoError(l, err)
@@ -88,7 +89,7 @@ func loopGivenAway(l *L) {
 		s.Unread(b)
 		l.expect(s, []byte("left"))
 	})
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		b, err := s.Loop().Pool().Copy(0, []byte("once"))
 		require.NoError(l, err)
 		require.Panics(l, func() { _ = s.WriteBuf(b, b) })
@@ -99,15 +100,15 @@ func loopGivenAway(l *L) {
 
 // loopTooFewOwners: each write takes an owner along.
 func loopTooFewOwners(l *L) {
-	for name, make := range map[string]func(s *runtime.Stream) *runtime.Buffer{
-		"shared": func(*runtime.Stream) *runtime.Buffer { return runtime.NewShared([]byte("payload")) },
-		"pool's": func(s *runtime.Stream) *runtime.Buffer {
+	for name, make := range map[string]func(s *loop.Stream) *runtime.Buffer{
+		"shared": func(*loop.Stream) *runtime.Buffer { return runtime.NewShared([]byte("payload")) },
+		"pool's": func(s *loop.Stream) *runtime.Buffer {
 			b, err := s.Loop().Pool().Copy(0, []byte("payload"))
 			require.NoError(l, err)
 			return b
 		},
 	} {
-		l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+		l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 			b := make(s).Retain()
 			require.NoError(l, s.WriteBuf(b))
 			require.Equal(l, "payload", string(b.Bytes()), "who is left may read it: %s", name)
@@ -137,7 +138,7 @@ func loopForeignBuffer(l *L) {
 		require.NoError(l, err)
 	})
 	l.call(here, func(context.Context) {
-		s, _ := l.pair(here, runtime.StreamOptions{})
+		s, _ := l.pair(here, loop.StreamOptions{})
 		defer s.Close()
 		require.Panics(l, func() { _ = s.WriteBuf(foreign) })
 		require.Panics(l, func() { _ = s.TryWriteBuf(foreign) })
@@ -156,7 +157,7 @@ func loopPanickingCallbacks(l *L) {
 	var reported atomic.Int64
 	opts := l.options()
 	other := opts.OnPanic
-	opts.OnPanic = func(p *runtime.PanicError) {
+	opts.OnPanic = func(p *loop.PanicError) {
 		if errors.Is(p, errCallback) {
 			reported.Add(1)
 			return
@@ -166,12 +167,12 @@ func loopPanickingCallbacks(l *L) {
 	g := l.groupWith(1, opts)
 	lp := g.Loops()[0]
 	fail := func() { panic(errCallback) }
-	var timer runtime.Timer
+	var timer loop.Timer
 	l.call(lp, func(ctx context.Context) {
 		timer.Init(lp, fail)
 		timer.Set(0)
-		var again runtime.Event
-		var second runtime.Timer
+		var again loop.Event
+		var second loop.Timer
 		second.Init(lp, again.Set)
 		second.Set(time.Millisecond)
 		require.NoError(l, again.Wait(ctx), "the timers behind it")
@@ -180,7 +181,7 @@ func loopPanickingCallbacks(l *L) {
 		timer.Stop()
 	})
 	l.call(lp, func(ctx context.Context) {
-		s, peer := l.pair(lp, runtime.StreamOptions{})
+		s, peer := l.pair(lp, loop.StreamOptions{})
 		defer s.Close()
 		s.OnSent(fail)
 		_, err := s.Write([]byte("sent all the same"))
@@ -208,12 +209,12 @@ func loopPanickingCallbacks(l *L) {
 func loopForeignSettings(l *L) {
 	g := l.group(2)
 	here, there := g.Loops()[0], g.Loops()[1]
-	var s *runtime.Stream
+	var s *loop.Stream
 	var peer *net.TCPConn
-	var timer runtime.Timer
+	var timer loop.Timer
 	never := func() { l.Errorf("it was taken all the same") }
 	l.call(here, func(context.Context) {
-		s, peer = l.pair(here, runtime.StreamOptions{})
+		s, peer = l.pair(here, loop.StreamOptions{})
 		timer.Init(here, never)
 	})
 	try := func(context.Context) {
@@ -232,13 +233,13 @@ func loopForeignSettings(l *L) {
 		require.Zero(l, s.TailRoom())
 		require.Nil(l, s.TryGrow(1))
 		_, err := s.Grow(1, 0)
-		require.ErrorIs(l, err, runtime.ErrOffLoop)
-		require.ErrorIs(l, s.WriteNow([]byte("x")), runtime.ErrOffLoop)
-		require.ErrorIs(l, s.Enqueue(runtime.NewShared([]byte("x"))), runtime.ErrOffLoop)
+		require.ErrorIs(l, err, loop.ErrOffLoop)
+		require.ErrorIs(l, s.WriteNow([]byte("x")), loop.ErrOffLoop)
+		require.ErrorIs(l, s.Enqueue(runtime.NewShared([]byte("x"))), loop.ErrOffLoop)
 		b := runtime.NewShared([]byte("x"))
-		require.ErrorIs(l, s.TryWriteBuf(b), runtime.ErrOffLoop)
+		require.ErrorIs(l, s.TryWriteBuf(b), loop.ErrOffLoop)
 		b.Release() // it is still the caller's
-		require.ErrorIs(l, s.WriteErr(), runtime.ErrOffLoop)
+		require.ErrorIs(l, s.WriteErr(), loop.ErrOffLoop)
 		require.Nil(l, s.TryReadBuf())
 	}
 	try(context.Background())
@@ -256,11 +257,11 @@ func loopForeignSettings(l *L) {
 }
 
 // stalls are options whose watchdog tells of the first stall of this name.
-func (l *L) stalls(task string) (runtime.LoopOptions, <-chan runtime.Stall) {
+func (l *L) stalls(task string) (loop.LoopOptions, <-chan loop.Stall) {
 	opts := l.options()
 	opts.StallAfter = 20 * time.Millisecond
-	told := make(chan runtime.Stall, 1)
-	opts.OnStall = func(s runtime.Stall) {
+	told := make(chan loop.Stall, 1)
+	opts.OnStall = func(s loop.Stall) {
 		if s.Task != task {
 			return // the machine is slow
 		}
@@ -273,40 +274,40 @@ func (l *L) stalls(task string) (runtime.LoopOptions, <-chan runtime.Stall) {
 }
 
 // stalled waits for what stalls tells, and then lets the stall end, by gate.
-func (l *L) stalled(told <-chan runtime.Stall, gate chan struct{}) runtime.Stall {
+func (l *L) stalled(told <-chan loop.Stall, gate chan struct{}) loop.Stall {
 	defer close(gate)
 	select {
 	case s := <-told:
 		return s
 	case <-time.After(l.limits.Wait):
 		require.Fail(l, "the watchdog does not tell")
-		return runtime.Stall{}
+		return loop.Stall{}
 	}
 }
 
 // loopBlockingPost: the watchdog sees the functions, too, that the loop calls
 // outside any task.
 func loopBlockingPost(l *L) {
-	for name, start := range map[string]func(lp *runtime.Loop, f func()){
-		"Post": func(lp *runtime.Loop, f func()) { require.NoError(l, lp.Post(f)) },
-		"Timer": func(lp *runtime.Loop, f func()) {
+	for name, start := range map[string]func(lp *loop.Loop, f func()){
+		"Post": func(lp *loop.Loop, f func()) { require.NoError(l, lp.Post(f)) },
+		"Timer": func(lp *loop.Loop, f func()) {
 			l.call(lp, func(context.Context) {
-				var timer runtime.Timer
+				var timer loop.Timer
 				timer.Init(lp, f)
 				timer.Set(0)
 			})
 		},
-		"OnSent": func(lp *runtime.Loop, f func()) {
+		"OnSent": func(lp *loop.Loop, f func()) {
 			l.call(lp, func(context.Context) {
-				s, _ := l.pair(lp, runtime.StreamOptions{})
+				s, _ := l.pair(lp, loop.StreamOptions{})
 				s.OnSent(f)
 				_, err := s.Write([]byte("x"))
 				require.NoError(l, err)
 			})
 		},
-		"OnEOF": func(lp *runtime.Loop, f func()) {
+		"OnEOF": func(lp *loop.Loop, f func()) {
 			require.NoError(l, lp.Go("reads", func(context.Context) error {
-				s, peer := l.pair(lp, runtime.StreamOptions{})
+				s, peer := l.pair(lp, loop.StreamOptions{})
 				s.OnEOF(func() error { f(); return nil })
 				_ = peer.CloseWrite()
 				_, err := s.Read(make([]byte, 1))
@@ -314,7 +315,7 @@ func loopBlockingPost(l *L) {
 			}, nil))
 		},
 	} {
-		opts, told := l.stalls(runtime.OutsideTasks)
+		opts, told := l.stalls(loop.OutsideTasks)
 		g := l.groupWith(1, opts)
 		gate := make(chan struct{})
 		start(g.Loops()[0], func() { <-gate })
@@ -329,7 +330,7 @@ func loopStallAmongMany(l *L) {
 	opts, told := l.stalls("blocks")
 	g := l.groupWith(1, opts)
 	lp := g.Loops()[0]
-	var over runtime.Event
+	var over loop.Event
 	l.Defer(func() {
 		over.Set()
 		require.NoError(l, g.Stop())

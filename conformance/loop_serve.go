@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -37,20 +38,20 @@ func loopServeCases() []LoopCase {
 // handlers is the smallest Service: a task for each connection, which the end
 // of ctx drains.
 type handlers struct {
-	handle func(ctx context.Context, s *runtime.Stream) error
+	handle func(ctx context.Context, s *loop.Stream) error
 	drain  time.Duration
 	served atomic.Int64
 }
 
-func (h *handlers) Serve(ctx context.Context, ln *runtime.Listener) error {
-	var tasks []*runtime.Task
+func (h *handlers) Serve(ctx context.Context, ln *loop.Listener) error {
+	var tasks []*loop.Task
 	for {
 		s, err := ln.Accept(ctx)
 		if err != nil {
 			break
 		}
 		h.served.Add(1)
-		t, err := runtime.Go(ctx, "connection", func(ctx context.Context) error {
+		t, err := loop.Go(ctx, "connection", func(ctx context.Context) error {
 			return errors.Join(h.handle(ctx, s), s.Close())
 		})
 		if err != nil {
@@ -68,19 +69,19 @@ func (h *handlers) Serve(ctx context.Context, ln *runtime.Listener) error {
 	return ctx.Err()
 }
 
-func echoHandler(_ context.Context, s *runtime.Stream) error {
+func echoHandler(_ context.Context, s *loop.Stream) error {
 	_, err := io.Copy(s, s)
 	return err
 }
 
 // serve starts svc on a listener and returns its address, and what ends it.
-func (l *L) serve(g *runtime.Group, address string, opts runtime.ServeOptions, svc runtime.Service) (addr net.Addr, stop func() error) {
+func (l *L) serve(g *loop.Group, address string, opts loop.ServeOptions, svc loop.Service) (addr net.Addr, stop func() error) {
 	ls, err := g.Listen(address, opts)
 	require.NoError(l, err)
 	return ls.Addr(), l.serveOn(g, ls, svc)
 }
 
-func (l *L) serveOn(g *runtime.Group, ls *runtime.Listeners, svc runtime.Service) (stop func() error) {
+func (l *L) serveOn(g *loop.Group, ls *loop.Listeners, svc loop.Service) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(ctx, ls, svc) }()
@@ -104,7 +105,7 @@ func (l *L) echo(addr net.Addr, p []byte) {
 func loopEcho(l *L) {
 	g := l.group(2)
 	h := &handlers{handle: echoHandler, drain: time.Second}
-	addr, stop := l.serve(g, "127.0.0.1:0", runtime.ServeOptions{}, h)
+	addr, stop := l.serve(g, "127.0.0.1:0", loop.ServeOptions{}, h)
 	var wg sync.WaitGroup
 	for i := range 50 {
 		p := l.pattern(1 + i*1000)
@@ -120,14 +121,14 @@ func loopEcho(l *L) {
 func loopSpread(l *L) {
 	g := l.group(3)
 	var mu sync.Mutex
-	counts := map[*runtime.Loop]int{}
-	h := &handlers{drain: time.Second, handle: func(ctx context.Context, s *runtime.Stream) error {
+	counts := map[*loop.Loop]int{}
+	h := &handlers{drain: time.Second, handle: func(ctx context.Context, s *loop.Stream) error {
 		mu.Lock()
 		counts[s.Loop()]++
 		mu.Unlock()
 		return echoHandler(ctx, s)
 	}}
-	addr, stop := l.serve(g, "127.0.0.1:0", runtime.ServeOptions{Spread: true}, h)
+	addr, stop := l.serve(g, "127.0.0.1:0", loop.ServeOptions{Spread: true}, h)
 	for range 30 {
 		l.echo(addr, []byte("x"))
 	}
@@ -148,18 +149,18 @@ func loopUnix(l *L) {
 	path := filepath.Join(l.tempDir(), "s")
 	g := l.group(2)
 	for _, address := range []string{"unix:" + path, "unix:@noria-" + filepath.Base(filepath.Dir(path))} {
-		addr, stop := l.serve(g, address, runtime.ServeOptions{}, &handlers{handle: echoHandler, drain: time.Second})
+		addr, stop := l.serve(g, address, loop.ServeOptions{}, &handlers{handle: echoHandler, drain: time.Second})
 		l.echo(addr, l.pattern(100000))
 		lp := g.Loops()[1]
 		l.call(lp, func(ctx context.Context) {
-			s, err := lp.Dial(ctx, address, runtime.DialOptions{})
+			s, err := lp.Dial(ctx, address, loop.DialOptions{})
 			require.NoError(l, err)
 			defer s.Close()
 			_, err = s.Write([]byte("hello"))
 			require.NoError(l, err)
 			l.expect(s, []byte("hello"))
 		})
-		_, err := g.Listen(address, runtime.ServeOptions{})
+		_, err := g.Listen(address, loop.ServeOptions{})
 		require.ErrorIs(l, err, syscall.EADDRINUSE)
 		require.NoError(l, stop())
 	}
@@ -169,7 +170,7 @@ func loopAdopted(l *L) {
 	g := l.group(2)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(l, err)
-	ls, err := g.AdoptListener(ln, runtime.ServeOptions{})
+	ls, err := g.AdoptListener(ln, loop.ServeOptions{})
 	require.NoError(l, err)
 	require.Equal(l, ln.Addr().String(), ls.Addr().String())
 	stop := l.serveOn(g, ls, &handlers{handle: echoHandler, drain: time.Second})
@@ -177,23 +178,23 @@ func loopAdopted(l *L) {
 		l.echo(ls.Addr(), l.pattern(5000))
 	}
 	require.NoError(l, stop())
-	_, err = g.AdoptListener(struct{ net.Listener }{}, runtime.ServeOptions{})
+	_, err = g.AdoptListener(struct{ net.Listener }{}, loop.ServeOptions{})
 	require.ErrorIs(l, err, runtime.ErrUnsupported)
 }
 
 func loopSecondGroup(l *L) {
 	for _, loops := range []int{1, 2} {
 		first, second := l.group(loops), l.group(loops)
-		ls, err := first.Listen("127.0.0.1:0", runtime.ServeOptions{})
+		ls, err := first.Listen("127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(l, err)
-		_, err = second.Listen(ls.Addr().String(), runtime.ServeOptions{})
+		_, err = second.Listen(ls.Addr().String(), loop.ServeOptions{})
 		require.ErrorIs(l, err, syscall.EADDRINUSE, "%d loops", loops)
 		require.ErrorContains(l, err, ls.Addr().String())
 		require.NoError(l, ls.Close())
 
-		ls, err = first.Listen("127.0.0.1:0", runtime.ServeOptions{Share: true})
+		ls, err = first.Listen("127.0.0.1:0", loop.ServeOptions{Share: true})
 		require.NoError(l, err)
-		also, err := second.Listen(ls.Addr().String(), runtime.ServeOptions{Share: true})
+		also, err := second.Listen(ls.Addr().String(), loop.ServeOptions{Share: true})
 		require.NoError(l, err, "sharing was asked for")
 		require.NoError(l, also.Close())
 		require.NoError(l, ls.Close())
@@ -206,7 +207,7 @@ func loopDrain(l *L) {
 	var started sync.WaitGroup
 	var finished, killed atomic.Int32
 	started.Add(2)
-	h := &handlers{drain: 300 * time.Millisecond, handle: func(ctx context.Context, s *runtime.Stream) error {
+	h := &handlers{drain: 300 * time.Millisecond, handle: func(ctx context.Context, s *loop.Stream) error {
 		kind := make([]byte, 1)
 		if _, err := io.ReadFull(s, kind); err != nil {
 			return err
@@ -214,7 +215,7 @@ func loopDrain(l *L) {
 		started.Done()
 		if kind[0] == 'w' { // works for a while after the end of ctx, and says goodbye
 			for ctx.Err() == nil {
-				_ = runtime.Sleep(ctx, time.Millisecond)
+				_ = loop.Sleep(ctx, time.Millisecond)
 			}
 			_, err := s.Write([]byte("goodbye"))
 			finished.Add(1)
@@ -226,7 +227,7 @@ func loopDrain(l *L) {
 		}
 		return err
 	}}
-	addr, stop := l.serve(g, "127.0.0.1:0", runtime.ServeOptions{Spread: true}, h)
+	addr, stop := l.serve(g, "127.0.0.1:0", loop.ServeOptions{Spread: true}, h)
 	var peers []net.Conn
 	for _, kind := range []string{"w", "h"} {
 		nc, err := net.Dial("tcp", addr.String())
@@ -258,7 +259,7 @@ func loopUnaccepted(l *L) {
 		}
 	})
 	l.call(lp, func(ctx context.Context) {
-		ln, err := lp.Listen(loopback, runtime.ListenOptions{}, runtime.StreamOptions{})
+		ln, err := lp.Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 		require.NoError(l, err)
 		defer ln.Close()
 		accept := func() {
@@ -274,7 +275,7 @@ func loopUnaccepted(l *L) {
 			}
 		})
 		accept()
-		require.NoError(l, runtime.Sleep(ctx, 10*time.Millisecond))
+		require.NoError(l, loop.Sleep(ctx, 10*time.Millisecond))
 		for range n - 11 {
 			accept()
 		}
@@ -285,7 +286,7 @@ func loopUnaccepted(l *L) {
 // others are gone.
 func loopStartFails(l *L) {
 	for _, broken := range []int{0, 2} {
-		_, err := runtime.StartGroup(runtime.GroupOptions{Loops: 3, Loop: l.options(), New: func(i int) (runtime.Runtime, error) {
+		_, err := loop.StartGroup(loop.GroupOptions{Loops: 3, Loop: l.options(), New: func(i int) (runtime.Runtime, error) {
 			rt, err := l.factory(l.wishes)
 			if i == broken {
 				rt = refusesStart{rt}
@@ -293,7 +294,7 @@ func loopStartFails(l *L) {
 			return rt, err
 		}})
 		require.ErrorIs(l, err, errRefused)
-		_, err = runtime.StartGroup(runtime.GroupOptions{Loops: 3, Loop: l.options(), New: func(i int) (runtime.Runtime, error) {
+		_, err = loop.StartGroup(loop.GroupOptions{Loops: 3, Loop: l.options(), New: func(i int) (runtime.Runtime, error) {
 			if i == broken {
 				return nil, errRefused
 			}
@@ -322,49 +323,49 @@ func loopDial(l *L) {
 	l.call(lp, func(ctx context.Context) {
 		// By number, and by a name that may have an address more than listens.
 		for _, host := range []string{"127.0.0.1", "localhost", ""} {
-			s, err := lp.Dial(ctx, net.JoinHostPort(host, port), runtime.DialOptions{Timeout: l.limits.Wait})
+			s, err := lp.Dial(ctx, net.JoinHostPort(host, port), loop.DialOptions{Timeout: l.limits.Wait})
 			require.NoError(l, err, "host %q", host)
 			require.Equal(l, ln.Addr().String(), s.RemoteAddr().String())
 			require.NoError(l, s.Close())
 		}
-		_, err := lp.Dial(ctx, gone.Addr().String(), runtime.DialOptions{})
+		_, err := lp.Dial(ctx, gone.Addr().String(), loop.DialOptions{})
 		require.ErrorIs(l, err, syscall.ECONNREFUSED)
 		require.ErrorContains(l, err, "dial "+gone.Addr().String())
 		for _, address := range []string{"", "nonsense", "1.2.3.4:99999", "unix:", "unix:/nowhere/at/all"} {
-			_, err := lp.Dial(ctx, address, runtime.DialOptions{Timeout: time.Second})
+			_, err := lp.Dial(ctx, address, loop.DialOptions{Timeout: time.Second})
 			require.Error(l, err, address)
 		}
 		failing := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errRefused }}
-		_, err = lp.Dial(ctx, "some.name.invalid:80", runtime.DialOptions{Resolver: failing})
+		_, err = lp.Dial(ctx, "some.name.invalid:80", loop.DialOptions{Resolver: failing})
 		var dns *net.DNSError
 		require.ErrorAs(l, err, &dns)
 		hanging := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}}
-		_, err = lp.Dial(ctx, "some.name.invalid:80", runtime.DialOptions{Resolver: hanging, Timeout: 20 * time.Millisecond})
+		_, err = lp.Dial(ctx, "some.name.invalid:80", loop.DialOptions{Resolver: hanging, Timeout: 20 * time.Millisecond})
 		require.Error(l, err)
 		loopDialFull(l, lp, ctx)
 	})
-	_, err = lp.Dial(context.Background(), ln.Addr().String(), runtime.DialOptions{})
-	require.ErrorIs(l, err, runtime.ErrOffLoop)
+	_, err = lp.Dial(context.Background(), ln.Addr().String(), loop.DialOptions{})
+	require.ErrorIs(l, err, loop.ErrOffLoop)
 }
 
 // loopDialFull dials a listener whose queue is full, so that nothing answers:
 // by timeout, by a foreign context, and by being killed.
-func loopDialFull(l *L, lp *runtime.Loop, ctx context.Context) {
-	ln, err := lp.Listen(loopback, runtime.ListenOptions{Backlog: 1}, runtime.StreamOptions{})
+func loopDialFull(l *L, lp *loop.Loop, ctx context.Context) {
+	ln, err := lp.Listen(loopback, runtime.ListenOptions{Backlog: 1}, loop.StreamOptions{})
 	require.NoError(l, err)
 	defer ln.Close()
 	address := ln.Addr().String()
-	var filled []*runtime.Stream
+	var filled []*loop.Stream
 	defer func() {
 		for _, s := range filled {
 			_ = s.Close()
 		}
 	}()
 	for {
-		s, err := lp.Dial(ctx, address, runtime.DialOptions{Timeout: 50 * time.Millisecond})
+		s, err := lp.Dial(ctx, address, loop.DialOptions{Timeout: 50 * time.Millisecond})
 		if err != nil {
 			require.ErrorIs(l, err, os.ErrDeadlineExceeded)
 			break
@@ -373,26 +374,26 @@ func loopDialFull(l *L, lp *runtime.Loop, ctx context.Context) {
 	}
 	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel()
-	_, err = lp.Dial(short, address, runtime.DialOptions{})
+	_, err = lp.Dial(short, address, loop.DialOptions{})
 	var ne net.Error
 	require.True(l, errors.As(err, &ne) && ne.Timeout(), "%v", err)
 	cctx, ccancel := context.WithCancel(context.Background())
-	task, err := runtime.Go(ctx, "dials", func(context.Context) error {
-		_, err := lp.Dial(cctx, address, runtime.DialOptions{})
+	task, err := loop.Go(ctx, "dials", func(context.Context) error {
+		_, err := lp.Dial(cctx, address, loop.DialOptions{})
 		return err
 	})
 	require.NoError(l, err)
-	require.NoError(l, runtime.Sleep(ctx, time.Millisecond))
+	require.NoError(l, loop.Sleep(ctx, time.Millisecond))
 	ccancel()
 	require.ErrorIs(l, task.Wait(ctx), context.Canceled, "a foreign context that waits in the kernel")
-	task, err = runtime.Go(ctx, "dials", func(ctx context.Context) error {
-		_, err := lp.Dial(ctx, address, runtime.DialOptions{})
-		_, again := lp.Dial(ctx, address, runtime.DialOptions{})
+	task, err = loop.Go(ctx, "dials", func(ctx context.Context) error {
+		_, err := lp.Dial(ctx, address, loop.DialOptions{})
+		_, again := lp.Dial(ctx, address, loop.DialOptions{})
 		require.ErrorIs(l, again, runtime.ErrCanceled, "killed before it began")
 		return err
 	})
 	require.NoError(l, err)
-	require.NoError(l, runtime.Sleep(ctx, time.Millisecond))
+	require.NoError(l, loop.Sleep(ctx, time.Millisecond))
 	task.Cancel(true)
 	require.ErrorIs(l, task.Wait(ctx), runtime.ErrCanceled)
 }
@@ -440,7 +441,7 @@ func loopFile(l *L) {
 func loopStalledPeers(l *L) {
 	const each = 1000
 	g := l.group(2)
-	h := &handlers{drain: 0, handle: func(ctx context.Context, s *runtime.Stream) error {
+	h := &handlers{drain: 0, handle: func(ctx context.Context, s *loop.Stream) error {
 		kind := make([]byte, 1)
 		if _, err := io.ReadFull(s, kind); err != nil {
 			return err
@@ -471,7 +472,7 @@ func loopStalledPeers(l *L) {
 			}
 		}
 	}}
-	addr, stop := l.serve(g, "127.0.0.1:0", runtime.ServeOptions{Stream: runtime.StreamOptions{Linger: -1}}, h)
+	addr, stop := l.serve(g, "127.0.0.1:0", loop.ServeOptions{Stream: loop.StreamOptions{Linger: -1}}, h)
 	var peers []net.Conn
 	defer func() {
 		for _, p := range peers {

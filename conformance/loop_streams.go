@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -36,7 +37,7 @@ func loopStreamCases() []LoopCase {
 }
 
 func loopConn(l *L) {
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		require.Equal(l, peer.LocalAddr().String(), s.RemoteAddr().String())
 		require.Equal(l, peer.RemoteAddr().String(), s.LocalAddr().String())
 		_, err := s.Write([]byte("hel"))
@@ -76,7 +77,7 @@ func loopConn(l *L) {
 }
 
 func loopBuffers(l *L) {
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		pool := s.Loop().Pool()
 		a, err := pool.Copy(8, []byte("one "))
 		require.NoError(l, err)
@@ -131,7 +132,7 @@ func loopBuffers(l *L) {
 
 // loopCopy: io.Copy of a stream to itself moves buffers and loses nothing.
 func loopCopy(l *L) {
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		data := l.pattern(3 << 20)
 		var wg sync.WaitGroup
 		l.bg(&wg, func() {
@@ -158,7 +159,7 @@ func loopCopy(l *L) {
 // then gets every byte.
 func loopInboxLimit(l *L) {
 	const limit = 64 << 10
-	l.with(runtime.StreamOptions{InboxLimit: limit}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{InboxLimit: limit}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		data := l.pattern(8 << 20)
 		var wg sync.WaitGroup
 		l.bg(&wg, func() { _, _ = peer.Write(data); _ = peer.CloseWrite() })
@@ -169,7 +170,7 @@ func loopInboxLimit(l *L) {
 			require.True(l, bytes.Equal(data[at:at+n], p[:n]), "at %d", at)
 			at += n
 			if l.rand.IntN(20) == 0 {
-				require.NoError(l, runtime.Sleep(ctx, time.Millisecond))
+				require.NoError(l, loop.Sleep(ctx, time.Millisecond))
 				// A delivery more, and those that were queued when the cancel was asked for.
 				require.LessOrEqual(l, s.Buffered(), limit+(4<<20))
 			}
@@ -183,21 +184,21 @@ func loopInboxLimit(l *L) {
 // loopBackpressure: a writer waits for a peer that reads slowly, with little
 // queued.
 func loopBackpressure(l *L) {
-	l.with(runtime.StreamOptions{QueueLimit: 32 << 10}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{QueueLimit: 32 << 10}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		data := l.pattern(16 << 20)
 		got := make(chan bool, 1)
-		var begin runtime.Event
+		var begin loop.Event
 		go func() {
 			_ = begin.Wait(context.Background())
 			p, err := io.ReadAll(peer)
 			got <- err == nil && bytes.Equal(p, data)
 		}()
 		written := 0
-		_, err := runtime.Go(ctx, "watch", func(ctx context.Context) error {
+		_, err := loop.Go(ctx, "watch", func(ctx context.Context) error {
 			last := -1
 			for last != written || written == 0 { // until the writer stands still
 				last = written
-				if err := runtime.Sleep(ctx, 50*time.Millisecond); err != nil {
+				if err := loop.Sleep(ctx, 50*time.Millisecond); err != nil {
 					return err
 				}
 			}
@@ -222,14 +223,14 @@ func loopBackpressure(l *L) {
 // limit; the bytes of one stay together.
 func loopWriters(l *L) {
 	const writers, writes, size = 5, 6, 100 << 10
-	l.with(runtime.StreamOptions{QueueLimit: 8 << 10}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
-		var tasks []*runtime.Task
+	l.with(loop.StreamOptions{QueueLimit: 8 << 10}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
+		var tasks []*loop.Task
 		for i := range writers {
-			t, err := runtime.Go(ctx, "writer", func(ctx context.Context) error {
+			t, err := loop.Go(ctx, "writer", func(ctx context.Context) error {
 				p := bytes.Repeat([]byte{byte('a' + i)}, size)
 				for range writes {
 					for i > 1 && s.Queued() >= 8<<10 { // to be there before those that wait in a Write
-						if err := runtime.Yield(ctx); err != nil {
+						if err := loop.Yield(ctx); err != nil {
 							return err
 						}
 					}
@@ -262,7 +263,7 @@ func loopWriters(l *L) {
 
 // loopDeadlineRace: deadlines pass while bytes arrive; none is lost.
 func loopDeadlineRace(l *L) {
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		const rounds = 600
 		data := l.pattern(rounds * 16)
 		var wg sync.WaitGroup
@@ -310,7 +311,7 @@ func loopDeadlineRace(l *L) {
 }
 
 func loopWriteDeadline(l *L) {
-	l.with(runtime.StreamOptions{Linger: -1}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{Linger: -1}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		require.NoError(l, s.SetWriteDeadline(time.Now().Add(200*time.Millisecond))) // not before it has to wait
 		p := make([]byte, 1<<20)
 		var err error
@@ -333,7 +334,7 @@ func loopWriteDeadline(l *L) {
 func loopIdle(l *L) {
 	for idle := 100 * time.Millisecond; ; idle *= 3 {
 		kept := 0
-		l.with(runtime.StreamOptions{IdleTimeout: idle}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+		l.with(loop.StreamOptions{IdleTimeout: idle}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 			p := make([]byte, 1)
 			moved := s.Loop().Now() // not later than bytes last did
 			late := false
@@ -371,18 +372,18 @@ func loopIdle(l *L) {
 }
 
 func loopClosePending(l *L) {
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
-		var tasks []*runtime.Task
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
+		var tasks []*loop.Task
 		for _, read := range []func() error{
 			func() error { _, err := s.ReadBuf(); return err },
 			func() error { _, err := s.Read(make([]byte, 9)); return err },
-			func() error { _, err := runtime.WaitAny(ctx, s.Readable()); return errors.Join(err, s.ReadErr()) },
+			func() error { _, err := loop.WaitAny(ctx, s.Readable()); return errors.Join(err, s.ReadErr()) },
 		} {
-			t, err := runtime.Go(ctx, "reader", func(context.Context) error { return read() })
+			t, err := loop.Go(ctx, "reader", func(context.Context) error { return read() })
 			require.NoError(l, err)
 			tasks = append(tasks, t)
 		}
-		require.NoError(l, runtime.Sleep(ctx, time.Millisecond))
+		require.NoError(l, loop.Sleep(ctx, time.Millisecond))
 		require.NoError(l, s.Close())
 		for _, t := range tasks {
 			require.ErrorIs(l, t.Wait(ctx), net.ErrClosed)
@@ -392,8 +393,8 @@ func loopClosePending(l *L) {
 			require.Equal(l, io.EOF, err)
 		})
 	})
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, _ *net.TCPConn) {
-		t, err := runtime.Go(ctx, "reads into", func(context.Context) error {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, _ *net.TCPConn) {
+		t, err := loop.Go(ctx, "reads into", func(context.Context) error {
 			b, err := s.Loop().Pool().Get(100)
 			require.NoError(l, err)
 			defer b.Release()
@@ -401,14 +402,14 @@ func loopClosePending(l *L) {
 			return err
 		})
 		require.NoError(l, err)
-		require.NoError(l, runtime.Sleep(ctx, time.Millisecond))
+		require.NoError(l, loop.Sleep(ctx, time.Millisecond))
 		require.NoError(l, s.Close())
 		require.ErrorIs(l, t.Wait(ctx), net.ErrClosed)
 	})
 }
 
 func loopCloseFlushes(l *L) {
-	l.with(runtime.StreamOptions{QueueLimit: 32 << 20}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{QueueLimit: 32 << 20}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		data := l.pattern(8 << 20)
 		got := make(chan []byte, 1)
 		go func() { p, _ := io.ReadAll(peer); got <- p }()
@@ -420,7 +421,7 @@ func loopCloseFlushes(l *L) {
 }
 
 func loopLinger(l *L) {
-	l.with(runtime.StreamOptions{QueueLimit: 64 << 20, Linger: 50 * time.Millisecond}, func(ctx context.Context, s *runtime.Stream, _ *net.TCPConn) {
+	l.with(loop.StreamOptions{QueueLimit: 64 << 20, Linger: 50 * time.Millisecond}, func(ctx context.Context, s *loop.Stream, _ *net.TCPConn) {
 		_, err := s.Write(make([]byte, 32<<20)) // nobody reads it
 		require.NoError(l, err)
 		start := s.Loop().Now()
@@ -451,7 +452,7 @@ func loopBroadcast(l *L) {
 						peer, err := ln.Accept()
 						require.NoError(l, err)
 						peers <- peer
-						s, err := lp.AdoptConn(nc, runtime.StreamOptions{})
+						s, err := lp.AdoptConn(nc, loop.StreamOptions{})
 						require.NoError(l, err)
 						require.NoError(l, s.WriteBuf(b))
 						require.NoError(l, s.Close())
@@ -476,7 +477,7 @@ func loopBroadcast(l *L) {
 // loopOffLoop: a goroutine that uses a stream is told so, and the stream is
 // as good as before.
 func loopOffLoop(l *L) {
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		l.off(ctx, func() {
 			b := runtime.NewShared([]byte("x"))
 			for name, err := range map[string]error{
@@ -493,7 +494,7 @@ func loopOffLoop(l *L) {
 				"SetOption":    s.SetOption(runtime.OptNoDelay, 1),
 				"SetReadDead…": s.SetReadDeadline(time.Now()),
 			} {
-				require.ErrorIs(l, err, runtime.ErrOffLoop, name)
+				require.ErrorIs(l, err, loop.ErrOffLoop, name)
 			}
 			require.Nil(l, s.TryReadBuf())
 			s.Unread(b)
@@ -513,9 +514,9 @@ func loopOffLoop(l *L) {
 func second[T any](_ T, err error) error { return err }
 
 func loopGoroutines(l *L) {
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		s.AllowGoroutines(ctx)
-		require.NoError(l, runtime.OnGoroutine(ctx, func() {
+		require.NoError(l, loop.OnGoroutine(ctx, func() {
 			require.Equal(l, peer.RemoteAddr().String(), s.LocalAddr().String())
 			_, err := s.Write([]byte("hello"))
 			require.NoError(l, err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -49,9 +50,9 @@ func loopEntries(l *L) {
 	want := errors.New("result")
 	require.Same(l, want, l.do(lp, func(ctx context.Context) error {
 		order = append(order, "call")
-		require.Same(l, lp, runtime.TaskOf(ctx).Loop())
+		require.Same(l, lp, loop.TaskOf(ctx).Loop())
 		return lp.Call(ctx, "inline", func(inner context.Context) error {
-			require.Same(l, runtime.TaskOf(ctx), runtime.TaskOf(inner))
+			require.Same(l, loop.TaskOf(ctx), loop.TaskOf(inner))
 			return want
 		})
 	}))
@@ -88,7 +89,7 @@ func loopAfterStop(l *L) {
 
 	rt, err := l.factory(l.wishes)
 	require.NoError(l, err)
-	never := runtime.NewLoop(rt, l.options())
+	never := loop.NewLoop(rt, l.options())
 	never.Stop()
 	<-never.Stopped()
 	require.ErrorIs(l, never.Post(func() {}), runtime.ErrClosed)
@@ -100,7 +101,7 @@ func loopCallFromPost(l *L) {
 	require.NoError(l, lp.Post(func() {
 		got <- lp.Call(context.Background(), "inside", func(context.Context) error { return nil })
 	}))
-	require.ErrorIs(l, <-got, runtime.ErrOffLoop, "it would wait for itself")
+	require.ErrorIs(l, <-got, loop.ErrOffLoop, "it would wait for itself")
 }
 
 func loopCallBetween(l *L) {
@@ -108,25 +109,25 @@ func loopCallBetween(l *L) {
 	a, b := g.Loops()[0], g.Loops()[1]
 	l.call(a, func(ctx context.Context) {
 		others := 0
-		_, err := runtime.Go(ctx, "other", func(ctx context.Context) error {
+		_, err := loop.Go(ctx, "other", func(ctx context.Context) error {
 			for {
 				others++
-				if err := runtime.Yield(ctx); err != nil {
+				if err := loop.Yield(ctx); err != nil {
 					return err
 				}
 			}
 		})
 		require.NoError(l, err)
 		require.NoError(l, b.Call(ctx, "there", func(there context.Context) error {
-			require.Same(l, b, runtime.TaskOf(there).Loop())
-			return runtime.Sleep(there, 5*time.Millisecond)
+			require.Same(l, b, loop.TaskOf(there).Loop())
+			return loop.Sleep(there, 5*time.Millisecond)
 		}))
 		require.Positive(l, others, "the calling loop went on")
 		short, cancel := context.WithCancel(ctx)
 		defer cancel()
 		require.ErrorIs(l, b.Call(short, "long", func(there context.Context) error {
 			cancel() // not before it runs: then it would not be started
-			return runtime.Sleep(there, time.Hour)
+			return loop.Sleep(there, time.Hour)
 		}), runtime.ErrCanceled, "the end of ctx kills it")
 	})
 }
@@ -137,46 +138,46 @@ func loopChildren(l *L) {
 	waits := func(ctx context.Context) error {
 		defer func() {
 			for range 5 { // so that whoever does not wait for it is seen to go on
-				_ = runtime.Yield(ctx)
+				_ = loop.Yield(ctx)
 			}
 			ended++
 		}()
-		var never runtime.Event
+		var never loop.Event
 		return never.Wait(context.Background()) // which only a kill ends
 	}
 	l.call(lp, func(ctx context.Context) {
-		parent, err := runtime.Go(ctx, "parent", func(ctx context.Context) error {
+		parent, err := loop.Go(ctx, "parent", func(ctx context.Context) error {
 			for range 3 {
-				_, err := runtime.Go(ctx, "child", func(ctx context.Context) error {
-					_, err := runtime.Go(ctx, "grandchild", waits)
+				_, err := loop.Go(ctx, "child", func(ctx context.Context) error {
+					_, err := loop.Go(ctx, "grandchild", waits)
 					require.NoError(l, err)
 					return waits(ctx)
 				})
 				require.NoError(l, err)
 			}
-			return runtime.Yield(ctx) // they wait
+			return loop.Yield(ctx) // they wait
 		})
 		require.NoError(l, err)
 		require.NoError(l, parent.Wait(ctx))
 		require.Equal(l, 6, ended, "a task has ended when its children have")
-		task, err := runtime.Go(ctx, "fails", func(context.Context) error { return net.ErrClosed })
+		task, err := loop.Go(ctx, "fails", func(context.Context) error { return net.ErrClosed })
 		require.NoError(l, err)
 		require.Equal(l, net.ErrClosed, task.Wait(ctx))
 	})
-	_, err := runtime.Go(context.Background(), "x", nil)
-	require.ErrorIs(l, err, runtime.ErrOffLoop)
+	_, err := loop.Go(context.Background(), "x", nil)
+	require.ErrorIs(l, err, loop.ErrOffLoop)
 }
 
 func loopPanic(l *L) {
 	opts := l.options()
-	reported := make(chan *runtime.PanicError, 3)
-	opts.OnPanic = func(p *runtime.PanicError) { reported <- p }
+	reported := make(chan *loop.PanicError, 3)
+	opts.OnPanic = func(p *loop.PanicError) { reported <- p }
 	g := l.groupWith(1, opts)
 	lp := g.Loops()[0]
-	var p *runtime.PanicError
+	var p *loop.PanicError
 	cause := errors.New("cause")
 	err := lp.Call(context.Background(), "victim", func(ctx context.Context) error {
-		require.NoError(l, runtime.Yield(ctx))
+		require.NoError(l, loop.Yield(ctx))
 		panic(cause)
 	})
 	require.ErrorAs(l, err, &p)
@@ -188,7 +189,7 @@ func loopPanic(l *L) {
 	require.Equal(l, "posted", (<-reported).Value)
 	require.NoError(l, lp.Go("x", func(context.Context) error { return nil }, func(error) { panic("ended") }))
 	require.Equal(l, "ended", (<-reported).Value)
-	l.call(lp, func(ctx context.Context) { require.NoError(l, runtime.Sleep(ctx, time.Millisecond)) })
+	l.call(lp, func(ctx context.Context) { require.NoError(l, loop.Sleep(ctx, time.Millisecond)) })
 	require.NoError(l, g.Stop())
 }
 
@@ -200,11 +201,11 @@ func loopGoexit(l *L) {
 	for range n {
 		l.bg(&wg, func() {
 			err := lp.Call(context.Background(), "exits", func(ctx context.Context) error {
-				defer func() { _ = runtime.Yield(ctx) }() // suspends while it exits
+				defer func() { _ = loop.Yield(ctx) }() // suspends while it exits
 				goruntime.Goexit()
 				return nil
 			})
-			if !errors.Is(err, runtime.ErrGoexit) {
+			if !errors.Is(err, loop.ErrGoexit) {
 				l.Errorf("a task that called Goexit ended with %v", err)
 			}
 		})
@@ -215,14 +216,14 @@ func loopGoexit(l *L) {
 	require.Equal(l, n, st.Lost)
 	require.Zero(l, st.Tasks)
 	l.call(lp, func(ctx context.Context) {
-		require.ErrorIs(l, runtime.Offload(ctx, goruntime.Goexit), runtime.ErrGoexit)
+		require.ErrorIs(l, loop.Offload(ctx, goruntime.Goexit), loop.ErrGoexit)
 	})
 }
 
 // loopNested does I/O inside a coroutine of a task, and inside the body of a
 // range-over-func loop.
 func loopNested(l *L) {
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		chunks := func(yield func(string) bool) {
 			p := make([]byte, 5)
 			for {
@@ -239,7 +240,7 @@ func loopNested(l *L) {
 			v, ok := next()
 			require.True(l, ok)
 			require.Equal(l, "hello", v)
-			require.NoError(l, runtime.Yield(ctx))
+			require.NoError(l, loop.Yield(ctx))
 		}
 		stop()
 		rounds := 0
@@ -289,7 +290,7 @@ func loopAbandoned(l *L) {
 	started, result := make(chan struct{}), make(chan error, 1)
 	require.NoError(l, lp.Go("never ends", func(ctx context.Context) error {
 		close(started)
-		return runtime.Offload(ctx, func() { <-hold; close(gone) })
+		return loop.Offload(ctx, func() { <-hold; close(gone) })
 	}, func(err error) { result <- err }))
 	<-started
 	err := g.Stop()
@@ -308,10 +309,10 @@ func loopIgnoresCancel(l *L) {
 	var enough atomic.Bool
 	rounds := 0
 	l.call(lp, func(ctx context.Context) {
-		task, err := runtime.Go(ctx, "deaf", func(ctx context.Context) error {
+		task, err := loop.Go(ctx, "deaf", func(ctx context.Context) error {
 			for !enough.Load() {
 				rounds++
-				_ = runtime.Sleep(ctx, time.Hour)
+				_ = loop.Sleep(ctx, time.Hour)
 			}
 			return nil
 		})
@@ -319,7 +320,7 @@ func loopIgnoresCancel(l *L) {
 		defer enough.Store(true) // lest it outlive a case that has failed
 		task.Cancel(true)
 		for range 10 {
-			require.NoError(l, runtime.Sleep(ctx, time.Millisecond))
+			require.NoError(l, loop.Sleep(ctx, time.Millisecond))
 		}
 		require.Positive(l, rounds)
 		enough.Store(true)
@@ -332,13 +333,13 @@ func loopIgnoresCancel(l *L) {
 func loopForeignContext(l *L) {
 	lp := l.loop()
 	l.call(lp, func(ctx context.Context) {
-		var never runtime.Event
-		q := runtime.NewQueue[int](1)
-		ln, err := lp.Listen(loopback, runtime.ListenOptions{}, runtime.StreamOptions{})
+		var never loop.Event
+		q := loop.NewQueue[int](1)
+		ln, err := lp.Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 		require.NoError(l, err)
 		defer ln.Close()
 		for name, wait := range map[string]func(context.Context) error{
-			"sleep":  func(c context.Context) error { return runtime.Sleep(c, time.Hour) },
+			"sleep":  func(c context.Context) error { return loop.Sleep(c, time.Hour) },
 			"event":  never.Wait,
 			"queue":  func(c context.Context) error { _, err := q.Get(c); return err },
 			"accept": func(c context.Context) error { _, err := ln.Accept(c); return err },
@@ -352,13 +353,13 @@ func loopForeignContext(l *L) {
 				require.True(l, errors.As(err, &ne) && ne.Timeout(), name)
 			}
 			c, cancel := context.WithCancel(context.Background())
-			_, err := runtime.Go(ctx, "cancels", func(context.Context) error { cancel(); return nil })
+			_, err := loop.Go(ctx, "cancels", func(context.Context) error { cancel(); return nil })
 			require.NoError(l, err)
 			require.ErrorIs(l, wait(c), context.Canceled, name)
 			cancel()
 			require.ErrorIs(l, wait(c), context.Canceled, name)
 		}
-		require.NoError(l, runtime.Sleep(ctx, 0), "its own context goes on")
+		require.NoError(l, loop.Sleep(ctx, 0), "its own context goes on")
 	})
 }
 
@@ -368,10 +369,10 @@ func loopCancelFull(l *L) {
 	opts.MaxPosts = 1
 	g := l.groupWith(1, opts)
 	lp := g.Loops()[0]
-	tasks, ended := make(chan *runtime.Task, 1), make(chan error, 1)
+	tasks, ended := make(chan *loop.Task, 1), make(chan error, 1)
 	require.NoError(l, lp.Go("sleeps", func(ctx context.Context) error {
-		tasks <- runtime.TaskOf(ctx)
-		return runtime.Sleep(ctx, time.Hour)
+		tasks <- loop.TaskOf(ctx)
+		return loop.Sleep(ctx, time.Hour)
 	}, func(err error) { ended <- err }))
 	task := <-tasks
 	hold, held := make(chan struct{}), make(chan struct{})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -29,12 +30,12 @@ func loopWaitCases() []LoopCase {
 func loopSleep(l *L) {
 	lp := l.loop()
 	l.call(lp, func(ctx context.Context) {
-		var tasks []*runtime.Task
+		var tasks []*loop.Task
 		for range 200 {
 			d := time.Duration(l.rand.IntN(3000)) * time.Microsecond
-			t, err := runtime.Go(ctx, "sleeper", func(ctx context.Context) error {
+			t, err := loop.Go(ctx, "sleeper", func(ctx context.Context) error {
 				start := lp.Now()
-				err := runtime.Sleep(ctx, d)
+				err := loop.Sleep(ctx, d)
 				require.GreaterOrEqual(l, time.Duration(lp.Now()-start), d)
 				return err
 			})
@@ -56,7 +57,7 @@ func loopLateTimer(l *L) {
 			for start := lp.Now(); lp.Now() < start+int64(3*time.Millisecond); {
 			}
 			start := lp.Now()
-			require.NoError(l, runtime.Sleep(ctx, 2*time.Millisecond))
+			require.NoError(l, loop.Sleep(ctx, 2*time.Millisecond))
 			require.GreaterOrEqual(l, lp.Now()-start, int64(2*time.Millisecond))
 		}
 	})
@@ -66,12 +67,12 @@ func loopYield(l *L) {
 	lp := l.loop()
 	var order []int
 	l.call(lp, func(ctx context.Context) {
-		var tasks []*runtime.Task
+		var tasks []*loop.Task
 		for i := range 3 {
-			t, err := runtime.Go(ctx, "turns", func(ctx context.Context) error {
+			t, err := loop.Go(ctx, "turns", func(ctx context.Context) error {
 				for range 3 {
 					order = append(order, i)
-					if err := runtime.Yield(ctx); err != nil {
+					if err := loop.Yield(ctx); err != nil {
 						return err
 					}
 				}
@@ -91,7 +92,7 @@ func loopEvent(l *L) {
 	g := l.group(2)
 	for range 50 {
 		var (
-			e     runtime.Event
+			e     loop.Event
 			woken atomic.Int32
 			wg    sync.WaitGroup
 		)
@@ -118,7 +119,7 @@ func loopQueue(l *L) {
 	const senders, each = 6, 500
 	g := l.group(2)
 	type msg struct{ from, n int }
-	q := runtime.NewQueue[msg](8)
+	q := loop.NewQueue[msg](8)
 	var wg sync.WaitGroup
 	for from := range senders {
 		send := func(ctx context.Context) error {
@@ -158,7 +159,7 @@ func loopQueue(l *L) {
 
 func loopQueueLimits(l *L) {
 	lp := l.loop()
-	q := runtime.NewQueue[int](2)
+	q := loop.NewQueue[int](2)
 	l.call(lp, func(ctx context.Context) {
 		short, cancel := context.WithTimeout(ctx, 2*time.Millisecond)
 		defer cancel()
@@ -170,9 +171,9 @@ func loopQueueLimits(l *L) {
 		short, cancel = context.WithTimeout(ctx, 2*time.Millisecond)
 		defer cancel()
 		require.ErrorIs(l, q.Put(short, 3), context.DeadlineExceeded)
-		waiting, err := runtime.Go(ctx, "putter", func(ctx context.Context) error { return q.Put(ctx, 4) })
+		waiting, err := loop.Go(ctx, "putter", func(ctx context.Context) error { return q.Put(ctx, 4) })
 		require.NoError(l, err)
-		require.NoError(l, runtime.Yield(ctx))
+		require.NoError(l, loop.Yield(ctx))
 		q.Close()
 		require.ErrorIs(l, waiting.Wait(ctx), runtime.ErrClosed)
 		require.ErrorIs(l, q.TryPut(5), runtime.ErrClosed)
@@ -191,9 +192,9 @@ func loopQueueLimits(l *L) {
 // loopWaitAny is a push server: whichever comes first, of the peer's bytes and
 // what others want pushed.
 func loopWaitAny(l *L) {
-	l.with(runtime.StreamOptions{}, func(ctx context.Context, s *runtime.Stream, peer *net.TCPConn) {
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		const pushes = 200
-		q := runtime.NewQueue[byte](4)
+		q := loop.NewQueue[byte](4)
 		var wg sync.WaitGroup
 		l.bg(&wg, func() {
 			for range pushes {
@@ -209,11 +210,11 @@ func loopWaitAny(l *L) {
 		})
 		pushed, echoed, eof := 0, 0, false
 		for !eof || pushed < pushes {
-			sources := []runtime.Source{q, s.Readable()}
+			sources := []loop.Source{q, s.Readable()}
 			if eof {
 				sources = sources[:1]
 			}
-			i, err := runtime.WaitAny(ctx, sources...)
+			i, err := loop.WaitAny(ctx, sources...)
 			require.NoError(l, err)
 			if i == 0 {
 				_, ok := q.TryGet()
@@ -233,7 +234,7 @@ func loopWaitAny(l *L) {
 		l.off(ctx, wg.Wait)
 		short, cancel := context.WithTimeout(ctx, time.Millisecond)
 		defer cancel()
-		_, err := runtime.WaitAny(short, q)
+		_, err := loop.WaitAny(short, q)
 		require.ErrorIs(l, err, context.DeadlineExceeded)
 	})
 }
@@ -247,10 +248,10 @@ func loopOffload(l *L) {
 	open := sync.OnceFunc(func() { close(gate) })
 	l.call(lp, func(ctx context.Context) {
 		defer open()
-		var tasks []*runtime.Task
+		var tasks []*loop.Task
 		for range n {
-			t, err := runtime.Go(ctx, "offloads", func(ctx context.Context) error {
-				return runtime.Offload(ctx, func() {
+			t, err := loop.Go(ctx, "offloads", func(ctx context.Context) error {
+				return loop.Offload(ctx, func() {
 					now.Add(1)
 					<-gate // it may block here
 					ran.Add(1)
@@ -260,10 +261,10 @@ func loopOffload(l *L) {
 			tasks = append(tasks, t)
 		}
 		for now.Load() < most {
-			require.NoError(l, runtime.Yield(ctx), "fewer run at once than may")
+			require.NoError(l, loop.Yield(ctx), "fewer run at once than may")
 		}
 		for range 2000 { // time enough for those that must not be there
-			require.NoError(l, runtime.Yield(ctx))
+			require.NoError(l, loop.Yield(ctx))
 		}
 		require.EqualValues(l, most, now.Load(), "at once")
 		open()
@@ -284,19 +285,19 @@ func loopOffloadFaults(l *L) {
 				require.ErrorIs(l, err, net.ErrClosed, "the panic passes")
 				require.Contains(l, err.Error(), "loopOffloadFaults", "with the stack it had")
 			}()
-			_ = runtime.Offload(ctx, func() { panic(net.ErrClosed) })
+			_ = loop.Offload(ctx, func() { panic(net.ErrClosed) })
 		}()
 		finished := false
-		task, err := runtime.Go(ctx, "cancelled", func(ctx context.Context) error {
-			err := runtime.Offload(ctx, func() { <-ctx.Done(); finished = true })
+		task, err := loop.Go(ctx, "cancelled", func(ctx context.Context) error {
+			err := loop.Offload(ctx, func() { <-ctx.Done(); finished = true })
 			require.True(l, finished, "it is joined")
-			require.ErrorIs(l, runtime.Offload(ctx, func() { l.Errorf("run after the cancel") }), runtime.ErrCanceled)
+			require.ErrorIs(l, loop.Offload(ctx, func() { l.Errorf("run after the cancel") }), runtime.ErrCanceled)
 			return err
 		})
 		require.NoError(l, err)
-		require.NoError(l, runtime.Yield(ctx))
+		require.NoError(l, loop.Yield(ctx))
 		task.Cancel(true)
 		require.NoError(l, task.Wait(ctx))
 	})
-	require.NoError(l, runtime.Offload(context.Background(), func() {}), "on a goroutine it is a call")
+	require.NoError(l, loop.Offload(context.Background(), func() {}), "on a goroutine it is a call")
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/conformance"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 )
@@ -117,7 +118,7 @@ type client struct {
 	st     *stress
 	id     int
 	rand   *rand.Rand
-	s      *runtime.Stream
+	s      *loop.Stream
 	sent   tally
 	queued []byte // sent and not echoed yet
 	acked  int
@@ -153,8 +154,8 @@ func (c *client) receive(n int) error {
 }
 
 // run is one connection, from its dial to its end.
-func (c *client) run(ctx context.Context, lp *runtime.Loop, address string, fault int) (err error) {
-	if c.s, err = lp.Dial(ctx, address, runtime.DialOptions{Timeout: 30 * time.Second}); err != nil {
+func (c *client) run(ctx context.Context, lp *loop.Loop, address string, fault int) (err error) {
+	if c.s, err = lp.Dial(ctx, address, loop.DialOptions{Timeout: 30 * time.Second}); err != nil {
 		return err
 	}
 	defer c.s.Close()
@@ -225,7 +226,7 @@ func (c *client) cancelled(ctx context.Context) error {
 	if err := c.receive(len(c.queued)); err != nil {
 		return err
 	}
-	t, err := runtime.Go(ctx, "reader", func(context.Context) error {
+	t, err := loop.Go(ctx, "reader", func(context.Context) error {
 		_, err := c.s.ReadBuf()
 		return err
 	})
@@ -236,7 +237,7 @@ func (c *client) cancelled(ctx context.Context) error {
 		return err
 	}
 	if c.rand.IntN(2) == 0 {
-		if err := runtime.Yield(ctx); err != nil {
+		if err := loop.Yield(ctx); err != nil {
 			return err
 		}
 	}
@@ -298,14 +299,14 @@ func stressOn(t *testing.T, factory conformance.Factory, conns int, least int64)
 	require.NoError(t, errors.Join(r.Close(), w.Close()))
 	goroutines, fds := goruntime.NumGoroutine(), descriptors()
 	st := &stress{seed: seed}
-	start := func() *runtime.Group {
-		g, err := runtime.StartGroup(runtime.GroupOptions{Loops: 2, Loop: runtime.LoopOptions{StallAfter: -1},
+	start := func() *loop.Group {
+		g, err := loop.StartGroup(loop.GroupOptions{Loops: 2, Loop: loop.LoopOptions{StallAfter: -1},
 			New: func(int) (runtime.Runtime, error) { return factory(conformance.Wishes{}) }})
 		require.NoError(t, err)
 		return g
 	}
 	server, clients := start(), start()
-	ls, err := server.Listen("127.0.0.1:0", runtime.ServeOptions{})
+	ls, err := server.Listen("127.0.0.1:0", loop.ServeOptions{})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	srv := &tcp.Server{Handler: st.serve, Logger: slog.New(slog.DiscardHandler)}

@@ -56,7 +56,7 @@ var traps = []struct {
 	{"a loop that needs a processor of the scheduler again", nil, "a measurement: see docs/adr/0006-number-of-loops.md"},
 	{"a goroutine that a task started", []string{"trap/used-off-loop", "hostile/loop-used-from-elsewhere"}, ""},
 	{"a stack that grew stays large", nil, "Go's; nothing here keeps stacks of its own"},
-	{"a task that changes its count of LockOSThread", nil, "it kills the process; documented at runtime.Task"},
+	{"a task that changes its count of LockOSThread", nil, "it kills the process; documented at loop.Task"},
 	{"TLS under a reading and a writing task", []string{"../compat/tls_attack_test.go.TestTLSBadRecordWhileTheWriterIsStuck", "../compat/tls_attack_test.go.TestTLSKeyUpdateFloodWhileTheWriterIsStuck", "../compat/tls_test.go.TestTLSHandshakeEnds"}, ""},
 	{"a leak check must know the tasks that are suspended for good", []string{"trap/goexit-contained"}, ""},
 }

@@ -69,12 +69,6 @@ func NewBuffer(pool *Pool, home Home, mem []byte, index uint32) *Buffer {
 // Index is for backends: what NewBuffer was given.
 func (b *Buffer) Index() uint32 { return b.index }
 
-// Memory is for backends: all of the buffer's memory, whatever its window.
-func (b *Buffer) Memory() []byte { return b.mem }
-
-// Home is for backends: who takes the buffer back; nil for a shared one.
-func (b *Buffer) Home() Home { return b.home }
-
 // Hand is for backends: the buffer gets its first owner, and holds the bytes
 // from start to end.
 func (b *Buffer) Hand(start, end int) *Buffer {
@@ -180,23 +174,6 @@ func (b *Buffer) Append(p []byte) int {
 	n := copy(b.mem[b.end:], p)
 	b.end += n
 	return n
-}
-
-// Rest takes b and returns what is left of it without its first n bytes: b
-// itself, or, if b is shared, a copy in a buffer as NewShared makes it; nil if
-// nothing is left.
-func (b *Buffer) Rest(n int) *Buffer {
-	switch {
-	case n == b.Len():
-		b.Release()
-		return nil
-	case b.Shared():
-		own := NewShared(append([]byte(nil), b.Bytes()[n:]...))
-		b.Release()
-		return own
-	}
-	b.Advance(n)
-	return b
 }
 
 // Retain adds an owner and returns b.
@@ -313,72 +290,3 @@ func (b *Buffer) lend(to OpCode) {
 }
 
 func (b *Buffer) unlend() { b.state.Add(-oneLoan) }
-
-// claim notes that a stream has the buffer in one of its queues, with one owner. It is
-// done when the buffer is given away, not when the stream gets to sending it, so
-// that who makes a mistake is who panics.
-func (b *Buffer) claim(to OpCode) {
-	state := b.state.Add(oneClaim)
-	switch n := owners(state); {
-	case n == 0:
-		b.state.Add(-oneClaim)
-		panic("runtime: " + to.String() + " of a buffer that was released")
-	case n < claims(state):
-		b.state.Add(-oneClaim)
-		panic(fmt.Sprintf("runtime: %v of a buffer that is in flight in %s: it has %d owners, and each takes one along (Retain)", to, b.holder(), n))
-	case n == 1 && loans(state) > 0 && b.home != nil:
-		b.state.Add(-oneClaim)
-		panic("runtime: " + to.String() + " of a buffer that is in flight in " + b.holder())
-	}
-	if b.lentTo.Load() != uint32(to) { // a store costs as much as a lock
-		b.lentTo.Store(uint32(to))
-	}
-}
-
-// disclaim ends a claim and the ownership that goes with it; or the ownership
-// alone of a buffer that nobody but the stream has ever seen.
-func (b *Buffer) disclaim() {
-	if state := b.state.Load(); state == oneOwner || state == oneOwner+oneClaim {
-		b.state.Store(0)
-	} else if owners(b.state.Add(-oneOwner-oneClaim)) > 0 {
-		return
-	}
-	b.giveBack()
-}
-
-// handOn ends a claim, if there is one, and leaves its ownership to whoever gets
-// the buffer.
-func (b *Buffer) handOn() {
-	if state := b.state.Load(); state != oneOwner && claims(state) > 0 {
-		b.state.Add(-oneClaim)
-	}
-}
-
-// Holds is for backends: Len, whoever has the buffer.
-func (b *Buffer) Holds() int { return b.end - b.start }
-
-// Exchange is for backends: b and c, which must have one owner each, change
-// memory and home, and each keeps its owner. So a buffer that an operation has
-// can leave memory that is in demand without its owner noticing: what b holds
-// is copied into c first, with at most this much headroom, and is the same
-// afterwards. c must have the room, and is to be released by the caller, with
-// what was b's. It reports false, and has done nothing, when somebody else
-// could see the memory change: another owner, or another operation.
-func (b *Buffer) Exchange(c *Buffer, headroom int) bool {
-	if state := b.state.Load(); owners(state) != 1 || claims(state)+loans(state) > 1 || b.home == nil {
-		return false
-	}
-	c.Reset(min(headroom, b.start))
-	if c.Append(b.mem[b.start:b.end]) < b.end-b.start {
-		return false
-	}
-	b.mem, c.mem = c.mem, b.mem
-	b.start, c.start = c.start, b.start
-	b.end, c.end = c.end, b.end
-	b.home, c.home = c.home, b.home
-	b.pool, c.pool = c.pool, b.pool
-	b.index, c.index = c.index, b.index
-	b.class, c.class = c.class, b.class
-	b.chunk, c.chunk = c.chunk, b.chunk
-	return true
-}

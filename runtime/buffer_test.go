@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/friend"
 )
 
 func newBuffer(t *testing.T, size int) *Buffer {
@@ -30,15 +32,15 @@ func panicText(t *testing.T, f func()) (text string) {
 func TestBufferRest(t *testing.T) {
 	b := newBuffer(t, 512)
 	b.Append([]byte("wheel"))
-	require.Same(t, b, b.Rest(2))
+	require.Same(t, b, b.Friend(friend.Key{}).Rest(2))
 	require.Equal(t, "eel", string(b.Bytes()))
 	other := b.Retain()
-	rest := b.Rest(1)
+	rest := b.Friend(friend.Key{}).Rest(1)
 	require.Equal(t, "el", string(rest.Bytes()))
 	require.Equal(t, "eel", string(other.Bytes()), "its other owner sees no change")
 	require.False(t, other.Shared(), "b was released")
-	require.Nil(t, rest.Rest(2))
-	require.Nil(t, other.Rest(3))
+	require.Nil(t, rest.Friend(friend.Key{}).Rest(2))
+	require.Nil(t, other.Friend(friend.Key{}).Rest(3))
 	require.Zero(t, other.pool.Stats().Outstanding)
 }
 
@@ -147,24 +149,24 @@ func TestBufferShared(t *testing.T) {
 // are no more claims than owners, whatever else is done with it.
 func TestBufferClaims(t *testing.T) {
 	b := newBuffer(t, 512)
-	b.claim(OpSend)
+	b.Friend(friend.Key{}).Claim(OpSend)
 	require.Contains(t, panicText(t, func() { b.Bytes() }), "in flight in send")
-	require.Contains(t, panicText(t, func() { b.claim(OpSend) }), "it has 1 owners")
+	require.Contains(t, panicText(t, func() { b.Friend(friend.Key{}).Claim(OpSend) }), "it has 1 owners")
 	require.Contains(t, panicText(t, func() { b.lend(OpSend) }), "in flight in send")
 	require.Contains(t, panicText(t, func() { b.Release() }), "in flight in send")
 	b.Retain()
 	require.NotPanics(t, func() { b.Bytes() }, "there is another owner now")
 	b.lend(OpWriteAt) // as an operation may, beside the send
-	b.disclaim()
+	b.Friend(friend.Key{}).Disclaim()
 	require.Contains(t, panicText(t, func() { b.Release() }), "in flight in write-at")
-	require.Contains(t, panicText(t, func() { b.claim(OpSend) }), "in flight in write-at")
+	require.Contains(t, panicText(t, func() { b.Friend(friend.Key{}).Claim(OpSend) }), "in flight in write-at")
 	b.unlend()
-	b.claim(OpSend)
-	b.disclaim() // the last owner's
+	b.Friend(friend.Key{}).Claim(OpSend)
+	b.Friend(friend.Key{}).Disclaim() // the last owner's
 	require.Zero(t, b.pool.Stats().Outstanding)
-	require.Contains(t, panicText(t, func() { b.claim(OpSend) }), "released")
+	require.Contains(t, panicText(t, func() { b.Friend(friend.Key{}).Claim(OpSend) }), "released")
 	b = newBuffer(t, 512) // one that a stream has made for itself
-	b.disclaim()
+	b.Friend(friend.Key{}).Disclaim()
 	require.Zero(t, b.pool.Stats().Outstanding)
 }
 
@@ -176,8 +178,8 @@ func TestBufferClaimsFromManyThreads(t *testing.T) {
 		b.Retain()
 		wg.Go(func() {
 			for range 1000 {
-				b.Retain().claim(OpSend)
-				b.disclaim()
+				b.Retain().Friend(friend.Key{}).Claim(OpSend)
+				b.Friend(friend.Key{}).Disclaim()
 			}
 			b.Release()
 		})
@@ -191,7 +193,7 @@ func TestBufferClaimsFromManyThreads(t *testing.T) {
 func TestNewShared(t *testing.T) {
 	b := NewShared([]byte("everywhere"))
 	require.True(t, b.Shared())
-	require.Nil(t, b.Home())
+	require.Nil(t, b.Friend(friend.Key{}).Home())
 	require.Contains(t, panicText(t, func() { b.Reset(0) }), "shared")
 	var wg sync.WaitGroup
 	for range 8 {
@@ -223,7 +225,7 @@ func TestBufferExchange(t *testing.T) {
 	b.Reset(100)
 	b.Append([]byte("held"))
 	b.lend(OpSend) // an operation has it and must not notice
-	require.True(t, b.Exchange(c, 32))
+	require.True(t, b.Friend(friend.Key{}).Exchange(c, 32))
 	require.Equal(t, 512, b.Cap())
 	require.Equal(t, 4096, c.Cap())
 	c.Release()
@@ -234,11 +236,11 @@ func TestBufferExchange(t *testing.T) {
 	small := get(512)
 	large := get(4096)
 	large.Append(make([]byte, 513))
-	require.False(t, large.Exchange(small, 0), "it does not fit")
+	require.False(t, large.Friend(friend.Key{}).Exchange(small, 0), "it does not fit")
 	b.Retain()
-	require.False(t, b.Exchange(small, 0), "somebody else looks at it")
+	require.False(t, b.Friend(friend.Key{}).Exchange(small, 0), "somebody else looks at it")
 	b.Release()
-	require.False(t, NewShared([]byte("x")).Exchange(small, 0))
+	require.False(t, NewShared([]byte("x")).Friend(friend.Key{}).Exchange(small, 0))
 	Drop(b, small, large)
 	require.NoError(t, p.Close())
 }

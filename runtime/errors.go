@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -20,13 +19,6 @@ var (
 
 	// ErrBusy: a bounded queue is full, or operations are still in flight.
 	ErrBusy = errors.New("busy")
-
-	// ErrOffLoop: something that belongs to a loop was used from a goroutine
-	// that is not a task of that loop.
-	ErrOffLoop = errors.New("used from outside its loop: a stream belongs to the tasks of its loop; use Loop.Post, or a handler that runs on a goroutine")
-
-	// errNoTask is ErrOffLoop for what a loop calls outside any task.
-	errNoTask = fmt.Errorf("%w (a function given to Post cannot wait)", ErrOffLoop)
 
 	// ErrNoBuffers: the pool's byte limit is reached.
 	ErrNoBuffers = errors.New("buffer pool exhausted")
@@ -78,21 +70,4 @@ func wrapErr(op string, h Handle, err error) error {
 		return err
 	}
 	return &OpError{Op: op, Handle: h, Err: err}
-}
-
-// PanicError is what a task ended with when its function panicked.
-type PanicError struct {
-	Task  string // the task's name
-	Value any    // what was given to panic
-	Stack []byte // of the task, where it panicked
-}
-
-func (e *PanicError) Error() string {
-	return fmt.Sprintf("task %s panicked: %v", e.Task, e.Value)
-}
-
-// Unwrap returns the panic's value if it was an error.
-func (e *PanicError) Unwrap() error {
-	err, _ := e.Value.(error)
-	return err
 }

@@ -2,7 +2,6 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -94,10 +93,6 @@ func TestErrors(t *testing.T) {
 	require.Equal(t, io.EOF, wrapErr("recv", 0, io.EOF))
 	require.Same(t, closed, wrapErr("again", 0, closed).(*OpError))
 	require.NoError(t, wrapErr("recv", 0, nil))
-
-	cause := errors.New("cause")
-	require.ErrorIs(t, &PanicError{Task: "t", Value: cause}, cause)
-	require.ErrorContains(t, &PanicError{Task: "t", Value: 7}, "task t panicked: 7")
 }
 
 func TestParseListenAddr(t *testing.T) {

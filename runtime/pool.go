@@ -81,10 +81,6 @@ func NewPool(limit int64) *Pool {
 	return &Pool{limit: limit}
 }
 
-// bind ties the pool to a loop: onLoop says whether the caller is on its
-// thread, wake gets it to look for buffers that others released.
-func (p *Pool) bind(onLoop func() bool, wake func()) { p.onLoop, p.wake = onLoop, wake }
-
 func (p *Pool) owned() bool {
 	if p.unlocked.Load() {
 		return false
@@ -105,24 +101,6 @@ func (p *Pool) takeForeign(b *Buffer) {
 	p.mu.Unlock()
 	if first {
 		p.wake()
-	}
-}
-
-// collect takes in what other threads released.
-func (p *Pool) collect() {
-	if !p.pending.Load() {
-		return
-	}
-	p.mu.Lock()
-	b := p.foreign
-	p.foreign = nil
-	p.pending.Store(false)
-	p.mu.Unlock()
-	for b != nil {
-		next := b.next
-		b.next = nil
-		b.home.PutBack(b)
-		b = next
 	}
 }
 

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/friend"
 )
 
 // get takes a buffer of this size.
@@ -138,7 +140,7 @@ func TestPoolWithoutMemory(t *testing.T) {
 func TestPoolExchange(t *testing.T) {
 	p := NewPool(0)
 	small, large := get(t, p, 512), get(t, p, 32<<10)
-	require.True(t, large.Exchange(small, 0))
+	require.True(t, large.Friend(friend.Key{}).Exchange(small, 0))
 	Drop(small, large) // both chunks are free now
 	for range 3 {
 		small, large = get(t, p, 512), get(t, p, 32<<10)
@@ -173,7 +175,7 @@ func TestPoolForeign(t *testing.T) {
 		wakes int
 	)
 	p := NewPool(0)
-	p.bind(func() bool { mu.Lock(); defer mu.Unlock(); return mine }, func() { mu.Lock(); defer mu.Unlock(); wakes++ })
+	p.Friend(friend.Key{}).Bind(func() bool { mu.Lock(); defer mu.Unlock(); return mine }, func() { mu.Lock(); defer mu.Unlock(); wakes++ })
 	var held []*Buffer
 	for range 100 {
 		b, err := p.Get(512)
@@ -190,9 +192,9 @@ func TestPoolForeign(t *testing.T) {
 	wg.Wait()
 	require.Equal(t, 100, p.Stats().Outstanding)
 	require.Equal(t, 1, wakes)
-	p.collect()
+	p.Friend(friend.Key{}).Collect()
 	require.Zero(t, p.Stats().Outstanding)
-	p.collect()
+	p.Friend(friend.Key{}).Collect()
 	require.NoError(t, p.Close())
 }
 
@@ -222,7 +224,7 @@ func TestPoolRandom(t *testing.T) {
 		if len(held) > 0 && r.IntN(len(held)+20) < len(held) {
 			i := r.IntN(len(held))
 			o := held[i]
-			mem := o.b.Memory()
+			mem := o.b.Friend(friend.Key{}).Memory()
 			require.Equal(t, o.mark, mem[0])
 			require.Equal(t, o.mark, mem[len(mem)-1])
 			o.b.Release()
@@ -233,7 +235,7 @@ func TestPoolRandom(t *testing.T) {
 		b, err := p.Get(1 << r.IntN(19))
 		require.NoError(t, err)
 		o := owned{b, byte(r.Uint32())}
-		mem := b.Memory()
+		mem := b.Friend(friend.Key{}).Memory()
 		mem[0], mem[len(mem)-1] = o.mark, o.mark
 		held = append(held, o)
 		require.Equal(t, len(held), p.Stats().Outstanding)

@@ -8,7 +8,7 @@ import (
 	"net"
 
 	"github.com/noria-go/noria"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
 
@@ -23,7 +23,7 @@ func ExampleServer() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ls, err := group.Listen("127.0.0.1:0", runtime.ServeOptions{})
+	ls, err := group.Listen("127.0.0.1:0", loop.ServeOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

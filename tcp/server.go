@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -18,7 +19,7 @@ import (
 // context has ended.
 const DefaultDrainTime = 5 * time.Second
 
-// A Handler serves one connection. It runs as a task (see runtime.Task), or
+// A Handler serves one connection. It runs as a task (see loop.Task), or
 // on a goroutine if the Server says so. ctx ends with the connection and with
 // the server's drain. When the handler returns, the connection is flushed and
 // closed; an error that it returns is counted and reported to OnEnd.
@@ -34,7 +35,7 @@ type Server struct {
 	MaxConns int
 
 	// DrainTime is how long handlers may go on after the context of Serve has
-	// ended; then they are killed: see runtime.Task. 0 means DefaultDrainTime,
+	// ended; then they are killed: see loop.Task. 0 means DefaultDrainTime,
 	// negative means not at all.
 	DrainTime time.Duration
 
@@ -56,8 +57,8 @@ type Server struct {
 	OnStart func(c *Conn)
 	OnEnd   func(c *Conn, err error)
 
-	mu   sync.Mutex    // with MaxConns, held while active changes, and room with it
-	room runtime.Event // active is less than MaxConns; not to be trusted before active was MaxConns once
+	mu   sync.Mutex // with MaxConns, held while active changes, and room with it
+	room loop.Event // active is less than MaxConns; not to be trusted before active was MaxConns once
 
 	accepted atomic.Int64
 	active   atomic.Int64
@@ -81,13 +82,13 @@ func (s *Server) Stats() Stats {
 		Panicked: s.panicked.Load(), Killed: s.killed.Load()}
 }
 
-// Serve is runtime.Service's: it serves the connections of ln until ctx ends,
+// Serve is loop.Service's: it serves the connections of ln until ctx ends,
 // and then drains.
-func (s *Server) Serve(ctx context.Context, ln *runtime.Listener) error {
+func (s *Server) Serve(ctx context.Context, ln *loop.Listener) error {
 	if s.Handler == nil {
 		return errors.New("tcp: the Server has no Handler")
 	}
-	p := &pen{server: s, ln: ln, tasks: map[*runtime.Task]struct{}{}}
+	p := &pen{server: s, ln: ln, tasks: map[*loop.Task]struct{}{}}
 	err := p.accept(ctx) // never nil: it only ends when something stops it
 	if ctx.Err() != nil {
 		err = nil // it was told to
@@ -101,9 +102,9 @@ func (s *Server) Serve(ctx context.Context, ln *runtime.Listener) error {
 // A pen is one loop's share of a server: the tasks that serve connections.
 type pen struct {
 	server *Server
-	ln     *runtime.Listener
-	tasks  map[*runtime.Task]struct{}
-	empty  runtime.Event
+	ln     *loop.Listener
+	tasks  map[*loop.Task]struct{}
+	empty  loop.Event
 }
 
 func (p *pen) accept(ctx context.Context) error {
@@ -119,7 +120,7 @@ func (p *pen) accept(ctx context.Context) error {
 			return errors.Join(err, c.Close())
 		}
 		p.server.accepted.Add(1)
-		t, err := runtime.GoApart(ctx, "connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
+		t, err := loop.GoApart(ctx, "connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
 			defer p.left(ctx) // whatever OnEnd does
 			p.server.run(ctx, c, p.server.Handler)
 			return nil
@@ -133,7 +134,7 @@ func (p *pen) accept(ctx context.Context) error {
 
 // left is called when a connection's task ends.
 func (p *pen) left(ctx context.Context) {
-	if delete(p.tasks, runtime.TaskOf(ctx)); len(p.tasks) == 0 {
+	if delete(p.tasks, loop.TaskOf(ctx)); len(p.tasks) == 0 {
 		p.empty.Set()
 	}
 }
@@ -229,7 +230,7 @@ func (s *Server) run(ctx context.Context, c *Conn, h Handler) {
 	}
 	if s.OnGoroutine {
 		c.AllowGoroutines(ctx)
-		if oerr := runtime.OnGoroutine(ctx, func() { err = h(ctx, c) }, nil); oerr != nil {
+		if oerr := loop.OnGoroutine(ctx, func() { err = h(ctx, c) }, nil); oerr != nil {
 			err = oerr
 		}
 	} else {
@@ -275,7 +276,7 @@ func (p *pen) tellAll(ctx context.Context, spread time.Duration) {
 		for ; told < due; told++ {
 			tasks[told].Cancel(false)
 		}
-		if told < len(tasks) && runtime.Sleep(ctx, pause) != nil {
+		if told < len(tasks) && loop.Sleep(ctx, pause) != nil {
 			return // they are killed now
 		}
 	}

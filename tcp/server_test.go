@@ -17,15 +17,16 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 )
 
 // serve runs srv and returns where, and what stops it.
-func serve(t *testing.T, g *runtime.Group, srv *tcp.Server) (addr string, stop func() error) {
+func serve(t *testing.T, g *loop.Group, srv *tcp.Server) (addr string, stop func() error) {
 	t.Helper()
 	srv.Logger = slog.New(slog.DiscardHandler)
-	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{Spread: true})
+	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{Spread: true})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -148,10 +149,10 @@ func TestFaultyHandlers(t *testing.T) {
 }
 
 // quietGroup is backendtest.Group whose panics are not logged.
-func quietGroup(t *testing.T, v backendtest.Variant) *runtime.Group {
+func quietGroup(t *testing.T, v backendtest.Variant) *loop.Group {
 	t.Helper()
-	g, err := runtime.StartGroup(runtime.GroupOptions{Loops: 2, New: func(int) (runtime.Runtime, error) { return v.New() },
-		Loop: runtime.LoopOptions{Logger: slog.New(slog.DiscardHandler)}})
+	g, err := loop.StartGroup(loop.GroupOptions{Loops: 2, New: func(int) (runtime.Runtime, error) { return v.New() },
+		Loop: loop.LoopOptions{Logger: slog.New(slog.DiscardHandler)}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, g.Stop()) })
 	return g
@@ -257,8 +258,8 @@ func TestDrainTime(t *testing.T) {
 }
 
 func TestDialOffLoop(t *testing.T) {
-	_, err := tcp.Dial(t.Context(), "127.0.0.1:1", runtime.DialOptions{})
-	require.ErrorIs(t, err, runtime.ErrOffLoop)
+	_, err := tcp.Dial(t.Context(), "127.0.0.1:1", loop.DialOptions{})
+	require.ErrorIs(t, err, loop.ErrOffLoop)
 	require.Error(t, (&tcp.Server{}).Serve(t.Context(), nil), "no Handler")
 }
 
@@ -274,7 +275,7 @@ func TestDrainSpread(t *testing.T) {
 		srv := &tcp.Server{DrainTime: 20 * time.Second, DrainSpread: 200 * time.Millisecond,
 			Handler: func(ctx context.Context, c *tcp.Conn) error {
 				started.Done()
-				var never runtime.Event
+				var never loop.Event
 				_ = never.Wait(ctx)
 				mu.Lock()
 				defer mu.Unlock()

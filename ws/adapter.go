@@ -7,6 +7,7 @@ import (
 	gobwas "github.com/gobwas/ws"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -114,7 +115,7 @@ func (a *adapter) write(c *Conn, m *Message) error {
 	m.eachSegment(func(s *segment) {
 		p := s.data
 		if h.Masked {
-			if s.buf.Home() == nil { // it must not be changed
+			if s.buf.Friend(friend.Key{}).Home() == nil { // it must not be changed
 				p = append([]byte(nil), p...)
 			}
 			gobwas.Cipher(p, h.Mask, at)
@@ -164,7 +165,7 @@ func (i *instant) Read(p []byte) (int, error) {
 		return 0, errNothing
 	}
 	n := copy(p, b.Bytes())
-	if b = b.Rest(n); b != nil {
+	if b = b.Friend(friend.Key{}).Rest(n); b != nil {
 		i.Unread(b)
 	}
 	return n, nil

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -37,7 +37,7 @@ func TestLongMessageReceivedAhead(t *testing.T) {
 			want = strings.Repeat(content, 100)
 		}
 		ahead := map[string]func(ctx context.Context, c *ws.Conn) error{
-			"Readable": func(ctx context.Context, c *ws.Conn) error { _, err := runtime.WaitAny(ctx, c.Readable()); return err },
+			"Readable": func(ctx context.Context, c *ws.Conn) error { _, err := loop.WaitAny(ctx, c.Readable()); return err },
 			"Ping": func(ctx context.Context, c *ws.Conn) error {
 				pctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond) // it is not answered
 				defer cancel()
@@ -105,12 +105,12 @@ func TestLongMessagePolled(t *testing.T) {
 				return fmt.Errorf("receive: %w", err)
 			}
 			close(next)
-			if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+			if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 				return err
 			}
 			used := c.Loop().Pool().Stats()
 			for range 1000 {
-				if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+				if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 					return err
 				}
 			}

@@ -23,6 +23,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -31,11 +32,11 @@ import (
 // A push server waits for whichever comes first, the peer or a queue.
 func TestReadable(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		queue := runtime.NewQueue[string](10)
+		queue := loop.NewQueue[string](10)
 		srv := echoServer(e)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			for {
-				i, err := runtime.WaitAny(ctx, c.Readable(), queue)
+				i, err := loop.WaitAny(ctx, c.Readable(), queue)
 				if err != nil {
 					return err
 				}

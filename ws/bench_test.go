@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -43,14 +43,14 @@ func BenchmarkEcho(b *testing.B) {
 	}
 }
 
-func tcpEcho() runtime.Service {
+func tcpEcho() loop.Service {
 	return &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
 		_, err := io.Copy(c, c)
 		return err
 	}}
 }
 
-func echoes(b *testing.B, v backendtest.Variant, svc runtime.Service, hello, message []byte, answer, batch int) {
+func echoes(b *testing.B, v backendtest.Variant, svc loop.Service, hello, message []byte, answer, batch int) {
 	addr := serve(b, backendtest.Group(b, v, 1), svc)
 	nc, err := net.Dial("tcp", addr)
 	require.NoError(b, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -60,10 +61,10 @@ func TestEndWhileInflating(t *testing.T) {
 					srv.Compression = &ws.Compression{}
 					srv.MaxMessage = 10 << 20
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-						if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil { // it has begun to inflate
+						if _, err := loop.WaitAny(ctx, c.Readable()); err != nil { // it has begun to inflate
 							return err
 						}
-						if _, err := runtime.Go(ctx, "ends", func(context.Context) error { return end(c) }); err != nil {
+						if _, err := loop.Go(ctx, "ends", func(context.Context) error { return end(c) }); err != nil {
 							return err
 						}
 						n, err := receive(ctx, c)
@@ -121,8 +122,8 @@ func TestEndWhileWriteToWrites(t *testing.T) {
 		ended bool
 	}{
 		{"nothing", func(context.Context, *ws.Conn) error { return nil }, false},
-		{"a turn", func(ctx context.Context, _ *ws.Conn) error { return runtime.Yield(ctx) }, false},
-		{"Readable", func(ctx context.Context, c *ws.Conn) error { _, err := runtime.WaitAny(ctx, c.Readable()); return err }, false},
+		{"a turn", func(ctx context.Context, _ *ws.Conn) error { return loop.Yield(ctx) }, false},
+		{"Readable", func(ctx context.Context, c *ws.Conn) error { _, err := loop.WaitAny(ctx, c.Readable()); return err }, false},
 		{"CloseNow", func(_ context.Context, c *ws.Conn) error { return c.CloseNow() }, true},
 		{"Close", func(_ context.Context, c *ws.Conn) error { return c.Close(4001, "") }, true},
 		{"Close elsewhere", goroutine(func(_ context.Context, c *ws.Conn) error { return c.Close(4001, "") }), true},
@@ -135,7 +136,7 @@ func TestEndWhileWriteToWrites(t *testing.T) {
 			for _, less := range []int{0, 1} {
 				read := func(ctx context.Context, conn *ws.Conn) error {
 					if whole {
-						if _, err := runtime.WaitAny(ctx, conn.Readable()); err != nil {
+						if _, err := loop.WaitAny(ctx, conn.Readable()); err != nil {
 							return err
 						}
 					}

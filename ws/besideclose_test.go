@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -35,7 +35,7 @@ func TestCloseBesidePoller(t *testing.T) {
 				if m != nil {
 					m.Release()
 				}
-				err = errors.Join(rerr, runtime.Yield(ctx))
+				err = errors.Join(rerr, loop.Yield(ctx))
 			}
 			return err
 		},
@@ -46,11 +46,11 @@ func TestCloseBesidePoller(t *testing.T) {
 				srv := echoServer(e)
 				srv.CloseTimeout = time.Hour
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-					_, err := runtime.Go(ctx, "polls", func(ctx context.Context) error {
+					_, err := loop.Go(ctx, "polls", func(ctx context.Context) error {
 						result <- polls(ctx, c)
 						return nil
 					})
-					return errors.Join(err, runtime.Yield(ctx), c.Close(4001, ""))
+					return errors.Join(err, loop.Yield(ctx), c.Close(4001, ""))
 				}
 				p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 				p.wantCloseFrame(4001)
@@ -70,11 +70,11 @@ func TestCloseInVainBesidePoller(t *testing.T) {
 		srv := echoServer(e)
 		srv.CloseTimeout = 20 * time.Millisecond
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			_, err := runtime.Go(ctx, "polls", func(ctx context.Context) error {
+			_, err := loop.Go(ctx, "polls", func(ctx context.Context) error {
 				result <- poll(ctx, c)
 				return nil
 			})
-			return errors.Join(err, runtime.Yield(ctx), c.Close(4001, ""))
+			return errors.Join(err, loop.Yield(ctx), c.Close(4001, ""))
 		}
 		toTheEnd(connect(t, serve(t, backendtest.Group(t, v, 1), srv)))
 		err := <-result
@@ -104,7 +104,7 @@ func TestReaderBegunWhileClosing(t *testing.T) {
 				srv := echoServer(e)
 				srv.CloseTimeout = time.Hour
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-					_, err := runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
+					_, err := loop.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
 					if err != nil {
 						return err
 					}
@@ -117,7 +117,7 @@ func TestReaderBegunWhileClosing(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					err = errors.Join(runtime.Yield(ctx), runtime.Yield(ctx)) // Close takes over
+					err = errors.Join(loop.Yield(ctx), loop.Yield(ctx)) // Close takes over
 					if err == nil {
 						_, err = read(b)
 					}
@@ -179,18 +179,18 @@ func TestCloseBesideWriters(t *testing.T) {
 				return err
 			}
 			_, err = w.Write([]byte("x"))
-			var closed runtime.Event
-			_, gerr := runtime.Go(ctx, "writes next", func(ctx context.Context) error {
+			var closed loop.Event
+			_, gerr := loop.Go(ctx, "writes next", func(ctx context.Context) error {
 				next, err := c.NextWriter(ctx, ws.Binary)
 				if err == nil {
-					_, werr := runtime.WaitAny(ctx, &closed)
+					_, werr := loop.WaitAny(ctx, &closed)
 					_, err = next.Write([]byte("y"))
 					err = errors.Join(werr, err, next.Close())
 				}
 				result <- err
 				return nil
 			})
-			err = errors.Join(err, gerr, runtime.Yield(ctx))
+			err = errors.Join(err, gerr, loop.Yield(ctx))
 			closer, cerr := closeBeside(ctx, c)
 			err = errors.Join(err, cerr, w.Close())
 			if err == nil {
@@ -220,7 +220,7 @@ func TestDeadlineWhileClosing(t *testing.T) {
 			closer, err := closeBeside(ctx, c)
 			err = errors.Join(err, c.SetReadDeadline(time.Unix(1, 0)))
 			for range 3 { // it would have been seen
-				err = errors.Join(err, runtime.Yield(ctx))
+				err = errors.Join(err, loop.Yield(ctx))
 			}
 			result <- err
 			return closer.Wait(ctx)
@@ -300,7 +300,7 @@ func TestReaderWhileClosingAfterPeer(t *testing.T) {
 			if _, err := io.ReadFull(r, make([]byte, 4)); err != nil {
 				return err
 			}
-			if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil { // finds the Close frame
+			if _, err := loop.WaitAny(ctx, c.Readable()); err != nil { // finds the Close frame
 				return err
 			}
 			if _, err := closeBeside(ctx, c); err != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -20,7 +21,7 @@ import (
 // What must not hold the loop, or go on for ever; and addresses and names as they are.
 
 // answers reports whether the loop does something else within patience.
-func answers(t *testing.T, l *runtime.Loop) {
+func answers(t *testing.T, l *loop.Loop) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -82,7 +83,7 @@ func TestCloseWithWriterOpen(t *testing.T) {
 				return err
 			}
 			// Somebody else's waits behind it, and is lost with it.
-			if err := runtime.Offload(ctx, func() { _ = c.SendText(context.Background(), "other") }); err != nil {
+			if err := loop.Offload(ctx, func() { _ = c.SendText(context.Background(), "other") }); err != nil {
 				return err
 			}
 			closed <- c.Close(ws.StatusInternalError, "gave up")
@@ -139,7 +140,7 @@ func TestSendFromPostedFunction(t *testing.T) {
 				}
 			}
 		}))
-		require.ErrorIs(t, <-sent, runtime.ErrOffLoop)
+		require.ErrorIs(t, <-sent, loop.ErrOffLoop)
 	})
 }
 

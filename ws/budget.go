@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 )
 
 // A Budget bounds the bytes that wait to be sent on many connections together.
@@ -15,7 +15,7 @@ import (
 type Budget struct {
 	limit int64
 	used  atomic.Int64
-	room  runtime.Event
+	room  loop.Event
 	short atomic.Bool // somebody waits for room
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -15,7 +16,7 @@ import (
 // Options.CloseTimeout, and closes the transport. What had been sent before
 // goes out first, and what others send from now on is refused; a message that a
 // Writer has begun has as long as CloseTimeout to end. If the peer does not read, what
-// is queued is tried for as long as the stream lingers (runtime.DefaultLinger) after
+// is queued is tried for as long as the stream lingers (loop.DefaultLinger) after
 // that. Messages that still come are dropped; a Receive that waits, or is called
 // meanwhile, ends with the peer's *CloseError, or with net.ErrClosed if none comes in
 // time. A code that must not be sent, or a reason that is too long, is an
@@ -83,7 +84,7 @@ func (c *Conn) endWriter() {
 		ctx, cancel := context.WithTimeout(context.Background(), d)
 		defer cancel()
 		for c.writer != nil && !c.closed {
-			if _, err := runtime.WaitAny(ctx, &c.unlocked, &c.over); err != nil || c.over.IsSet() {
+			if _, err := loop.WaitAny(ctx, &c.unlocked, &c.over); err != nil || c.over.IsSet() {
 				break
 			}
 		}
@@ -130,7 +131,7 @@ func (c *Conn) handshake() {
 	for c.busy && !c.over.IsSet() {
 		// Another task receives, and sees the peer's Close frame, or leaves that to us.
 		ctx, cancel := context.WithDeadline(context.Background(), until)
-		_, err := runtime.WaitAny(ctx, &c.over, c.nextQuiet())
+		_, err := loop.WaitAny(ctx, &c.over, c.nextQuiet())
 		cancel()
 		if err != nil {
 			return // in vain: the transport is closed
@@ -148,7 +149,7 @@ func (c *Conn) handshake() {
 			c.tls.flush()
 		}
 		// Whoever looks meanwhile may be the one who finds the peer's Close frame.
-		if _, err := runtime.WaitAny(ctx, c.readable[0], &c.over); err != nil {
+		if _, err := loop.WaitAny(ctx, c.readable[0], &c.over); err != nil {
 			break
 		}
 	}
@@ -180,7 +181,7 @@ func (c *Conn) discard(ctx context.Context) {
 			b.Release()
 		} else if c.t.ReadErr() != nil {
 			return
-		} else if _, err := runtime.WaitAny(ctx, c.readable[:]...); err != nil {
+		} else if _, err := loop.WaitAny(ctx, c.readable[:]...); err != nil {
 			return
 		}
 	}
@@ -216,10 +217,10 @@ func (c *Conn) CloseRead(ctx context.Context) context.Context {
 		go func() { cancel(c.elsewhere(ctx, "receive", receive)) }()
 		return read
 	}
-	_, err := runtime.Go(ctx, "ws: close read", func(own context.Context) error {
+	_, err := loop.Go(ctx, "ws: close read", func(own context.Context) error {
 		defer cancel(errors.New("ws: close read: a hook panicked"))
-		if ctx != context.Context(runtime.TaskOf(ctx)) { // otherwise it is told without that
-			defer context.AfterFunc(ctx, func() { runtime.TaskOf(own).Cancel(false) })()
+		if ctx != context.Context(loop.TaskOf(ctx)) { // otherwise it is told without that
+			defer context.AfterFunc(ctx, func() { loop.TaskOf(own).Cancel(false) })()
 		}
 		return receive(own)
 	})

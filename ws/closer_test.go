@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -22,7 +22,7 @@ import (
 // poll receives as those do who wait for several things at once.
 func poll(ctx context.Context, c *ws.Conn) error {
 	for {
-		if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+		if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 			return err
 		}
 		m, err := c.TryReceive()
@@ -59,7 +59,7 @@ func TestReceiveWhileClosing(t *testing.T) {
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 						var err error
 						if before { // it begins when the other one waits
-							_, err = runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
+							_, err = loop.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
 						} else {
 							_, err = closeBeside(ctx, c)
 						}
@@ -111,10 +111,10 @@ func TestCloseWhileInflating(t *testing.T) {
 				srv := echoServer(e)
 				srv.MaxMessage, srv.Compression, srv.CloseTimeout = -1, &ws.Compression{}, time.Hour
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-					if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+					if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 						return err
 					}
-					_, err := runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
+					_, err := loop.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
 					result <- errors.Join(err, receive(ctx, c))
 					return nil
 				}
@@ -142,12 +142,12 @@ func TestReadableBesideReader(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			others, err := runtime.Go(ctx, "polls", func(ctx context.Context) error {
+			others, err := loop.Go(ctx, "polls", func(ctx context.Context) error {
 				for {
-					if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+					if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 						return err
 					}
-					if err := runtime.Yield(ctx); err != nil {
+					if err := loop.Yield(ctx); err != nil {
 						return err
 					}
 				}
@@ -184,7 +184,7 @@ func TestCloseDropsLongMessage(t *testing.T) {
 					_, err = io.Copy(io.Discard, r)
 				}
 				if ahead {
-					_, werr := runtime.WaitAny(ctx, c.Readable())
+					_, werr := loop.WaitAny(ctx, c.Readable())
 					err = errors.Join(err, werr)
 				}
 				return errors.Join(err, c.Close(4001, ""))
@@ -209,7 +209,7 @@ func TestCloseWhileLent(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			var done runtime.Event
+			var done loop.Event
 			task, err := writeBeside(ctx, r, &done)
 			err = errors.Join(err, c.Close(4001, ""))
 			done.Set()
@@ -261,24 +261,24 @@ func TestWriterIsNotThePeer(t *testing.T) {
 				if q := c.Queued(); q != last {
 					same, last = 0, q
 				}
-				_ = runtime.Yield(ctx)
+				_ = loop.Yield(ctx)
 			}
 			if err := elsewhereNow(func() error { return c.SendText(context.Background(), "one") }); err != nil {
 				return err
 			}
 			for range 10 { // its function waits for room
-				_ = runtime.Yield(ctx)
+				_ = loop.Yield(ctx)
 			}
 			close(stuck)
 			for c.Queued() >= limit {
-				_ = runtime.Yield(ctx)
+				_ = loop.Yield(ctx)
 			}
 			w, err := c.NextWriter(ctx, ws.Binary)
 			if err != nil {
 				return err
 			}
 			close(open)
-			var sent runtime.Event
+			var sent loop.Event
 			done := make(chan error, 1)
 			go func() {
 				err := c.SendBinary(context.Background(), make([]byte, limit))
@@ -290,7 +290,7 @@ func TestWriterIsNotThePeer(t *testing.T) {
 			}()
 			wctx, cancel := context.WithTimeout(ctx, 2*srv.WriteTimeout)
 			defer cancel()
-			if _, err := runtime.WaitAny(wctx, &sent); err == nil {
+			if _, err := loop.WaitAny(wctx, &sent); err == nil {
 				return <-done
 			}
 			_, err = w.Write([]byte("x"))

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -89,7 +90,7 @@ func TestCloseReadStops(t *testing.T) {
 			rctx, cancel := context.WithCancel(ctx)
 			defer cancel()
 			read := c.CloseRead(rctx)
-			if err := runtime.Yield(ctx); err != nil {
+			if err := loop.Yield(ctx); err != nil {
 				return err
 			}
 			if _, err := c.Receive(ctx); !errors.Is(err, runtime.ErrBusy) {
@@ -150,9 +151,9 @@ func TestCloseReadCauses(t *testing.T) {
 }
 
 // closeBeside starts a task that closes c with 4001, and returns when it waits for the peer.
-func closeBeside(ctx context.Context, c *ws.Conn) (*runtime.Task, error) {
-	closer, err := runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
-	return closer, errors.Join(err, runtime.Yield(ctx))
+func closeBeside(ctx context.Context, c *ws.Conn) (*loop.Task, error) {
+	closer, err := loop.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
+	return closer, errors.Join(err, loop.Yield(ctx))
 }
 
 // What comes after the Close frame was sent is no reason to end the closing
@@ -203,7 +204,7 @@ func TestCloseWhileAnotherTaskFails(t *testing.T) {
 		srv := echoServer(e)
 		srv.CloseTimeout = time.Hour // nobody waits for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			if _, err := runtime.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) }); err != nil {
+			if _, err := loop.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) }); err != nil {
 				return err
 			}
 			if err := c.SendText(ctx, long); err != nil {
@@ -258,11 +259,11 @@ func TestCloseTakesOverReceiving(t *testing.T) {
 		srv := echoServer(e)
 		srv.CloseTimeout = time.Hour // nobody waits for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			receiver, err := runtime.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) })
+			receiver, err := loop.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) })
 			if err != nil {
 				return err
 			}
-			if err := runtime.Yield(ctx); err != nil {
+			if err := loop.Yield(ctx); err != nil {
 				return err
 			}
 			closer, err := closeBeside(ctx, c)

@@ -13,6 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -78,7 +79,7 @@ func flood(ctx context.Context, c *ws.Conn) error {
 
 // untilCancelled waits for the end of ctx.
 func untilCancelled(ctx context.Context) {
-	var never runtime.Event
+	var never loop.Event
 	_ = never.Wait(ctx)
 }
 
@@ -125,14 +126,14 @@ func endings() []ending {
 			peer: func(p *peer) { p.wantCloseFrame(4001); hangUp(p) }},
 		{name: "closed by another task, echoed to the handler", code: 1000, cause: noCause, peer: answer(1000, closeFrame(1000, "")),
 			handler: func(ctx context.Context, c *ws.Conn) error {
-				if _, err := runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(1000, "") }); err != nil {
+				if _, err := loop.Go(ctx, "closes", func(context.Context) error { return c.Close(1000, "") }); err != nil {
 					return err
 				}
 				return receiveOne(ctx, c)
 			}},
 		{name: "closed by another task, the handler sends", code: 1000, cause: noCause, failed: true, peer: answer(1000, closeFrame(1000, "")),
 			handler: func(ctx context.Context, c *ws.Conn) error {
-				closer, err := runtime.Go(ctx, "closes", func(context.Context) error { return c.Close(1000, "") })
+				closer, err := loop.Go(ctx, "closes", func(context.Context) error { return c.Close(1000, "") })
 				if err != nil {
 					return err
 				}

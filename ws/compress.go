@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -211,7 +212,7 @@ func (c *Conn) sendLong(ctx context.Context, m *Message) error {
 			if err := w.queue(0); err != nil {
 				return err
 			}
-			_ = runtime.Yield(ctx) // that ctx has ended changes nothing
+			_ = loop.Yield(ctx) // that ctx has ended changes nothing
 			if err := c.sendErr(); err != nil {
 				return err
 			}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -20,11 +21,11 @@ import (
 // package's documentation for who may call what.
 type Conn struct {
 	t      compat.Stream      // what is read and closed: stream, or TLS over it
-	stream *runtime.Stream    // the socket's
+	stream *loop.Stream       // the socket's
 	tls    *tlsSink           // nil: no TLS
 	sink   sink               // where frames go: stream or tls
 	one    [1]*runtime.Buffer // what enqueue hands to sink
-	loop   *runtime.Loop
+	loop   *loop.Loop
 	local  *local
 	opts   *Options // with defaults
 	client bool     // this end is the client: it masks what it sends
@@ -38,9 +39,9 @@ type Conn struct {
 	// Receiving: see receive.go.
 	eng       engine
 	native    native
-	adapter   *adapter          // nil: native
-	readable  [1]runtime.Source // a slice of it is given to WaitAny: no allocation
-	head      frame.Header      // of the frame that is being received
+	adapter   *adapter       // nil: native
+	readable  [1]loop.Source // a slice of it is given to WaitAny: no allocation
+	head      frame.Header   // of the frame that is being received
 	inFrame   bool
 	at        int64 // bytes of its payload that have come
 	inMsg     bool  // between the first and the last frame of a message
@@ -58,19 +59,19 @@ type Conn struct {
 	early     bool       // it is received ahead of who wants it, a Receive or a Reader
 	long      bool       // and is longer than a Receive takes: it is left to them
 	readErr   error      // what ended receiving
-	over      runtime.Event
+	over      loop.Event
 	control   [frame.MaxControl]byte
 
 	// Sending: see send.go, remote.go and control.go.
-	writable  runtime.Source
+	writable  loop.Source
 	writer    *Writer // whose message goes on
-	unlocked  runtime.Event
-	vacant    runtime.Event // nothing is queued: a Budget does not hold it back
-	behind    bool          // what other threads have queued waits for that Writer
-	leaving   bool          // and so does the Close frame of a server that stops
-	ending    bool          // and Close, that was called: nothing else follows it
-	waited    bool          // what others have queued has waited for a turn of the loop, to find room
-	short     bool          // and it waits for room in the Budget now
+	unlocked  loop.Event
+	vacant    loop.Event // nothing is queued: a Budget does not hold it back
+	behind    bool       // what other threads have queued waits for that Writer
+	leaving   bool       // and so does the Close frame of a server that stops
+	ending    bool       // and Close, that was called: nothing else follows it
+	waited    bool       // what others have queued has waited for a turn of the loop, to find room
+	short     bool       // and it waits for room in the Budget now
 	remote    atomic.Pointer[remote]
 	charged   int64 // to the Budget
 	written   int64 // bytes of frames that were queued
@@ -87,11 +88,11 @@ type Conn struct {
 	gone      atomic.Bool // closed, for other threads
 
 	// Pinging: see ping.go.
-	alive    runtime.Timer
+	alive    loop.Timer
 	lastSeen int64 // bytes received when it was last looked
 	pinged   bool  // and not heard of since
 	pings    []*ping
-	quiet    *runtime.Event // see nextQuiet
+	quiet    *loop.Event // see nextQuiet
 	pingSeq  uint64
 
 	held    *Message                // received, and with the handler
@@ -103,7 +104,7 @@ func newConn(t compat.Stream, opts *Options, client bool) *Conn {
 	c := &Conn{t: t, loop: t.Loop(), opts: opts, client: client}
 	c.local = localOf(c.loop)
 	switch t := t.(type) {
-	case *runtime.Stream:
+	case *loop.Stream:
 		c.stream, c.sink = t, t
 	case *compat.TLSStream:
 		c.stream = t.Stream()
@@ -180,12 +181,12 @@ func (c *Conn) SetOption(opt runtime.Option, value int) error {
 }
 
 // Loop returns the loop that the connection belongs to.
-func (c *Conn) Loop() *runtime.Loop { return c.loop }
+func (c *Conn) Loop() *loop.Loop { return c.loop }
 
-// Readable returns the connection as a Source for runtime.WaitAny, for the
+// Readable returns the connection as a Source for loop.WaitAny, for the
 // tasks of its loop: it has something when a message has arrived, or receiving
 // would fail. Take it with TryReceive, or with Receive.
-func (c *Conn) Readable() runtime.Source { return runtime.When(c.hasMessage, c.readable[0]) }
+func (c *Conn) Readable() loop.Source { return loop.When(c.hasMessage, c.readable[0]) }
 
 // Queued returns how many bytes were sent and are not with the kernel yet. It
 // is called on the loop.

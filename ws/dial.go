@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
@@ -40,7 +41,7 @@ type DialOptions struct {
 	HandshakeTimeout time.Duration
 
 	// Net says how to connect.
-	Net runtime.DialOptions
+	Net loop.DialOptions
 }
 
 // Dial opens a connection to a URL ("ws://host:port/path", "wss://…"), from a
@@ -53,9 +54,9 @@ func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ws: dial: the URL: %w", errors.Unwrap(err)) // its own text has all of it, perhaps a password
 	}
-	t := runtime.TaskOf(ctx)
+	t := loop.TaskOf(ctx)
 	if t == nil || !t.Loop().OnLoop() {
-		return nil, &runtime.OpError{Op: "dial", Detail: u.Redacted(), Err: runtime.ErrOffLoop}
+		return nil, &runtime.OpError{Op: "dial", Detail: u.Redacted(), Err: loop.ErrOffLoop}
 	}
 	c, err := dial(ctx, t.Loop(), u, &opts)
 	if err != nil {
@@ -64,7 +65,7 @@ func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 	return c, nil
 }
 
-func dial(ctx context.Context, l *runtime.Loop, u *url.URL, opts *DialOptions) (c *Conn, err error) {
+func dial(ctx context.Context, l *loop.Loop, u *url.URL, opts *DialOptions) (c *Conn, err error) {
 	if err := opts.check(); err != nil {
 		return nil, err
 	}
@@ -119,7 +120,7 @@ func address(u *url.URL) string {
 }
 
 // open does the client's side of the handshakes on s.
-func open(ctx context.Context, s *runtime.Stream, u *url.URL, attempt *handshake.Attempt, opts *DialOptions, deadline time.Time) (*Conn, error) {
+func open(ctx context.Context, s *loop.Stream, u *url.URL, attempt *handshake.Attempt, opts *DialOptions, deadline time.Time) (*Conn, error) {
 	t := compat.Stream(s)
 	if isSecure(u) {
 		config := opts.TLS

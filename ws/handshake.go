@@ -9,7 +9,8 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
 
@@ -92,7 +93,7 @@ func (s *Server) handshaker() handshake.Server {
 // and no error if a request that is no handshake was answered. A server that stops
 // waits for none: it is called in a task of t's loop, whose context ctx is.
 func (s *Server) accept(ctx context.Context, t compat.Stream, deadline time.Time) (*handshake.Accepted, error) {
-	stop, task := func() bool { return true }, runtime.TaskOf(ctx)
+	stop, task := func() bool { return true }, loop.TaskOf(ctx)
 	if task.Err() != nil {
 		deadline = past
 	} else {
@@ -166,7 +167,7 @@ func readHead(t compat.Stream, limit int) ([]byte, error) {
 		from := max(0, before-3) // the end may lie across two buffers
 		if end := endOfHead(head[from:]); end > 0 && from+end <= limit {
 			end += from
-			if b = b.Rest(end - before); b != nil {
+			if b = b.Friend(friend.Key{}).Rest(end - before); b != nil {
 				t.Unread(b)
 			}
 			return head[:end], nil

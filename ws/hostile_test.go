@@ -17,7 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -272,7 +272,7 @@ func TestKeepAlive(t *testing.T) {
 		for _, receives := range []bool{true, false} {
 			srv := echoServer(e)
 			srv.PingInterval, srv.PongTimeout = 50*time.Millisecond, 2*time.Second
-			var never runtime.Event
+			var never loop.Event
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				if !receives { // a handler that only sends
 					return never.Wait(ctx)
@@ -349,7 +349,7 @@ func TestStalledPeers(t *testing.T) {
 		st, err := g.Stats()
 		require.NoError(t, err)
 		// Slabs are powers of two: up to twice what lies in them.
-		per := int64(2*(ws.DefaultSendQueue+runtime.DefaultInboxLimit) + 256<<10)
+		per := int64(2*(ws.DefaultSendQueue+loop.DefaultInboxLimit) + 256<<10)
 		require.Less(t, st[0].Pool.Mapped, int64(many())*per+16<<20, "what one peer can make the server hold is bounded")
 	})
 }
@@ -425,7 +425,7 @@ func TestBudget(t *testing.T) {
 						break
 					}
 					if i%10 == 0 {
-						if err := runtime.Yield(ctx); err != nil {
+						if err := loop.Yield(ctx); err != nil {
 							return err
 						}
 					}
@@ -575,7 +575,7 @@ func TestShutdown(t *testing.T) {
 		srv.DrainTime, srv.DrainSpread = 1500*time.Millisecond, 300*time.Millisecond
 		srv.CloseTimeout = time.Minute
 		g := backendtest.Group(t, v, 2)
-		ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(t, err)
 		ctx, stop := context.WithCancel(context.Background())
 		done := make(chan error, 1)

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 )
@@ -21,7 +22,7 @@ import (
 //	mux.Handle("/ws", ws.Handler(group, echo))
 //
 // See Server.HTTPHandler for one with options.
-func Handler(g *runtime.Group, f HandlerFunc) http.Handler {
+func Handler(g *loop.Group, f HandlerFunc) http.Handler {
 	return (&Server{Handler: f}).HTTPHandler(g)
 }
 
@@ -35,11 +36,11 @@ func Handler(g *runtime.Group, f HandlerFunc) http.Handler {
 //
 // A connection over TLS stays with net/http's goroutines, which pump its bytes
 // to the loop and back: that costs two copies and two switches between threads.
-func (s *Server) HTTPHandler(g *runtime.Group) http.Handler { return &httpHandler{s, g} }
+func (s *Server) HTTPHandler(g *loop.Group) http.Handler { return &httpHandler{s, g} }
 
 type httpHandler struct {
 	s *Server
-	g *runtime.Group
+	g *loop.Group
 }
 
 func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -91,7 +92,7 @@ func replay(w http.ResponseWriter, r *http.Request, answer []byte) {
 	_, _ = io.Copy(w, resp.Body) // a client that has gone does not read it
 }
 
-func (h *httpHandler) takeOver(l *runtime.Loop, w http.ResponseWriter, r *http.Request, answer []byte, open func(compat.Stream) *Conn) error {
+func (h *httpHandler) takeOver(l *loop.Loop, w http.ResponseWriter, r *http.Request, answer []byte, open func(compat.Stream) *Conn) error {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		http.Error(w, "this connection cannot be upgraded", http.StatusInternalServerError)
@@ -119,11 +120,11 @@ func (h *httpHandler) takeOver(l *runtime.Loop, w http.ResponseWriter, r *http.R
 }
 
 // serve starts the task that serves a connection that was taken over.
-func (h *httpHandler) serve(l *runtime.Loop, r *http.Request, stream *runtime.Stream, open func(compat.Stream) *Conn) error {
+func (h *httpHandler) serve(l *loop.Loop, r *http.Request, stream *loop.Stream, open func(compat.Stream) *Conn) error {
 	taken := false
 	return l.Go("connection "+r.RemoteAddr, func(ctx context.Context) error {
 		taken = true
-		runtime.TaskOf(ctx).SetValues(r.Context()) // its end means nothing any more
+		loop.TaskOf(ctx).SetValues(r.Context()) // its end means nothing any more
 		h.s.tcp.ServeConn(ctx, stream, func(ctx context.Context, _ *tcp.Conn) error {
 			return open(stream).run(ctx, h.s.Handler, h.s.OnGoroutine)
 		})

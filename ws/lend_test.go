@@ -12,19 +12,19 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
 // writeBeside starts a task that has r write, and returns when that waits in its
 // Write, which goes on when done is set.
-func writeBeside(ctx context.Context, r *ws.Reader, done *runtime.Event) (*runtime.Task, error) {
-	task, err := runtime.Go(ctx, "writes", func(ctx context.Context) error {
-		_, err := r.WriteTo(&duringWrite{do: func() error { _, err := runtime.WaitAny(ctx, done); return err }})
+func writeBeside(ctx context.Context, r *ws.Reader, done *loop.Event) (*loop.Task, error) {
+	task, err := loop.Go(ctx, "writes", func(ctx context.Context) error {
+		_, err := r.WriteTo(&duringWrite{do: func() error { _, err := loop.WaitAny(ctx, done); return err }})
 		return err
 	})
-	return task, errors.Join(err, runtime.Yield(ctx))
+	return task, errors.Join(err, loop.Yield(ctx))
 }
 
 // Who receives the next message while a Reader's WriteTo waits in its Write skips the
@@ -34,7 +34,7 @@ func TestSkippedWhileLent(t *testing.T) {
 		"Receive": func(ctx context.Context, c *ws.Conn) error { return receiveText(ctx, c, "another") },
 		"Readable": func(ctx context.Context, c *ws.Conn) error {
 			for range 1000 {
-				if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+				if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 					return err
 				}
 				if m, err := c.TryReceive(); m != nil || err != nil {
@@ -58,7 +58,7 @@ func TestSkippedWhileLent(t *testing.T) {
 						if err != nil {
 							return err
 						}
-						var done runtime.Event
+						var done loop.Event
 						writer, err := writeBeside(ctx, r, &done)
 						close(next)
 						err = errors.Join(err, receive(ctx, c))
@@ -88,7 +88,7 @@ func TestHandlerReturnsWhileLent(t *testing.T) {
 			srv := echoServer(e)
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				if whole {
-					if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+					if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 						return err
 					}
 				}
@@ -96,7 +96,7 @@ func TestHandlerReturnsWhileLent(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				_, err = runtime.Go(ctx, "writes", func(own context.Context) error {
+				_, err = loop.Go(ctx, "writes", func(own context.Context) error {
 					err := errors.New("it panicked")
 					defer func() { result <- err }()
 					_, err = r.WriteTo(&duringWrite{do: func() error { untilCancelled(own); return nil }})
@@ -105,7 +105,7 @@ func TestHandlerReturnsWhileLent(t *testing.T) {
 					}
 					return nil
 				})
-				return errors.Join(err, runtime.Yield(ctx))
+				return errors.Join(err, loop.Yield(ctx))
 			}
 			p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 			p.send(append(fr(frame.Text, whole, string(bytes.Repeat([]byte("0123456789"), 600))), closeFrame(1000, "")...))

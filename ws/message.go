@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"sync/atomic"
 
+	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -150,7 +152,7 @@ func (m *Message) unhold() {
 // their loops, so what was received is copied.
 func (m *Message) portable() *Message {
 	shared := m.conn == nil && m.local == nil
-	m.eachSegment(func(s *segment) { shared = shared && s.buf.Home() == nil })
+	m.eachSegment(func(s *segment) { shared = shared && s.buf.Friend(friend.Key{}).Home() == nil })
 	if shared {
 		n := &Message{typ: m.typ, size: m.size, first: m.first, rest: m.rest}
 		m.gone, m.first, m.rest = true, segment{}, nil
@@ -274,11 +276,11 @@ func (m *Message) append(p []byte) bool {
 // as the message has bytes: to cut that down would make a segment of each piece.
 func (m *Message) settle() {
 	t, pool := m.tail(), m.local.loop.Pool()
-	if t.buf == nil || t.buf.Home() == nil {
+	if t.buf == nil || t.buf.Friend(friend.Key{}).Home() == nil {
 		return
 	}
 	room := len(t.data)
-	if t.buf.Home() == runtime.Home(pool) {
+	if t.buf.Friend(friend.Key{}).Home() == runtime.Home(pool) {
 		room = m.size
 	}
 	if t.buf.Cap() <= len(t.data)+room+512 {
@@ -321,7 +323,7 @@ func (m *Message) join() {
 
 // A local is what the connections of one loop share.
 type local struct {
-	loop     *runtime.Loop
+	loop     *loop.Loop
 	messages *Message // free ones
 	spare    int      // how many
 	masks    masks
@@ -333,7 +335,7 @@ const maxSpareMessages = 1024
 type localKey struct{}
 
 // localOf is called on the loop.
-func localOf(l *runtime.Loop) *local {
+func localOf(l *loop.Loop) *local {
 	return l.Local(localKey{}, func() any { return &local{loop: l} }).(*local)
 }
 

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -36,7 +37,7 @@ type netConn struct {
 	// On the loop:
 	r       *Reader
 	reading bool // a Read is at work; others wait until it has let go
-	free    runtime.Event
+	free    loop.Event
 
 	mu     sync.Mutex      // never held while anything waits
 	writes context.Context // of Writes: it is cancelled when their deadline passes
@@ -61,7 +62,7 @@ func (n *netConn) Read(p []byte) (int, error) {
 
 func (n *netConn) read(p []byte) (int, error) {
 	for n.reading {
-		if _, err := runtime.WaitAny(n.ctx, &n.free); err != nil {
+		if _, err := loop.WaitAny(n.ctx, &n.free); err != nil {
 			return 0, err
 		}
 	}

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -50,8 +50,8 @@ func TestNetConnReadAfterClose(t *testing.T) {
 				result <- err
 				return nil
 			}
-			reader, err := runtime.Go(ctx, "reads", func(context.Context) error { return read() })
-			return errors.Join(err, runtime.Yield(ctx), nc.Close(), reader.Wait(ctx), read())
+			reader, err := loop.Go(ctx, "reads", func(context.Context) error { return read() })
+			return errors.Join(err, loop.Yield(ctx), nc.Close(), reader.Wait(ctx), read())
 		}
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 		p.wantClose(ws.StatusNormalClosure)

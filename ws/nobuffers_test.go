@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -21,7 +22,7 @@ import (
 // more.
 func exhaustWhenSent(ctx context.Context, c *ws.Conn) (restore func()) {
 	for c.Queued() > 0 {
-		_ = runtime.Yield(ctx)
+		_ = loop.Yield(ctx)
 	}
 	return exhaust(c.Loop().Pool())
 }
@@ -39,7 +40,7 @@ func TestLostMessageEndsConnection(t *testing.T) {
 			restore := exhaustWhenSent(ctx, c)
 			err := elsewhereNow(func() error { return c.SendBinary(ctx, make([]byte, 5000)) })
 			for range 2 {
-				err = errors.Join(err, runtime.Yield(ctx))
+				err = errors.Join(err, loop.Yield(ctx))
 			}
 			restore()
 			if err == nil {
@@ -80,7 +81,7 @@ func TestWriterWithoutBuffers(t *testing.T) {
 							return err
 						}
 						for c.Queued() > 0 && c.Loop().OnLoop() { // what is queued has memory that goes on
-							_ = runtime.Yield(ctx)
+							_ = loop.Yield(ctx)
 						}
 						err = onLoop(ctx, c, func() { restore = exhaust(c.Loop().Pool()) })
 						_, werr := w.Write(noise)
@@ -220,7 +221,7 @@ func TestHalfMessageWithoutBuffers(t *testing.T) {
 					return err
 				}
 				for c.Queued() > 0 {
-					_ = runtime.Yield(ctx)
+					_ = loop.Yield(ctx)
 				}
 				pool := c.Loop().Pool()
 				one, err := pool.Get(size)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -147,7 +147,7 @@ func TestTaskAmongOthers(t *testing.T) {
 				}
 			}
 			cancel()
-			return runtime.Offload(ctx, func() { <-stop })
+			return loop.Offload(ctx, func() { <-stop })
 		}
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 		others := int64(0)

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -179,8 +179,8 @@ func TestSendOfAnotherLoopsMessage(t *testing.T) {
 }
 
 func testSendAcross(t *testing.T, v backendtest.Variant, e ws.Engine, kept bool) {
-	q := runtime.NewQueue[*ws.Message](100)
-	loops := make(chan *runtime.Loop, 1)
+	q := loop.NewQueue[*ws.Message](100)
+	loops := make(chan *loop.Loop, 1)
 	srv := echoServer(e)
 	srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 		loops <- c.Loop()

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -16,7 +17,7 @@ import (
 // A ping waits for its pong.
 type ping struct {
 	payload [8]byte
-	ponged  runtime.Event
+	ponged  loop.Event
 	at      int64 // on the loop's clock, when it came
 }
 
@@ -64,12 +65,12 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 			return time.Duration(p.at - sent), nil
 		}
 		// Who receives may stop before the pong has come.
-		all := []runtime.Source{&p.ponged, &c.over, c.nextQuiet()}
+		all := []loop.Source{&p.ponged, &c.over, c.nextQuiet()}
 		wctx, cancel := ctx, context.CancelFunc(func() {})
 		switch {
 		case c.takesIn() && c.paused: // inflating: what follows is here and was not looked at
 			c.paused = false
-			if err := runtime.Yield(ctx); err != nil {
+			if err := loop.Yield(ctx); err != nil {
 				return 0, err
 			}
 			continue
@@ -81,7 +82,7 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 		if c.tls != nil {
 			c.tls.flush()
 		}
-		_, err := runtime.WaitAny(wctx, all...)
+		_, err := loop.WaitAny(wctx, all...)
 		cancel()
 		if err != nil {
 			switch {
@@ -100,9 +101,9 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 
 // nextQuiet returns an event that is set when somebody stops receiving, the next
 // time: each time has one of its own, so that it is set for all that wait for it.
-func (c *Conn) nextQuiet() *runtime.Event {
+func (c *Conn) nextQuiet() *loop.Event {
 	if c.quiet == nil {
-		c.quiet = &runtime.Event{}
+		c.quiet = &loop.Event{}
 	}
 	return c.quiet
 }

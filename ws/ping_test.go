@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -32,7 +33,7 @@ func TestPingInReader(t *testing.T) {
 			if _, err := c.Ping(ctx); !errors.Is(err, runtime.ErrBusy) {
 				return fmt.Errorf("ping: %w", err)
 			}
-			other, err := runtime.Go(ctx, "ping", func(ctx context.Context) error {
+			other, err := loop.Go(ctx, "ping", func(ctx context.Context) error {
 				_, err := c.Ping(ctx)
 				return err
 			})
@@ -109,7 +110,7 @@ func TestPingAfterReceiverStops(t *testing.T) {
 		srv := echoServer(e)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			// It runs when Receive waits.
-			pinger, err := runtime.Go(ctx, "ping", func(ctx context.Context) error {
+			pinger, err := loop.Go(ctx, "ping", func(ctx context.Context) error {
 				_, err := c.Ping(ctx)
 				return err
 			})
@@ -162,7 +163,7 @@ func TestPing(t *testing.T) {
 				return fmt.Errorf("got %q", m.Bytes())
 			}
 			m.Release()
-			reading, err := runtime.Go(ctx, "reader", func(ctx context.Context) error {
+			reading, err := loop.Go(ctx, "reader", func(ctx context.Context) error {
 				m, err := c.Receive(ctx)
 				if err == nil {
 					m.Release()
@@ -172,7 +173,7 @@ func TestPing(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			if err := runtime.Yield(ctx); err != nil {
+			if err := loop.Yield(ctx); err != nil {
 				return err
 			}
 			if _, err := c.Ping(ctx); err != nil {

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -54,7 +55,7 @@ func (c *Conn) SendPrepared(ctx context.Context, p *Prepared) error {
 	case c.client || !d.compresses(p.Len()) || p.frame(d).Load() != nil:
 	case d.takesLong(p.Len()):
 		// Not on a loop, where nobody may wait for another who does it either.
-		if err := runtime.Offload(ctx, func() { p.compressed(d) }); err != nil {
+		if err := loop.Offload(ctx, func() { p.compressed(d) }); err != nil {
 			return fmt.Errorf("ws: send: %w", err)
 		}
 	case !c.loop.OnLoop():

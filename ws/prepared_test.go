@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 )
 
@@ -31,11 +31,11 @@ func TestLongPreparedTakesTurns(t *testing.T) {
 		srv.Compression = &ws.Compression{}
 		var turns, least atomic.Int64 // of another task during a SendPrepared
 		least.Store(size)
-		var together runtime.Event
+		var together loop.Event
 		var there atomic.Int32
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			other, err := runtime.Go(ctx, "other", func(ctx context.Context) error {
-				for runtime.Yield(ctx) == nil {
+			other, err := loop.Go(ctx, "other", func(ctx context.Context) error {
+				for loop.Yield(ctx) == nil {
 					turns.Add(1)
 				}
 				return nil
@@ -60,9 +60,9 @@ func TestLongPreparedTakesTurns(t *testing.T) {
 		addr := serve(t, g, srv)
 		opts := ws.DialOptions{Options: ws.Options{Engine: e, Compression: &ws.Compression{}, MaxMessage: size}}
 		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-			var all []*runtime.Task
+			var all []*loop.Task
 			for range peers {
-				one, err := runtime.Go(ctx, "client", func(ctx context.Context) error {
+				one, err := loop.Go(ctx, "client", func(ctx context.Context) error {
 					c, err := ws.Dial(ctx, "ws://"+addr, opts)
 					if err != nil {
 						return err

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -309,6 +309,6 @@ func TestDialErrors(t *testing.T) {
 			return err
 		}), context.Canceled)
 		_, err = ws.Dial(context.Background(), "ws://127.0.0.1:1/", ws.DialOptions{})
-		require.ErrorIs(t, err, runtime.ErrOffLoop)
+		require.ErrorIs(t, err, loop.ErrOffLoop)
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime/debug"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -198,7 +199,7 @@ func (c *Conn) await(ctx context.Context) error {
 	var err error
 	switch {
 	case c.closing:
-		_, err = runtime.WaitAny(ctx, &c.over)
+		_, err = loop.WaitAny(ctx, &c.over)
 	case c.busy:
 		return errReceiving
 	default:
@@ -223,7 +224,7 @@ func (c *Conn) await(ctx context.Context) error {
 func (c *Conn) awaitMore(ctx context.Context) error {
 	if c.paused {
 		c.paused = false
-		return runtime.Yield(ctx)
+		return loop.Yield(ctx)
 	}
 	if c.msg != nil {
 		c.msg.settle()
@@ -231,7 +232,7 @@ func (c *Conn) awaitMore(ctx context.Context) error {
 	if c.tls != nil {
 		c.tls.flush()
 	}
-	_, err := runtime.WaitAny(ctx, c.readable[:]...)
+	_, err := loop.WaitAny(ctx, c.readable[:]...)
 	return err
 }
 

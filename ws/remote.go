@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -23,7 +24,7 @@ type remote struct {
 	posted bool // the loop will look, or waits for room
 	stuck  bool // it waits for room: the peer does not keep up
 	err    error
-	room   *runtime.Event // set, and replaced, when somebody should look again; nil: nobody waits
+	room   *loop.Event // set, and replaced, when somebody should look again; nil: nobody waits
 
 	// How many were ever put, and how many of them were taken out again.
 	accepted, moved atomic.Uint64
@@ -72,7 +73,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			return err
 		}
 		if r.room == nil {
-			r.room = &runtime.Event{}
+			r.room = &loop.Event{}
 		}
 		room := r.room
 		policy := c.opts.Policy
@@ -93,7 +94,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			c.surely(func() { _ = c.tooSlow(); c.failRemote(ErrTooSlow) })
 			return ErrTooSlow
 		}
-		sources := []runtime.Source{room}
+		sources := []loop.Source{room}
 		if broke {
 			if !c.opts.Budget.wish() {
 				continue
@@ -104,7 +105,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		if d := c.opts.WriteTimeout; d > 0 && !since.IsZero() {
 			wctx, cancel = context.WithDeadline(ctx, since.Add(d))
 		}
-		_, err := runtime.WaitAny(wctx, sources...)
+		_, err := loop.WaitAny(wctx, sources...)
 		cancel()
 		if err != nil {
 			o.drop()

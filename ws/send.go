@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -165,7 +166,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			if w == nil && r != nil && r.moved.Load() < before {
 				c.ahead(r, before)
 				if c.deflate != nil && r.moved.Load() < before { // others have their turn
-					_ = runtime.Yield(ctx) // that ctx has ended changes nothing
+					_ = loop.Yield(ctx) // that ctx has ended changes nothing
 				}
 				continue
 			}
@@ -179,7 +180,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			// others have queued in this one, for which there was room.
 			yielded = c.written
 			turns++
-			if err := runtime.Yield(ctx); err != nil {
+			if err := loop.Yield(ctx); err != nil {
 				return err
 			}
 			continue
@@ -193,13 +194,13 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		case Disconnect:
 			return c.tooSlow()
 		}
-		sources := []runtime.Source{c.writable}
+		sources := []loop.Source{c.writable}
 		if err == nil {
 			c.vacant.Clear()
 			if !c.opts.Budget.wish() || !c.overBudget() {
 				continue
 			}
-			sources = []runtime.Source{&c.opts.Budget.room, &c.vacant}
+			sources = []loop.Source{&c.opts.Budget.room, &c.vacant}
 		}
 		if err := c.wait(ctx, w, sources...); err != nil {
 			return err
@@ -226,7 +227,7 @@ func (c *Conn) dropped(t Type, bytes int) {
 // connection has ended: then who is to make room has perhaps gone. While another
 // Writer than w, which may be nil, is at work, it is not the peer that is waited
 // for, and there is no limit. Whoever calls it looks again at what it waits for.
-func (c *Conn) wait(ctx context.Context, w *Writer, sources ...runtime.Source) error {
+func (c *Conn) wait(ctx context.Context, w *Writer, sources ...loop.Source) error {
 	wctx := ctx
 	d := c.opts.WriteTimeout
 	if d > 0 && c.writer == w {
@@ -234,7 +235,7 @@ func (c *Conn) wait(ctx context.Context, w *Writer, sources ...runtime.Source) e
 		wctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
-	i, err := runtime.WaitAny(wctx, append(sources, &c.over)...)
+	i, err := loop.WaitAny(wctx, append(sources, &c.over)...)
 	switch {
 	case err == nil && i == len(sources):
 		if err := c.sendErr(); err != nil {

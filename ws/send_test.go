@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -99,7 +99,7 @@ func TestSendWaitsNoLongerThanConn(t *testing.T) {
 										return err
 									}
 									if here && sent.Add(1)%10 == 0 {
-										if err := runtime.Yield(ctx); err != nil {
+										if err := loop.Yield(ctx); err != nil {
 											return err
 										}
 									} else if !here {
@@ -116,7 +116,7 @@ func TestSendWaitsNoLongerThanConn(t *testing.T) {
 								close(failed)
 							}()
 							_, err := c.Receive(ctx)
-							if oerr := runtime.Offload(ctx, func() { <-failed }); oerr != nil {
+							if oerr := loop.Offload(ctx, func() { <-failed }); oerr != nil {
 								return oerr
 							}
 							return err
@@ -158,7 +158,7 @@ func TestDrainSendsWhatWasAccepted(t *testing.T) {
 			return err
 		}
 		g := backendtest.Group(t, v, 1)
-		ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(t, err)
 		ctx, stop := context.WithCancel(context.Background())
 		done := make(chan error, 1)
@@ -185,7 +185,7 @@ func TestDrainWaitsForWriter(t *testing.T) {
 				srv.DrainTime = 50 * time.Millisecond
 			}
 			ready := make(chan struct{})
-			var never runtime.Event
+			var never loop.Event
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				w, err := c.NextWriter(ctx, ws.Text)
 				if err != nil {
@@ -195,7 +195,7 @@ func TestDrainWaitsForWriter(t *testing.T) {
 				if err := w.Flush(); err != nil {
 					return err
 				}
-				err = runtime.Offload(ctx, func() {
+				err = loop.Offload(ctx, func() {
 					if err := c.SendText(context.Background(), "second"); err != nil {
 						t.Error(err)
 					}
@@ -215,7 +215,7 @@ func TestDrainWaitsForWriter(t *testing.T) {
 				return w.Close()
 			}
 			g := backendtest.Group(t, v, 1)
-			ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+			ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 			require.NoError(t, err)
 			ctx, stop := context.WithCancel(context.Background())
 			done := make(chan error, 1)
@@ -268,7 +268,7 @@ func TestWriterLongerThanWriteTimeout(t *testing.T) {
 		for name, wait := range waits {
 			srv := echoServer(e)
 			srv.WriteTimeout, srv.SendQueue = 30*time.Millisecond, 1000
-			var later runtime.Event
+			var later loop.Event
 			gaveUp := make(chan error, 1)
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				if c.Request().URI == "/stalled" {
@@ -283,7 +283,7 @@ func TestWriterLongerThanWriteTimeout(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				other, err := runtime.Go(ctx, "other", func(ctx context.Context) error { return wait(ctx, c) })
+				other, err := loop.Go(ctx, "other", func(ctx context.Context) error { return wait(ctx, c) })
 				if err != nil {
 					return err
 				}
@@ -320,7 +320,7 @@ func TestWriterLongerThanWriteTimeout(t *testing.T) {
 // goroutine has f called on one, while the task waits.
 func goroutine(f func(ctx context.Context, c *ws.Conn) error) func(ctx context.Context, c *ws.Conn) error {
 	return func(ctx context.Context, c *ws.Conn) (err error) {
-		oerr := runtime.Offload(ctx, func() { err = f(context.Background(), c) })
+		oerr := loop.Offload(ctx, func() { err = f(context.Background(), c) })
 		return errors.Join(oerr, err)
 	}
 }
@@ -426,7 +426,7 @@ func TestSendOutlivesReceiver(t *testing.T) {
 					return nil
 				}, nil)
 				for range 3 {
-					err = errors.Join(err, runtime.Yield(ctx)) // Send is called
+					err = errors.Join(err, loop.Yield(ctx)) // Send is called
 				}
 				return err
 			}
@@ -527,8 +527,8 @@ func TestLongMessagesTakeTurns(t *testing.T) {
 			srv.Compression = compression
 			var turns, during int64
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-				other, err := runtime.Go(ctx, "other", func(ctx context.Context) error {
-					for runtime.Yield(ctx) == nil {
+				other, err := loop.Go(ctx, "other", func(ctx context.Context) error {
+					for loop.Yield(ctx) == nil {
 						atomic.AddInt64(&turns, 1)
 					}
 					return nil
@@ -545,7 +545,7 @@ func TestLongMessagesTakeTurns(t *testing.T) {
 					return err
 				}
 				during = atomic.LoadInt64(&turns) - at
-				if oerr := runtime.Offload(ctx, func() { err = say() }); oerr != nil || err != nil {
+				if oerr := loop.Offload(ctx, func() { err = say() }); oerr != nil || err != nil {
 					return errors.Join(oerr, err)
 				}
 				_, err = c.Receive(ctx)
@@ -600,7 +600,7 @@ func TestSendFromAnywhere(t *testing.T) {
 					errs[id] = g.Loop().Call(context.Background(), "sender", func(ctx context.Context) error { return send(ctx, id) })
 				})
 			}
-			if err := runtime.Offload(ctx, wg.Wait); err != nil {
+			if err := loop.Offload(ctx, wg.Wait); err != nil {
 				return err
 			}
 			return errors.Join(errs...)

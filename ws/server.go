@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 	"github.com/noria-go/noria/ws/internal/handshake"
@@ -24,7 +25,7 @@ import (
 type HandlerFunc func(ctx context.Context, c *Conn) error
 
 // A Server serves WebSocket connections with a Handler. It is a
-// runtime.Service. Its fields must not change while it serves. One Server may
+// loop.Service. Its fields must not change while it serves. One Server may
 // serve several addresses.
 type Server struct {
 	Handler HandlerFunc
@@ -106,9 +107,9 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// Serve is runtime.Service's: it serves the connections of ln until ctx ends,
+// Serve is loop.Service's: it serves the connections of ln until ctx ends,
 // and then drains.
-func (s *Server) Serve(ctx context.Context, ln *runtime.Listener) error {
+func (s *Server) Serve(ctx context.Context, ln *loop.Listener) error {
 	s.once.Do(s.prepare)
 	if s.err != nil {
 		return s.err
@@ -206,7 +207,7 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 		}
 	}()
 	// The end of ctx tells the peer, whatever the handler does about it.
-	if task := runtime.TaskOf(ctx); task.Err() != nil {
+	if task := loop.TaskOf(ctx); task.Err() != nil {
 		c.goAway()
 	} else {
 		defer task.AfterFunc(c.goAway)()
@@ -216,7 +217,7 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 	}
 	if onGoroutine {
 		// Its calls end with the connection, whatever context they were given.
-		if gerr := runtime.OnGoroutine(ctx, func() { err = handler(ctx, c) }, func() { _ = c.giveUp(errClosed) }); gerr != nil {
+		if gerr := loop.OnGoroutine(ctx, func() { err = handler(ctx, c) }, func() { _ = c.giveUp(errClosed) }); gerr != nil {
 			err = gerr
 		}
 	} else {

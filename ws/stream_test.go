@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -296,7 +296,7 @@ func TestReadableAfterAbandonedReader(t *testing.T) {
 					turns <- i
 					return nil
 				}
-				if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+				if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 					return err
 				}
 				m, err := c.TryReceive()
@@ -367,7 +367,7 @@ func TestMessageInOnce(t *testing.T) {
 		srv := echoServer(e)
 		srv.Hooks.MessageIn = func(_ *ws.Conn, _ ws.Type, n int) { sizes = append(sizes, n) }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			if _, err := runtime.WaitAny(ctx, c.Readable()); err != nil {
+			if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 				return err
 			}
 			_, r, err := c.NextReader(ctx)
@@ -419,7 +419,7 @@ func TestWriterLeftOpen(t *testing.T) {
 				}
 				queued := make(chan error, 1)
 				go func() { queued <- c.SendText(ctx, "fresh") }() // it is behind the Writer
-				if oerr := runtime.Offload(ctx, func() { err = <-queued }); oerr != nil {
+				if oerr := loop.Offload(ctx, func() { err = <-queued }); oerr != nil {
 					return oerr
 				}
 				if closes {

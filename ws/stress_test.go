@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 )
@@ -154,14 +155,14 @@ func (s *stress) drive(ctx context.Context, c *ws.Conn, id int, onLoop bool) err
 		r := s.rand(uint64(id + 10 + i))
 		send := func(ctx context.Context) error { return stressSend(ctx, c, r, id+i) }
 		if i < 2 && onLoop {
-			_, _ = runtime.Go(ctx, "sends", send) // if it cannot be: the connection is ending
+			_, _ = loop.Go(ctx, "sends", send) // if it cannot be: the connection is ending
 		} else {
 			s.gos.Go(func() { _ = send(context.Background()) })
 		}
 	}
 	r := s.rand(uint64(id + 20))
 	if onLoop {
-		_, _ = runtime.Go(ctx, "pings", func(ctx context.Context) error { return stressPing(ctx, c, r) })
+		_, _ = loop.Go(ctx, "pings", func(ctx context.Context) error { return stressPing(ctx, c, r) })
 	}
 	r2 := s.rand(uint64(id + 21))
 	s.gos.Go(func() { _ = stressPing(context.Background(), c, r2) })
@@ -171,10 +172,10 @@ func (s *stress) drive(ctx context.Context, c *ws.Conn, id int, onLoop bool) err
 // pause gives others some turns, where there are turns.
 func pause(ctx context.Context, turns int) error {
 	for range turns {
-		if runtime.TaskOf(ctx) == nil {
+		if loop.TaskOf(ctx) == nil {
 			return nil
 		}
-		if err := runtime.Yield(ctx); err != nil {
+		if err := loop.Yield(ctx); err != nil {
 			return err
 		}
 	}
@@ -317,11 +318,11 @@ func (a *arrivals) receiveOne(ctx context.Context, c *ws.Conn, r *rand.Rand, way
 			err = nil
 		}
 	case 4:
-		if _, err = runtime.WaitAny(ctx, c.Readable()); err == nil {
+		if _, err = loop.WaitAny(ctx, c.Readable()); err == nil {
 			m, err = c.TryReceive()
 		}
 	case 5:
-		if _, err = runtime.WaitAny(ctx, c.Readable()); err != nil {
+		if _, err = loop.WaitAny(ctx, c.Readable()); err != nil {
 			return err
 		}
 		_, rd, err = c.NextReader(ctx)

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 )
@@ -19,8 +20,8 @@ import (
 // or not at all; it does not keep one that nobody serves.
 func TestHTTPHandlerOnABusyLoop(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		g, err := runtime.StartGroup(runtime.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
-			Loop: runtime.LoopOptions{MaxPosts: 2}})
+		g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
+			Loop: loop.LoopOptions{MaxPosts: 2}})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, g.Stop()) }()
 		l := g.Loops()[0]

@@ -2,11 +2,12 @@ package ws
 
 import (
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
 // A sink is where frames are queued to be sent. Nothing of it waits. A
-// *runtime.Stream is one; see there for what the methods promise.
+// *loop.Stream is one; see there for what the methods promise.
 type sink interface {
 	WriteErr() error
 	Queued() int
@@ -15,13 +16,13 @@ type sink interface {
 	Enqueue(bufs ...*runtime.Buffer) error
 }
 
-var _ sink = (*runtime.Stream)(nil)
+var _ sink = (*loop.Stream)(nil)
 
 // A tlsSink gathers what is sent in one turn of the loop, so that many short
 // frames share a record, and has it encrypted into the stream's queue.
 type tlsSink struct {
 	tls *compat.TLSStream
-	raw *runtime.Stream
+	raw *loop.Stream
 	buf *runtime.Buffer
 	due bool
 	err error

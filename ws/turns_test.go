@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 )
 
@@ -33,7 +33,7 @@ func TestManyMessagesTakeTurns(t *testing.T) {
 				return err
 			})
 			for ; out < n && err == nil; turns++ {
-				err = runtime.Yield(ctx)
+				err = loop.Yield(ctx)
 			}
 			result <- err
 			return err
@@ -56,8 +56,8 @@ func TestAheadTakesTurns(t *testing.T) {
 		srv := echoServer(e)
 		srv.Compression, srv.SendQueue = &ws.Compression{}, 2*n*len(message)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			others, err := runtime.Go(ctx, "others", func(ctx context.Context) error {
-				for runtime.Yield(ctx) == nil {
+			others, err := loop.Go(ctx, "others", func(ctx context.Context) error {
+				for loop.Yield(ctx) == nil {
 					turns++
 				}
 				return nil

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -22,8 +22,8 @@ import (
 // receiveUntil starts a task that receives until stop, which waits for its end.
 func receiveUntil(ctx context.Context, c *ws.Conn) (stop func(), err error) {
 	rctx, cancel := context.WithCancel(ctx)
-	receiver, err := runtime.Go(ctx, "receives", func(context.Context) error { return receiveOne(rctx, c) })
-	if err = errors.Join(err, runtime.Yield(ctx)); err != nil {
+	receiver, err := loop.Go(ctx, "receives", func(context.Context) error { return receiveOne(rctx, c) })
+	if err = errors.Join(err, loop.Yield(ctx)); err != nil {
 		cancel()
 		return nil, err
 	}
@@ -31,9 +31,9 @@ func receiveUntil(ctx context.Context, c *ws.Conn) (stop func(), err error) {
 }
 
 // pingBeside starts a task that pings, and returns when it waits for the pong.
-func pingBeside(ctx context.Context, c *ws.Conn) (*runtime.Task, error) {
-	ping, err := runtime.Go(ctx, "pings", func(ctx context.Context) error { _, err := c.Ping(ctx); return err })
-	return ping, errors.Join(err, runtime.Yield(ctx))
+func pingBeside(ctx context.Context, c *ws.Conn) (*loop.Task, error) {
+	ping, err := loop.Go(ctx, "pings", func(ctx context.Context) error { _, err := c.Ping(ctx); return err })
+	return ping, errors.Join(err, loop.Yield(ctx))
 }
 
 // Two Pings wait, and who received stops: both go on to receive, one after the other.
@@ -194,10 +194,10 @@ func TestCloseTellsWhoWaits(t *testing.T) {
 			sent := make(chan error, 1)
 			go func() { sent <- c.SendText(context.Background(), "no room") }()
 			for range 1000 { // it waits by then
-				err = errors.Join(err, runtime.Yield(ctx))
+				err = errors.Join(err, loop.Yield(ctx))
 			}
 			closer, cerr := closeBeside(ctx, c)
-			err = errors.Join(err, cerr, runtime.Offload(ctx, func() {
+			err = errors.Join(err, cerr, loop.Offload(ctx, func() {
 				if serr := <-sent; !errors.Is(serr, net.ErrClosed) {
 					t.Errorf("send: %v", serr)
 				}

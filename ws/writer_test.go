@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -65,8 +66,8 @@ func TestWriterAfterContext(t *testing.T) {
 // functions; and the connection's, and a message that is to be kept.
 func TestWriterEndsWhilePostsAreFull(t *testing.T) {
 	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		g, err := runtime.StartGroup(runtime.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
-			Loop: runtime.LoopOptions{MaxPosts: 2, StallAfter: -1}})
+		g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
+			Loop: loop.LoopOptions{MaxPosts: 2, StallAfter: -1}})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, g.Stop()) }()
 		l := g.Loops()[0]
@@ -141,7 +142,7 @@ func TestPanicAtWriterClose(t *testing.T) {
 					if place == "goroutine" {
 						write = goroutine(writeLast)
 					}
-					child, err := runtime.Go(ctx, "writes", func(ctx context.Context) error { return write(ctx, c) })
+					child, err := loop.Go(ctx, "writes", func(ctx context.Context) error { return write(ctx, c) })
 					if err != nil {
 						return err
 					}

@@ -22,7 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -32,16 +32,16 @@ import (
 const patience = 30 * time.Second
 
 // serve runs svc on g and returns its address. It ends with the test.
-func serve(t testing.TB, g *runtime.Group, svc runtime.Service) string {
+func serve(t testing.TB, g *loop.Group, svc loop.Service) string {
 	t.Helper()
 	addr, _ := serveUntil(t, g, svc)
 	return addr
 }
 
 // serveUntil is serve that can be told to end before.
-func serveUntil(t testing.TB, g *runtime.Group, svc runtime.Service) (addr string, stop func()) {
+func serveUntil(t testing.TB, g *loop.Group, svc loop.Service) (addr string, stop func()) {
 	t.Helper()
-	ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -73,7 +73,7 @@ func echoServer(e ws.Engine) *ws.Server {
 }
 
 // client runs f as a task with a connection to addr.
-func client(t *testing.T, g *runtime.Group, url string, opts ws.DialOptions, f func(ctx context.Context, c *ws.Conn) error) {
+func client(t *testing.T, g *loop.Group, url string, opts ws.DialOptions, f func(ctx context.Context, c *ws.Conn) error) {
 	t.Helper()
 	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
 		c, err := ws.Dial(ctx, url, opts)

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 )
@@ -54,7 +55,7 @@ func (a *agent) run(ctx context.Context) error {
 
 // say writes to the terminal, which may block, and so not on the loop.
 func (a *agent) say(ctx context.Context, format string, args ...any) error {
-	return runtime.Offload(ctx, func() { fmt.Fprintf(a.out, format, args...) })
+	return loop.Offload(ctx, func() { fmt.Fprintf(a.out, format, args...) })
 }
 
 func (a *agent) count(ctx context.Context) (int, error) {

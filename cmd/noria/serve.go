@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 	"github.com/noria-go/noria/ws"
 )
@@ -59,7 +59,7 @@ func serve(args []string) int {
 	fs.StringVar(&c.tcp, "tcp", "", "`address` of the TCP echo")
 	fs.StringVar(&c.ws, "ws", "", "`address` of the WebSocket echo")
 	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; the environment's "+noria.BackendVariable+" goes before it")
-	fs.IntVar(&c.options.Loops, "loops", 0, fmt.Sprintf("`number` of loops, at most %d; 0: one less than CPUs, at least one", runtime.MaxLoops))
+	fs.IntVar(&c.options.Loops, "loops", 0, fmt.Sprintf("`number` of loops, at most %d; 0: one less than CPUs, at least one", loop.MaxLoops))
 	fs.BoolVar(&c.options.Pin, "pin", false, "tie each loop to a CPU of its own")
 	fs.BoolVar(&c.goroutine, "goroutine", false, "run each handler on a goroutine in place of its loop")
 	fs.DurationVar(&c.drain, "drain", tcp.DefaultDrainTime, "how long connections may go on after the signal")
@@ -106,8 +106,8 @@ func stopOnSignal(parent context.Context) (context.Context, func()) {
 // An endpoint is a service and where it listens.
 type endpoint struct {
 	name, address string
-	service       runtime.Service
-	listeners     *runtime.Listeners
+	service       loop.Service
+	listeners     *loop.Listeners
 }
 
 func (c *serveConfig) endpoints() (list []*endpoint, err error) {

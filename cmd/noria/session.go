@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 )
@@ -126,7 +127,7 @@ func (s *session) receive(ctx, input context.Context) error {
 					break
 				}
 			}
-			oerr := runtime.Offload(ctx, func() { err = s.printAll(batch) })
+			oerr := loop.Offload(ctx, func() { err = s.printAll(batch) })
 			for _, m := range batch {
 				m.Release()
 			}

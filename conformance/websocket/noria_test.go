@@ -16,7 +16,7 @@ import (
 
 	"github.com/noria-go/noria/conformance/websocket"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 )
 
@@ -34,7 +34,7 @@ func leftOut(backend string, e ws.Engine) bool {
 }
 
 // eachEngine runs f for both engines on every backend.
-func eachEngine(t *testing.T, f func(t *testing.T, g *runtime.Group, o ws.Options)) {
+func eachEngine(t *testing.T, f func(t *testing.T, g *loop.Group, o ws.Options)) {
 	for _, v := range backendtest.Variants() {
 		for _, e := range []ws.Engine{ws.Native, ws.Adapter} {
 			if leftOut(v.Name, e) {
@@ -68,9 +68,9 @@ func suite(t *testing.T) websocket.Options {
 }
 
 func TestNoriaServer(t *testing.T) {
-	eachEngine(t, func(t *testing.T, g *runtime.Group, options ws.Options) {
+	eachEngine(t, func(t *testing.T, g *loop.Group, options ws.Options) {
 		ctx, cancel := context.WithCancel(context.Background())
-		ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(t, err)
 		served := make(chan error, 1)
 		srv := &ws.Server{Handler: ws.Echo, Options: options, DrainTime: 100 * time.Millisecond, HandshakeTimeout: 2 * time.Second}
@@ -87,7 +87,7 @@ func TestNoriaClient(t *testing.T) {
 	// In these subgroups Autobahn's server asks the client not to refer to
 	// earlier messages, which only a client that offers that will be asked.
 	asking := []string{"13.2.*", "13.5.*", "13.6.*", "13.7.*"}
-	eachEngine(t, func(t *testing.T, g *runtime.Group, options ws.Options) {
+	eachEngine(t, func(t *testing.T, g *loop.Group, options ws.Options) {
 		options.CloseTimeout = time.Second
 		o := suite(t)
 		forgetful := o
@@ -103,7 +103,7 @@ func TestNoriaClient(t *testing.T) {
 }
 
 // agent echoes on a connection until that ends.
-func agent(g *runtime.Group, options ws.Options) func(ctx context.Context, url string) error {
+func agent(g *loop.Group, options ws.Options) func(ctx context.Context, url string) error {
 	return func(ctx context.Context, url string) error {
 		return g.Loops()[0].Call(ctx, "agent", func(ctx context.Context) error {
 			c, err := ws.Dial(ctx, url, ws.DialOptions{Options: options})

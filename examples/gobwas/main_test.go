@@ -13,7 +13,7 @@ import (
 
 	"github.com/noria-go/noria/examples/internal/program"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
 
@@ -25,7 +25,7 @@ func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 func TestEcho(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(t, err)
 		ends := make(chan error, 2)
 		srv := &tcp.Server{Handler: echo, OnEnd: func(_ *tcp.Conn, err error) { ends <- err }}

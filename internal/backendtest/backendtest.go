@@ -16,6 +16,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -38,13 +39,13 @@ func Each(t *testing.T, f func(t *testing.T, v Variant)) {
 
 // Group starts loops on v. When the test ends they are stopped, and no buffer,
 // task, descriptor or goroutine may be left.
-func Group(t testing.TB, v Variant, loops int) *runtime.Group {
+func Group(t testing.TB, v Variant, loops int) *loop.Group {
 	t.Helper()
 	if r, w, err := os.Pipe(); err == nil { // Go's own poller has descriptors from its first use on
 		_ = errors.Join(r.Close(), w.Close())
 	}
 	fds, goroutines := OpenFDs(), goruntime.NumGoroutine()
-	g, err := runtime.StartGroup(runtime.GroupOptions{Loops: loops, New: func(int) (runtime.Runtime, error) { return v.New() }})
+	g, err := loop.StartGroup(loop.GroupOptions{Loops: loops, New: func(int) (runtime.Runtime, error) { return v.New() }})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, g.Stop())
@@ -55,7 +56,7 @@ func Group(t testing.TB, v Variant, loops int) *runtime.Group {
 }
 
 // Run runs f as a task on the group's first loop and returns what it returned.
-func Run(t testing.TB, g *runtime.Group, f func(ctx context.Context) error) error {
+func Run(t testing.TB, g *loop.Group, f func(ctx context.Context) error) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/websocket"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/runtime/epoll"
 	"github.com/noria-go/noria/runtime/uring"
@@ -28,14 +29,14 @@ var backends = []backend{
 }
 
 // each calls f for every engine on every backend that is wanted.
-func (r *runner) each(role string, f func(name string, g *runtime.Group, o ws.Options) error) error {
+func (r *runner) each(role string, f func(name string, g *loop.Group, o ws.Options) error) error {
 	for _, engine := range []ws.Engine{ws.Native, ws.Adapter} {
 		for _, b := range backends {
 			name := fmt.Sprintf("%s/%s/%s", role, engine, b.name)
 			if !r.wants(name) {
 				continue
 			}
-			g, err := runtime.StartGroup(runtime.GroupOptions{Loops: 1, New: b.make})
+			g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: b.make})
 			if err != nil {
 				return fmt.Errorf("%s: %w", name, err)
 			}
@@ -61,10 +62,10 @@ func (r *runner) each(role string, f func(name string, g *runtime.Group, o ws.Op
 
 // servers has kosoku and the suite test ws's servers.
 func (r *runner) servers(ctx context.Context) error {
-	return r.each("server", func(name string, g *runtime.Group, o ws.Options) error {
+	return r.each("server", func(name string, g *loop.Group, o ws.Options) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		ls, err := g.Listen("127.0.0.1:0", runtime.ServeOptions{})
+		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 		if err != nil {
 			return err
 		}
@@ -89,7 +90,7 @@ func (r *runner) servers(ctx context.Context) error {
 }
 
 // agent is a client under test: it echoes on a connection until that ends.
-func agent(g *runtime.Group, o ws.Options) func(ctx context.Context, url string) error {
+func agent(g *loop.Group, o ws.Options) func(ctx context.Context, url string) error {
 	o.CloseTimeout = time.Second
 	return func(ctx context.Context, url string) error {
 		return g.Loops()[0].Call(ctx, "agent", func(ctx context.Context) error {
@@ -106,7 +107,7 @@ func agent(g *runtime.Group, o ws.Options) func(ctx context.Context, url string)
 
 // clients has kosoku and the suite test ws's clients.
 func (r *runner) clients(ctx context.Context) error {
-	return r.each("client", func(name string, g *runtime.Group, o ws.Options) error {
+	return r.each("client", func(name string, g *loop.Group, o ws.Options) error {
 		run := agent(g, o)
 		theirs, err := r.kosokuClient(ctx, run)
 		if err != nil {

@@ -13,6 +13,7 @@ package hot
 import (
 	"fmt"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -83,7 +84,7 @@ func (s *Set) Copied() int64 { return s.copied }
 func (s *Set) Short() bool { return len(s.bufs)-s.held <= s.low }
 
 // Target returns the memory of buffer i that the kernel may fill.
-func (s *Set) Target(i uint32) []byte { return s.bufs[i].Memory()[Headroom:] }
+func (s *Set) Target(i uint32) []byte { return s.bufs[i].Friend(friend.Key{}).Memory()[Headroom:] }
 
 // Deliver returns a buffer that holds the first n bytes of Target(i) and
 // belongs to the receiver: buffer i itself, or, when buffers are short, a
@@ -108,14 +109,14 @@ func (s *Set) Deliver(i uint32, n int) (b *runtime.Buffer, kept bool) {
 // not (or no longer) the set's; where the pool has no memory, or somebody else
 // looks at these bytes too, they stay.
 func (s *Set) Vacate(b *runtime.Buffer) bool {
-	if b.Home() != runtime.Home(s) {
+	if b.Friend(friend.Key{}).Home() != runtime.Home(s) {
 		return true
 	}
-	c, err := s.pool.Get(Headroom + b.Holds())
+	c, err := s.pool.Get(Headroom + b.Friend(friend.Key{}).Len())
 	if err != nil {
 		return false
 	}
-	if !b.Exchange(c, Headroom) {
+	if !b.Friend(friend.Key{}).Exchange(c, Headroom) {
 		c.Release()
 		return false
 	}

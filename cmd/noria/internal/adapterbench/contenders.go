@@ -10,7 +10,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/noria-go/noria/compat"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 )
 
 // A receiver takes one message into p and answers it.
@@ -24,7 +24,7 @@ type receiver interface {
 // has no loop, of a net.Conn.
 type contender struct {
 	name  string
-	task  func(s *runtime.Stream) (receiver, error)
+	task  func(s *loop.Stream) (receiver, error)
 	plain func(c net.Conn) receiver
 }
 
@@ -33,7 +33,7 @@ var contenders = []contender{
 	{name: "SyncStream 1 MiB", task: fixed(1 << 20)},
 	{name: "Growable linear 128 KiB", task: growable(compat.Options{Exact: true, Growth: compat.Linear, Step: 128 << 10})},
 	{name: "Growable doubling", task: growable(compat.Options{Exact: true})},
-	{name: "task's stream", task: func(s *runtime.Stream) (receiver, error) { return &streamReceiver{s: s}, nil }},
+	{name: "task's stream", task: func(s *loop.Stream) (receiver, error) { return &streamReceiver{s: s}, nil }},
 	{name: "net", plain: func(c net.Conn) receiver {
 		return &connReceiver{r: bufio.NewReaderSize(c, 32<<10), w: c} // it reads a payload past its buffer
 	}},
@@ -66,8 +66,8 @@ func readPayload(r io.Reader, h ws.Header, p []byte) (int, error) {
 
 // fixed reads a header with rollback and the payload piece by piece: it does
 // not fit into the buffer.
-func fixed(size int) func(s *runtime.Stream) (receiver, error) {
-	return func(s *runtime.Stream) (receiver, error) {
+func fixed(size int) func(s *loop.Stream) (receiver, error) {
+	return func(s *loop.Stream) (receiver, error) {
 		ss, err := compat.NewSyncStream(s, compat.Options{Size: size, Exact: true})
 		return &fixedReceiver{ss}, err
 	}
@@ -113,9 +113,9 @@ func (r retrying) Read(p []byte) (int, error) {
 }
 
 // growable has the whole message in one call of the library.
-func growable(opts compat.Options) func(s *runtime.Stream) (receiver, error) {
+func growable(opts compat.Options) func(s *loop.Stream) (receiver, error) {
 	opts.Max = maxMessage + ws.MaxHeaderSize
-	return func(s *runtime.Stream) (receiver, error) {
+	return func(s *loop.Stream) (receiver, error) {
 		gs, err := compat.NewGrowableSyncStream(s, opts)
 		return &growableReceiver{gs}, err
 	}
@@ -147,7 +147,7 @@ func (g *growableReceiver) receive(p []byte) (n int, err error) {
 // streamReceiver is the library over a task's stream, which is a blocking
 // net.Conn: nothing is told that it would block.
 type streamReceiver struct {
-	s     *runtime.Stream
+	s     *loop.Stream
 	bytes int64
 }
 

@@ -1,0 +1,71 @@
+package loop
+
+import (
+	"context"
+	"sync"
+)
+
+// An Event is a flag that tasks, of any loop, and goroutines wait for. The
+// zero value is not set. All methods may be called from anywhere.
+type Event struct {
+	mu      sync.Mutex // never held while anything waits
+	set     bool
+	waiters waitList
+}
+
+// Set sets the flag and wakes everyone who waits. It stays set until Clear.
+func (e *Event) Set() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.set = true
+	e.waiters.wakeAll()
+}
+
+// Clear unsets the flag.
+func (e *Event) Clear() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.set = false
+}
+
+// IsSet reports whether the flag is set.
+func (e *Event) IsSet() bool { return e.poll(nil) }
+
+// Wait waits until the flag is set, or ctx ends.
+func (e *Event) Wait(ctx context.Context) error {
+	_, err := waitSources(ctx, []Source{e})
+	return opErr("wait for event", 0, err)
+}
+
+// join waits for the flag and nothing else: neither the end of ctx nor being
+// killed stops it. It is for what is certain to come.
+func (e *Event) join(ctx context.Context) {
+	t := currentTask(ctx)
+	w := &waiter{task: t}
+	if t == nil {
+		w.ch = make(chan struct{}, 1)
+	}
+	for !e.poll(w) {
+		if t != nil {
+			t.park()
+		} else {
+			<-w.ch
+		}
+		e.unpoll(w)
+	}
+}
+
+func (e *Event) poll(w *waiter) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.set && w != nil {
+		e.waiters.add(w)
+	}
+	return e.set
+}
+
+func (e *Event) unpoll(w *waiter) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.waiters.remove(w)
+}

@@ -1,0 +1,84 @@
+package loop_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+
+	"github.com/noria-go/noria/loop"
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/epoll"
+)
+
+func newRuntime(int) (runtime.Runtime, error) { return epoll.New(epoll.Options{}) }
+
+func ExampleGroup() {
+	g, err := loop.StartGroup(loop.GroupOptions{Loops: 2, New: newRuntime})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Any goroutine may have something done on a loop.
+	err = g.Loop().Call(context.Background(), "greet", func(ctx context.Context) error {
+		fmt.Println("hello from", loop.TaskOf(ctx).Loop().Name())
+		return loop.Yield(ctx) // the loop goes on meanwhile
+	})
+	fmt.Println(err, g.Stop())
+	// Output:
+	// hello from loop 0
+	// <nil> <nil>
+}
+
+func ExampleQueue() {
+	g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: newRuntime})
+	if err != nil {
+		log.Fatal(err)
+	}
+	q := loop.NewQueue[string](16)
+	go func() { // anyone may put
+		for _, word := range []string{"full", "buckets"} {
+			if err := q.Put(context.Background(), word); err != nil {
+				log.Fatal(err)
+			}
+		}
+		q.Close()
+	}()
+	_ = g.Loop().Call(context.Background(), "take", func(ctx context.Context) error {
+		for {
+			word, err := q.Get(ctx) // suspends the task, not the loop
+			if err != nil {
+				fmt.Println(err)
+				return nil
+			}
+			fmt.Println(word)
+		}
+	})
+	fmt.Println(g.Stop())
+	// Output:
+	// full
+	// buckets
+	// get: use of closed connection, file or loop
+	// <nil>
+}
+
+func ExampleOffload() {
+	g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: newRuntime})
+	if err != nil {
+		log.Fatal(err)
+	}
+	err = g.Loop().Call(context.Background(), "compute", func(ctx context.Context) error {
+		sum := 0
+		if err := loop.Offload(ctx, func() { // on a goroutine: it may block and compute
+			for i := range 1000 {
+				sum += i
+			}
+		}); err != nil {
+			return err
+		}
+		fmt.Println(sum)
+		return nil
+	})
+	fmt.Println(err, g.Stop())
+	// Output:
+	// 499500
+	// <nil> <nil>
+}

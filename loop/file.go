@@ -1,0 +1,108 @@
+package loop
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// A File is an open file of a loop, for the loop's tasks. Its calls suspend
+// the task and never the loop. When ctx ends they are cancelled as far as that
+// is possible, and waited for.
+//
+// ReadAt and WriteAt move buffers, which stay the caller's: the bytes that are
+// read go behind those that the buffer holds.
+type File struct {
+	loop *Loop
+	h    runtime.Handle
+	path string
+}
+
+// Open opens the file at path, with flags and permissions as os.OpenFile has
+// them. It is called by a task.
+func (l *Loop) Open(ctx context.Context, path string, flags int, mode uint32) (*File, error) {
+	t := l.current()
+	if t == nil {
+		return nil, &runtime.OpError{Op: "open", Detail: path, Err: ErrOffLoop}
+	}
+	c := l.newCall(t, runtime.OpOpen, 0)
+	defer l.freeCall(c)
+	c.Path, c.Flags, c.Mode = path, flags, mode
+	if err := c.do(ctx, runtime.Forever); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &File{loop: l, h: c.Got, path: path}, nil
+}
+
+// Path returns what the file was opened by.
+func (f *File) Path() string { return f.path }
+
+// Handle returns the file's handle.
+func (f *File) Handle() runtime.Handle { return f.h }
+
+func (f *File) do(ctx context.Context, code runtime.OpCode, set func(*runtime.Op)) (int, error) {
+	t := f.loop.current()
+	if t == nil {
+		return 0, &runtime.OpError{Op: code.String(), Handle: f.h, Detail: f.path, Err: ErrOffLoop}
+	}
+	c := f.loop.newCall(t, code, f.h)
+	defer f.loop.freeCall(c)
+	if set != nil {
+		set(&c.Op)
+	}
+	err := c.do(ctx, runtime.Forever)
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("%s: %w", f.path, err)
+	}
+	return c.N, err
+}
+
+// ReadAt reads once from offset off into the room of b and returns how many
+// bytes that were; io.EOF at the end of the file.
+func (f *File) ReadAt(ctx context.Context, b *runtime.Buffer, off int64) (int, error) {
+	return f.do(ctx, runtime.OpReadAt, func(op *runtime.Op) { op.Buf, op.Off = b, off })
+}
+
+// WriteAt writes all of b at offset off. The error says how far it came.
+func (f *File) WriteAt(ctx context.Context, b *runtime.Buffer, off int64) (int, error) {
+	done := 0
+	for done < b.Len() {
+		n, err := f.do(ctx, runtime.OpWriteAt, func(op *runtime.Op) { op.Buf, op.Skip, op.Off = b, done, off+int64(done) })
+		done += n
+		if err == nil && n == 0 {
+			err = io.ErrUnexpectedEOF
+		}
+		if err != nil {
+			return done, fmt.Errorf("after %d of %d bytes: %w", done, b.Len(), err)
+		}
+	}
+	return done, nil
+}
+
+// Sync makes the file and what the system keeps about it durable (fsync).
+func (f *File) Sync(ctx context.Context) error {
+	_, err := f.do(ctx, runtime.OpFsync, nil)
+	return err
+}
+
+// Datasync makes the file's bytes durable (fdatasync).
+func (f *File) Datasync(ctx context.Context) error {
+	_, err := f.do(ctx, runtime.OpFdatasync, nil)
+	return err
+}
+
+// Allocate makes sure that there is space for length bytes from off on; the
+// file grows to it.
+func (f *File) Allocate(ctx context.Context, off, length int64) error {
+	_, err := f.do(ctx, runtime.OpAllocate, func(op *runtime.Op) { op.Off, op.Len = off, length })
+	return err
+}
+
+// Close closes the file, after what is going on with it was joined. A killed
+// task may call it too.
+func (f *File) Close() error {
+	_, err := f.do(noContext, runtime.OpClose, nil)
+	return err
+}

@@ -1,0 +1,290 @@
+package loop
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+const (
+	maxUnaccepted = 256                    // connections that wait in a Listener
+	acceptPause   = 100 * time.Millisecond // after running out of descriptors or memory
+)
+
+// A Listener accepts connections on one loop: from its own listening socket,
+// or dealt out by a listener of another loop. It stops accepting while 256
+// connections wait to be taken (for each loop that is dealt to), so that the rest
+// waits in the kernel, and pauses when the process is out of descriptors: it
+// survives that.
+type Listener struct {
+	loop    *Loop
+	h       runtime.Handle // 0: it is dealt to
+	addr    runtime.Addr
+	opts    StreamOptions
+	op      runtime.Op
+	ready   ring[runtime.Handle]
+	waiters waitList
+	pause   timer
+	paused  bool
+	dealTo  []*Listener // itself among them; nil: keep all
+	nextTo  int
+	dealer  *Listener    // who deals to it, maybe itself; nil: nobody
+	waiting atomic.Int32 // connections that are its own, or on their way, and not accepted yet
+	stalled atomic.Bool  // it does not accept because too many wait
+	closing bool
+	err     error
+}
+
+// Listen opens a listening socket on the loop. It is called on the loop.
+func (l *Loop) Listen(addr runtime.Addr, opts runtime.ListenOptions, streams StreamOptions) (*Listener, error) {
+	if !l.onThread() {
+		return nil, &runtime.OpError{Op: "listen", Detail: addr.String(), Err: ErrOffLoop}
+	}
+	h, err := l.rt.Listen(addr, opts)
+	if err != nil {
+		return nil, err
+	}
+	return l.newListener(h, addr, streams), nil
+}
+
+// AdoptListener makes a listening socket's descriptor, which becomes the
+// loop's own, into a Listener. It is called on the loop.
+func (l *Loop) AdoptListener(fd int, streams StreamOptions) (*Listener, error) {
+	if !l.onThread() {
+		return nil, &runtime.OpError{Op: "adopt listener", Err: ErrOffLoop}
+	}
+	h, err := l.rt.Adopt(fd)
+	if err != nil {
+		return nil, err
+	}
+	return l.newListener(h, runtime.Addr{}, streams), nil
+}
+
+func (l *Loop) newListener(h runtime.Handle, addr runtime.Addr, streams StreamOptions) *Listener {
+	ln := &Listener{loop: l, h: h, addr: addr, opts: streams}
+	if h != 0 {
+		if bound, err := l.rt.LocalAddr(h); err == nil && bound.IsValid() {
+			ln.addr = bound
+		}
+	}
+	ln.op.Done = ln.accepted
+	ln.pause.fire = func() {
+		ln.paused = false
+		ln.arm()
+	}
+	return ln
+}
+
+// Loop returns the listener's loop.
+func (ln *Listener) Loop() *Loop { return ln.loop }
+
+// Addr returns the address that it listens on, with the port that the system
+// chose if it was told 0.
+func (ln *Listener) Addr() net.Addr { return ln.addr.NetAddr() }
+
+// Accept waits for a connection.
+func (ln *Listener) Accept(ctx context.Context) (*Stream, error) {
+	t := ln.loop.current()
+	if t == nil {
+		return nil, &runtime.OpError{Op: "accept", Err: ErrOffLoop}
+	}
+	for {
+		switch {
+		case ln.closing:
+			return nil, &runtime.OpError{Op: "accept", Handle: ln.h, Err: runtime.ErrClosed}
+		case ln.ready.len() > 0:
+			h := ln.ready.pop()
+			ln.waiting.Add(-1)
+			ln.arm()
+			ln.callDealer()
+			if ln.ready.len() > 0 {
+				ln.waiters.wakeOne()
+			}
+			return ln.loop.NewStream(h, ln.opts), nil
+		case ln.err != nil:
+			return nil, ln.err
+		}
+		ln.arm()
+		if err := t.waitOn(&ln.waiters, ctx); err != nil {
+			if ln.ready.len() > 0 {
+				ln.waiters.wakeOne() // it may have been woken for one of them
+			}
+			return nil, opErr("accept", ln.h, err)
+		}
+	}
+}
+
+func (ln *Listener) arm() {
+	if ln.h == 0 || ln.op.InFlight() || ln.paused || ln.closing || ln.err != nil {
+		return
+	}
+	if ln.crowded(maxUnaccepted / 2) {
+		ln.stalled.Store(true)
+		if ln.crowded(maxUnaccepted / 2) { // else somebody accepted meanwhile and has not seen it
+			return
+		}
+	}
+	ln.stalled.Store(false)
+	ln.op.Code, ln.op.Handle = runtime.OpAcceptMany, ln.h
+	ln.loop.rt.Submit(&ln.op)
+}
+
+// crowded reports whether limit connections wait for everyone that ln accepts
+// for.
+func (ln *Listener) crowded(limit int32) bool {
+	if ln.waiting.Load() < limit {
+		return false
+	}
+	for _, to := range ln.dealTo {
+		if to.waiting.Load() < limit {
+			return false
+		}
+	}
+	return true
+}
+
+// callDealer has who deals to ln go on, if it does not because too many wait.
+func (ln *Listener) callDealer() {
+	d := ln.dealer
+	if d != nil && d != ln && d.stalled.Load() && ln.waiting.Load() < maxUnaccepted/2 {
+		_ = d.loop.post(d.arm, noLimit) // else its loop has ended
+	}
+}
+
+// accepted takes a completion of accept-many.
+func (ln *Listener) accepted(op *runtime.Op) {
+	if op.More {
+		ln.take(op.Got)
+		if ln.crowded(maxUnaccepted) {
+			ln.loop.rt.Cancel(op)
+		}
+		return
+	}
+	switch {
+	case errors.Is(op.Err, runtime.ErrCanceled), errors.Is(op.Err, syscall.ECONNABORTED), ln.closing:
+		ln.arm()
+	case survives(op.Err):
+		// Somebody has to close something first. Trying again at once would spin.
+		ln.loop.opts.Logger.Warn("noria: cannot accept; trying again", "address", ln.addr.String(), "in", acceptPause, "error", op.Err)
+		ln.paused = true
+		ln.loop.timers.set(&ln.pause, ln.loop.rt.Now()+int64(acceptPause))
+	default:
+		ln.err = op.Err
+		ln.waiters.wakeAll()
+	}
+}
+
+// survives reports whether accepting may succeed later: the process or the
+// system is short of something, or the error is the new connection's and not
+// the listener's (accept(2), "Error handling").
+func survives(err error) bool {
+	var errno syscall.Errno
+	if !errors.As(err, &errno) {
+		return false
+	}
+	switch errno {
+	case syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EPROTO, syscall.EPERM,
+		syscall.ENETDOWN, syscall.ENETUNREACH, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENOPROTOOPT:
+		return true
+	}
+	return false
+}
+
+// take keeps a new connection, or deals it to another loop.
+func (ln *Listener) take(h runtime.Handle) {
+	to := ln.turn()
+	to.waiting.Add(1)
+	if to == ln {
+		ln.push(h)
+		return
+	}
+	fd, err := ln.loop.rt.Detach(h)
+	if err == nil {
+		if err = to.loop.Post(func() { to.keep(fd) }); err == nil {
+			return
+		}
+	}
+	to.waiting.Add(-1)
+	ln.waiting.Add(1) // better here than nowhere
+	if fd < 0 {
+		ln.push(h)
+	} else {
+		ln.keep(fd)
+	}
+}
+
+// turn returns whose turn it is to get a connection. A loop that takes none
+// loses its turn; if all do (the kernel may have accepted more before it is told
+// to stop), who has the fewest gets it.
+func (ln *Listener) turn() *Listener {
+	best := ln
+	for range ln.dealTo {
+		to := ln.dealTo[ln.nextTo]
+		ln.nextTo = (ln.nextTo + 1) % len(ln.dealTo)
+		waiting := to.waiting.Load()
+		if waiting < maxUnaccepted {
+			return to
+		}
+		if waiting < best.waiting.Load() {
+			best = to
+		}
+	}
+	return best
+}
+
+// keep takes the descriptor of a connection that a listener has accepted.
+func (ln *Listener) keep(fd int) {
+	h, err := ln.loop.rt.Adopt(fd)
+	if err != nil {
+		ln.loop.opts.Logger.Error("noria: a connection is lost", "error", err)
+		closeDescriptor(fd)
+		ln.waiting.Add(-1)
+		return
+	}
+	ln.push(h)
+}
+
+func (ln *Listener) push(h runtime.Handle) {
+	if ln.closing {
+		ln.loop.closeHandle(h)
+		return
+	}
+	ln.ready.push(h)
+	ln.waiters.wakeOne()
+}
+
+// Close stops listening and closes the connections that nobody has taken.
+func (ln *Listener) Close() error {
+	if !ln.loop.onThread() {
+		return ln.loop.Finish("close listener", func(context.Context) error { return ln.Close() })
+	}
+	if ln.closing {
+		return &runtime.OpError{Op: "close", Handle: ln.h, Err: runtime.ErrClosed}
+	}
+	ln.closing = true
+	ln.loop.timers.stop(&ln.pause)
+	ln.waiters.wakeAll()
+	for ln.ready.len() > 0 {
+		ln.loop.closeHandle(ln.ready.pop())
+	}
+	if ln.h == 0 {
+		return nil
+	}
+	t := ln.loop.current()
+	if t == nil {
+		ln.loop.closeHandle(ln.h)
+		return nil
+	}
+	c := ln.loop.newCall(t, runtime.OpClose, ln.h)
+	defer ln.loop.freeCall(c)
+	if err := c.do(noContext, runtime.Forever); err != nil {
+		return fmt.Errorf("listener %s: %w", ln.addr, err)
+	}
+	return nil
+}

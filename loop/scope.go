@@ -1,0 +1,198 @@
+package loop
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// This file makes a Task a context.Context: one that has no goroutine, no
+// timer, and, unless somebody asks for them, no channel and no list.
+
+type taskKey struct{}
+
+// TaskOf returns the task that ctx comes from, or nil.
+func TaskOf(ctx context.Context) *Task {
+	if t, ok := ctx.(*Task); ok {
+		return t
+	}
+	t, _ := ctx.Value(taskKey{}).(*Task)
+	return t
+}
+
+var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
+
+// Deadline is part of context.Context: a task has none.
+func (t *Task) Deadline() (time.Time, bool) { return time.Time{}, false }
+
+// Done is part of context.Context. The channel is made when it is first asked
+// for. A task must not wait for it; functions given to Offload may.
+func (t *Task) Done() <-chan struct{} {
+	if t.ended.Load() {
+		return closedChan
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ended.Load() {
+		return closedChan
+	}
+	if t.done == nil {
+		t.done = make(chan struct{})
+	}
+	return t.done
+}
+
+// Err is part of context.Context.
+func (t *Task) Err() error {
+	if t.ended.Load() {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Value is part of context.Context. A task has the values of the context that
+// its service was started with, or of what SetValues was given.
+func (t *Task) Value(key any) any {
+	if _, ok := key.(taskKey); ok {
+		return t
+	}
+	if t.values != nil {
+		return t.values.Value(key)
+	}
+	return nil
+}
+
+// SetValues gives the task the values of another context, and nothing else of
+// it. It is called by the task itself, before others have its context; tasks that
+// it starts from then on have them too.
+func (t *Task) SetValues(ctx context.Context) { t.values = ctx }
+
+func (t *Task) String() string { return "task " + t.name }
+
+// noContext, given to what waits, means that no context ends the wait.
+var noContext context.Context
+
+type afterFunc struct{ f func() }
+
+// AfterFunc lets the standard library's contexts hang on a task without a
+// goroutine; see the documentation of context.AfterFunc. f must not block. It is
+// called on the loop's thread when t's context ends, and on a goroutine of its own if
+// that has ended already.
+func (t *Task) AfterFunc(f func()) (stop func() bool) {
+	a := &afterFunc{f}
+	t.mu.Lock()
+	if t.ended.Load() {
+		t.mu.Unlock()
+		// Not here: the context package calls this with a lock held that f takes.
+		go f()
+		return func() bool { return false }
+	}
+	t.afters = append(t.afters, a)
+	t.mu.Unlock()
+	return func() bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		i := slices.Index(t.afters, a)
+		if i < 0 {
+			return false
+		}
+		t.afters = slices.Delete(t.afters, i, i+1)
+		return true
+	}
+}
+
+func (t *Task) endContext() {
+	if t.ended.Load() {
+		return
+	}
+	t.mu.Lock()
+	t.ended.Store(true)
+	if t.done != nil {
+		close(t.done)
+	}
+	afters := t.afters
+	t.afters = nil
+	t.mu.Unlock()
+	for _, a := range afters {
+		t.loop.contain("AfterFunc's function", a.f)
+	}
+}
+
+// A foreignContext is a context that does not come from the task itself: the
+// task registers with it once, not for each call.
+type foreignContext struct {
+	ctx   context.Context
+	stop  func() bool
+	timer timer
+}
+
+func (f *foreignContext) drop(l *Loop) {
+	if f.ctx == nil {
+		return
+	}
+	l.timers.stop(&f.timer)
+	if f.stop != nil {
+		f.stop()
+	}
+	f.ctx, f.stop = nil, nil
+}
+
+// contextErr returns why a call with ctx must end, and sees to it that the
+// task is woken when ctx ends.
+func (t *Task) contextErr(ctx context.Context) error {
+	if ctx == noContext {
+		return nil
+	}
+	if own, ok := ctx.(*Task); ok && t.within(own) {
+		return own.Err()
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	f := &t.foreign
+	if f.ctx == ctx {
+		return f.late(t)
+	}
+	f.drop(t.loop)
+	f.ctx = ctx
+	if ctx.Done() != nil {
+		f.stop = context.AfterFunc(ctx, func() { t.wake() })
+	}
+	if d, ok := ctx.Deadline(); ok {
+		if f.timer.fire == nil {
+			f.timer.fire = func() { t.loop.makeReady(t) }
+		}
+		t.loop.timers.set(&f.timer, t.loop.clockTime(d))
+	}
+	return nil
+}
+
+// within reports whether cancelling other cancels t too, so that t is woken
+// without having to register.
+func (t *Task) within(other *Task) bool {
+	for ; t != nil; t = t.parent {
+		if t == other {
+			return true
+		}
+		if t.apart {
+			return false
+		}
+	}
+	return false
+}
+
+// late says that ctx is over by the loop's clock, even if the context's own
+// timer has not got round to it.
+func (f *foreignContext) late(t *Task) error {
+	if f.timer.fire != nil && f.timer.at == 0 {
+		if d, ok := f.ctx.Deadline(); ok && time.Until(d) <= 0 {
+			return context.DeadlineExceeded
+		}
+	}
+	return nil
+}
+
+// clockTime is d on the loop's clock.
+func (l *Loop) clockTime(d time.Time) int64 {
+	return later(l.rt.Now(), time.Until(d))
+}

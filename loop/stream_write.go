@@ -1,0 +1,534 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"os"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+const slab = 32 << 10 // bytes that small writes are gathered in
+
+// An outbox is the sending half of a Stream.
+type outbox struct {
+	queue    []*runtime.Buffer // from head on; the op looks at this very memory
+	head     int
+	bytes    int             // not sent yet
+	tail     *runtime.Buffer // the last of the queue, while Write may still append to it
+	op       runtime.Op
+	dirty    bool
+	shut     bool // CloseWrite was called
+	busy     bool // a Write is half-way
+	err      error
+	writers  waitList
+	deadline deadline
+	onSent   func()
+}
+
+func (out *outbox) idle() bool { return out.head == len(out.queue) && !out.op.InFlight() }
+
+func (out *outbox) drop() {
+	for _, b := range out.queue[out.head:] {
+		b.Friend(key).Disclaim()
+	}
+	out.queue, out.head, out.bytes, out.tail = nil, 0, 0, nil
+}
+
+// markDirty has the stream flushed at the end of the loop's turn.
+func (s *Stream) markDirty() {
+	if !s.out.dirty {
+		s.out.dirty = true
+		s.loop.dirty = append(s.loop.dirty, s)
+	}
+}
+
+// send submits what is queued. One send at a time: two of them could reorder.
+func (s *Stream) send() {
+	out := &s.out
+	if out.op.InFlight() || out.head == len(out.queue) || s.closeOp.Code != runtime.OpInvalid {
+		return // after the close was submitted, a send would only be refused, and late
+	}
+	out.tail = nil // its length must not change any more
+	if n := min(len(out.queue)-out.head, runtime.MaxVec); n == 1 {
+		out.op.Code, out.op.Buf, out.op.Bufs = runtime.OpSend, out.queue[out.head], nil
+	} else {
+		out.op.Code, out.op.Buf, out.op.Bufs = runtime.OpSendVec, nil, out.queue[out.head:out.head+n]
+	}
+	s.loop.rt.Submit(&out.op)
+}
+
+// sent takes the completion of a send.
+func (s *Stream) sent(op *runtime.Op) {
+	out := &s.out
+	op.Buf, op.Bufs = nil, nil
+	if op.Err != nil {
+		if !s.closing || !errors.Is(op.Err, runtime.ErrCanceled) {
+			out.err = op.Err
+		}
+		op.Skip = 0
+		out.drop()
+		s.afterSend()
+		return
+	}
+	out.bytes -= op.N
+	s.touch()
+	n := op.N + op.Skip
+	for out.head < len(out.queue) {
+		b := out.queue[out.head]
+		if size := b.Friend(key).Len(); n < size {
+			break
+		} else {
+			n -= size
+		}
+		out.queue[out.head] = nil
+		out.head++
+		b.Friend(key).Disclaim()
+	}
+	op.Skip = n
+	if out.head == len(out.queue) {
+		out.queue, out.head = out.queue[:0], 0
+		if cap(out.queue) > runtime.MaxVec {
+			out.queue = nil
+		}
+	} else if out.head >= runtime.MaxVec {
+		out.queue = append(out.queue[:0], out.queue[out.head:]...)
+		out.head = 0
+	}
+	s.afterSend()
+}
+
+func (s *Stream) afterSend() {
+	out := &s.out
+	s.send()
+	s.tellSent()
+	if out.writers.head != nil && (out.bytes <= s.opts.QueueLimit/2 || out.err != nil) {
+		out.writers.wakeAll()
+	}
+	if s.closing && s.closeOp.Code == runtime.OpInvalid && (out.idle() || out.err != nil) {
+		s.closeNow()
+	}
+}
+
+// beginWrite returns the calling task once it may add to the queue.
+func (s *Stream) beginWrite() (*Task, error) {
+	t := s.loop.current()
+	if t == nil {
+		return nil, ErrOffLoop
+	}
+	if s.out.deadline.passed(s.loop) {
+		return nil, &runtime.OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
+	}
+	return t, s.room(t, false)
+}
+
+// room waits until the queue may grow; mine says that the caller is the Write
+// that is half-way.
+func (s *Stream) room(t *Task, mine bool) error {
+	out := &s.out
+	for {
+		if err := s.writeErr(); err != nil {
+			return err
+		}
+		if out.bytes < s.opts.QueueLimit && (mine || !out.busy) {
+			return nil
+		}
+		if err := s.awaitSent(t); err != nil {
+			return err
+		}
+	}
+}
+
+// awaitSent waits until the peer has taken some of what is queued, or says why
+// that must not be waited for.
+func (s *Stream) awaitSent(t *Task) error {
+	switch {
+	case s.out.deadline.passed(s.loop):
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
+	case s.idleEr != nil:
+		return s.idleWriteErr()
+	}
+	s.send()
+	if err := t.waitOn(&s.out.writers, noContext); err != nil {
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: err}
+	}
+	return nil
+}
+
+func (s *Stream) writeErr() error {
+	switch {
+	case s.closing:
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: runtime.ErrClosed}
+	case s.out.shut:
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: fmt.Errorf("CloseWrite was called: %w", runtime.ErrClosed)}
+	}
+	return s.out.err
+}
+
+func (s *Stream) idleWriteErr() error {
+	return &runtime.OpError{Op: "send", Handle: s.h, Err: errors.Unwrap(s.idleEr)}
+}
+
+// WriteBuf queues bufs, in order and together, and takes them: also when it
+// fails. It waits first while QueueLimit bytes are queued.
+func (s *Stream) WriteBuf(bufs ...*runtime.Buffer) error {
+	_, err := s.beginWrite()
+	if err == ErrOffLoop {
+		return s.writeBufElsewhere(append([]*runtime.Buffer(nil), bufs...))
+	}
+	if err != nil {
+		runtime.Drop(bufs...)
+		return err
+	}
+	s.enqueue(bufs...)
+	return nil
+}
+
+func (s *Stream) writeBufElsewhere(bufs []*runtime.Buffer) error {
+	taken := false
+	err := s.elsewhere("send", func() error {
+		taken = true
+		return s.WriteBuf(bufs...)
+	})
+	if !taken {
+		runtime.Drop(bufs...)
+	}
+	return err
+}
+
+// TryWriteBuf is WriteBuf that never waits: beyond QueueLimit it fails with
+// ErrBusy, and then bufs stay the caller's. It may be called from a function
+// given to Post.
+func (s *Stream) TryWriteBuf(bufs ...*runtime.Buffer) error {
+	if !s.loop.onThread() {
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+	}
+	if err := s.writeErr(); err != nil {
+		return err
+	}
+	if s.out.bytes >= s.opts.QueueLimit || s.out.busy {
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: fmt.Errorf("%w: %d bytes are queued", runtime.ErrBusy, s.out.bytes)}
+	}
+	s.enqueue(bufs...)
+	return nil
+}
+
+func (s *Stream) enqueue(bufs ...*runtime.Buffer) {
+	if len(bufs) == 1 {
+		s.loop.owns(bufs[0])
+		bufs[0].Friend(key).Claim(runtime.OpSend)
+	} else {
+		s.claimAll(bufs)
+	}
+	out := &s.out
+	out.tail = nil
+	s.markDirty()
+	for _, b := range bufs {
+		n := b.Friend(key).Len()
+		if n == 0 {
+			b.Friend(key).Disclaim()
+			continue
+		}
+		out.queue = append(out.queue, b)
+		out.bytes += n
+	}
+}
+
+// claimAll claims bufs, or, if one cannot be, releases the others and panics.
+func (s *Stream) claimAll(bufs []*runtime.Buffer) {
+	n := 0
+	defer func() {
+		if n == len(bufs) {
+			return
+		}
+		for _, b := range bufs[:n] {
+			b.Friend(key).Disclaim()
+		}
+		runtime.Drop(bufs[n+1:]...)
+	}()
+	for ; n < len(bufs); n++ {
+		s.loop.owns(bufs[n])
+		bufs[n].Friend(key).Claim(runtime.OpSend)
+	}
+}
+
+// WriteErr returns why a write would fail, or ErrBusy if it would wait; nil if
+// the queue has room. It never waits. From outside the loop it is ErrOffLoop.
+func (s *Stream) WriteErr() error {
+	if !s.loop.onThread() {
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+	}
+	if err := s.writeErr(); err != nil {
+		return err
+	}
+	switch {
+	case s.out.bytes < s.opts.QueueLimit && !s.out.busy:
+		return nil
+	case s.out.deadline.passed(s.loop):
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
+	case s.idleEr != nil:
+		return s.idleWriteErr()
+	}
+	return errQueueFull
+}
+
+var errQueueFull = &runtime.OpError{Op: "send", Err: fmt.Errorf("%w: the queue is full", runtime.ErrBusy)}
+
+// Enqueue queues bufs, in order and together, and takes them: also when it
+// fails, which it only does when the stream is closed or broken. It never
+// waits and minds no limit: whoever calls it has looked at WriteErr, or has
+// something small that must not wait behind the rest, and a limit of his own. It
+// comes between the parts of a Write that waits for room, if there is one.
+// It may be called from a function given to Post.
+func (s *Stream) Enqueue(bufs ...*runtime.Buffer) error {
+	err := error(nil)
+	if !s.loop.onThread() {
+		err = &runtime.OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+	} else {
+		err = s.writeErr()
+	}
+	if err != nil {
+		runtime.Drop(bufs...)
+		return err
+	}
+	s.enqueue(bufs...)
+	return nil
+}
+
+// Grow is Enqueue for small things: it returns the queue's next n bytes, at
+// most 64 KiB, to be filled in at once, before anything else happens on the
+// stream. What one turn of the loop puts there lies side by side and leaves in
+// one piece. more says how many bytes are likely to follow them in this turn.
+func (s *Stream) Grow(n, more int) ([]byte, error) {
+	if !s.loop.onThread() {
+		return nil, &runtime.OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+	}
+	if err := s.writeErr(); err != nil {
+		return nil, err
+	}
+	out := &s.out
+	b := out.tail
+	if b == nil || b.Friend(key).Room() < n {
+		var err error
+		if b, err = s.loop.pool.Get(max(n, min(n+more, slab))); err != nil {
+			return nil, &runtime.OpError{Op: "send", Handle: s.h, Err: err}
+		}
+		out.queue = append(out.queue, b)
+		out.tail = b
+	}
+	s.markDirty()
+	out.bytes += n
+	return b.Friend(key).Grow(n), nil
+}
+
+// TryGrow is Grow where that is cheapest: if the piece that Grow began in this
+// turn has room for n bytes more, and the queue is below its limit. Otherwise it
+// returns nil, and has done nothing.
+func (s *Stream) TryGrow(n int) []byte {
+	if !s.loop.onThread() {
+		return nil
+	}
+	out := &s.out
+	b := out.tail
+	if b == nil || b.Friend(key).Room() < n || out.bytes >= s.opts.QueueLimit || out.busy || out.err != nil || out.shut || s.closing {
+		return nil
+	}
+	out.bytes += n
+	return b.Friend(key).Grow(n)
+}
+
+// TailRoom returns how many bytes Grow could return now without beginning a
+// new piece; 0 if nothing was put there in this turn, or from outside the loop.
+func (s *Stream) TailRoom() int {
+	if !s.loop.onThread() || s.out.tail == nil {
+		return 0
+	}
+	return s.out.tail.Friend(key).Room()
+}
+
+// Write is net.Conn's: it copies p into the queue, and waits while that is
+// full. An error of sending shows in a later call.
+func (s *Stream) Write(p []byte) (n int, err error) {
+	t, err := s.beginWrite()
+	if err == ErrOffLoop {
+		return s.writeElsewhere(p)
+	}
+	if err != nil || len(p) == 0 {
+		return 0, err
+	}
+	out := &s.out
+	out.busy = true
+	for {
+		c, err := s.copyIn(p[n:], s.opts.QueueLimit)
+		n += c
+		if err == nil && n == len(p) {
+			break
+		}
+		switch {
+		case err == nil:
+			err = s.room(t, true)
+		case out.bytes > 0 && errors.Is(err, runtime.ErrNoBuffers):
+			// There is room in the queue and no memory to fill it: there will be
+			// when what is queued has been sent.
+			if err = s.awaitSent(t); err == nil {
+				err = s.writeErr()
+			}
+		}
+		if err != nil {
+			s.writeDone()
+			return n, err
+		}
+	}
+	s.writeDone()
+	return n, nil
+}
+
+func (s *Stream) writeDone() {
+	s.out.busy = false
+	if s.out.bytes < s.opts.QueueLimit {
+		s.out.writers.wakeAll()
+	}
+}
+
+func (s *Stream) writeElsewhere(p []byte) (n int, err error) {
+	err = s.elsewhere("send", func() (err error) {
+		n, err = s.Write(p)
+		return err
+	})
+	return n, err
+}
+
+// WriteNow is Write that never waits, whatever is queued already: QueueLimit
+// does not count. It is for code that must not be suspended half-way, such as a
+// library that holds a mutex while it writes, and that bounds what it writes in
+// some other way: it waits for room first (Write of nothing does), or looks at
+// Queued. Where the pool has no memory, it takes Go's. It may be called from a
+// function given to Post.
+func (s *Stream) WriteNow(p []byte) error {
+	if !s.loop.onThread() {
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+	}
+	if err := s.writeErr(); err != nil {
+		return err
+	}
+	if s.out.busy {
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: fmt.Errorf("%w: a Write is half-way", runtime.ErrBusy)}
+	}
+	n, err := s.copyIn(p, math.MaxInt)
+	if err != nil {
+		s.enqueue(runtime.NewShared(append([]byte(nil), p[n:]...)))
+	}
+	return nil
+}
+
+// copyIn appends as much of p to the queue as limit allows.
+func (s *Stream) copyIn(p []byte, limit int) (n int, err error) {
+	out := &s.out
+	s.markDirty()
+	for n < len(p) && out.bytes < limit {
+		if out.tail == nil || out.tail.Friend(key).Room() == 0 {
+			size := min(len(p)-n, slab)
+			if out.tail != nil {
+				size = max(size, 4<<10) // small writes keep coming
+			}
+			b, err := s.loop.pool.Get(size)
+			if err != nil {
+				return n, &runtime.OpError{Op: "send", Handle: s.h, Err: err}
+			}
+			out.queue = append(out.queue, b)
+			out.tail = b
+		}
+		c := out.tail.Append(p[n:])
+		n += c
+		out.bytes += c
+	}
+	return n, nil
+}
+
+// OnSent has f called on the loop, outside any task, whenever Queued has become
+// less. f must not block. nil ends it.
+func (s *Stream) OnSent(f func()) {
+	s.loop.mustBeOn("OnSent")
+	s.out.onSent = f
+}
+
+func (s *Stream) tellSent() {
+	if tell := s.out.onSent; tell != nil {
+		s.loop.contain("OnSent's function", tell)
+	}
+}
+
+// Queued returns how many bytes were written and are not with the kernel yet.
+func (s *Stream) Queued() (n int) {
+	if !s.loop.onThread() {
+		_ = s.elsewhere("queued", func() error { n = s.out.bytes; return nil }) // else nobody can say
+		return n
+	}
+	return s.out.bytes
+}
+
+// Flush waits until the kernel has taken everything that was written, or
+// returns why it will not.
+func (s *Stream) Flush() error {
+	t := s.loop.current()
+	if t == nil {
+		return s.elsewhere("flush", s.Flush)
+	}
+	out := &s.out
+	for {
+		switch {
+		case s.closing:
+			return &runtime.OpError{Op: "flush", Handle: s.h, Err: runtime.ErrClosed}
+		case out.err != nil:
+			return out.err
+		case out.idle():
+			return nil
+		}
+		if err := s.awaitSent(t); err != nil {
+			return &runtime.OpError{Op: "flush", Handle: s.h, Err: errors.Unwrap(err)}
+		}
+	}
+}
+
+// CloseWrite sends what is queued and then FIN: the peer reads io.EOF after
+// it. Reading goes on.
+func (s *Stream) CloseWrite() error {
+	t := s.loop.current()
+	if t == nil {
+		return s.elsewhere("shutdown", s.CloseWrite)
+	}
+	if err := s.writeErr(); err != nil {
+		return err
+	}
+	s.out.shut = true
+	if err := s.Flush(); err != nil {
+		s.out.shut = false // it may be tried again
+		return err
+	}
+	c := s.loop.newCall(t, runtime.OpShutdown, s.h)
+	defer s.loop.freeCall(c)
+	c.Flags = runtime.ShutWrite
+	return c.do(noContext, runtime.Forever)
+}
+
+// Writable returns the stream as a Source for WaitAny: it has something when a
+// write would not wait.
+func (s *Stream) Writable() Source { return (*writable)(s) }
+
+type writable Stream
+
+func (r *writable) home() *Loop { return r.loop }
+
+func (r *writable) poll(w *waiter) bool {
+	s := (*Stream)(r)
+	if s.writeErr() != nil || s.out.bytes < s.opts.QueueLimit && !s.out.busy || s.out.deadline.passed(s.loop) || s.idleEr != nil {
+		return true
+	}
+	if w != nil {
+		s.out.writers.add(w)
+	}
+	return false
+}
+
+func (r *writable) unpoll(w *waiter) { r.out.writers.remove(w) }

@@ -1,0 +1,17 @@
+//go:build !linux
+
+package loop
+
+import (
+	"fmt"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// threadID is not known here, and no backend exists here either: every check
+// says no.
+func threadID() int { return -1 }
+
+func pinThread(cpus []int) (unpin func(), err error) {
+	return nil, fmt.Errorf("pinning a thread to CPUs %v: %w", cpus, runtime.ErrUnsupported)
+}

@@ -1,0 +1,400 @@
+package loop
+
+import (
+	"context"
+	goruntime "runtime"
+	"slices"
+	"sync/atomic"
+	"time"
+)
+
+// A waiter is a task, or an ordinary goroutine, that waits in a list.
+type waiter struct {
+	task       *Task
+	ch         chan struct{} // of a goroutine
+	fn         func()        // of neither: see Notify
+	loop       *Loop         // where fn runs
+	list       *waitList
+	prev, next *waiter
+	with       Source // of a Both: see there
+}
+
+func (w *waiter) wake() {
+	if w.task != nil {
+		w.task.wake()
+		return
+	}
+	if w.fn != nil {
+		if w.loop.onThread() {
+			w.loop.nextTurn.push(w.fn)
+		} else {
+			_ = w.loop.post(w.fn, noLimit) // else the loop has ended
+		}
+		return
+	}
+	select {
+	case w.ch <- struct{}{}:
+	default:
+	}
+}
+
+// wake makes t look again at what it waits for. Any goroutine may call it.
+func (t *Task) wake() {
+	if t.loop.onThread() {
+		t.loop.makeReady(t)
+	} else {
+		t.loop.postTask(t)
+	}
+}
+
+// A waitList is first in, first out. It belongs to one loop, or to whoever
+// holds the mutex that stands beside it.
+type waitList struct{ head, tail *waiter }
+
+func (l *waitList) add(w *waiter) {
+	w.list, w.prev, w.next = l, l.tail, nil
+	if l.tail != nil {
+		l.tail.next = w
+	} else {
+		l.head = w
+	}
+	l.tail = w
+}
+
+// remove takes w out and reports whether it was still in: if not, somebody
+// has woken it.
+func (l *waitList) remove(w *waiter) bool {
+	if w.list != l {
+		return false
+	}
+	if w.prev != nil {
+		w.prev.next = w.next
+	} else {
+		l.head = w.next
+	}
+	if w.next != nil {
+		w.next.prev = w.prev
+	} else {
+		l.tail = w.prev
+	}
+	w.list, w.prev, w.next = nil, nil, nil
+	return true
+}
+
+func (l *waitList) wakeOne() {
+	if w := l.head; w != nil {
+		l.remove(w)
+		w.wake()
+	}
+}
+
+func (l *waitList) wakeAll() {
+	for l.head != nil {
+		l.wakeOne()
+	}
+}
+
+// loops are those that run, so that a call that is given no task's context
+// still finds the task that it is called from.
+var loops loopSet
+
+type loopSet struct{ p atomic.Pointer[[]*Loop] }
+
+func (s *loopSet) all() []*Loop {
+	if p := s.p.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+func (s *loopSet) change(f func([]*Loop) []*Loop) {
+	for {
+		old := s.p.Load()
+		var list []*Loop
+		if old != nil {
+			list = slices.Clone(*old)
+		}
+		list = f(list)
+		if s.p.CompareAndSwap(old, &list) {
+			return
+		}
+	}
+}
+
+func (s *loopSet) add(l *Loop) {
+	s.change(func(list []*Loop) []*Loop { return append(list, l) })
+}
+
+func (s *loopSet) remove(l *Loop) {
+	s.change(func(list []*Loop) []*Loop {
+		return slices.DeleteFunc(list, func(o *Loop) bool { return o == l })
+	})
+}
+
+// currentTask returns the task that the caller is, or nil on an ordinary
+// goroutine. ctx is a hint.
+func currentTask(ctx context.Context) *Task {
+	t, _ := caller(ctx)
+	return t
+}
+
+// caller returns the task that the caller is, if it is one, and whether it is on a
+// loop's thread: as a task, or as a function that the loop calls, which must not wait.
+func caller(ctx context.Context) (t *Task, onLoop bool) {
+	if ctx != nil {
+		if t := TaskOf(ctx); t != nil {
+			if cur := t.loop.current(); cur != nil {
+				return cur, true
+			}
+		}
+	}
+	tid := int64(-1)
+	for _, l := range loops.all() {
+		if tid < 0 {
+			tid = int64(threadID())
+		}
+		if l.thread.Load() == tid {
+			return l.cur, true
+		}
+	}
+	return nil, false
+}
+
+// A Source is something that WaitAny can wait for: an *Event, a *Queue, what
+// Stream.Readable returns.
+type Source interface {
+	// poll reports whether there is something; if not, and w is not nil, w is
+	// woken when there may be.
+	poll(w *waiter) bool
+	// unpoll takes w back.
+	unpoll(w *waiter)
+}
+
+// A bound is a Source that belongs to a loop.
+type bound interface{ home() *Loop }
+
+// checkHome fails if a source is another loop's, or the caller is on none.
+func checkHome(sources []Source) error {
+	for _, s := range sources {
+		if l := homeOf(s); l != nil && !l.onThread() {
+			return ErrOffLoop
+		}
+	}
+	return nil
+}
+
+// homeOf returns the loop that s belongs to, or nil: it may be used anywhere.
+func homeOf(s Source) *Loop {
+	switch s := s.(type) {
+	case *when:
+		return homeOf(s.src)
+	case *both:
+		if l := homeOf(s.a); l != nil {
+			return l
+		}
+		return homeOf(s.b)
+	case bound:
+		return s.home()
+	}
+	return nil
+}
+
+// waitSources waits for the first of several sources.
+func waitSources(ctx context.Context, sources []Source) (int, error) {
+	t, onLoop := caller(ctx)
+	switch {
+	case t == nil && onLoop:
+		return -1, errNoTask
+	case t == nil:
+		return waitSourcesGoroutine(ctx, sources)
+	}
+	ws := t.nodes[:]
+	if len(sources) > len(ws) {
+		ws = make([]waiter, len(sources))
+	}
+	for {
+		if err := t.interrupted(ctx); err != nil {
+			return -1, err
+		}
+		if i := pollAll(sources, ws, t, nil); i >= 0 {
+			return i, nil
+		}
+		t.park()
+		for i, s := range sources {
+			s.unpoll(&ws[i])
+		}
+	}
+}
+
+func waitSourcesGoroutine(ctx context.Context, sources []Source) (int, error) {
+	ws := make([]waiter, len(sources))
+	ch := make(chan struct{}, 1)
+	var done <-chan struct{}
+	if ctx != nil {
+		done = ctx.Done()
+	}
+	for {
+		if ctx != nil && ctx.Err() != nil {
+			return -1, ctx.Err()
+		}
+		if i := pollAll(sources, ws, nil, ch); i >= 0 {
+			return i, nil
+		}
+		select {
+		case <-ch:
+		case <-done:
+		}
+		for i, s := range sources {
+			s.unpoll(&ws[i])
+		}
+	}
+}
+
+// pollAll registers with each source and returns the first that has something
+// already, or -1.
+func pollAll(sources []Source, ws []waiter, t *Task, ch chan struct{}) (found int) {
+	asked := 0
+	found = len(sources) // until it is known: What When is given may panic
+	defer func() {
+		if found >= 0 {
+			for i := range asked {
+				sources[i].unpoll(&ws[i])
+			}
+		}
+	}()
+	for ; asked < len(sources); asked++ {
+		w := &ws[asked]
+		w.task, w.ch, w.with = t, ch, nil
+		if sources[asked].poll(w) {
+			return asked
+		}
+	}
+	return -1
+}
+
+// WaitAny suspends the calling task until one of the sources has something,
+// and returns the index of the first that has. It takes nothing: whoever
+// calls it takes with TryGet or a Read that will not wait. A source that always
+// has something hides those behind it: look at them too from time to time. An
+// ordinary goroutine may call it for events and queues; a stream is for the
+// tasks of its own loop.
+func WaitAny(ctx context.Context, sources ...Source) (int, error) {
+	if err := checkHome(sources); err != nil {
+		return -1, opErr("wait", 0, err)
+	}
+	i, err := waitSources(ctx, sources)
+	return i, opErr("wait", 0, err)
+}
+
+// When returns a Source that has something when ready says so, and otherwise
+// when src has. It is for what keeps bytes of its own in front of a stream's:
+// ready is called on src's loop, must not block, and wakes nobody by becoming
+// true.
+func When(ready func() bool, src Source) Source { return &when{ready, src} }
+
+type when struct {
+	ready func() bool
+	src   Source
+}
+
+func (c *when) poll(w *waiter) bool { return c.ready() || c.src.poll(w) }
+func (c *when) unpoll(w *waiter)    { c.src.unpoll(w) }
+
+// Both returns a Source that has something when a and b have, at the same time.
+// If both belong to a loop, it must be the same one.
+func Both(a, b Source) Source { return &both{a, b} }
+
+type both struct{ a, b Source }
+
+// poll leaves w with the first that has nothing: when that has, it is asked
+// again, and then the other one.
+func (c *both) poll(w *waiter) bool { return c.ask(c.a, w) && c.ask(c.b, w) }
+
+func (c *both) ask(s Source, w *waiter) bool {
+	if s.poll(w) {
+		return true
+	}
+	if w != nil && w.with == nil { // else s is a both too, and knows better
+		w.with = s
+	}
+	return false
+}
+
+// unpoll asks only the one that w is with: the other one has a lock of its own.
+func (c *both) unpoll(w *waiter) {
+	if s := w.with; s != nil {
+		w.with = nil
+		s.unpoll(w)
+	}
+}
+
+// Notify has fn called once, on the loop, when src may have something: it is
+// what WaitAny is for code that is no task. It is called on the loop's thread. If
+// src belongs to a loop, it must be this one.
+func (l *Loop) Notify(src Source, fn func()) {
+	l.mustBeOn("Notify")
+	if home := homeOf(src); home != nil && home != l {
+		panic("loop: Notify of what belongs to another loop")
+	}
+	w := &waiter{loop: l}
+	w.fn = func() {
+		src.unpoll(w)
+		fn()
+	}
+	if src.poll(w) {
+		l.NextTurn(fn)
+	}
+}
+
+// NextTurn has fn called on the loop in its next turn, or, if there is none, when the
+// loop ends. It is called on the loop's thread, and unlike Post it cannot fail; what
+// is given to it when the loop has ended, or by a function that its end calls, is not
+// called any more.
+func (l *Loop) NextTurn(fn func()) {
+	l.mustBeOn("NextTurn (use Post)")
+	l.nextTurn.push(fn)
+}
+
+// Sleep suspends the calling task for d. It returns early, with an error,
+// when ctx ends or the task is killed. On an ordinary goroutine it does the
+// same with a timer of Go's.
+func Sleep(ctx context.Context, d time.Duration) error {
+	t, onLoop := caller(ctx)
+	if t == nil && onLoop {
+		return opErr("sleep", 0, errNoTask)
+	}
+	if t == nil {
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			return nil
+		case <-ctx.Done():
+			return opErr("sleep", 0, ctx.Err())
+		}
+	}
+	until := later(t.loop.rt.Now(), d)
+	t.loop.timers.set(&t.sleep, until)
+	defer t.loop.timers.stop(&t.sleep)
+	for {
+		if err := t.interrupted(ctx); err != nil {
+			return opErr("sleep", 0, err)
+		}
+		if t.loop.rt.Now() >= until {
+			return nil
+		}
+		t.park()
+	}
+}
+
+// Yield lets the other tasks of the loop, and its I/O, have a turn.
+func Yield(ctx context.Context) error {
+	t := currentTask(ctx)
+	if t == nil {
+		goruntime.Gosched()
+		return ctx.Err()
+	}
+	t.loop.makeReady(t)
+	t.park()
+	return opErr("yield", 0, t.interrupted(ctx))
+}

@@ -1,7 +1,0 @@
-//go:build !amd64 && !arm64
-
-package runtime
-
-// self is 0 where we cannot tell goroutines apart: the thread's number
-// decides then (see Loop.onThread), which is slower and as right.
-func self() uintptr { return 0 }
