@@ -134,7 +134,7 @@ func adviseError(err error) string {
 		return "raise the limit of locked memory: ulimit -l, LimitMEMLOCK= of systemd, --ulimit memlock of docker"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "raise the limit of open files: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile of docker"
-	case errors.Is(err, runtime.ErrUnsupported):
+	case errors.Is(err, errors.ErrUnsupported):
 		return "run a newer Linux; or go on with epoll"
 	}
 	return "see why; or choose another backend with " + BackendVariable

@@ -105,7 +105,7 @@ func TestIdleConnections(t *testing.T) {
 		lp := g.Loops()[0]
 		var ln *loop.Listener
 		require.NoError(t, lp.Call(context.Background(), "listen", func(context.Context) (err error) {
-			ln, err = lp.Listen(runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0")), runtime.ListenOptions{}, loop.StreamOptions{})
+			ln, err = lp.Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{}, loop.StreamOptions{})
 			return err
 		}))
 		served := make(chan error, 1)

@@ -53,7 +53,7 @@ func TakeOver(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (s *loop.Stream, 
 		return nil, false, err
 	}
 	s, err = adopt(l, nc, opts, nil)
-	if !errors.Is(err, runtime.ErrUnsupported) {
+	if !errors.Is(err, errors.ErrUnsupported) {
 		return s, false, err
 	}
 	if s, err = startPump(l, nc, opts); err != nil {
@@ -83,12 +83,12 @@ func refuse(nc net.Conn) error {
 		return nil // a Conn, or what embeds one: for goroutines
 	}
 	if _, ok := nc.(interface{ Loop() *loop.Loop }); ok {
-		return fmt.Errorf("take over %T: it is on a loop already, and for the tasks there: %w", nc, runtime.ErrUnsupported)
+		return fmt.Errorf("take over %T: it is on a loop already, and for the tasks there: %w", nc, errors.ErrUnsupported)
 	}
 	if a := nc.LocalAddr(); a != nil {
 		switch network := a.Network(); {
 		case strings.HasPrefix(network, "udp"), strings.HasPrefix(network, "ip"), network == "unixgram", network == "unixpacket":
-			return fmt.Errorf("take over %T: a connection of %s is no stream: %w", nc, network, runtime.ErrUnsupported)
+			return fmt.Errorf("take over %T: a connection of %s is no stream: %w", nc, network, errors.ErrUnsupported)
 		}
 	}
 	return nil

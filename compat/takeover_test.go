@@ -20,7 +20,6 @@ import (
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 )
 
 func TestTakeOver(t *testing.T) {
@@ -448,7 +447,7 @@ func TestTakeOverRefuses(t *testing.T) {
 					if err := offload(ctx, func() error {
 						_, _, err := compat.TakeOver(g.Loops()[0], nc, compat.TakeOverOptions{})
 						return err
-					}); !errors.Is(err, runtime.ErrUnsupported) {
+					}); !errors.Is(err, errors.ErrUnsupported) {
 						return errors.Join(errors.New("it was taken"), err)
 					}
 					_, err = s.Read([]byte{0})

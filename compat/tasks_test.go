@@ -61,7 +61,7 @@ func background(ctx context.Context, f func() error) error {
 // other's peer.
 func streamPair(ctx context.Context) (*loop.Stream, *loop.Stream, error) {
 	lp := loop.TaskOf(ctx).Loop()
-	ln, err := lp.Listen(runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0")), runtime.ListenOptions{}, loop.StreamOptions{})
+	ln, err := lp.Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{}, loop.StreamOptions{})
 	if err != nil {
 		return nil, nil, err
 	}

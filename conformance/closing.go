@@ -34,7 +34,7 @@ func everythingComesBack(c *C) {
 
 	recv, send, poll, open := c.op(runtime.OpRecv, stuck), c.op(runtime.OpSend, stuck), c.op(runtime.OpPoll, h), c.op(runtime.OpOpen, 0)
 	recv.Buf, send.Buf = c.room(10), c.buffer(make([]byte, 8<<20))
-	poll.Flags = runtime.PollRead
+	poll.Flags = runtime.DirRead
 	open.Path, open.Flags = filepath.Join(os.TempDir(), "noria-does-not-exist"), os.O_RDONLY
 	ops := []*rec{recv, send, poll, open, c.op(runtime.OpAccept, ln), c.op(runtime.OpAcceptMany, ln), c.connect(addr), c.op(runtime.OpNop, 0), c.op(runtime.OpClose, ln)}
 	c.submit(ops[:4]...)
@@ -124,7 +124,5 @@ func info(c *C) {
 	for _, f := range i.Features {
 		require.NotEmpty(c, f.Name)
 		require.NotEmpty(c, f.Why, "%s: no reason is given", f.Name)
-		require.Equal(c, f.On, i.Has(f.Name))
 	}
-	require.False(c, i.Has("no such feature"))
 }

@@ -50,7 +50,7 @@ func closeJoins(c *C) {
 	ops := []*rec{c.op(runtime.OpRecv, h), c.op(runtime.OpRecvMany, h), c.op(runtime.OpPoll, h), c.op(runtime.OpClose, h)}
 	ops[0].Buf = c.room(10)
 	defer ops[0].Buf.Release()
-	ops[2].Flags = runtime.PollRead
+	ops[2].Flags = runtime.DirRead
 	for _, r := range ops {
 		r.then = func() { order = append(order, r.Code) }
 	}

@@ -179,7 +179,7 @@ func loopAdopted(l *L) {
 	}
 	require.NoError(l, stop())
 	_, err = g.AdoptListener(struct{ net.Listener }{}, loop.ServeOptions{})
-	require.ErrorIs(l, err, runtime.ErrUnsupported)
+	require.ErrorIs(l, err, errors.ErrUnsupported)
 }
 
 func loopSecondGroup(l *L) {

@@ -173,19 +173,19 @@ func pollWithoutWaiting(c *C) {
 func pollOnce(c *C) {
 	h, peer := c.pair()
 	w := c.op(runtime.OpPoll, h)
-	w.Flags = runtime.PollWrite
-	require.Equal(c, runtime.PollWrite, c.do(w).N)
+	w.Flags = runtime.DirWrite
+	require.Equal(c, runtime.DirWrite, c.do(w).N)
 	r := c.op(runtime.OpPoll, h)
-	r.Flags = runtime.PollRead | runtime.PollWrite
-	require.NotZero(c, c.do(r).N&runtime.PollWrite)
-	r.Flags = runtime.PollRead
+	r.Flags = runtime.DirRead | runtime.DirWrite
+	require.NotZero(c, c.do(r).N&runtime.DirWrite)
+	r.Flags = runtime.DirRead
 	c.submit(r)
 	c.idle()
 	require.True(c, r.InFlight(), "readable before anything arrived")
 	c.write(peer, []byte("x"))
 	c.wait(r)
-	require.Equal(c, runtime.PollRead, r.N)
-	require.Equal(c, runtime.PollRead, c.do(r).N, "what is ready already is ready again")
+	require.Equal(c, runtime.DirRead, r.N)
+	require.Equal(c, runtime.DirRead, c.do(r).N, "what is ready already is ready again")
 	require.NoError(c, peer.Close())
 	require.NotZero(c, c.do(r).N)
 }

@@ -115,7 +115,7 @@ func foreignFlags(c *C) {
 		c.submit(accept)
 		c.idle()
 		require.True(c, accept.InFlight(), "%v", accept.Err)
-		c.dial(runtime.TCPAddr(ln.Addr().(*net.TCPAddr).AddrPort()))
+		c.dial(runtime.Addr{AddrPort: ln.Addr().(*net.TCPAddr).AddrPort()})
 		c.until("a connection", func() bool { return len(accept.got) == 1 })
 		require.NoError(c, file.Close())
 		require.NoError(c, ln.Close())
@@ -132,7 +132,7 @@ func lengthsAreCut(c *C) {
 	for _, n := range []int{1 << 32, size} {
 		h, peer := c.pair()
 		r := c.op(runtime.OpRecv, h)
-		r.Buf = runtime.NewBuffer(c.pool, noHome{}, mem[:n], 0).Hand(0, 0)
+		r.Buf = runtime.NewBuffer(c.pool, mem[:n], func(*runtime.Buffer) {}).Hand(0, 0)
 		c.submit(r)
 		c.write(peer, []byte("hello"))
 		c.wait(r)
@@ -140,7 +140,7 @@ func lengthsAreCut(c *C) {
 		require.Equal(c, 5, r.N)
 		r.Buf.Release()
 		s := c.op(runtime.OpSend, h)
-		s.Buf = runtime.NewBuffer(c.pool, noHome{}, mem[:n], 0).Hand(0, n)
+		s.Buf = runtime.NewBuffer(c.pool, mem[:n], func(*runtime.Buffer) {}).Hand(0, n)
 		c.do(s)
 		require.Positive(c, s.N)
 		require.LessOrEqual(c, s.N, runtime.MaxBytes)
@@ -150,24 +150,20 @@ func lengthsAreCut(c *C) {
 	}
 }
 
-type noHome struct{}
-
-func (noHome) PutBack(*runtime.Buffer) {}
-
 func secondProgram(c *C) {
-	for _, first := range []runtime.ReusePort{runtime.ReusePortOff, runtime.ReusePortFirst} {
-		ln, addr := c.listen(runtime.ListenOptions{ReusePort: first})
+	for _, joinable := range []bool{false, true} {
+		ln, addr := c.listen(runtime.ListenOptions{Joinable: joinable})
 		joined := 0
-		if first == runtime.ReusePortFirst {
-			_, err := c.rt.Listen(addr, runtime.ListenOptions{ReusePort: runtime.ReusePortJoin})
+		if joinable {
+			_, err := c.rt.Listen(addr, runtime.ListenOptions{Join: true})
 			require.NoError(c, err, "another loop of this program")
 			joined++
 		} else {
-			_, err := c.rt.Listen(addr, runtime.ListenOptions{ReusePort: runtime.ReusePortJoin})
+			_, err := c.rt.Listen(addr, runtime.ListenOptions{Join: true})
 			require.ErrorIs(c, err, syscall.EADDRINUSE)
 		}
-		for _, second := range []runtime.ReusePort{runtime.ReusePortOff, runtime.ReusePortFirst} {
-			_, err := c.rt.Listen(addr, runtime.ListenOptions{ReusePort: second})
+		for _, second := range []bool{false, true} {
+			_, err := c.rt.Listen(addr, runtime.ListenOptions{Joinable: second})
 			require.ErrorIs(c, err, syscall.EADDRINUSE, "a second program binds silently, beside %d listeners", 1+joined)
 		}
 		c.close(ln)
@@ -290,7 +286,7 @@ func options(c *C) {
 
 func unixSockets(c *C) {
 	path := filepath.Join(c.tempDir(), "socket")
-	for _, addr := range []runtime.Addr{runtime.UnixAddr(path), runtime.UnixAddr("@noria-conformance-" + path)} {
+	for _, addr := range []runtime.Addr{runtime.Addr{Path: path}, runtime.Addr{Path: "@noria-conformance-" + path}} {
 		for range 2 { // the second time there is a socket that somebody left behind
 			ln, err := c.rt.Listen(addr, runtime.ListenOptions{})
 			require.NoError(c, err)
@@ -317,15 +313,15 @@ func unixSockets(c *C) {
 	for i := range long {
 		long[i] = 'x'
 	}
-	_, err := c.rt.Listen(runtime.UnixAddr(string(long)), runtime.ListenOptions{})
+	_, err := c.rt.Listen(runtime.Addr{Path: string(long)}, runtime.ListenOptions{})
 	require.ErrorIs(c, err, syscall.ENAMETOOLONG)
-	require.ErrorIs(c, c.try(c.connect(runtime.UnixAddr(string(long)))).Err, syscall.ENAMETOOLONG)
-	require.ErrorIs(c, c.try(c.connect(runtime.UnixAddr(path+"none"))).Err, syscall.ENOENT)
-	v6, err := c.rt.Listen(runtime.TCPAddr(netip.MustParseAddrPort("[::]:0")), runtime.ListenOptions{})
+	require.ErrorIs(c, c.try(c.connect(runtime.Addr{Path: string(long)})).Err, syscall.ENAMETOOLONG)
+	require.ErrorIs(c, c.try(c.connect(runtime.Addr{Path: path + "none"})).Err, syscall.ENOENT)
+	v6, err := c.rt.Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("[::]:0")}, runtime.ListenOptions{})
 	require.NoError(c, err)
 	addr, err := c.rt.LocalAddr(v6)
 	require.NoError(c, err)
-	c.dial(runtime.TCPAddr(netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), addr.AddrPort.Port())))
+	c.dial(runtime.Addr{AddrPort: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), addr.AddrPort.Port())})
 }
 
 // urgentData: a receive stops where TCP's urgent data was, with more bytes behind

@@ -275,7 +275,7 @@ func vectoredSends(c *C) {
 func halfClose(c *C) {
 	h, peer := c.pair()
 	down := c.op(runtime.OpShutdown, h)
-	down.Flags = runtime.ShutWrite
+	down.Flags = runtime.DirWrite
 	c.do(down)
 	c.expectEOF(peer)
 	c.write(peer, []byte("still here"))
@@ -304,7 +304,7 @@ func shutdownGone(c *C) {
 	c.try(r)
 	r.Buf.Release()
 	down := c.op(runtime.OpShutdown, h)
-	down.Flags = runtime.ShutBoth
+	down.Flags = runtime.DirRead | runtime.DirWrite
 	c.do(down)
 }
 
@@ -315,7 +315,7 @@ func shutdownFollows(c *C) {
 	s := c.op(runtime.OpSend, h)
 	s.Buf = c.buffer(p)
 	down := c.op(runtime.OpShutdown, h)
-	down.Flags = runtime.ShutWrite
+	down.Flags = runtime.DirWrite
 	c.submit(s, down)
 	got := make(chan int, 1)
 	c.background(func() {

@@ -39,9 +39,9 @@ func submitNeverCompletes(c *C) {
 		case runtime.OpSend:
 			r.Buf = c.buffer([]byte("x"))
 		case runtime.OpShutdown:
-			r.Flags = runtime.ShutWrite
+			r.Flags = runtime.DirWrite
 		case runtime.OpPoll:
-			r.Flags = runtime.PollWrite
+			r.Flags = runtime.DirWrite
 		}
 		c.submit(r) // which checks
 		ops = append(ops, r)
@@ -79,7 +79,7 @@ func wrongArguments(c *C) {
 		"no address":      func() *rec { return c.op(runtime.OpConnect, 0) },
 		"no path":         func() *rec { return c.op(runtime.OpOpen, 0) },
 		"negative offset": func() *rec { r := c.op(runtime.OpWriteAt, h); r.Buf, r.Off = short, -1; return r },
-		"no code":         func() *rec { return c.op(runtime.OpInvalid, h) },
+		"no code":         func() *rec { return c.op(0, h) },
 		"unknown code":    func() *rec { return c.op(200, h) },
 	} {
 		r := c.try(make())
@@ -89,7 +89,7 @@ func wrongArguments(c *C) {
 	for _, code := range []runtime.OpCode{runtime.OpAccept, runtime.OpAcceptMany, runtime.OpRecvMany, runtime.OpShutdown, runtime.OpClose, runtime.OpFsync, runtime.OpPoll} {
 		for _, bad := range []runtime.Handle{0, runtime.MakeHandle(7777, 1), h + 1<<33} {
 			r := c.op(code, bad)
-			r.Flags = runtime.PollRead
+			r.Flags = runtime.DirRead
 			require.ErrorIs(c, c.try(r).Err, runtime.ErrClosed, "%s of a handle that is none", code)
 		}
 	}
@@ -186,7 +186,7 @@ func cancelOnce(c *C) {
 	ln, _ := c.listen(runtime.ListenOptions{})
 	ops := []*rec{c.op(runtime.OpRecv, h), c.op(runtime.OpRecvMany, h), c.op(runtime.OpAccept, ln), c.op(runtime.OpAcceptMany, ln), c.op(runtime.OpPoll, h)}
 	ops[0].Buf = c.room(10)
-	ops[4].Flags = runtime.PollRead
+	ops[4].Flags = runtime.DirRead
 	for _, polled := range []bool{false, true} { // in the kernel or not yet
 		c.submit(ops...)
 		if polled {
@@ -211,7 +211,7 @@ func cancelOnce(c *C) {
 func errorsWrap(c *C) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(c, err)
-	addr := runtime.TCPAddr(ln.Addr().(*net.TCPAddr).AddrPort())
+	addr := runtime.Addr{AddrPort: ln.Addr().(*net.TCPAddr).AddrPort()}
 	require.NoError(c, ln.Close())
 
 	check := func(err, is error, op string) {

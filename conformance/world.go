@@ -146,7 +146,7 @@ func (c *C) room(n int) *runtime.Buffer {
 	return b
 }
 
-var loopback = runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0"))
+var loopback = runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}
 
 // listen returns a listener and its address.
 func (c *C) listen(opts runtime.ListenOptions) (runtime.Handle, runtime.Addr) {
@@ -177,7 +177,7 @@ func (c *C) pair() (runtime.Handle, *net.TCPConn) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(c, err)
 	defer ln.Close()
-	h := c.do(c.connect(runtime.TCPAddr(ln.Addr().(*net.TCPAddr).AddrPort()))).Got
+	h := c.do(c.connect(runtime.Addr{AddrPort: ln.Addr().(*net.TCPAddr).AddrPort()})).Got
 	require.NotZero(c, h)
 	peer, err := ln.Accept()
 	require.NoError(c, err)

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"syscall"
@@ -26,11 +27,11 @@ func (l *Loop) AdoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
 		sc = c
 	case *net.UnixConn:
 		if a := c.LocalAddr(); a != nil && a.Network() != "unix" {
-			return nil, fmt.Errorf("adopt %T: a socket of %s is no stream: %w", nc, a.Network(), runtime.ErrUnsupported)
+			return nil, fmt.Errorf("adopt %T: a socket of %s is no stream: %w", nc, a.Network(), errors.ErrUnsupported)
 		}
 		sc = c
 	default:
-		return nil, fmt.Errorf("adopt %T: want a *net.TCPConn or *net.UnixConn: %w", nc, runtime.ErrUnsupported)
+		return nil, fmt.Errorf("adopt %T: want a *net.TCPConn or *net.UnixConn: %w", nc, errors.ErrUnsupported)
 	}
 	fd, err := dupDescriptor(sc)
 	if err != nil {

@@ -90,7 +90,7 @@ func resolve(ctx context.Context, address string, opts DialOptions, left int64) 
 		if path == "" {
 			return nil, errors.New("no path behind the unix: prefix")
 		}
-		return []runtime.Addr{runtime.UnixAddr(path)}, nil
+		return []runtime.Addr{runtime.Addr{Path: path}}, nil
 	}
 	host, service, err := net.SplitHostPort(address)
 	if err != nil {
@@ -104,7 +104,7 @@ func resolve(ctx context.Context, address string, opts DialOptions, left int64) 
 		host = "localhost"
 	}
 	if ip, err := netip.ParseAddr(host); err == nil {
-		return []runtime.Addr{runtime.TCPAddr(netip.AddrPortFrom(ip, uint16(port)))}, nil
+		return []runtime.Addr{runtime.Addr{AddrPort: netip.AddrPortFrom(ip, uint16(port))}}, nil
 	}
 	return lookup(ctx, host, uint16(port), opts, left)
 }
@@ -131,7 +131,7 @@ func lookup(ctx context.Context, host string, port uint16, opts DialOptions, lef
 	}
 	addrs := make([]runtime.Addr, 0, len(ips))
 	for _, ip := range ips {
-		addrs = append(addrs, runtime.TCPAddr(netip.AddrPortFrom(ip.Unmap(), port)))
+		addrs = append(addrs, runtime.Addr{AddrPort: netip.AddrPortFrom(ip.Unmap(), port)})
 	}
 	if len(addrs) == 0 {
 		return nil, fmt.Errorf("%s has no addresses", host)

@@ -3,11 +3,10 @@
 package loop
 
 import (
+	"errors"
 	"syscall"
-
-	"github.com/noria-go/noria/runtime"
 )
 
 func closeDescriptor(int) {}
 
-func dupDescriptor(syscall.Conn) (int, error) { return -1, runtime.ErrUnsupported }
+func dupDescriptor(syscall.Conn) (int, error) { return -1, errors.ErrUnsupported }

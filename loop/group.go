@@ -143,14 +143,14 @@ func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 		return nil, err
 	}
 	ls := &Listeners{group: g}
-	deal := opts.Spread || addr.IsUnix()
+	deal := opts.Spread || addr.Path != ""
 	for i, l := range g.loops {
 		lo := runtime.ListenOptions{Backlog: opts.Backlog}
 		switch {
-		case opts.Share && !addr.IsUnix(), !deal && i > 0:
-			lo.ReusePort = runtime.ReusePortJoin
+		case opts.Share && addr.Path == "", !deal && i > 0:
+			lo.Join = true
 		case !deal && len(g.loops) > 1:
-			lo.ReusePort = runtime.ReusePortFirst
+			lo.Joinable = true
 		}
 		err := l.Call(context.Background(), "listen", func(context.Context) error {
 			if deal && i > 0 {
@@ -180,7 +180,7 @@ func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, error) {
 	sc, ok := ln.(syscall.Conn)
 	if !ok {
-		return nil, fmt.Errorf("adopt %T: it has no descriptor to take over: %w", ln, runtime.ErrUnsupported)
+		return nil, fmt.Errorf("adopt %T: it has no descriptor to take over: %w", ln, errors.ErrUnsupported)
 	}
 	fd, err := dupDescriptor(sc)
 	if err != nil {

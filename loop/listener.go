@@ -69,7 +69,7 @@ func (l *Loop) AdoptListener(fd int, streams StreamOptions) (*Listener, error) {
 func (l *Loop) newListener(h runtime.Handle, addr runtime.Addr, streams StreamOptions) *Listener {
 	ln := &Listener{loop: l, h: h, addr: addr, opts: streams}
 	if h != 0 {
-		if bound, err := l.rt.LocalAddr(h); err == nil && bound.IsValid() {
+		if bound, err := l.rt.LocalAddr(h); err == nil && bound != (runtime.Addr{}) {
 			ln.addr = bound
 		}
 	}

@@ -107,7 +107,7 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		l := g.Loops()[0]
 		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-			ln, err := l.Runtime().Listen(runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0")), runtime.ListenOptions{Backlog: 1})
+			ln, err := l.Runtime().Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{Backlog: 1})
 			if err != nil {
 				return err
 			}

@@ -329,7 +329,7 @@ func TestAdoptConnRefuses(t *testing.T) {
 		defer udp.Close()
 		withPeer(t, v, func(_ context.Context, s *loop.Stream, peer *net.TCPConn) error {
 			for _, nc := range []net.Conn{udp, gram, wrapped{peer}, s} {
-				if _, err := s.Loop().AdoptConn(nc, loop.StreamOptions{}); !errors.Is(err, runtime.ErrUnsupported) {
+				if _, err := s.Loop().AdoptConn(nc, loop.StreamOptions{}); !errors.Is(err, errors.ErrUnsupported) {
 					return fmt.Errorf("%T: %v", nc, err)
 				}
 			}

@@ -103,7 +103,7 @@ func (l *Loop) NewStream(h runtime.Handle, opts StreamOptions) *Stream {
 	s.peer, _ = l.rt.PeerAddr(h) // one that has gone already has no address
 	s.in.op.Handle, s.out.op.Handle = h, h
 	s.in.op.Done, s.out.op.Done = s.received, s.sent
-	s.out.op.ClaimsBuffers(key)
+	s.out.op.Friend(key).ClaimsBuffers()
 	l.live[s] = struct{}{}
 	s.moved = l.rt.Now()
 	if s.opts.IdleTimeout > 0 {
@@ -174,7 +174,7 @@ func (s *Stream) LocalAddr() net.Addr {
 	if s.addrs != nil {
 		return s.addrs[0]
 	}
-	if s.owner == nil && s.loop.onThread() && !s.local.IsValid() && !s.closing {
+	if s.owner == nil && s.loop.onThread() && s.local == (runtime.Addr{}) && !s.closing {
 		s.local, _ = s.loop.rt.LocalAddr(s.h)
 	}
 	return s.local.NetAddr()
@@ -326,12 +326,12 @@ func (s *Stream) close(haste bool) error {
 // stuck reports whether Close still has bytes to send and the kernel has taken
 // none of them in a whole turn of the loop.
 func (s *Stream) stuck(t *Task) bool {
-	for !s.closed && s.closeOp.Code == runtime.OpInvalid {
+	for !s.closed && s.closeOp.Code == 0 {
 		before := s.out.bytes
 		s.loop.makeReady(t)
 		t.park()
 		if s.out.bytes == before {
-			return s.closeOp.Code == runtime.OpInvalid
+			return s.closeOp.Code == 0
 		}
 	}
 	return false

@@ -47,7 +47,7 @@ func (s *Stream) markDirty() {
 // send submits what is queued. One send at a time: two of them could reorder.
 func (s *Stream) send() {
 	out := &s.out
-	if out.op.InFlight() || out.head == len(out.queue) || s.closeOp.Code != runtime.OpInvalid {
+	if out.op.InFlight() || out.head == len(out.queue) || s.closeOp.Code != 0 {
 		return // after the close was submitted, a send would only be refused, and late
 	}
 	out.tail = nil // its length must not change any more
@@ -106,7 +106,7 @@ func (s *Stream) afterSend() {
 	if out.writers.head != nil && (out.bytes <= s.opts.QueueLimit/2 || out.err != nil) {
 		out.writers.wakeAll()
 	}
-	if s.closing && s.closeOp.Code == runtime.OpInvalid && (out.idle() || out.err != nil) {
+	if s.closing && s.closeOp.Code == 0 && (out.idle() || out.err != nil) {
 		s.closeNow()
 	}
 }
@@ -508,7 +508,7 @@ func (s *Stream) CloseWrite() error {
 	}
 	c := s.loop.newCall(t, runtime.OpShutdown, s.h)
 	defer s.loop.freeCall(c)
-	c.Flags = runtime.ShutWrite
+	c.Flags = runtime.DirWrite
 	return c.do(noContext, runtime.Forever)
 }
 

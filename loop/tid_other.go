@@ -3,9 +3,8 @@
 package loop
 
 import (
+	"errors"
 	"fmt"
-
-	"github.com/noria-go/noria/runtime"
 )
 
 // threadID is not known here, and no backend exists here either: every check
@@ -13,5 +12,5 @@ import (
 func threadID() int { return -1 }
 
 func pinThread(cpus []int) (unpin func(), err error) {
-	return nil, fmt.Errorf("pinning a thread to CPUs %v: %w", cpus, runtime.ErrUnsupported)
+	return nil, fmt.Errorf("pinning a thread to CPUs %v: %w", cpus, errors.ErrUnsupported)
 }

@@ -13,28 +13,8 @@ type Addr struct {
 	Path     string // of a unix socket; a leading '@' means the abstract name space
 }
 
-// TCPAddr returns the Addr of a TCP endpoint.
-func TCPAddr(ap netip.AddrPort) Addr { return Addr{AddrPort: ap} }
-
-// UnixAddr returns the Addr of a unix stream socket.
-func UnixAddr(path string) Addr { return Addr{Path: path} }
-
-// IsUnix reports whether a is a unix socket's address.
-func (a Addr) IsUnix() bool { return a.Path != "" }
-
-// IsValid reports whether a is an address at all.
-func (a Addr) IsValid() bool { return a.Path != "" || a.AddrPort.IsValid() }
-
-// Network returns "tcp" or "unix", as net.Addr wants it.
-func (a Addr) Network() string {
-	if a.IsUnix() {
-		return "unix"
-	}
-	return "tcp"
-}
-
 func (a Addr) String() string {
-	if a.IsUnix() {
+	if a.Path != "" {
 		return a.Path
 	}
 	if !a.AddrPort.IsValid() {
@@ -45,7 +25,7 @@ func (a Addr) String() string {
 
 // NetAddr returns a as the net package has it: *net.TCPAddr or *net.UnixAddr.
 func (a Addr) NetAddr() net.Addr {
-	if a.IsUnix() || !a.AddrPort.IsValid() {
+	if a.Path != "" || !a.AddrPort.IsValid() {
 		return &net.UnixAddr{Name: a.Path, Net: "unix"}
 	}
 	return net.TCPAddrFromAddrPort(a.AddrPort)
@@ -60,7 +40,7 @@ func ParseListenAddr(s string) (Addr, error) {
 		if path == "" {
 			return Addr{}, fmt.Errorf("listen address %q: no path behind its unix: prefix", s)
 		}
-		return UnixAddr(path), nil
+		return Addr{Path: path}, nil
 	}
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
@@ -72,7 +52,7 @@ func ParseListenAddr(s string) (Addr, error) {
 	}
 	switch host {
 	case "":
-		return TCPAddr(netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(p))), nil
+		return Addr{AddrPort: netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(p))}, nil
 	case "localhost":
 		host = "127.0.0.1"
 	}
@@ -80,7 +60,7 @@ func ParseListenAddr(s string) (Addr, error) {
 	if err != nil {
 		return Addr{}, fmt.Errorf("listen address %q: the host must be an IP address, localhost or empty: %w", s, err)
 	}
-	return TCPAddr(netip.AddrPortFrom(ip.Unmap(), uint16(p))), nil
+	return Addr{AddrPort: netip.AddrPortFrom(ip.Unmap(), uint16(p))}, nil
 }
 
 func cutPrefix(s, prefix string) (string, bool) {

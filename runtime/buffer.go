@@ -30,7 +30,7 @@ type Buffer struct {
 	state  atomic.Int64  // owners, claims and loans: see oneOwner
 	lentTo atomic.Uint32 // the OpCode of the last claim or loan
 
-	home  Home
+	home  home
 	pool  *Pool
 	index uint32  // the home's own number for it
 	class int8    // of the pool; -1: mapped for itself
@@ -54,23 +54,25 @@ func owners(state int64) int { return int(state & maxCount) }
 func claims(state int64) int { return int(state >> countBits & maxCount) }
 func loans(state int64) int  { return int(state >> (2 * countBits)) }
 
-// A Home takes buffers back when their last owner has released them.
-type Home interface {
-	// PutBack is called on the loop's thread.
-	PutBack(b *Buffer)
+// A home takes a buffer back, on the loop's thread, when the last owner has
+// released it.
+type home interface{ PutBack(b *Buffer) }
+
+// NewBuffer is for backends. It returns a buffer around memory of the backend's
+// own, such as one of a ring of provided buffers. The buffer has no owner yet:
+// see Hand. When its last owner has released it, putBack is called on the loop's
+// thread, and the backend may hand the buffer out again.
+func NewBuffer(pool *Pool, mem []byte, putBack func(*Buffer)) *Buffer {
+	return &Buffer{mem: mem, home: backendHome(putBack), pool: pool}
 }
 
-// NewBuffer is for backends: a Buffer for memory of their own, such as a ring
-// of provided buffers. It has no owner yet: see Hand. index is for home's use.
-func NewBuffer(pool *Pool, home Home, mem []byte, index uint32) *Buffer {
-	return &Buffer{mem: mem, home: home, pool: pool, index: index}
-}
+// backendHome is the home of a backend's buffer.
+type backendHome func(*Buffer)
 
-// Index is for backends: what NewBuffer was given.
-func (b *Buffer) Index() uint32 { return b.index }
+func (putBack backendHome) PutBack(b *Buffer) { putBack(b) }
 
-// Hand is for backends: the buffer gets its first owner, and holds the bytes
-// from start to end.
+// Hand is for backends. It gives the buffer its first owner and has it hold the
+// bytes from start to end.
 func (b *Buffer) Hand(start, end int) *Buffer {
 	if !b.state.CompareAndSwap(0, oneOwner) {
 		panic("runtime: a buffer is handed out while somebody owns it")

@@ -108,7 +108,7 @@ func TestBufferLent(t *testing.T) {
 				} else {
 					op.Buf = b
 				}
-				op.Begin()
+				require.NoError(t, op.Begin())
 				require.Contains(t, panicText(t, func() { touch(b) }), "in flight in "+code.String())
 				op.Complete(0, 0, ErrCanceled)
 				require.NotPanics(t, func() { touch(b) }, "it is its owner's again")

@@ -22,9 +22,6 @@ var (
 
 	// ErrNoBuffers: the pool's byte limit is reached.
 	ErrNoBuffers = errors.New("buffer pool exhausted")
-
-	// ErrUnsupported: the backend or the system cannot do this.
-	ErrUnsupported = errors.New("not supported")
 )
 
 type closedError struct{}

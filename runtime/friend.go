@@ -98,8 +98,18 @@ func (f *bufferFriend) Rest(n int) *Buffer {
 // Memory returns all of the buffer's memory, whatever its window.
 func (f *bufferFriend) Memory() []byte { return f.mem }
 
-// Home returns the party that takes the buffer back; nil for a shared one.
-func (f *bufferFriend) Home() Home { return f.home }
+// Home returns the party that takes the buffer back; nil if NewShared made it.
+func (f *bufferFriend) Home() home { return f.home }
+
+// FromPool reports whether the buffer's memory is its pool's, and not a
+// backend's.
+func (f *bufferFriend) FromPool() bool {
+	_, pooled := f.home.(*poolFriend)
+	return pooled
+}
+
+// Index returns the number that the buffer's home gave it.
+func (f *bufferFriend) Index() uint32 { return f.index }
 
 // Exchange swaps the memory and the home of b and c, which must have one owner
 // each; each keeps its owner. So a buffer that an operation has can leave memory
@@ -174,9 +184,26 @@ func (p *poolFriend) Collect() {
 	}
 }
 
+// NewBuffer returns a buffer around memory of home, without an owner. index is
+// for home's use.
+func (f *poolFriend) NewBuffer(home home, mem []byte, index uint32) *Buffer {
+	return &Buffer{mem: mem, home: home, pool: (*Pool)(f), index: index}
+}
+
 // Pending reports whether there is anything to collect.
 func (f *poolFriend) Pending() bool { return f.pending.Load() }
 
-// ClaimsBuffers says that the submitter of op has claimed the op's buffers
-// itself, so that submitting op does not lend them. It is for a loop's streams.
-func (op *Op) ClaimsBuffers(friend.Key) { op.claimed = true }
+// Friend returns what a loop's streams may do with an operation. See package
+// internal/friend.
+func (op *Op) Friend(friend.Key) *opFriend { return (*opFriend)(op) }
+
+// An opFriend is an Op for the stream that submits it.
+type opFriend Op
+
+// ClaimsBuffers says that the submitter of the op has claimed the op's buffers
+// itself, so that submitting the op does not lend them.
+func (f *opFriend) ClaimsBuffers() { f.claimed = true }
+
+// Check returns what is wrong with the op's arguments, as Begin does, and
+// changes nothing.
+func (f *opFriend) Check() error { return (*Op)(f).check() }

@@ -10,7 +10,7 @@ import (
 type OpCode uint8
 
 const (
-	OpInvalid OpCode = iota
+	opInvalid OpCode = iota // the zero Op's
 
 	// OpNop completes at the next Poll with N = 0.
 	OpNop
@@ -47,7 +47,7 @@ const (
 	// first.
 	OpSendVec
 
-	// OpShutdown: Handle, Flags (ShutRead, ShutWrite, ShutBoth). That the
+	// OpShutdown: Handle, Flags (DirRead, DirWrite or both). That the
 	// peer is gone already is no error.
 	OpShutdown
 
@@ -74,7 +74,7 @@ const (
 	// (and grows to it).
 	OpAllocate
 
-	// OpPoll: Handle, Flags (PollRead, PollWrite) → N: those that are ready
+	// OpPoll: Handle, Flags (DirRead, DirWrite) → N: those that are ready
 	// (an error or a hang-up makes both ready). It fires once.
 	OpPoll
 
@@ -91,14 +91,10 @@ func (c OpCode) String() string {
 	return fmt.Sprintf("op(%d)", uint8(c))
 }
 
-// Values for Op.Flags.
+// Directions of a connection, for Op.Flags and the result of OpPoll.
 const (
-	ShutRead  = 0
-	ShutWrite = 1
-	ShutBoth  = 2
-
-	PollRead  = 1
-	PollWrite = 2
+	DirRead  = 1
+	DirWrite = 2
 )
 
 // Limits of one operation.
@@ -160,9 +156,12 @@ type OpSys struct {
 // InFlight reports whether the runtime has the Op.
 func (op *Op) InFlight() bool { return op.inFlight }
 
-// Begin is for backends: the first thing Submit does. It clears the results
-// and lends the buffers, so that touching them panics until they are back.
-func (op *Op) Begin() {
+// Begin is for backends: the first thing that Submit does. It clears the results
+// and lends the buffers, so that touching them panics until they are back. It
+// returns what is wrong with the op's arguments on every backend (no room to
+// read into, no buffer, a skip past the end, too many buffers); the backend
+// completes the op with that error.
+func (op *Op) Begin() error {
 	if op.inFlight {
 		panic("runtime: " + op.Code.String() + " submitted while it is in flight")
 	}
@@ -173,7 +172,8 @@ func (op *Op) Begin() {
 	if !op.claimed && len(op.Bufs) > 0 {
 		op.lendAll()
 	}
-	op.inFlight = true // last: who panics above has not submitted it
+	op.inFlight = true // last: an op whose buffer cannot be lent was not submitted
+	return op.check()
 }
 
 // lendAll lends Bufs: all of them or, if that panics, none.
@@ -268,15 +268,13 @@ func (op *Op) Target() []byte {
 	return p[:min(len(p), MaxBytes)]
 }
 
-// Check is for backends: what is wrong with the op's arguments, whatever the
-// backend: no room to read into, no buffer, a skip past the end, too many
-// buffers. A backend completes the Op with it.
-func (op *Op) Check() error {
+// check returns what is wrong with the op's arguments.
+func (op *Op) check() error {
 	bad := func(format string, args ...any) error {
 		return fmt.Errorf("bad %s: "+format, append([]any{op.Code}, args...)...)
 	}
 	switch op.Code {
-	case OpInvalid:
+	case opInvalid:
 		return bad("no operation code")
 	case OpRecv, OpReadAt:
 		if op.Buf == nil || op.Buf.end == len(op.Buf.mem) {
@@ -297,7 +295,7 @@ func (op *Op) Check() error {
 			return bad("skip %d of a first buffer of %d bytes", op.Skip, first.end-first.start)
 		}
 	case OpConnect:
-		if !op.Addr.IsValid() {
+		if op.Addr == (Addr{}) {
 			return bad("no address")
 		}
 	case OpOpen:

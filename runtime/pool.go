@@ -19,11 +19,8 @@ const (
 	maxIdle      = 4 << 20 // of chunks without a slab in use, that wait to be used again
 	pageSize     = 4 << 10 // what a mapping is rounded up to
 
-	// MaxBuffer is the size of the largest buffer a Pool gives.
-	MaxBuffer = 1 << 30
-
-	// DefaultPoolLimit is what a Pool may map unless told otherwise.
-	DefaultPoolLimit = 1 << 30
+	maxBuffer    = 1 << 30 // the largest buffer that Get returns
+	defaultLimit = 1 << 30 // of what a pool maps
 )
 
 // A Pool is a loop's own store of buffers: off-heap memory in power-of-two
@@ -72,11 +69,11 @@ type PoolStats struct {
 	Limit       int64 // bytes
 }
 
-// NewPool returns a pool that maps at most limit bytes (0: DefaultPoolLimit).
+// NewPool returns a pool that maps at most limit bytes; 0 means 1 GiB.
 // A pool that is bound to no loop may be used by one goroutine at a time.
 func NewPool(limit int64) *Pool {
 	if limit <= 0 {
-		limit = DefaultPoolLimit
+		limit = defaultLimit
 	}
 	return &Pool{limit: limit}
 }
@@ -108,8 +105,8 @@ func (p *Pool) takeForeign(b *Buffer) {
 // fails with ErrNoBuffers at the pool's limit.
 func (p *Pool) Get(size int) (*Buffer, error) {
 	switch {
-	case size > MaxBuffer:
-		return nil, fmt.Errorf("%w: a buffer of %d bytes was asked for, the largest has %d", ErrNoBuffers, size, MaxBuffer)
+	case size > maxBuffer:
+		return nil, fmt.Errorf("%w: a buffer of %d bytes was asked for, the largest has %d", ErrNoBuffers, size, maxBuffer)
 	case size > maxSpare:
 		return p.getExact(size)
 	case size > 1<<maxClassBits:
@@ -200,7 +197,7 @@ func (p *Pool) newChunk(c int) (*chunk, error) {
 	for i := len(bufs) - 1; i >= 0; i-- {
 		b := &bufs[i]
 		b.mem = mem[i*size : (i+1)*size : (i+1)*size]
-		b.home, b.pool, b.class, b.chunk = p, p, ch.class, ch
+		b.home, b.pool, b.class, b.chunk = (*poolFriend)(p), p, ch.class, ch
 		b.next, ch.free = ch.free, b
 	}
 	p.free[c].list(ch)
@@ -246,12 +243,13 @@ func (p *Pool) getExact(size int) (*Buffer, error) {
 		return nil, err
 	}
 	p.out++
-	b := &Buffer{mem: mem, home: p, pool: p, class: -1}
+	b := &Buffer{mem: mem, home: (*poolFriend)(p), pool: p, class: -1}
 	return b.Hand(0, 0), nil
 }
 
-// PutBack takes back a buffer of this pool: see Home.
-func (p *Pool) PutBack(b *Buffer) {
+// PutBack takes back a buffer of this pool.
+func (f *poolFriend) PutBack(b *Buffer) {
+	p := (*Pool)(f)
 	p.out--
 	if b.class < 0 {
 		p.putBig(b)

@@ -41,7 +41,7 @@ func TestPoolSizes(t *testing.T) {
 		b.Release()
 	}
 	require.Zero(t, p.Stats().Outstanding)
-	_, err := p.Get(MaxBuffer + 1)
+	_, err := p.Get(maxBuffer + 1)
 	require.ErrorIs(t, err, ErrNoBuffers)
 	require.NoError(t, p.Close())
 	require.Zero(t, p.Stats().Mapped)

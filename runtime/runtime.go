@@ -1,7 +1,5 @@
 package runtime
 
-import "time"
-
 // Runtime is one backend: it takes operations, hands them to the kernel (or
 // to a simulated world) and gives each back with its result.
 //
@@ -89,30 +87,20 @@ func (h Handle) Slot() uint32 { return uint32(h) }
 func (h Handle) Gen() uint32 { return uint32(h >> 32) }
 
 // ListenOptions says how Runtime.Listen opens its socket. The zero value is
-// an ordinary exclusive listener.
+// an ordinary listener: another one on its address gets EADDRINUSE.
 type ListenOptions struct {
 	// Backlog is the length of the accept queue; 0 means the system's maximum.
 	Backlog int
 
-	// ReusePort says who else may listen on the same address.
-	ReusePort ReusePort
+	// Joinable claims the address as an ordinary listener does, and then lets
+	// listeners with Join in. So the first loop of a program refuses to start
+	// beside a second program. SO_REUSEPORT alone would not: a second program of
+	// the same user would bind silently and take half of the connections.
+	Joinable bool
+
+	// Join listens beside a listener that is Joinable or was opened with Join.
+	Join bool
 }
-
-// ReusePort says whether a listening socket shares its address.
-type ReusePort uint8
-
-const (
-	// ReusePortOff: nobody else. A second listener gets EADDRINUSE.
-	ReusePortOff ReusePort = iota
-	// ReusePortFirst claims the address like ReusePortOff does, and then lets
-	// ReusePortJoin listeners in. So the first loop of a program refuses to
-	// start beside a second program, which SO_REUSEPORT alone would not: under
-	// the same user that program would bind silently and take half of the
-	// connections.
-	ReusePortFirst
-	// ReusePortJoin joins listeners that are there.
-	ReusePortJoin
-)
 
 // Option is a socket option that means the same on every backend.
 type Option uint8
@@ -143,20 +131,3 @@ type Feature struct {
 	Why   string // when off: why. When on: what it is good for
 	Since string // the kernel that has it, for people only: nothing is decided by it
 }
-
-// Has reports whether the feature of that name is in use.
-func (i Info) Has(name string) bool {
-	for _, f := range i.Features {
-		if f.Name == name {
-			return f.On
-		}
-	}
-	return false
-}
-
-// monotonic start of this process, for backends that have no clock of their own.
-var processStart = time.Now()
-
-// MonotonicNow is the clock of backends that live in real time: nanoseconds
-// since the process started, monotonic.
-func MonotonicNow() int64 { return int64(time.Since(processStart)) + 1 }

@@ -280,7 +280,7 @@ func (m *Message) settle() {
 		return
 	}
 	room := len(t.data)
-	if t.buf.Friend(friend.Key{}).Home() == runtime.Home(pool) {
+	if t.buf.Friend(friend.Key{}).FromPool() {
 		room = m.size
 	}
 	if t.buf.Cap() <= len(t.data)+room+512 {

@@ -76,7 +76,7 @@ func (k *keeper) Close() error {
 
 func (k *keeper) Submit(op *runtime.Op) {
 	if k.closed {
-		op.Begin()
+		_ = op.Begin()
 		return
 	}
 	k.shim.Submit(op)

@@ -337,7 +337,7 @@ func (a *abandons) Close() error {
 
 type clings struct{ runtime.Runtime }
 
-func (clings) Detach(runtime.Handle) (int, error) { return -1, runtime.ErrUnsupported }
+func (clings) Detach(runtime.Handle) (int, error) { return -1, errors.ErrUnsupported }
 
 type nowhere struct{ runtime.Runtime }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"syscall"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -14,12 +15,12 @@ func operationFaults() []Fault {
 			if op.Code != runtime.OpShutdown {
 				return false
 			}
-			op.Begin()
+			_ = op.Begin()
 			op.Complete(0, 0, nil)
 			return true
 		}),
 		onSubmit("panics at bad arguments", "rule01/what-is-wrong-becomes-the-result", func(_ *shim, op *runtime.Op) bool {
-			if err := op.Check(); err != nil {
+			if err := op.Friend(friend.Key{}).Check(); err != nil {
 				panic(err)
 			}
 			return false
@@ -41,7 +42,7 @@ func operationFaults() []Fault {
 		}),
 		onSubmit("loses what is submitted from Done", "rule01/op-is-reused-from-done", func(s *shim, op *runtime.Op) bool {
 			if s.inDone > 0 && s.every(100) {
-				op.Begin()
+				_ = op.Begin()
 				return true
 			}
 			return false
@@ -107,7 +108,7 @@ func useAfter(s *shim) {
 			frames = append(frames, frame)
 			inner.Bufs = append(inner.Bufs, runtime.NewShared(frame))
 		}
-		op.Begin()
+		_ = op.Begin()
 		inner.Done = func(*runtime.Op) { op.Complete(inner.N, 0, inner.Err) }
 		for _, f := range frames {
 			clear(f)

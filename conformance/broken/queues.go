@@ -97,7 +97,7 @@ func pollFaults() []Fault {
 		}),
 		onDone("finds everything ready", "poll/once", func(_ *shim, op *runtime.Op) bool {
 			if op.Code == runtime.OpPoll {
-				op.N = runtime.PollRead | runtime.PollWrite
+				op.N = runtime.DirRead | runtime.DirWrite
 			}
 			return true
 		}),

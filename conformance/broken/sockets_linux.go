@@ -94,7 +94,7 @@ func hideEMFILE(_ *shim, op *runtime.Op) bool {
 type usurps struct{ runtime.Runtime }
 
 func (u usurps) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime.Handle, error) {
-	if addr.IsUnix() {
+	if addr.Path != "" {
 		_ = unix.Unlink(addr.Path)
 	}
 	return u.Runtime.Listen(addr, opts)
@@ -143,9 +143,7 @@ func (s *shows) Submit(op *runtime.Op) {
 type welcoming struct{ *shim }
 
 func (w welcoming) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime.Handle, error) {
-	if opts.ReusePort == runtime.ReusePortFirst {
-		opts.ReusePort = runtime.ReusePortJoin
-	}
+	opts.Join = opts.Join || opts.Joinable
 	return w.shim.Listen(addr, opts)
 }
 
@@ -162,7 +160,7 @@ type forgetful struct{ *shim }
 
 func (f forgetful) PeerAddr(h runtime.Handle) (runtime.Addr, error) {
 	a, err := f.shim.PeerAddr(h)
-	if a.IsUnix() {
+	if a.Path != "" {
 		a = runtime.Addr{}
 	}
 	return a, err

@@ -5,6 +5,7 @@ import (
 	"io"
 	"syscall"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -51,7 +52,7 @@ func streamFaults() []Fault {
 		}),
 		onDone("hangs up when the peer has sent all", "stream/half-close-both-ways", func(s *shim, op *runtime.Op) bool {
 			if op.Err == io.EOF {
-				s.Runtime.Submit(&runtime.Op{Code: runtime.OpShutdown, Flags: runtime.ShutWrite, Handle: op.Handle, Done: func(*runtime.Op) {}})
+				s.Runtime.Submit(&runtime.Op{Code: runtime.OpShutdown, Flags: runtime.DirWrite, Handle: op.Handle, Done: func(*runtime.Op) {}})
 			}
 			return true
 		}),
@@ -107,7 +108,7 @@ func swap(code runtime.OpCode) func(s *shim) {
 				s.pass(op)
 				s.release(first)
 				return true
-			case op.Code == code && op.Check() == nil:
+			case op.Code == code && op.Friend(friend.Key{}).Check() == nil:
 				held = op
 				op.Begin()
 				return true

@@ -3,6 +3,7 @@
 package epoll
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/noria-go/noria/runtime"
@@ -13,5 +14,5 @@ type Runtime struct{ runtime.Runtime }
 
 // New fails: epoll is Linux's.
 func New(Options) (*Runtime, error) {
-	return nil, fmt.Errorf("epoll: this system has none: %w", runtime.ErrUnsupported)
+	return nil, fmt.Errorf("epoll: this system has none: %w", errors.ErrUnsupported)
 }

@@ -72,8 +72,8 @@ func (r *Runtime) Start(pool *runtime.Pool) error {
 	if r.started || r.closed {
 		return &runtime.OpError{Op: "start", Err: runtime.ErrBusy}
 	}
-	set, err := hot.New(pool, r.opts.Buffers, r.opts.BufferSize, func(b *runtime.Buffer) {
-		r.idle = append(r.idle, b.Index())
+	set, err := hot.New(pool, r.opts.Buffers, r.opts.BufferSize, func(i uint32) {
+		r.idle = append(r.idle, i)
 		r.returned++
 	})
 	if err != nil {
@@ -88,7 +88,7 @@ func (r *Runtime) Start(pool *runtime.Pool) error {
 }
 
 // Now is the monotonic clock.
-func (r *Runtime) Now() int64 { return runtime.MonotonicNow() }
+func (r *Runtime) Now() int64 { return sys.Now() }
 
 // Wake makes Poll return.
 func (r *Runtime) Wake() { r.waker.wake() }
@@ -140,7 +140,7 @@ func (r *Runtime) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime
 	if err != nil {
 		return 0, &runtime.OpError{Op: "listen", Detail: addr.String(), Err: err}
 	}
-	return r.openSocket(fd, addr.IsUnix()), nil
+	return r.openSocket(fd, addr.Path != ""), nil
 }
 
 // Adopt makes fd the Runtime's own. A socket becomes non-blocking, for

@@ -18,9 +18,9 @@ const retryAfter = int64(5 * time.Millisecond)
 // Submit takes op. What can be refused at once becomes a result for the next
 // Poll like any other.
 func (r *Runtime) Submit(op *runtime.Op) {
-	op.Begin()
+	invalid := op.Begin()
 	r.live++
-	c, err := r.admit(op)
+	c, err := r.admit(op, invalid)
 	if err != nil {
 		r.finish(nil, op, 0, 0, err)
 		return
@@ -47,7 +47,7 @@ func (r *Runtime) Submit(op *runtime.Op) {
 		}
 		r.schedule(c)
 	case runtime.OpShutdown:
-		if op.Flags == runtime.ShutRead {
+		if op.Flags == runtime.DirRead {
 			c.ops++
 			r.shutdown(c, op)
 			return
@@ -58,13 +58,13 @@ func (r *Runtime) Submit(op *runtime.Op) {
 	}
 }
 
-// admit checks op and finds its handle, if it has one.
-func (r *Runtime) admit(op *runtime.Op) (*conn, error) {
+// admit finds the handle of op, if it has one and op is valid.
+func (r *Runtime) admit(op *runtime.Op, invalid error) (*conn, error) {
 	if r.closing {
 		return nil, runtime.ErrClosed
 	}
-	if err := op.Check(); err != nil {
-		return nil, err
+	if invalid != nil {
+		return nil, invalid
 	}
 	switch op.Code {
 	case runtime.OpNop, runtime.OpConnect, runtime.OpOpen:
@@ -99,7 +99,7 @@ func (r *Runtime) connect(op *runtime.Op) {
 		r.finish(nil, op, 0, 0, err)
 		return
 	}
-	h := r.openSocket(fd, op.Addr.IsUnix())
+	h := r.openSocket(fd, op.Addr.Path != "")
 	c := &r.fds.Get(h).Data
 	c.ops++
 	op.Sys.Got = h // so that Cancel finds it
@@ -119,7 +119,7 @@ func (r *Runtime) startConnect(c *conn, op *runtime.Op) {
 	case errors.Is(err, unix.EINPROGRESS):
 		c.out.push(op, inLine)
 		r.notReady(c, &c.out)
-	case errors.Is(err, unix.EAGAIN) && op.Addr.IsUnix():
+	case errors.Is(err, unix.EAGAIN) && op.Addr.Path != "":
 		c.out.push(op, inLine)
 		c.out.ready = false
 		c.retryAt = r.Now() + retryAfter

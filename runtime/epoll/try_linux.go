@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/internal/sys"
 )
 
 // vec is what a vectored send gives the kernel, once for all of them.
@@ -84,7 +85,7 @@ func (r *Runtime) drained(c *conn) {
 // own; then the next try will do.
 func (r *Runtime) empty(c *conn) {
 	if c.urgent {
-		if ready, err := ask(c.fd); err == nil && ready&runtime.PollRead != 0 {
+		if ready, err := ask(c.fd); err == nil && ready&runtime.DirRead != 0 {
 			return
 		}
 		c.urgent = false
@@ -304,18 +305,14 @@ func ask(fd int) (ready int, err error) {
 	}
 	const broken = unix.POLLERR | unix.POLLHUP | unix.POLLNVAL
 	if fds[0].Revents&(unix.POLLIN|unix.POLLRDHUP|broken) != 0 {
-		ready |= runtime.PollRead
+		ready |= runtime.DirRead
 	}
 	if fds[0].Revents&(unix.POLLOUT|broken) != 0 {
-		ready |= runtime.PollWrite
+		ready |= runtime.DirWrite
 	}
 	return ready, err
 }
 
 func (r *Runtime) shutdown(c *conn, op *runtime.Op) {
-	err := unix.Shutdown(c.fd, op.Flags)
-	if err == unix.ENOTCONN { // the peer is gone already: what was wanted
-		err = nil
-	}
-	r.finish(c, op, 0, 0, err)
+	r.finish(c, op, 0, 0, sys.Shutdown(c.fd, op.Flags))
 }

@@ -228,7 +228,7 @@ func lineOf(op *runtime.Op) int {
 	case runtime.OpSend, runtime.OpSendVec:
 		return lineSend
 	case runtime.OpShutdown:
-		if op.Flags != runtime.ShutRead {
+		if op.Flags != runtime.DirRead {
 			return lineSend
 		}
 	}

@@ -116,7 +116,7 @@ func (w *world) write(fd int, text string) {
 }
 
 func (w *world) listen() (runtime.Handle, runtime.Addr) {
-	h, err := w.r.Listen(runtime.TCPAddr(netip.MustParseAddrPort("127.0.0.1:0")), runtime.ListenOptions{})
+	h, err := w.r.Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{})
 	require.NoError(w.t, err)
 	addr, err := w.r.LocalAddr(h)
 	require.NoError(w.t, err)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/internal/sys"
 )
 
 // Poll makes one system call as long as there is work: it hands over what was
@@ -50,7 +51,7 @@ func (r *Runtime) turn(deadline int64) (late, woken bool, err error) {
 	if deadline != runtime.Forever {
 		now := int64(0)
 		if deadline > 0 {
-			now = runtime.MonotonicNow()
+			now = sys.Now()
 		}
 		timeout = deadline - now
 		late = timeout <= 0
@@ -136,10 +137,10 @@ func pollMask(events uint32) uint32 {
 
 // pollEvents and pollReady translate Op.Flags of OpPoll to events and back.
 func pollEvents(flags int) (events uint32) {
-	if flags&runtime.PollRead != 0 {
+	if flags&runtime.DirRead != 0 {
 		events |= unix.POLLIN | unix.POLLRDHUP
 	}
-	if flags&runtime.PollWrite != 0 {
+	if flags&runtime.DirWrite != 0 {
 		events |= unix.POLLOUT
 	}
 	return events
@@ -148,10 +149,10 @@ func pollEvents(flags int) (events uint32) {
 func pollReady(flags int, events uint32) (ready int) {
 	const broken = unix.POLLERR | unix.POLLHUP | unix.POLLNVAL
 	if events&(unix.POLLIN|unix.POLLRDHUP|broken) != 0 {
-		ready |= runtime.PollRead
+		ready |= runtime.DirRead
 	}
 	if events&(unix.POLLOUT|broken) != 0 {
-		ready |= runtime.PollWrite
+		ready |= runtime.DirWrite
 	}
 	return ready & flags
 }

@@ -1,6 +1,7 @@
 package uring
 
 import (
+	"errors"
 	"fmt"
 	stdruntime "runtime"
 	"slices"
@@ -202,11 +203,11 @@ func (p *prober) close() error {
 // require fails unless everything is there that has no fallback.
 func (p *prober) require() error {
 	if p.features&featNodrop == 0 {
-		return fmt.Errorf("%w: the kernel drops completions that do not fit into the queue (no IORING_FEAT_NODROP)", runtime.ErrUnsupported)
+		return fmt.Errorf("%w: the kernel drops completions that do not fit into the queue (no IORING_FEAT_NODROP)", errors.ErrUnsupported)
 	}
 	ops, err := p.ring.lib.Probe()
 	if err != nil {
-		return fmt.Errorf("%w: the kernel cannot say which operations it has: %w", runtime.ErrUnsupported, err)
+		return fmt.Errorf("%w: the kernel cannot say which operations it has: %w", errors.ErrUnsupported, err)
 	}
 	var missing []string
 	for _, r := range required {
@@ -215,7 +216,7 @@ func (p *prober) require() error {
 		}
 	}
 	if missing != nil {
-		return fmt.Errorf("%w: the kernel lacks the operations %s", runtime.ErrUnsupported, strings.Join(missing, ", "))
+		return fmt.Errorf("%w: the kernel lacks the operations %s", errors.ErrUnsupported, strings.Join(missing, ", "))
 	}
 	return nil
 }

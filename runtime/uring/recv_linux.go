@@ -28,7 +28,7 @@ type buffers struct {
 func (r *Runtime) openBuffers() error {
 	b := &r.buffers
 	var err error
-	if b.set, err = hot.New(r.pool, r.opts.Buffers, r.opts.BufferSize, r.bufferBack); err != nil {
+	if b.set, err = hot.New(r.pool, r.opts.Buffers, r.opts.BufferSize, r.recycle); err != nil {
 		return err
 	}
 	if r.can.has(FeatureBufferRing) {
@@ -83,9 +83,6 @@ func (r *Runtime) closeBuffers() error {
 	}
 	return b.set.Close()
 }
-
-// bufferBack is called with each buffer that a receiver has released.
-func (r *Runtime) bufferBack(b *runtime.Buffer) { r.recycle(b.Index()) }
 
 // recycle offers buffer i to the next receive.
 func (r *Runtime) recycle(i uint32) {

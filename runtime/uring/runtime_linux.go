@@ -22,6 +22,7 @@ const (
 	maxEntries     = 1 << 15 // the kernel clamps to it, and go-uring refuses more
 	maxBuffers     = 1 << 15 // as long as a ring of provided buffers can be
 	minBufferSize  = 2 * hot.Headroom
+	maxBufferSize  = 1 << 30
 	batchSize      = 64 // completions copied out of the queue at once
 )
 
@@ -59,7 +60,7 @@ type Runtime struct {
 var _ runtime.Runtime = (*Runtime)(nil)
 
 // New makes an io_uring runtime, or says why there is none: an error that
-// wraps runtime.ErrUnsupported, and the kernel's own, and says what to do.
+// wraps errors.ErrUnsupported, and the kernel's own, and says what to do.
 func New(opts Options) (runtime.Runtime, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -112,8 +113,8 @@ func (o *Options) complete() error {
 		return fmt.Errorf("io_uring: CQEntries is %d, fewer than Entries (%d)", o.CQEntries, o.Entries)
 	case o.Buffers < 0 || o.Buffers > maxBuffers:
 		return fmt.Errorf("io_uring: Buffers is %d, want at most %d", o.Buffers, maxBuffers)
-	case o.BufferSize < minBufferSize || o.BufferSize > runtime.MaxBuffer:
-		return fmt.Errorf("io_uring: BufferSize is %d, want %d to %d", o.BufferSize, minBufferSize, runtime.MaxBuffer)
+	case o.BufferSize < minBufferSize || o.BufferSize > maxBufferSize:
+		return fmt.Errorf("io_uring: BufferSize is %d, want %d to %d", o.BufferSize, minBufferSize, maxBufferSize)
 	case o.Budget < 1:
 		return fmt.Errorf("io_uring: Budget is %d, want at least 1", o.Budget)
 	}
@@ -178,7 +179,7 @@ func (r *Runtime) Info() runtime.Info {
 }
 
 // Now is the time since the process started.
-func (r *Runtime) Now() int64 { return runtime.MonotonicNow() }
+func (r *Runtime) Now() int64 { return sys.Now() }
 
 // Start enables the ring on this thread and gives it its receive buffers.
 func (r *Runtime) Start(pool *runtime.Pool) error {

@@ -9,8 +9,6 @@ import (
 	"unsafe"
 
 	"github.com/godzie44/go-uring/uring"
-
-	"github.com/noria-go/noria/runtime"
 )
 
 // opt makes a go-uring option out of a function on the raw parameters. Its
@@ -59,7 +57,7 @@ func explain(err error) error {
 	default:
 		return fmt.Errorf("io_uring: %w", err)
 	}
-	return fmt.Errorf("io_uring: %w: %s: %w", runtime.ErrUnsupported, why, err)
+	return fmt.Errorf("io_uring: %w: %s: %w", errors.ErrUnsupported, why, err)
 }
 
 // whyNotPermitted tells the two sources of EPERM apart: the sysctl (see

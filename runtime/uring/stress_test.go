@@ -198,7 +198,7 @@ func TestCancelBeforePoll(t *testing.T) {
 	everywhere(t, Options{}, func(t *testing.T, w *world) {
 		h, _ := w.pair()
 		for _, code := range []runtime.OpCode{runtime.OpRecvMany, runtime.OpRecv, runtime.OpPoll} {
-			op := runtime.Op{Code: code, Handle: h, Flags: runtime.PollRead}
+			op := runtime.Op{Code: code, Handle: h, Flags: runtime.DirRead}
 			if code == runtime.OpRecv {
 				op.Buf = w.room(10)
 			}

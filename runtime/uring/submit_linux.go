@@ -13,10 +13,10 @@ import (
 // Submit takes op. What can be refused at once becomes a result for the next
 // Poll like any other.
 func (r *Runtime) Submit(op *runtime.Op) {
-	op.Begin()
+	invalid := op.Begin()
 	f := r.table.take(op)
 	op.Sys.Slot = f.slot
-	if err := r.admit(f); err != nil {
+	if err := r.admit(f, invalid); err != nil {
 		r.finish(f, 0, 0, err)
 		return
 	}
@@ -34,13 +34,13 @@ func (r *Runtime) Submit(op *runtime.Op) {
 	}
 }
 
-// admit checks op and ties the flight to its handle.
-func (r *Runtime) admit(f *flight) error {
+// admit ties the flight to its handle, unless its op is invalid.
+func (r *Runtime) admit(f *flight, invalid error) error {
 	if r.closing {
 		return runtime.ErrClosed
 	}
-	if err := f.op.Check(); err != nil {
-		return err
+	if invalid != nil {
+		return invalid
 	}
 	switch f.op.Code {
 	case runtime.OpNop, runtime.OpConnect, runtime.OpOpen:
@@ -93,11 +93,7 @@ func (r *Runtime) start(f *flight) {
 // shutdown is done here and now: shutdown(2) does not block, and io_uring would
 // give it to a worker thread.
 func (r *Runtime) shutdown(f *flight) {
-	err := unix.Shutdown(int(f.fd), f.op.Flags)
-	if err == unix.ENOTCONN { // the peer is gone already: what was wanted
-		err = nil
-	}
-	r.finish(f, 0, 0, err)
+	r.finish(f, 0, 0, sys.Shutdown(int(f.fd), f.op.Flags))
 }
 
 // connect makes the socket. It is a blocking one, since on a non-blocking one

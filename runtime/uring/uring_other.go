@@ -3,6 +3,7 @@
 package uring
 
 import (
+	"errors"
 	"fmt"
 	stdruntime "runtime"
 
@@ -11,5 +12,5 @@ import (
 
 // New fails: io_uring is a part of Linux.
 func New(Options) (runtime.Runtime, error) {
-	return nil, fmt.Errorf("io_uring: %w on %s: it is a part of Linux", runtime.ErrUnsupported, stdruntime.GOOS)
+	return nil, fmt.Errorf("io_uring: %w on %s: it is a part of Linux", errors.ErrUnsupported, stdruntime.GOOS)
 }

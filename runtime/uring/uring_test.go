@@ -45,7 +45,7 @@ func TestStream(t *testing.T) {
 		require.Equal(t, "abcdef", string(in.Buf.Bytes()))
 		in.Buf.Release()
 
-		require.NoError(t, w.do(runtime.Op{Code: runtime.OpShutdown, Handle: client, Flags: runtime.ShutWrite}).Err)
+		require.NoError(t, w.do(runtime.Op{Code: runtime.OpShutdown, Handle: client, Flags: runtime.DirWrite}).Err)
 		w.until(func() bool { return recv.over })
 		require.Equal(t, io.EOF, recv.Err)
 		require.NoError(t, w.do(runtime.Op{Code: runtime.OpClose, Handle: server}).Err)
@@ -94,7 +94,7 @@ func TestCancel(t *testing.T) {
 		calls := []*call{
 			w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}),
 			w.submit(runtime.Op{Code: runtime.OpRecv, Handle: h, Buf: w.room(10)}),
-			w.submit(runtime.Op{Code: runtime.OpPoll, Handle: h, Flags: runtime.PollRead}),
+			w.submit(runtime.Op{Code: runtime.OpPoll, Handle: h, Flags: runtime.DirRead}),
 			w.submit(runtime.Op{Code: runtime.OpAccept, Handle: l}),
 			w.submit(runtime.Op{Code: runtime.OpAcceptMany, Handle: l}),
 		}
@@ -123,7 +123,7 @@ func TestCloseJoins(t *testing.T) {
 			w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}),
 			w.submit(runtime.Op{Code: runtime.OpSend, Handle: h, Buf: w.buffer(big)}),
 			w.submit(runtime.Op{Code: runtime.OpSend, Handle: h, Buf: w.buffer(big)}),
-			w.submit(runtime.Op{Code: runtime.OpShutdown, Handle: h, Flags: runtime.ShutWrite}),
+			w.submit(runtime.Op{Code: runtime.OpShutdown, Handle: h, Flags: runtime.DirWrite}),
 		}
 		require.NoError(t, w.r.Poll(0))
 		closing := w.submit(runtime.Op{Code: runtime.OpClose, Handle: h})
@@ -195,7 +195,7 @@ func TestOptions(t *testing.T) {
 		{BufferSize: 1}, {Budget: -1}, {Off: []string{"multishot-wish"}}} {
 		_, err := New(opts)
 		require.Error(t, err, "%+v", opts)
-		require.False(t, errors.Is(err, runtime.ErrUnsupported))
+		require.False(t, errors.Is(err, errors.ErrUnsupported))
 	}
 }
 
@@ -212,8 +212,8 @@ func TestStartWithLittleMemory(t *testing.T) {
 		err = r.Start(pool)
 		if ok {
 			require.NoError(t, err)
-			require.False(t, r.Info().Has(FeatureBufferRing))
-			require.False(t, r.Info().Has(FeatureMultishotRecv))
+			require.False(t, inUse(r, FeatureBufferRing))
+			require.False(t, inUse(r, FeatureMultishotRecv))
 			require.ErrorIs(t, r.Start(pool), runtime.ErrBusy)
 		} else {
 			require.ErrorIs(t, err, runtime.ErrNoBuffers)

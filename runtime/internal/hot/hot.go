@@ -39,7 +39,7 @@ type Set struct {
 	held   int // with receivers
 	low    int // copy when fewer than this would be free
 	copied int64
-	back   func(*runtime.Buffer)
+	back   func(i uint32)
 	closed bool
 }
 
@@ -54,9 +54,9 @@ func fit(pool *runtime.Pool, size int) int {
 }
 
 // New maps count buffers of size bytes from pool; 0 means DefaultCount, or fewer
-// if the pool is small. back is called, on the loop's thread, with each buffer
-// that a receiver has released.
-func New(pool *runtime.Pool, count, size int, back func(*runtime.Buffer)) (*Set, error) {
+// if the pool is small. back is called, on the loop's thread, with the number
+// of each buffer that a receiver has released.
+func New(pool *runtime.Pool, count, size int, back func(i uint32)) (*Set, error) {
 	if count == 0 {
 		count = fit(pool, size)
 	}
@@ -66,7 +66,7 @@ func New(pool *runtime.Pool, count, size int, back func(*runtime.Buffer)) (*Set,
 	}
 	s := &Set{pool: pool, slab: slab, low: (count + 1) / 2, back: back}
 	for i := range count {
-		s.bufs = append(s.bufs, runtime.NewBuffer(pool, s, slab[i*size:(i+1)*size:(i+1)*size], uint32(i)))
+		s.bufs = append(s.bufs, pool.Friend(friend.Key{}).NewBuffer(s, slab[i*size:(i+1)*size:(i+1)*size], uint32(i)))
 	}
 	return s, nil
 }
@@ -109,7 +109,7 @@ func (s *Set) Deliver(i uint32, n int) (b *runtime.Buffer, kept bool) {
 // not (or no longer) the set's; where the pool has no memory, or somebody else
 // looks at these bytes too, they stay.
 func (s *Set) Vacate(b *runtime.Buffer) bool {
-	if b.Friend(friend.Key{}).Home() != runtime.Home(s) {
+	if b.Friend(friend.Key{}).Home() != s {
 		return true
 	}
 	c, err := s.pool.Get(Headroom + b.Friend(friend.Key{}).Len())
@@ -120,16 +120,16 @@ func (s *Set) Vacate(b *runtime.Buffer) bool {
 		c.Release()
 		return false
 	}
-	s.bufs[c.Index()] = c
+	s.bufs[c.Friend(friend.Key{}).Index()] = c
 	c.Release()
 	return true
 }
 
-// PutBack is called when a receiver's buffer was released: see runtime.Home.
+// PutBack takes back a buffer that its last owner has released.
 func (s *Set) PutBack(b *runtime.Buffer) {
 	s.held--
 	if !s.closed {
-		s.back(b)
+		s.back(b.Friend(friend.Key{}).Index())
 		return
 	}
 	if s.held == 0 {

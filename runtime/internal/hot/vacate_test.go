@@ -15,7 +15,7 @@ import (
 func TestVacate(t *testing.T) {
 	pool := runtime.NewPool(0)
 	var back []uint32
-	set, err := hot.New(pool, 2, 4096, func(b *runtime.Buffer) { back = append(back, b.Index()) })
+	set, err := hot.New(pool, 2, 4096, func(i uint32) { back = append(back, i) })
 	require.NoError(t, err)
 	text := strings.Repeat("noria", 100)
 	copy(set.Target(1), text)
@@ -23,7 +23,7 @@ func TestVacate(t *testing.T) {
 	require.True(t, kept)
 
 	op := &runtime.Op{Code: runtime.OpSend, Buf: b, Done: func(*runtime.Op) {}}
-	op.Begin()
+	require.NoError(t, op.Begin())
 	require.True(t, set.Vacate(b))
 	require.Equal(t, []uint32{1}, back, "the hot buffer is free while the send goes on")
 	require.Zero(t, set.Held())
@@ -50,7 +50,7 @@ func TestVacate(t *testing.T) {
 func TestDefaultFits(t *testing.T) {
 	for limit, want := range map[int64]int{0: hot.DefaultCount, 4 << 20: 32, 512 << 10: 8} {
 		pool := runtime.NewPool(limit)
-		set, err := hot.New(pool, 0, 32<<10, func(*runtime.Buffer) {})
+		set, err := hot.New(pool, 0, 32<<10, func(uint32) {})
 		require.NoError(t, err)
 		require.Equal(t, want, set.Count())
 		require.NoError(t, set.Close())

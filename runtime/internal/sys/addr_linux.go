@@ -30,7 +30,7 @@ func (r *RawAddr) Set(a runtime.Addr) error {
 	*r = RawAddr{}
 	ip := a.AddrPort.Addr()
 	switch {
-	case a.IsUnix():
+	case a.Path != "":
 		return r.setUnix(a.Path)
 	case ip.Is4():
 		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&r.Any))
@@ -84,16 +84,16 @@ func (r *RawAddr) Addr() runtime.Addr {
 	switch r.Any.Addr.Family {
 	case unix.AF_INET:
 		sa := (*unix.RawSockaddrInet4)(unsafe.Pointer(&r.Any))
-		return runtime.TCPAddr(netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), port(&sa.Port)))
+		return runtime.Addr{AddrPort: netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), port(&sa.Port))}
 	case unix.AF_INET6:
 		sa := (*unix.RawSockaddrInet6)(unsafe.Pointer(&r.Any))
 		ip := netip.AddrFrom16(sa.Addr)
 		if sa.Scope_id != 0 {
 			ip = ip.WithZone(zoneName(sa.Scope_id))
 		}
-		return runtime.TCPAddr(netip.AddrPortFrom(ip.Unmap(), port(&sa.Port)))
+		return runtime.Addr{AddrPort: netip.AddrPortFrom(ip.Unmap(), port(&sa.Port))}
 	case unix.AF_UNIX:
-		return runtime.UnixAddr(r.unixPath())
+		return runtime.Addr{Path: r.unixPath()}
 	}
 	return runtime.Addr{}
 }

@@ -12,7 +12,7 @@ import (
 
 func family(a runtime.Addr) int {
 	switch {
-	case a.IsUnix():
+	case a.Path != "":
 		return unix.AF_UNIX
 	case a.AddrPort.Addr().Is4():
 		return unix.AF_INET
@@ -31,7 +31,7 @@ func Socket(a runtime.Addr, nonblock bool) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	if !a.IsUnix() {
+	if a.Path == "" {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
 			_ = unix.Close(fd) // it was never used
 			return -1, fmt.Errorf("TCP_NODELAY: %w", err)
@@ -46,10 +46,10 @@ func Listen(a runtime.Addr, o runtime.ListenOptions, nonblock bool) (int, error)
 	fd, err := listen(a, o, nonblock)
 	if errors.Is(err, unix.EAFNOSUPPORT) && a.AddrPort.Addr() == netip.IPv6Unspecified() {
 		// "Every interface" is what was meant, and this system has no IPv6.
-		v4 := runtime.TCPAddr(netip.AddrPortFrom(netip.IPv4Unspecified(), a.AddrPort.Port()))
+		v4 := runtime.Addr{AddrPort: netip.AddrPortFrom(netip.IPv4Unspecified(), a.AddrPort.Port())}
 		return listen(v4, o, nonblock)
 	}
-	if errors.Is(err, unix.EADDRINUSE) && a.IsUnix() && a.Path[0] != '@' && stale(a) {
+	if errors.Is(err, unix.EADDRINUSE) && a.Path != "" && a.Path[0] != '@' && stale(a) {
 		if err := unix.Unlink(a.Path); err != nil {
 			return -1, fmt.Errorf("remove a socket that nobody listens on: %w", err)
 		}
@@ -93,7 +93,7 @@ func listen(a runtime.Addr, o runtime.ListenOptions, nonblock bool) (fd int, err
 			}
 		}
 	}
-	if !a.IsUnix() {
+	if a.Path == "" {
 		set(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1, "SO_REUSEADDR")
 		if family(a) == unix.AF_INET6 {
 			only := 1
@@ -102,7 +102,7 @@ func listen(a runtime.Addr, o runtime.ListenOptions, nonblock bool) (fd int, err
 			}
 			set(unix.IPPROTO_IPV6, unix.IPV6_V6ONLY, only, "IPV6_V6ONLY")
 		}
-		if o.ReusePort == runtime.ReusePortJoin {
+		if o.Join {
 			set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT")
 		}
 	}
@@ -119,7 +119,7 @@ func listen(a runtime.Addr, o runtime.ListenOptions, nonblock bool) (fd int, err
 	if err = unix.Listen(fd, backlog); err != nil {
 		return fd, err
 	}
-	if o.ReusePort == runtime.ReusePortFirst && !a.IsUnix() {
+	if o.Joinable && a.Path == "" {
 		// Not earlier: two that are bound with SO_REUSEADDR and do not listen yet
 		// do not see each other, and with SO_REUSEPORT too both would get to listen.
 		set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT")
@@ -128,7 +128,7 @@ func listen(a runtime.Addr, o runtime.ListenOptions, nonblock bool) (fd int, err
 }
 
 func bind(fd int, a runtime.Addr) error {
-	if a.IsUnix() {
+	if a.Path != "" {
 		var r RawAddr
 		if err := r.Set(a); err != nil {
 			return err
@@ -187,4 +187,17 @@ func Kernel() string {
 		return "unknown"
 	}
 	return unix.ByteSliceToString(u.Release[:])
+}
+
+// Shutdown shuts the directions of a socket that flags of an OpShutdown name.
+func Shutdown(fd, flags int) error {
+	how := [...]int{runtime.DirRead: unix.SHUT_RD, runtime.DirWrite: unix.SHUT_WR, runtime.DirRead | runtime.DirWrite: unix.SHUT_RDWR}
+	if flags <= 0 || flags >= len(how) {
+		return unix.EINVAL
+	}
+	err := unix.Shutdown(fd, how[flags])
+	if err == unix.ENOTCONN { // the peer is gone already: what was wanted
+		return nil
+	}
+	return err
 }

@@ -108,7 +108,7 @@ func (c *client) open() (err error) {
 			k := newClientConn(c, &c.traffic.scripts[i%len(c.traffic.scripts)])
 			c.conns = append(c.conns, k)
 			c.active++
-			k.open(runtime.TCPAddr(addr))
+			k.open(runtime.Addr{AddrPort: addr})
 		}
 	})
 	if opened.Error == "" {

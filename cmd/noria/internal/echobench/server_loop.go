@@ -96,7 +96,7 @@ type callbackServer struct {
 }
 
 func (s *callbackServer) listen() (runtime.Addr, error) {
-	h, err := s.rt.Listen(runtime.TCPAddr(netip.MustParseAddrPort(listenAddress)), runtime.ListenOptions{})
+	h, err := s.rt.Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort(listenAddress)}, runtime.ListenOptions{})
 	if err != nil {
 		return runtime.Addr{}, err
 	}
@@ -165,7 +165,7 @@ func (c *callbackConn) sent(op *runtime.Op) {
 }
 
 func (c *callbackConn) closeIfDone() {
-	if c.ended && !c.send.InFlight() && c.closing.Code == runtime.OpInvalid {
+	if c.ended && !c.send.InFlight() && c.closing.Code == 0 {
 		c.closing = runtime.Op{Code: runtime.OpClose, Handle: c.recv.Handle, Done: func(*runtime.Op) {}}
 		c.rt.Submit(&c.closing)
 	}
