@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"slices"
 	"sync/atomic"
 
 	"github.com/noria-go/noria/loop"
@@ -104,16 +103,13 @@ func (l *Listener) Close() error {
 		return &net.OpError{Op: "close", Net: l.Addr().Network(), Addr: l.Addr(), Err: runtime.ErrClosed}
 	}
 	l.stop()
-	// What ends is tasks, so the loops must go on.
+	// end waits for tasks, so it must not hold up their loops.
 	var err error
-	switch oerr := loop.OnGoroutine(context.Background(), func() { err = l.end() }, nil); {
-	case oerr == nil: // we are a task
-		return err
-	case slices.ContainsFunc(l.g.Loops(), (*loop.Loop).OnLoop):
-		go func() { _ = l.end() }() // nobody waits for what it says
+	if oerr := loop.Offload(context.Background(), func() { err = l.end() }); oerr != nil {
+		go func() { _ = l.end() }() // the caller may not wait: it is killed, or no task
 		return nil
 	}
-	return l.end()
+	return err
 }
 
 // end waits until nothing is accepted any more, and closes what is left.

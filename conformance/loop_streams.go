@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -516,7 +517,7 @@ func second[T any](_ T, err error) error { return err }
 func loopGoroutines(l *L) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		s.AllowGoroutines(ctx)
-		require.NoError(l, loop.OnGoroutine(ctx, func() {
+		require.NoError(l, loop.TaskOf(ctx).Friend(friend.Key{}).OnGoroutine(func() {
 			require.Equal(l, peer.RemoteAddr().String(), s.LocalAddr().String())
 			_, err := s.Write([]byte("hello"))
 			require.NoError(l, err)

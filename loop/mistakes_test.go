@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -435,7 +436,7 @@ func TestLastFunctions(t *testing.T) {
 		go func() { done <- l.Run(context.Background()) }()
 		var ran, posted bool
 		require.NoError(t, l.Call(context.Background(), "last", func(ctx context.Context) error {
-			loop.TaskOf(ctx).AfterFunc(func() { panic("a mistake") })
+			loop.TaskOf(ctx).Friend(friend.Key{}).AfterFunc(func() { panic("a mistake") })
 			l.Stop()
 			l.NextTurn(func() { ran = true })
 			return l.Post(func() { posted = true })

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync/atomic"
-
-	"github.com/noria-go/noria/runtime"
 )
 
 // Offload runs fn on an ordinary goroutine and suspends the calling task until
@@ -19,8 +17,11 @@ import (
 // The error says that fn was not run, because ctx had ended before, or that it
 // ended by runtime.Goexit (ErrGoexit). If fn panics, so does Offload.
 func Offload(ctx context.Context, fn func()) error {
-	t := currentTask(ctx)
-	if t == nil {
+	t, onLoop := caller(ctx)
+	switch {
+	case t == nil && onLoop:
+		return opErr("offload", 0, errNoTask)
+	case t == nil:
 		if err := ctx.Err(); err != nil {
 			return opErr("offload", 0, err)
 		}
@@ -44,19 +45,6 @@ func Offload(ctx context.Context, fn func()) error {
 		l.offloads.wakeOne()
 	}()
 	return opErr("offload", 0, t.elsewhere(fn, nil))
-}
-
-// OnGoroutine is Offload for handlers that run as long as their connection
-// does: their number is not limited here. Streams that were told so
-// (Stream.AllowGoroutines) may be used inside. killed, if it is not nil, is called by
-// the task, once, if that is killed meanwhile: it is to see to it that fn returns. It
-// must not wait.
-func OnGoroutine(ctx context.Context, fn, killed func()) error {
-	t := currentTask(ctx)
-	if t == nil {
-		return &runtime.OpError{Op: "run on a goroutine", Err: ErrOffLoop}
-	}
-	return opErr("run on a goroutine", 0, t.elsewhere(fn, killed))
 }
 
 // elsewhere runs fn on a goroutine and parks t until it has ended. The error

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -213,7 +214,7 @@ func TestGoApart(t *testing.T) {
 				if kid, err = loop.Go(ctx, "kid", func(ctx context.Context) error { return goOn.Wait(ctx) }); err != nil {
 					return err
 				}
-				apart, err = loop.GoApart(ctx, "apart", func(own context.Context) error {
+				apart, err = loop.TaskOf(ctx).Friend(friend.Key{}).GoApart("apart", func(own context.Context) error {
 					if err := goOn.Wait(own); err != nil {
 						return fmt.Errorf("its own context: %w", err)
 					}
@@ -241,7 +242,7 @@ func TestGoApart(t *testing.T) {
 			if err := kid.Wait(ctx); !errors.Is(err, context.Canceled) {
 				return fmt.Errorf("the kid of a drained parent: %w", err)
 			}
-			if apart.Err() != nil {
+			if apart.Friend(friend.Key{}).Context().Err() != nil {
 				return errors.New("the drain reached the task")
 			}
 			goOn.Set()

@@ -24,9 +24,9 @@ import (
 // it change how often runtime.LockOSThread was called and then wait: Go's
 // runtime ends the program over it.
 //
-// A task is its own context.Context (see Go), so making one costs nothing
-// more. The context is done when the task is cancelled, when its parent is,
-// and when it has ended.
+// The context that the task's function gets is the task itself, so it costs
+// nothing more. It is done when the task is cancelled, when its parent is, and
+// when it has ended.
 //
 // Cancelling has two steps. A drain ends the context: calls that take it fail
 // from then on, those of a Stream go on, so that a handler can say goodbye. A
@@ -93,18 +93,10 @@ func (w *worker) is(g uintptr) bool { return w != nil && g != 0 && w.g.Load() ==
 // too. ctx must come from a task; the child runs on the same loop. An error
 // that fn returns is the child's own business, see Task.Wait.
 func Go(ctx context.Context, name string, fn func(ctx context.Context) error) (*Task, error) {
-	return goKid(ctx, name, fn, false)
+	return goKid(TaskOf(ctx), name, fn, false)
 }
 
-// GoApart is Go for a task that a drain of its parent does not reach: its
-// context goes on until it is cancelled itself, or killed, by itself or with its
-// parent. So whoever starts it decides when it is told to end.
-func GoApart(ctx context.Context, name string, fn func(ctx context.Context) error) (*Task, error) {
-	return goKid(ctx, name, fn, true)
-}
-
-func goKid(ctx context.Context, name string, fn func(ctx context.Context) error, apart bool) (*Task, error) {
-	parent := TaskOf(ctx)
+func goKid(parent *Task, name string, fn func(ctx context.Context) error, apart bool) (*Task, error) {
 	if parent == nil || !parent.loop.onThread() {
 		return nil, &runtime.OpError{Op: "go", Detail: name, Err: ErrOffLoop}
 	}
@@ -144,7 +136,7 @@ func (l *Loop) Finish(name string, fn func(ctx context.Context) error) error {
 // call is Call with post's limit.
 func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Context) error, limit int) error {
 	if t := l.current(); t != nil {
-		return fn(t)
+		return fn(t.context())
 	}
 	if l.onThread() {
 		return &runtime.OpError{Op: "call", Detail: name, Err: errNoTask}
@@ -160,7 +152,7 @@ func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Contex
 	}
 	// A parent that drains is no reason to kill: its calls go on.
 	cutShort := func() bool { return ctx.Err() != nil && !parent.ended.Load() }
-	if ctx != context.Context(parent) {
+	if ctx != parent.context() {
 		stop := context.AfterFunc(ctx, func() {
 			if t := child.Load(); t != nil && cutShort() {
 				t.Cancel(true)
@@ -301,7 +293,7 @@ func (w *worker) run(t *Task) {
 			w.suspend(struct{}{})
 		}
 	}()
-	err := t.fn(t)
+	err := t.fn(t.context())
 	returned = true
 	t.bodyEnded(err)
 }

@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -120,7 +121,7 @@ func (p *pen) accept(ctx context.Context) error {
 			return errors.Join(err, c.Close())
 		}
 		p.server.accepted.Add(1)
-		t, err := loop.GoApart(ctx, "connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
+		t, err := loop.TaskOf(ctx).Friend(friend.Key{}).GoApart("connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
 			defer p.left(ctx) // whatever OnEnd does
 			p.server.run(ctx, c, p.server.Handler)
 			return nil
@@ -230,7 +231,7 @@ func (s *Server) run(ctx context.Context, c *Conn, h Handler) {
 	}
 	if s.OnGoroutine {
 		c.AllowGoroutines(ctx)
-		if oerr := loop.OnGoroutine(ctx, func() { err = h(ctx, c) }, nil); oerr != nil {
+		if oerr := loop.TaskOf(ctx).Friend(friend.Key{}).OnGoroutine(func() { err = h(ctx, c) }, nil); oerr != nil {
 			err = oerr
 		}
 	} else {

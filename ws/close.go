@@ -7,6 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -219,7 +220,7 @@ func (c *Conn) CloseRead(ctx context.Context) context.Context {
 	}
 	_, err := loop.Go(ctx, "ws: close read", func(own context.Context) error {
 		defer cancel(errors.New("ws: close read: a hook panicked"))
-		if ctx != context.Context(loop.TaskOf(ctx)) { // otherwise it is told without that
+		if ctx != loop.TaskOf(ctx).Friend(friend.Key{}).Context() { // otherwise it is told without that
 			defer context.AfterFunc(ctx, func() { loop.TaskOf(own).Cancel(false) })()
 		}
 		return receive(own)

@@ -94,10 +94,10 @@ func (s *Server) handshaker() handshake.Server {
 // waits for none: it is called in a task of t's loop, whose context ctx is.
 func (s *Server) accept(ctx context.Context, t compat.Stream, deadline time.Time) (*handshake.Accepted, error) {
 	stop, task := func() bool { return true }, loop.TaskOf(ctx)
-	if task.Err() != nil {
+	if ctx.Err() != nil {
 		deadline = past
 	} else {
-		stop = task.AfterFunc(func() { _ = t.SetReadDeadline(past) })
+		stop = task.Friend(friend.Key{}).AfterFunc(func() { _ = t.SetReadDeadline(past) })
 		defer stop()
 	}
 	if err := t.SetReadDeadline(deadline); err != nil {
@@ -112,8 +112,8 @@ func (s *Server) accept(ctx context.Context, t compat.Stream, deadline time.Time
 	case errors.Is(err, errHeadTooLong):
 		ref := handshake.TooLong(s.maxHead())
 		answer, err = ref.Response().Append(nil, ""), ref
-	case timeout(err) && task.Err() != nil:
-		ref := &handshake.Refusal{Status: http.StatusServiceUnavailable, Text: "the server stops", Err: task.Err()}
+	case timeout(err) && ctx.Err() != nil:
+		ref := &handshake.Refusal{Status: http.StatusServiceUnavailable, Text: "the server stops", Err: ctx.Err()}
 		answer, err = ref.Response().Append(nil, ""), ref
 	case timeout(err):
 		ref := handshake.TooSlow()

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
@@ -124,7 +125,7 @@ func (h *httpHandler) serve(l *loop.Loop, r *http.Request, stream *loop.Stream, 
 	taken := false
 	return l.Go("connection "+r.RemoteAddr, func(ctx context.Context) error {
 		taken = true
-		loop.TaskOf(ctx).SetValues(r.Context()) // its end means nothing any more
+		loop.TaskOf(ctx).Friend(friend.Key{}).SetValues(r.Context()) // its end means nothing any more
 		h.s.tcp.ServeConn(ctx, stream, func(ctx context.Context, _ *tcp.Conn) error {
 			return open(stream).run(ctx, h.s.Handler, h.s.OnGoroutine)
 		})

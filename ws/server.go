@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
@@ -207,17 +208,17 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 		}
 	}()
 	// The end of ctx tells the peer, whatever the handler does about it.
-	if task := loop.TaskOf(ctx); task.Err() != nil {
+	if task := loop.TaskOf(ctx); ctx.Err() != nil {
 		c.goAway()
 	} else {
-		defer task.AfterFunc(c.goAway)()
+		defer task.Friend(friend.Key{}).AfterFunc(c.goAway)()
 	}
 	if hook := c.opts.Hooks.Opened; hook != nil {
 		hook(c)
 	}
 	if onGoroutine {
 		// Its calls end with the connection, whatever context they were given.
-		if gerr := loop.OnGoroutine(ctx, func() { err = handler(ctx, c) }, func() { _ = c.giveUp(errClosed) }); gerr != nil {
+		if gerr := loop.TaskOf(ctx).Friend(friend.Key{}).OnGoroutine(func() { err = handler(ctx, c) }, func() { _ = c.giveUp(errClosed) }); gerr != nil {
 			err = gerr
 		}
 	} else {

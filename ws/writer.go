@@ -8,6 +8,7 @@ import (
 	"io"
 	"sync/atomic"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -162,7 +163,7 @@ func (w *Writer) sendHere(end ending) error {
 // cancelled: a server that stops waits for the end of a message that has begun, and its
 // handler is told of that by this very context. It returns nil if it is not that.
 func (w *Writer) goesOn() (context.Context, context.CancelFunc) {
-	if t := loop.TaskOf(w.ctx); !w.c.leaving || t == nil || t.Err() == nil || !errors.Is(w.ctx.Err(), context.Canceled) {
+	if t := loop.TaskOf(w.ctx); !w.c.leaving || t == nil || t.Friend(friend.Key{}).Context().Err() == nil || !errors.Is(w.ctx.Err(), context.Canceled) {
 		return nil, nil
 	}
 	after := context.WithoutCancel(w.ctx)

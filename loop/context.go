@@ -6,15 +6,19 @@ import (
 	"time"
 )
 
-// This file makes a Task a context.Context: one that has no goroutine, no
-// timer, and, unless somebody asks for them, no channel and no list.
+// A taskContext is a Task as the context that its function gets. It has no
+// goroutine and no timer, and a channel or a list only once something asks for
+// one.
+type taskContext Task
+
+func (t *Task) context() context.Context { return (*taskContext)(t) }
 
 type taskKey struct{}
 
-// TaskOf returns the task that ctx comes from, or nil.
+// TaskOf returns the task that ctx comes from, or nil. Any goroutine may call it.
 func TaskOf(ctx context.Context) *Task {
-	if t, ok := ctx.(*Task); ok {
-		return t
+	if c, ok := ctx.(*taskContext); ok {
+		return (*Task)(c)
 	}
 	t, _ := ctx.Value(taskKey{}).(*Task)
 	return t
@@ -22,12 +26,13 @@ func TaskOf(ctx context.Context) *Task {
 
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// Deadline is part of context.Context: a task has none.
-func (t *Task) Deadline() (time.Time, bool) { return time.Time{}, false }
+// Deadline reports that a task has none.
+func (c *taskContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 
-// Done is part of context.Context. The channel is made when it is first asked
-// for. A task must not wait for it; functions given to Offload may.
-func (t *Task) Done() <-chan struct{} {
+// Done returns a channel, which is made when it is first asked for. A task must
+// not wait for it; functions given to Offload may.
+func (c *taskContext) Done() <-chan struct{} {
+	t := (*Task)(c)
 	if t.ended.Load() {
 		return closedChan
 	}
@@ -42,17 +47,17 @@ func (t *Task) Done() <-chan struct{} {
 	return t.done
 }
 
-// Err is part of context.Context.
-func (t *Task) Err() error {
-	if t.ended.Load() {
+func (c *taskContext) Err() error {
+	if c.ended.Load() {
 		return context.Canceled
 	}
 	return nil
 }
 
-// Value is part of context.Context. A task has the values of the context that
-// its service was started with, or of what SetValues was given.
-func (t *Task) Value(key any) any {
+// Value returns what the context has that the task's service was started with, or
+// the one that SetValues was given.
+func (c *taskContext) Value(key any) any {
+	t := (*Task)(c)
 	if _, ok := key.(taskKey); ok {
 		return t
 	}
@@ -62,12 +67,7 @@ func (t *Task) Value(key any) any {
 	return nil
 }
 
-// SetValues gives the task the values of another context, and nothing else of
-// it. It is called by the task itself, before others have its context; tasks that
-// it starts from then on have them too.
-func (t *Task) SetValues(ctx context.Context) { t.values = ctx }
-
-func (t *Task) String() string { return "task " + t.name }
+func (c *taskContext) String() string { return "task " + c.name }
 
 // noContext, given to what waits, means that no context ends the wait.
 var noContext context.Context
@@ -75,10 +75,11 @@ var noContext context.Context
 type afterFunc struct{ f func() }
 
 // AfterFunc lets the standard library's contexts hang on a task without a
-// goroutine; see the documentation of context.AfterFunc. f must not block. It is
-// called on the loop's thread when t's context ends, and on a goroutine of its own if
-// that has ended already.
-func (t *Task) AfterFunc(f func()) (stop func() bool) {
+// goroutine: see the documentation of context.AfterFunc. f must not block. The
+// loop calls f on its thread when the task's context ends; if it has ended
+// already, a goroutine does.
+func (c *taskContext) AfterFunc(f func()) (stop func() bool) {
+	t := (*Task)(c)
 	a := &afterFunc{f}
 	t.mu.Lock()
 	if t.ended.Load() {
@@ -143,7 +144,7 @@ func (t *Task) contextErr(ctx context.Context) error {
 	if ctx == noContext {
 		return nil
 	}
-	if own, ok := ctx.(*Task); ok && t.within(own) {
+	if own, ok := ctx.(*taskContext); ok && t.within((*Task)(own)) {
 		return own.Err()
 	}
 	if err := ctx.Err(); err != nil {

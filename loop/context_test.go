@@ -23,20 +23,20 @@ type testKey struct{}
 
 func TestTaskIsAContext(t *testing.T) {
 	task := newTask(nil)
-	require.NoError(t, task.Err())
-	_, ok := task.Deadline()
+	require.NoError(t, task.context().Err())
+	_, ok := task.context().Deadline()
 	require.False(t, ok)
 	select {
-	case <-task.Done():
+	case <-task.context().Done():
 		t.Fatal("done already")
 	default:
 	}
-	require.Same(t, task, TaskOf(context.WithValue(task, testKey{}, "v")))
+	require.Same(t, task, TaskOf(context.WithValue(task.context(), testKey{}, "v")))
 	require.Nil(t, TaskOf(context.Background()))
 
 	task.cancel(false)
-	require.Equal(t, context.Canceled, task.Err())
-	<-task.Done()
+	require.Equal(t, context.Canceled, task.context().Err())
+	<-task.context().Done()
 	require.False(t, task.killed)
 	task.cancel(true)
 	require.True(t, task.killed)
@@ -47,11 +47,11 @@ func TestTaskCancelsChildren(t *testing.T) {
 	child := newTask(parent)
 	other := newTask(&parent.loop.root)
 	parent.cancel(true)
-	require.Error(t, child.Err())
+	require.Error(t, child.context().Err())
 	require.True(t, child.killed)
-	require.NoError(t, other.Err())
+	require.NoError(t, other.context().Err())
 	late := newTask(parent)
-	require.Error(t, late.Err(), "a child of a cancelled task is born cancelled")
+	require.Error(t, late.context().Err(), "a child of a cancelled task is born cancelled")
 }
 
 // TestStandardContexts: what the context package makes of a task ends with
@@ -59,13 +59,13 @@ func TestTaskCancelsChildren(t *testing.T) {
 func TestStandardContexts(t *testing.T) {
 	before := goruntime.NumGoroutine()
 	task := newTask(nil)
-	c1, cancel1 := context.WithCancel(task)
+	c1, cancel1 := context.WithCancel(task.context())
 	defer cancel1()
 	c2, cancel2 := context.WithTimeout(c1, time.Hour)
 	defer cancel2()
-	c3, cancel3 := context.WithCancelCause(task)
+	c3, cancel3 := context.WithCancelCause(task.context())
 	defer cancel3(nil)
-	c4, cancel4 := context.WithCancel(task)
+	c4, cancel4 := context.WithCancel(task.context())
 	require.Equal(t, before, goruntime.NumGoroutine())
 	cancel4()
 	require.Error(t, c4.Err())
@@ -76,7 +76,7 @@ func TestStandardContexts(t *testing.T) {
 		require.Equal(t, context.Canceled, c.Err())
 		require.Equal(t, context.Canceled, context.Cause(c))
 	}
-	c5, cancel5 := context.WithCancel(task)
+	c5, cancel5 := context.WithCancel(task.context())
 	defer cancel5()
 	require.Error(t, c5.Err(), "of a task that has ended")
 }
@@ -91,7 +91,7 @@ func TestContextsWhileTaskEnds(t *testing.T) {
 		for range 2 {
 			wg.Go(func() {
 				<-start
-				c, cancel := context.WithCancel(task)
+				c, cancel := context.WithCancel(task.context())
 				<-c.Done()
 				cancel()
 			})
@@ -105,8 +105,8 @@ func TestContextsWhileTaskEnds(t *testing.T) {
 func TestAfterFunc(t *testing.T) {
 	task := newTask(nil)
 	called := 0
-	stop := task.AfterFunc(func() { called++ })
-	task.AfterFunc(func() { called += 10 })
+	stop := task.Friend(key).AfterFunc(func() { called++ })
+	task.Friend(key).AfterFunc(func() { called += 10 })
 	require.True(t, stop())
 	require.False(t, stop())
 	task.cancel(false)
@@ -115,7 +115,7 @@ func TestAfterFunc(t *testing.T) {
 	var mu sync.Mutex
 	done := make(chan struct{})
 	mu.Lock()
-	stop = task.AfterFunc(func() {
+	stop = task.Friend(key).AfterFunc(func() {
 		mu.Lock()
 		defer mu.Unlock()
 		close(done)
@@ -127,9 +127,9 @@ func TestAfterFunc(t *testing.T) {
 
 func TestTaskValues(t *testing.T) {
 	task := newTask(nil)
-	require.Nil(t, task.Value(testKey{}))
+	require.Nil(t, task.context().Value(testKey{}))
 	task.values = context.WithValue(context.Background(), testKey{}, 7)
 	child := newTask(task)
-	require.Equal(t, 7, child.Value(testKey{}))
-	require.Same(t, child, TaskOf(context.WithoutCancel(child)))
+	require.Equal(t, 7, child.context().Value(testKey{}))
+	require.Same(t, child, TaskOf(context.WithoutCancel(child.context())))
 }
