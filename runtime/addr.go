@@ -23,7 +23,7 @@ func (a Addr) String() string {
 	return a.AddrPort.String()
 }
 
-// NetAddr returns a as the net package has it: *net.TCPAddr or *net.UnixAddr.
+// NetAddr returns a as a *net.TCPAddr or a *net.UnixAddr.
 func (a Addr) NetAddr() net.Addr {
 	if a.Path != "" || !a.AddrPort.IsValid() {
 		return &net.UnixAddr{Name: a.Path, Net: "unix"}
@@ -31,10 +31,9 @@ func (a Addr) NetAddr() net.Addr {
 	return net.TCPAddrFromAddrPort(a.AddrPort)
 }
 
-// ParseListenAddr reads an address to listen on: "host:port", ":port" (all
-// interfaces), or "unix:/path" (also "unix:@name"). host is an IP address or
-// "localhost"; names are not looked up, because a server that listens on what
-// a resolver says listens on a surprise.
+// ParseListenAddr parses an address to listen on: "host:port", ":port" (all
+// interfaces), "unix:/path" or "unix:@name". host is an IP address or "localhost".
+// Other names are refused: a resolver should not decide where a server listens.
 func ParseListenAddr(s string) (Addr, error) {
 	if path, ok := cutPrefix(s, "unix:"); ok {
 		if path == "" {

@@ -11,18 +11,19 @@ import (
 //	|-- headroom --|-- Bytes: Len --|-- room --|
 //	0              start            end        Cap
 //
-// It is owned by exactly one party. A call that takes a buffer takes the
-// ownership along, also when it fails, unless it says otherwise. While an
-// operation has it (between Submit and the terminal completion) touching it
-// panics with a message that names the operation.
+// A buffer has one owner. A call that takes a buffer takes the ownership, even when
+// it fails, unless its comment says otherwise. While an operation has the buffer,
+// from Submit to the terminal completion, touching it panics with a message that
+// names the operation.
 //
-// One payload may be shared by several owners: Retain adds one, Release ends
-// one, and the last Release gives the memory back to where it came from. A
-// buffer with several owners can be read and sent, and no longer be changed;
-// sending never changes a buffer, so the same one may be in many sends.
+// Several owners may share one payload: Retain adds an owner, Release ends one, and
+// the last Release gives the memory back to where it came from. A buffer with
+// several owners can be read and sent, and not be changed. Sending never changes a
+// buffer, so one buffer may be in many sends.
 //
-// A buffer belongs to its loop. Only Release may be called from anywhere. What
-// is to be sent on several loops is made with NewShared.
+// A buffer belongs to its loop, and only code on that loop may use it. Release is
+// the exception: any goroutine may call it. NewShared makes buffers that may be sent
+// on any loop.
 type Buffer struct {
 	mem        []byte
 	start, end int
@@ -33,21 +34,21 @@ type Buffer struct {
 	home  home
 	pool  *Pool
 	index uint32  // the home's own number for it
-	class int8    // of the pool; -1: mapped for itself
+	class int8    // of the pool; -1 if it has a mapping of its own
 	chunk *chunk  // of the pool
-	next  *Buffer // in a free list, or among those released from elsewhere
+	next  *Buffer // in a free list, or in the list of those released by other threads
 }
 
-// A buffer's state is three numbers in one word, because they are checked against
-// each other while several loops change them: its owners; the claims of streams,
-// that have it in their queues with an owner for each; and its loans to operations
-// in flight, which have no owner of their own.
+// A buffer's state is three counts in one atomic word, because they are checked
+// against each other while several loops change them: its owners; the claims of
+// streams, each of which has the buffer in a queue and holds one of the owners; and
+// its loans to operations in flight, which hold none.
 const (
 	countBits = 21
 	oneOwner  = int64(1)
 	oneClaim  = oneOwner << countBits
 	oneLoan   = oneClaim << countBits
-	maxCount  = 1<<countBits - 1 // two millions: there are always fewer of each
+	maxCount  = 1<<countBits - 1 // two million
 )
 
 func owners(state int64) int { return int(state & maxCount) }
@@ -58,10 +59,10 @@ func loans(state int64) int  { return int(state >> (2 * countBits)) }
 // released it.
 type home interface{ PutBack(b *Buffer) }
 
-// NewBuffer is for backends. It returns a buffer around memory of the backend's
-// own, such as one of a ring of provided buffers. The buffer has no owner yet:
-// see Hand. When its last owner has released it, putBack is called on the loop's
-// thread, and the backend may hand the buffer out again.
+// NewBuffer returns a buffer around memory of a backend's own, such as one of a
+// ring of provided buffers. The buffer has no owner yet: see Hand. When its last
+// owner has released it, putBack is called on the loop's thread, and the backend may
+// hand the buffer out again. For backends.
 func NewBuffer(pool *Pool, mem []byte, putBack func(*Buffer)) *Buffer {
 	return &Buffer{mem: mem, home: backendHome(putBack), pool: pool}
 }
@@ -71,8 +72,8 @@ type backendHome func(*Buffer)
 
 func (putBack backendHome) PutBack(b *Buffer) { putBack(b) }
 
-// Hand is for backends. It gives the buffer its first owner and has it hold the
-// bytes from start to end.
+// Hand gives the buffer its first owner and makes it hold the bytes from start to
+// end of its memory. For backends.
 func (b *Buffer) Hand(start, end int) *Buffer {
 	if !b.state.CompareAndSwap(0, oneOwner) {
 		panic("runtime: a buffer is handed out while somebody owns it")
@@ -81,21 +82,21 @@ func (b *Buffer) Hand(start, end int) *Buffer {
 	return b
 }
 
-// NewShared returns a buffer around data, which must not be changed from now
-// on. It may be sent on any loop, and by many streams at once: Retain it once
-// for each send but the last. The garbage collector frees it.
+// NewShared returns a buffer around data, which must not change from now on. It may
+// be sent on any loop, by many streams at once: call Retain for each send but the
+// last. The garbage collector frees it. Any goroutine may call NewShared.
 func NewShared(data []byte) *Buffer {
 	b := &Buffer{mem: data[:len(data):len(data)], end: len(data)}
 	b.state.Store(oneOwner)
 	return b
 }
 
-// Shared reports whether b may not be changed, because there is more than one
-// owner, or because it was made by NewShared.
+// Shared reports whether b must not be changed, because it has more than one owner
+// or because NewShared made it.
 func (b *Buffer) Shared() bool { return b.home == nil || owners(b.state.Load()) > 1 }
 
-// Bytes returns what the buffer holds. The slice is good until the buffer is
-// changed or given away.
+// Bytes returns the bytes that the buffer holds. The slice is valid until the buffer
+// is changed or given away.
 func (b *Buffer) Bytes() []byte {
 	b.look()
 	return b.mem[b.start:b.end:b.end]
@@ -110,13 +111,13 @@ func (b *Buffer) Len() int {
 // Cap returns the size of its memory: headroom, bytes and room.
 func (b *Buffer) Cap() int { return len(b.mem) }
 
-// Headroom returns how many bytes could be put in front.
+// Headroom returns how many bytes fit in front of those that the buffer holds.
 func (b *Buffer) Headroom() int {
 	b.look()
 	return b.start
 }
 
-// Room returns the memory behind the bytes: write there and call Extend.
+// Room returns the memory behind the bytes. Write there, then call Extend.
 func (b *Buffer) Room() []byte {
 	b.change()
 	return b.mem[b.end:]
@@ -131,8 +132,8 @@ func (b *Buffer) Extend(n int) {
 	b.end += n
 }
 
-// Prepend takes n bytes of the headroom into the buffer and returns them to
-// be written: this is how a header gets in front of a payload without a copy.
+// Prepend takes the last n bytes of the headroom into the buffer and returns them
+// to be written. So a header gets in front of a payload without a copy.
 func (b *Buffer) Prepend(n int) []byte {
 	b.change()
 	if n < 0 || n > b.start {
@@ -195,10 +196,9 @@ func (b *Buffer) Retain() *Buffer {
 	return b
 }
 
-// Release ends the ownership of the caller. It may be called from any
-// goroutine.
+// Release ends the ownership of the caller. Any goroutine may call it.
 func (b *Buffer) Release() {
-	// An only owner needs no atomic subtraction: nobody else can be there.
+	// The only owner needs no atomic subtraction: no other code has the buffer.
 	if b.state.Load() == oneOwner {
 		b.state.Store(0)
 		b.giveBack()
@@ -235,14 +235,14 @@ func Drop(bufs ...*Buffer) {
 	}
 }
 
-// isRead reports whether its loan is to an operation that writes into it: there is
-// only one then.
+// isRead reports whether the buffer is lent to an operation that writes into it,
+// which is then its only loan.
 func (b *Buffer) isRead() bool {
 	to := OpCode(b.lentTo.Load())
 	return to == OpRecv || to == OpReadAt
 }
 
-// received takes n bytes of the room into the buffer, whoever has it.
+// received takes n bytes of the room into the buffer while an operation has it.
 func (b *Buffer) received(n int) {
 	if n > len(b.mem)-b.end {
 		panic(fmt.Sprintf("runtime: %d bytes came into a buffer with room for %d", n, len(b.mem)-b.end))
@@ -252,18 +252,18 @@ func (b *Buffer) received(n int) {
 
 func (b *Buffer) holder() string { return OpCode(b.lentTo.Load()).String() }
 
-// look panics unless the bytes may be read now.
+// look panics unless the owner may read the bytes now.
 func (b *Buffer) look() {
 	switch state := b.state.Load(); {
 	case state == oneOwner:
 	case owners(state) == 0:
 		panic("runtime: use of a buffer that was released")
-	case owners(state) == 1 && b.home != nil: // nobody else's: so the caller has given it away
+	case owners(state) == 1 && b.home != nil: // the one owner is a stream or an operation
 		panic("runtime: the buffer is in flight in " + b.holder() + ": it belongs to the runtime until that completes")
 	}
 }
 
-// change panics unless the buffer may be changed now.
+// change panics unless the owner may change the buffer now.
 func (b *Buffer) change() {
 	b.look()
 	if b.Shared() {

@@ -5,8 +5,8 @@ import (
 	"io"
 )
 
-// OpCode says what an Op does. Beside each stands what it reads from the Op
-// and what it leaves there.
+// An OpCode says what an Op does. The comment of each names the fields that the
+// operation reads, and behind the arrow the fields that it sets.
 type OpCode uint8
 
 const (
@@ -18,10 +18,10 @@ const (
 	// OpAccept: Handle (a listener) → Got.
 	OpAccept
 
-	// OpAcceptMany is OpAccept again and again: a completion with More set and
-	// a new Got each time, and a last one without More when it was cancelled,
-	// the listener was closed, or accept failed. EMFILE and its like do end
-	// it: whoever submitted it decides when to go on.
+	// OpAcceptMany is OpAccept again and again: a completion with More set and a new
+	// Got each time, and a last one without More when it was cancelled, the listener
+	// was closed, or accept failed. EMFILE and its like do end it: the submitter
+	// decides when to go on.
 	OpAcceptMany
 
 	// OpConnect: Addr → Got, a new connected stream socket.
@@ -31,51 +31,51 @@ const (
 	// those it held. N == 0 comes with io.EOF. Buf must have room.
 	OpRecv
 
-	// OpRecvMany is a receive into memory of the runtime, again and again: a
-	// completion with More set and a Buf of N bytes that belongs to the
-	// receiver from then on; at last one without More and without Buf, with
-	// Err io.EOF, ErrCanceled, or what went wrong. While nothing arrives it
-	// holds no memory.
+	// OpRecvMany receives into memory of the runtime, again and again: each
+	// completion with More set has a Buf of N bytes, which belongs to the receiver
+	// from then on. The last one has no More and no Buf; its Err is io.EOF,
+	// ErrCanceled, or the error that ended the connection. While nothing arrives
+	// the operation holds no memory.
 	OpRecvMany
 
-	// OpSend: Handle and Buf, less its first Skip bytes → N bytes taken by
-	// the kernel, which may be fewer than there are. Buf is given back with
-	// the completion, unchanged.
+	// OpSend: Handle, and Buf without its first Skip bytes → N, the bytes that the
+	// kernel took, which may be fewer than there are. Buf comes back with the
+	// completion, unchanged.
 	OpSend
 
 	// OpSendVec is OpSend of up to MaxVec Bufs at once; Skip counts from the
 	// first.
 	OpSendVec
 
-	// OpShutdown: Handle, Flags (DirRead, DirWrite or both). That the
-	// peer is gone already is no error.
+	// OpShutdown: Handle, Flags (DirRead, DirWrite or both). It is no error if the
+	// peer is gone already.
 	OpShutdown
 
-	// OpClose: Handle. New operations on the handle are refused from now on
-	// with ErrClosed; those in flight are cancelled and come back first; then
-	// the descriptor is closed.
+	// OpClose: Handle. From now on operations on the handle are refused with
+	// ErrClosed. Those in flight are cancelled and come back first; then the
+	// descriptor is closed.
 	OpClose
 
-	// OpOpen: Path, Flags (os.O_…), Mode → Got, a file. Opening what is no
-	// file, such as a named pipe, may wait until it is cancelled, or not wait.
+	// OpOpen: Path, Flags (os.O_…), Mode → Got, a file. Whether opening a named pipe
+	// waits for its other end is up to the backend; a cancel ends such a wait.
 	OpOpen
 
 	// OpReadAt: Handle, Buf, Off → Buf extended by N. N == 0 comes with io.EOF.
 	OpReadAt
 
-	// OpWriteAt: Handle, Buf less Skip, Off → N.
+	// OpWriteAt: Handle, Buf without its first Skip bytes, Off → N.
 	OpWriteAt
 
 	// OpFsync and OpFdatasync: Handle.
 	OpFsync
 	OpFdatasync
 
-	// OpAllocate: Handle, Off, Len: makes sure that the file has this space
-	// (and grows to it).
+	// OpAllocate: Handle, Off, Len. It makes sure that the file has this space; the
+	// file grows to it.
 	OpAllocate
 
-	// OpPoll: Handle, Flags (DirRead, DirWrite) → N: those that are ready
-	// (an error or a hang-up makes both ready). It fires once.
+	// OpPoll: Handle, Flags (DirRead, DirWrite) → N, those of the flags that are
+	// ready. An error or a hang-up makes both ready. It completes once.
 	OpPoll
 
 	opCount
@@ -103,29 +103,29 @@ const (
 	MaxBytes = 0x7ffff000 // bytes in one operation, as in the kernel; more is cut, not refused
 )
 
-// An Op is one operation. It belongs to whoever fills it in until Submit, to
-// the runtime until its terminal completion, and then to its owner again, who
-// may use it for the next operation: nothing is allocated for each. Between
-// Submit and the terminal completion only Done may look at it.
+// An Op is one operation. Until Submit it belongs to the code that fills it in;
+// then it belongs to the runtime until its terminal completion, and after that to
+// its first owner again, which may use it for the next operation. Between Submit
+// and the terminal completion only Done may look at it.
 //
-// Its fields are in the order in which a receive or send needs them: a loop with
-// a thousand connections pays for each line of cache that it touches.
+// The fields that a receive or a send touches come first: a loop with a thousand
+// connections pays for each cache line of an Op.
 type Op struct {
 	Code     OpCode
-	More     bool // further completions of this Op will come
+	More     bool // this is not the last completion
 	inFlight bool
-	claimed  bool // a stream's: it has claimed the buffers, which are not lent
+	claimed  bool // by the stream that submits it: its buffers are not lent
 	Mode     uint32
 	Handle   Handle
 	Buf      *Buffer
 	Skip     int
 
-	// Done is called from Poll (or Close), on the runtime's thread, for each
-	// completion: for the terminal one once More is false and the Op is its
-	// owner's again, so that Done may submit it anew.
+	// Done is called from Poll or Close, on the runtime's thread, for each
+	// completion. When it is called for the terminal one, More is false and the Op
+	// is its owner's again: Done may submit it anew.
 	Done func(*Op)
 
-	N    int    // bytes, or what the code says
+	N    int    // bytes, unless the code's comment says otherwise
 	Err  error  // nil, io.EOF, or an *OpError
 	Got  Handle // the new handle that accept, connect and open made
 	Bufs []*Buffer
@@ -134,33 +134,33 @@ type Op struct {
 
 	Flags int
 
-	// Sys is for the backend that has the Op; nobody else looks at it.
+	// Sys is for the backend that has the Op.
 	Sys OpSys
 
 	Addr Addr
 	Path string
 }
 
-// OpSys is a backend's own part of an Op: enough to keep it in a table and in a
-// list, with its result, without allocating.
+// OpSys is the part of an Op that belongs to the backend: room to keep the Op in a
+// table and in a list, with its result, without allocating. For backends.
 type OpSys struct {
 	Slot       uint32 // in the backend's table
 	State      uint32
-	Next, Prev *Op // of the handle, or of a direction of it
+	Next, Prev *Op // in a list of the handle, or of one of its directions
 	N          int
 	Got        Handle
 	Err        error
-	Mem        any // what must stay reachable until the terminal completion
+	Mem        any // kept reachable until the terminal completion
 }
 
 // InFlight reports whether the runtime has the Op.
 func (op *Op) InFlight() bool { return op.inFlight }
 
-// Begin is for backends: the first thing that Submit does. It clears the results
-// and lends the buffers, so that touching them panics until they are back. It
-// returns what is wrong with the op's arguments on every backend (no room to
-// read into, no buffer, a skip past the end, too many buffers); the backend
-// completes the op with that error.
+// Begin marks the Op as in flight. A backend's Submit calls it first. It clears the
+// results and lends the buffers, so that touching them panics until they are back.
+// It returns what is wrong with the arguments on any backend (no room to read into,
+// no buffer, a skip past the end, too many buffers): the backend completes the Op
+// with that error. For backends.
 func (op *Op) Begin() error {
 	if op.inFlight {
 		panic("runtime: " + op.Code.String() + " submitted while it is in flight")
@@ -176,7 +176,7 @@ func (op *Op) Begin() error {
 	return op.check()
 }
 
-// lendAll lends Bufs: all of them or, if that panics, none.
+// lendAll lends all of Bufs or, if that panics, none.
 func (op *Op) lendAll() {
 	lent := 0
 	defer func() {
@@ -192,11 +192,10 @@ func (op *Op) lendAll() {
 	}
 }
 
-// Complete is for backends: it makes the terminal completion. It gives the
-// buffers back, extends Buf by n where the operation reads, turns n == 0 of a
-// read into io.EOF, wraps err and calls Done. An err that comes with n > 0 is
-// dropped for a read or write, since the bytes are what happened; what is
-// wrong will show again.
+// Complete makes the terminal completion. It gives the buffers back, extends Buf
+// by n where the operation reads, turns n == 0 of a read into io.EOF, wraps err and
+// calls Done. It drops an err that comes with n > 0 bytes: the bytes count, and the
+// next operation meets the error again. For backends.
 func (op *Op) Complete(n int, got Handle, err error) {
 	if !op.inFlight {
 		panic("runtime: " + op.Code.String() + " completed twice")
@@ -232,9 +231,9 @@ func (op *Op) Complete(n int, got Handle, err error) {
 	op.Done(op)
 }
 
-// Deliver is for backends: a completion that is not the last one, of
-// OpAcceptMany (got) or OpRecvMany (buf, which holds what arrived and now is
-// the receiver's).
+// Deliver makes a completion that is not the last one: of OpAcceptMany with got, of
+// OpRecvMany with buf, which holds the bytes that arrived and is the receiver's from
+// now on. For backends.
 func (op *Op) Deliver(buf *Buffer, got Handle) {
 	if !op.inFlight {
 		panic("runtime: " + op.Code.String() + " delivers after its terminal completion")
@@ -247,8 +246,8 @@ func (op *Op) Deliver(buf *Buffer, got Handle) {
 	op.Buf, op.Got = nil, 0
 }
 
-// Unsent is for backends: the part of the i-th buffer that is to be written,
-// Skip taken into account and cut to MaxBytes. It ignores the lending.
+// Unsent returns the bytes of the i-th buffer that are to be written: without the
+// first Skip ones, and at most MaxBytes. For backends.
 func (op *Op) Unsent(i int) []byte {
 	b, skip := op.Buf, op.Skip
 	if op.Code == OpSendVec {
@@ -261,8 +260,8 @@ func (op *Op) Unsent(i int) []byte {
 	return p[:min(len(p), MaxBytes)]
 }
 
-// Target is for backends: the room of Buf that is to be filled, cut to
-// MaxBytes. It ignores the lending.
+// Target returns the room of Buf that is to be filled, at most MaxBytes. For
+// backends.
 func (op *Op) Target() []byte {
 	p := op.Buf.mem[op.Buf.end:]
 	return p[:min(len(p), MaxBytes)]

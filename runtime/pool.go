@@ -15,39 +15,41 @@ const (
 	maxClassBits = 16 // 64 KiB; bigger buffers are mapped one by one
 	classes      = maxClassBits - minClassBits + 1
 	chunkSize    = 256 << 10
-	maxSpare     = 8 << 20 // of big buffers that wait to be used again; what is bigger is mapped as it is
-	maxIdle      = 4 << 20 // of chunks without a slab in use, that wait to be used again
-	pageSize     = 4 << 10 // what a mapping is rounded up to
+	maxSpare     = 8 << 20 // big buffers kept for reuse; bigger ones are mapped at their size
+	maxIdle      = 4 << 20 // chunks without a slab in use, kept for reuse
+	pageSize     = 4 << 10 // mappings are multiples of it
 
 	maxBuffer    = 1 << 30 // the largest buffer that Get returns
 	defaultLimit = 1 << 30 // of what a pool maps
 )
 
-// A Pool is a loop's own store of buffers: off-heap memory in power-of-two
-// sizes, handed out without locks and without allocating. Slabs up to 64 KiB
-// are cut from chunks of 256 KiB, bigger ones are mapped for themselves (in
-// powers of two up to 8 MiB, and above that as they are asked for). A chunk that
-// has become free goes back to the system, but for 4 MiB of them: what each turn
-// takes and gives back is not to cost two system calls and new pages each turn.
-// Everything except Buffer.Release belongs to the loop's thread.
+// A Pool is a loop's store of buffers: off-heap memory in sizes that are powers of
+// two, handed out without locks and without allocating. Slabs of up to 64 KiB are
+// cut from chunks of 256 KiB; each bigger buffer has a mapping of its own, of a
+// power of two up to 8 MiB and of the wanted size beyond that. The pool keeps up to
+// 4 MiB of free chunks, so that buffers which each turn takes and gives back cost no
+// system calls, and returns the rest to the system.
+//
+// Only code on the loop may call its methods. Buffer.Release may be called from
+// anywhere.
 type Pool struct {
 	limit  int64
 	mapped int64
-	out    int            // buffers that somebody owns
+	out    int            // buffers with an owner
 	free   [classes]class // chunks with free slabs and some in use
 	big    [24]*Buffer    // free, by size
 	spare  int64          // bytes in big
-	idle   []*chunk       // wholly free, the newest last
+	idle   []*chunk       // without a slab in use, the newest last
 	peak   int64
 
 	onLoop func() bool
 	wake   func()
-	orphan bool // the loop is gone; guarded by mu
+	orphan bool // the loop has ended; guarded by mu
 
 	mu       sync.Mutex
 	foreign  *Buffer // released by other threads
 	pending  atomic.Bool
-	unlocked atomic.Bool // orphan, for a look without mu
+	unlocked atomic.Bool // orphan, readable without mu
 }
 
 type class struct{ chunks *chunk }
@@ -63,9 +65,9 @@ type chunk struct {
 
 // PoolStats describes a Pool at one moment.
 type PoolStats struct {
-	Outstanding int   // buffers that somebody owns
+	Outstanding int   // buffers with an owner
 	Mapped      int64 // bytes taken from the system
-	Peak        int64 // most bytes ever mapped
+	Peak        int64 // the most that Mapped has been
 	Limit       int64 // bytes
 }
 
@@ -89,7 +91,7 @@ func (p *Pool) owned() bool {
 func (p *Pool) takeForeign(b *Buffer) {
 	p.mu.Lock()
 	if p.orphan {
-		b.home.PutBack(b) // its loop is gone: nobody else is here
+		b.home.PutBack(b) // the loop has ended; mu keeps the other threads out
 		p.mu.Unlock()
 		return
 	}
@@ -129,8 +131,8 @@ func (p *Pool) Copy(headroom int, data []byte) (*Buffer, error) {
 	return b, nil
 }
 
-// Map takes size bytes from the system for a backend's own buffers, within
-// the pool's limit.
+// Map returns size bytes from the system for a backend's own buffers. They count
+// towards the pool's limit. For backends.
 func (p *Pool) Map(size int) ([]byte, error) {
 	if p.mapped+int64(size) > p.limit {
 		p.dropSpare()
@@ -151,7 +153,7 @@ func (p *Pool) Map(size int) ([]byte, error) {
 	return mem, nil
 }
 
-// Unmap gives back what Map returned.
+// Unmap gives back memory that Map returned. For backends.
 func (p *Pool) Unmap(mem []byte) error {
 	p.mapped -= int64(len(mem))
 	return unmapMemory(mem)
@@ -175,7 +177,7 @@ func (p *Pool) getSlab(c int) (*Buffer, error) {
 	return b.Hand(0, 0), nil
 }
 
-// nextChunk lists a chunk for class c: the one that was used last, or a new one.
+// nextChunk lists a chunk for class c: the free one used last, or a new one.
 func (p *Pool) nextChunk(c int) (*chunk, error) {
 	for i := len(p.idle) - 1; i >= 0; i-- {
 		if ch := p.idle[i]; int(ch.class) == c {
@@ -267,9 +269,9 @@ func (f *poolFriend) PutBack(b *Buffer) {
 	}
 }
 
-// rest keeps a chunk that is wholly free, in place of the one that has waited
-// longest if there are enough. See docs/performance.md for what it cost to map
-// and unmap what each turn takes and gives back.
+// rest keeps a chunk that has no slab in use. If the pool keeps enough of them, the
+// one that has waited longest goes back to the system. docs/performance.md says what
+// mapping and unmapping in each turn cost.
 func (p *Pool) rest(ch *chunk) {
 	if p.orphan {
 		_ = p.Unmap(ch.mem) // munmap of what mmap gave cannot fail
@@ -295,7 +297,7 @@ func (p *Pool) putBig(b *Buffer) {
 	p.spare += size
 }
 
-// dropSpare gives the system every byte that no buffer uses.
+// dropSpare returns all memory that no buffer uses to the system.
 func (p *Pool) dropSpare() {
 	for lg, b := range p.big {
 		for ; b != nil; b = b.next {
@@ -317,9 +319,9 @@ func (p *Pool) Stats() PoolStats {
 	return PoolStats{Outstanding: p.out, Mapped: p.mapped, Peak: p.peak, Limit: p.limit}
 }
 
-// Close gives all free memory back to the system. If buffers are still owned
-// by somebody, their memory stays until they are released, and the error says
-// how many there are.
+// Close returns all free memory to the system. The memory of buffers that still
+// have an owner stays until they are released, and the error says how many there
+// are.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
