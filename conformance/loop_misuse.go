@@ -315,7 +315,7 @@ func loopBlockingPost(l *L) {
 			}, nil))
 		},
 	} {
-		opts, told := l.stalls(loop.OutsideTasks)
+		opts, told := l.stalls("")
 		g := l.groupWith(1, opts)
 		gate := make(chan struct{})
 		start(g.Loops()[0], func() { <-gate })

@@ -9,14 +9,12 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// AdoptConn takes over nc, which the net package opened: its socket becomes
-// the loop's, and nc is closed without closing the connection. It is called on
-// the loop.
+// AdoptConn takes over the socket of nc, which package net opened, and closes nc. It
+// may only be called on the loop, and does not wait.
 //
-// nc is a *net.TCPConn or a *net.UnixConn (a stream's, not of datagrams).
-// Everything else fails with ErrUnsupported, and then nc still is the caller's:
-// what wraps one of these may have a descriptor to give, but may also hold bytes
-// that were read from it, or change those that pass.
+// nc is a *net.TCPConn, or a *net.UnixConn of a stream socket. Everything else fails
+// with errors.ErrUnsupported, and nc is still the caller's: a type that wraps one of
+// these may hold bytes that it has read, or change those that pass.
 func (l *Loop) AdoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
 	if !l.onThread() {
 		return nil, &runtime.OpError{Op: "adopt", Err: ErrOffLoop}

@@ -7,8 +7,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A call is one operation that a task waits for. Calls are pooled, so that
-// their operations lie on the heap and yet cost no allocation.
+// A call is one operation that a task waits for. The loop keeps its calls for reuse:
+// an operation must lie on the heap, and costs no allocation all the same.
 type call struct {
 	runtime.Op
 	task  *Task
@@ -25,7 +25,7 @@ func (l *Loop) newCall(t *Task, code runtime.OpCode, h runtime.Handle) *call {
 			switch {
 			case c.task != nil:
 				l.makeReady(c.task)
-			case op.Got != 0: // nobody waits for it any more: see freeCall
+			case op.Got != 0: // no task waits for it any more: see freeCall
 				l.closeHandle(op.Got)
 			}
 		}
@@ -36,8 +36,9 @@ func (l *Loop) newCall(t *Task, code runtime.OpCode, h runtime.Handle) *call {
 	return c
 }
 
-// freeCall keeps c for the next call, without what it carried; unless a panic came
-// between, such as one of a context's Err, and the kernel has it still.
+// freeCall clears c and keeps it for reuse. If the task has panicked while it waited
+// (a context's Err method may panic), the kernel still has the operation: then
+// freeCall cancels it.
 func (l *Loop) freeCall(c *call) {
 	c.task = nil
 	if c.InFlight() {
@@ -49,15 +50,15 @@ func (l *Loop) freeCall(c *call) {
 	c.next, l.calls = l.calls, c
 }
 
-// do submits c and waits until it has ended. If ctx ends, the task is killed
-// or deadline passes, the operation is cancelled and then waited for: nothing
-// is left behind in the kernel, and if it had succeeded by then, it has.
-// With noContext and no deadline it simply waits.
+// do submits c and waits for its end. If ctx ends, the task is killed or deadline
+// passes, do cancels the operation and waits for its end all the same: nothing is
+// left in the kernel, and an operation that succeeded before the cancel has
+// succeeded. With noContext and Forever, do waits for the operation alone.
 func (c *call) do(ctx context.Context, deadline int64) error {
 	t := c.task
 	l := t.loop
 	if ctx != noContext {
-		// This also registers ctx: without it, its end would wake nobody.
+		// This also registers ctx, so that its end wakes the task.
 		if err := t.interrupted(ctx); err != nil {
 			return &runtime.OpError{Op: c.Code.String(), Handle: c.Handle, Err: err}
 		}
@@ -91,7 +92,7 @@ func (c *call) do(ctx context.Context, deadline int64) error {
 	return c.Err
 }
 
-// closeHandle closes h without anybody waiting for it.
+// closeHandle closes h. No task waits for it.
 func (l *Loop) closeHandle(h runtime.Handle) {
 	op := &runtime.Op{Code: runtime.OpClose, Handle: h, Done: func(*runtime.Op) {}}
 	l.rt.Submit(op)

@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// A taskContext is a Task as the context that its function gets. It has no
-// goroutine and no timer, and a channel or a list only once something asks for
-// one.
+// A taskContext is a Task as the context that the task's function gets. It has no
+// goroutine and no timer. Its channel and its list are made when they are first used.
 type taskContext Task
 
 func (t *Task) context() context.Context { return (*taskContext)(t) }
@@ -69,7 +68,7 @@ func (c *taskContext) Value(key any) any {
 
 func (c *taskContext) String() string { return "task " + c.name }
 
-// noContext, given to what waits, means that no context ends the wait.
+// noContext in place of a context means that no context ends the wait.
 var noContext context.Context
 
 type afterFunc struct{ f func() }
@@ -119,8 +118,8 @@ func (t *Task) endContext() {
 	}
 }
 
-// A foreignContext is a context that does not come from the task itself: the
-// task registers with it once, not for each call.
+// A foreignContext is a context that is not the task's own. The task registers with
+// it once, not at each call.
 type foreignContext struct {
 	ctx   context.Context
 	stop  func() bool
@@ -138,8 +137,8 @@ func (f *foreignContext) drop(l *Loop) {
 	f.ctx, f.stop = nil, nil
 }
 
-// contextErr returns why a call with ctx must end, and sees to it that the
-// task is woken when ctx ends.
+// contextErr returns the error of ctx, if it has ended, and otherwise has the task
+// woken when it does.
 func (t *Task) contextErr(ctx context.Context) error {
 	if ctx == noContext {
 		return nil
@@ -168,8 +167,8 @@ func (t *Task) contextErr(ctx context.Context) error {
 	return nil
 }
 
-// within reports whether cancelling other cancels t too, so that t is woken
-// without having to register.
+// within reports whether cancelling other cancels t too. Then t is woken without
+// registering.
 func (t *Task) within(other *Task) bool {
 	for ; t != nil; t = t.parent {
 		if t == other {
@@ -182,8 +181,8 @@ func (t *Task) within(other *Task) bool {
 	return false
 }
 
-// late says that ctx is over by the loop's clock, even if the context's own
-// timer has not got round to it.
+// late returns DeadlineExceeded if the deadline has passed by the loop's clock, even
+// if the context's own timer has not fired yet.
 func (f *foreignContext) late(t *Task) error {
 	if f.timer.fire != nil && f.timer.at == 0 {
 		if d, ok := f.ctx.Deadline(); ok && time.Until(d) <= 0 {
@@ -193,7 +192,7 @@ func (f *foreignContext) late(t *Task) error {
 	return nil
 }
 
-// clockTime is d on the loop's clock.
+// clockTime returns the time d on the loop's clock.
 func (l *Loop) clockTime(d time.Time) int64 {
 	return later(l.rt.Now(), time.Until(d))
 }

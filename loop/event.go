@@ -5,15 +5,15 @@ import (
 	"sync"
 )
 
-// An Event is a flag that tasks, of any loop, and goroutines wait for. The
-// zero value is not set. All methods may be called from anywhere.
+// An Event is a flag to wait for. The tasks of any loop and goroutines may use it:
+// all methods may be called from anywhere. The zero value is not set.
 type Event struct {
 	mu      sync.Mutex // never held while anything waits
 	set     bool
 	waiters waitList
 }
 
-// Set sets the flag and wakes everyone who waits. It stays set until Clear.
+// Set sets the flag and wakes all waiters. The flag stays set until Clear.
 func (e *Event) Set() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -37,8 +37,8 @@ func (e *Event) Wait(ctx context.Context) error {
 	return opErr("wait for event", 0, err)
 }
 
-// join waits for the flag and nothing else: neither the end of ctx nor being
-// killed stops it. It is for what is certain to come.
+// join waits for the flag alone: neither the end of ctx nor a kill cuts it short.
+// The flag must be certain to be set.
 func (e *Event) join(ctx context.Context) {
 	t := currentTask(ctx)
 	w := &waiter{task: t}

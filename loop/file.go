@@ -8,20 +8,20 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A File is an open file of a loop, for the loop's tasks. Its calls suspend
-// the task and never the loop. When ctx ends they are cancelled as far as that
-// is possible, and waited for.
+// A File is an open file of a loop. Only tasks of the loop may call its methods,
+// which suspend the task and never the loop. When ctx ends, an operation is
+// cancelled as far as the system can, and its end awaited.
 //
-// ReadAt and WriteAt move buffers, which stay the caller's: the bytes that are
-// read go behind those that the buffer holds.
+// ReadAt and WriteAt move buffers, which stay the caller's. ReadAt puts the bytes
+// behind those that the buffer holds.
 type File struct {
 	loop *Loop
 	h    runtime.Handle
 	path string
 }
 
-// Open opens the file at path, with flags and permissions as os.OpenFile has
-// them. It is called by a task.
+// Open opens the file at path with the flags and permissions of os.OpenFile, and
+// waits until it is open. Only a task of the loop may call it.
 func (l *Loop) Open(ctx context.Context, path string, flags int, mode uint32) (*File, error) {
 	t := l.current()
 	if t == nil {
@@ -35,12 +35,6 @@ func (l *Loop) Open(ctx context.Context, path string, flags int, mode uint32) (*
 	}
 	return &File{loop: l, h: c.Got, path: path}, nil
 }
-
-// Path returns what the file was opened by.
-func (f *File) Path() string { return f.path }
-
-// Handle returns the file's handle.
-func (f *File) Handle() runtime.Handle { return f.h }
 
 func (f *File) do(ctx context.Context, code runtime.OpCode, set func(*runtime.Op)) (int, error) {
 	t := f.loop.current()
@@ -59,13 +53,14 @@ func (f *File) do(ctx context.Context, code runtime.OpCode, set func(*runtime.Op
 	return c.N, err
 }
 
-// ReadAt reads once from offset off into the room of b and returns how many
-// bytes that were; io.EOF at the end of the file.
+// ReadAt reads once from offset off into the room of b. It returns the number of
+// bytes, and io.EOF at the end of the file.
 func (f *File) ReadAt(ctx context.Context, b *runtime.Buffer, off int64) (int, error) {
 	return f.do(ctx, runtime.OpReadAt, func(op *runtime.Op) { op.Buf, op.Off = b, off })
 }
 
-// WriteAt writes all of b at offset off. The error says how far it came.
+// WriteAt writes all of b at offset off. It returns how many bytes it has written,
+// also with an error.
 func (f *File) WriteAt(ctx context.Context, b *runtime.Buffer, off int64) (int, error) {
 	done := 0
 	for done < b.Len() {
@@ -81,7 +76,7 @@ func (f *File) WriteAt(ctx context.Context, b *runtime.Buffer, off int64) (int, 
 	return done, nil
 }
 
-// Sync makes the file and what the system keeps about it durable (fsync).
+// Sync makes the file's bytes and its metadata durable (fsync).
 func (f *File) Sync(ctx context.Context) error {
 	_, err := f.do(ctx, runtime.OpFsync, nil)
 	return err
@@ -93,15 +88,15 @@ func (f *File) Datasync(ctx context.Context) error {
 	return err
 }
 
-// Allocate makes sure that there is space for length bytes from off on; the
-// file grows to it.
+// Allocate makes sure that the file has space for length bytes from off on. The file
+// grows to it.
 func (f *File) Allocate(ctx context.Context, off, length int64) error {
 	_, err := f.do(ctx, runtime.OpAllocate, func(op *runtime.Op) { op.Off, op.Len = off, length })
 	return err
 }
 
-// Close closes the file, after what is going on with it was joined. A killed
-// task may call it too.
+// Close cancels the file's operations in flight, waits for their end, and closes the
+// file. A killed task may call it too.
 func (f *File) Close() error {
 	_, err := f.do(noContext, runtime.OpClose, nil)
 	return err

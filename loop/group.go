@@ -14,35 +14,35 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A Service serves the connections of a listener. The group runs Serve as a
-// task on each of its loops, with that loop's listener. When ctx ends it stops
-// accepting, drains, and returns; nil after an orderly end.
+// A Service serves the connections of a listener. A group calls Serve as a task on
+// each of its loops, with that loop's listener. When ctx ends, Serve stops accepting,
+// drains, and returns: nil after an orderly end.
 type Service interface {
 	Serve(ctx context.Context, ln *Listener) error
 }
 
-// MaxLoops is how many loops a group has at most. Each is a thread, and Go ends a
-// program that has 10,000 of them: see debug.SetMaxThreads.
+// MaxLoops is the largest number of loops of a group. Each is a thread, and Go ends a
+// program that has 10,000 threads: see debug.SetMaxThreads.
 const MaxLoops = 1024
 
-// GroupOptions are the options of a group of loops.
+// GroupOptions are the options of a group of loops. Loops and New are required.
 type GroupOptions struct {
-	// Loops is how many there are, 1 to MaxLoops.
+	// Loops is the number of loops, 1 to MaxLoops.
 	Loops int
 
-	// New makes the Runtime of each.
+	// New makes the backend of each loop.
 	New func(loop int) (runtime.Runtime, error)
 
 	// Pin ties loop i to the i-th CPU that the process may use.
 	Pin []int
 
-	// Loop are the options of each; its Name gets the loop's number.
+	// Loop are the options of each loop. The loop's number is added to its Name.
 	Loop LoopOptions
 }
 
-// A Group is a number of loops that share nothing and serve together. Its
-// methods may be called from any goroutine. Serve and Stop, which wait for
-// loops, fail on one of them.
+// A Group is a number of loops that share nothing and serve together. Any goroutine
+// may call its methods. Serve and Stop wait for the loops, so they fail when they
+// are called on one of them.
 type Group struct {
 	opts  GroupOptions
 	loops []*Loop
@@ -53,7 +53,7 @@ type Group struct {
 	err   error
 }
 
-// StartGroup starts the loops.
+// StartGroup starts loops and returns when they run. Any goroutine may call it.
 func StartGroup(opts GroupOptions) (*Group, error) {
 	if opts.Loops < 1 || opts.Loops > MaxLoops || opts.New == nil {
 		return nil, fmt.Errorf("start group: %d loops, want 1 to %d, and a New", opts.Loops, MaxLoops)
@@ -80,7 +80,7 @@ func StartGroup(opts GroupOptions) (*Group, error) {
 		select {
 		case <-l.Running():
 		case <-l.Stopped():
-			return nil, g.Stop() // with what this loop's Run returned
+			return nil, g.Stop() // with the error of this loop's Run
 		}
 	}
 	return g, nil
@@ -89,13 +89,13 @@ func StartGroup(opts GroupOptions) (*Group, error) {
 // Loops returns the group's loops.
 func (g *Group) Loops() []*Loop { return g.loops }
 
-// Loop returns one of the loops, another one each time.
+// Loop returns one of the loops, the next one at each call.
 func (g *Group) Loop() *Loop { return g.loops[int(g.next.Add(1)-1)%len(g.loops)] }
 
-// Info describes the backend that the loops run on.
+// Info describes the backend of the loops.
 func (g *Group) Info() runtime.Info { return g.loops[0].Info() }
 
-// Stats returns every loop's counts.
+// Stats returns the counts of each loop. It waits for a turn of each.
 func (g *Group) Stats() ([]LoopStats, error) {
 	all := make([]LoopStats, len(g.loops))
 	for i, l := range g.loops {
@@ -108,7 +108,8 @@ func (g *Group) Stats() ([]LoopStats, error) {
 	return all, nil
 }
 
-// Listeners listen on one address for all loops of a group.
+// Listeners listen on one address for all loops of a group. Any goroutine may call
+// the methods.
 type Listeners struct {
 	group *Group
 	per   []*Listener
@@ -116,27 +117,27 @@ type Listeners struct {
 
 // ServeOptions say how a group listens. The zero value is good.
 type ServeOptions struct {
-	// Spread makes one loop accept and deal the connections out in turn. It
-	// spreads even a handful of them evenly. Otherwise each loop has a listening
-	// socket of its own, and the kernel chooses by a hash, which is cheaper,
-	// and even when there are many. Unix sockets are always dealt out.
+	// Spread makes one loop accept all connections and deal them to the loops in
+	// turn, so that even a few are spread evenly. Without it each loop has a
+	// listening socket of its own and the kernel chooses by a hash, which costs less
+	// and is even when there are many. Connections of unix sockets are always dealt.
 	Spread bool
 
-	// Share lets other programs of the same user listen on the same address,
-	// if they ask for it too; the kernel divides the connections among all.
+	// Share lets other programs of the same user that set it too listen on the same
+	// address. The kernel divides the connections among them.
 	Share bool
 
-	// Backlog is how many connections may wait in the kernel, for each loop;
-	// 0 means the system's maximum.
+	// Backlog is how many connections may wait in the kernel for each loop. 0 means
+	// the system's maximum.
 	Backlog int
 
 	// Stream are the limits of the connections.
 	Stream StreamOptions
 }
 
-// Listen listens on address (see ParseListenAddr) for all loops. An address
-// that is in use is an error, also when the other one is a group that would
-// share it with its own loops.
+// Listen listens on address for all loops: "host:port", ":port" or "unix:/path" (see
+// runtime.ParseListenAddr). An address in use is an error, even if its listener is a
+// group that shares it among its own loops.
 func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 	addr, err := runtime.ParseListenAddr(address)
 	if err != nil {
@@ -174,9 +175,9 @@ func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 	return ls, nil
 }
 
-// AdoptListener takes over ln, which was opened elsewhere: a socket from the
-// net package, or one that was inherited (net.FileListener). ln itself is
-// closed; its socket goes on listening. Connections are dealt out.
+// AdoptListener takes over the socket of ln, from package net or inherited
+// (net.FileListener). It closes ln, and the socket goes on listening. One loop accepts
+// the connections and deals them out.
 func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, error) {
 	sc, ok := ln.(syscall.Conn)
 	if !ok {
@@ -213,7 +214,7 @@ func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, e
 	return ls, ln.Close()
 }
 
-// deal has the first listener accept for all. Nobody uses them yet.
+// deal makes the first listener accept for all. They do not accept yet.
 func (ls *Listeners) deal() {
 	ls.per[0].dealTo = ls.per
 	for _, ln := range ls.per {
@@ -221,10 +222,10 @@ func (ls *Listeners) deal() {
 	}
 }
 
-// Addr returns the address that is listened on.
+// Addr returns the address, with the port that the system chose.
 func (ls *Listeners) Addr() net.Addr { return ls.per[0].Addr() }
 
-// Close stops listening. Serve does it too.
+// Close stops listening and waits until all loops have. Serve does so at its end.
 func (ls *Listeners) Close() error {
 	var errs []error
 	for _, ln := range ls.per {
@@ -235,8 +236,9 @@ func (ls *Listeners) Close() error {
 	return errors.Join(errs...)
 }
 
-// Serve runs svc on every loop until ctx ends and it has drained, or it fails
-// on one of them. ls is closed then. The handlers' contexts have ctx's values.
+// Serve runs svc on every loop. It returns when ctx has ended and svc has drained, or
+// when svc has failed on one of the loops; then it closes ls. The contexts of the
+// handlers have the values of ctx.
 func (g *Group) Serve(ctx context.Context, ls *Listeners, svc Service) error {
 	if err := g.onLoop("serve"); err != nil {
 		return err
@@ -259,7 +261,7 @@ func (g *Group) Serve(ctx context.Context, ls *Listeners, svc Service) error {
 	return err
 }
 
-// serveOn runs svc as a task of ln's loop. The end of ctx drains it, and does
+// serveOn runs svc as a task of ln's loop. The end of ctx drains the task and does
 // not kill it.
 func serveOn(ctx context.Context, ln *Listener, svc Service) error {
 	done := make(chan error, 1)
@@ -277,14 +279,15 @@ func serveOn(ctx context.Context, ln *Listener, svc Service) error {
 	}
 	err = <-done
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil // that is what it was told
+		return nil // as ctx asked
 	}
 	return err
 }
 
-// Stop stops the loops and waits for them: see Loop.Run for what that does to
-// tasks that still run. It returns what went wrong on each, and names the
-// task that holds a loop if it cannot be stopped at all.
+// Stop stops the loops and waits for them. Their tasks are killed, their operations
+// drained, buffers and descriptors given back. Stop returns the errors of the loops:
+// such as the names of tasks that did not end within LoopOptions.StopTimeout, or of a
+// task that holds its loop, which then cannot be stopped at all.
 func (g *Group) Stop() error {
 	if err := g.onLoop("stop group"); err != nil {
 		return err
@@ -314,8 +317,8 @@ func (g *Group) Stop() error {
 	return g.err
 }
 
-// onLoop fails if the caller is on a loop of the group, which would wait for
-// itself.
+// onLoop returns an error if the caller is on a loop of the group, which would wait
+// for itself.
 func (g *Group) onLoop(op string) error {
 	for _, l := range g.loops {
 		if l.onThread() {

@@ -7,15 +7,14 @@ import (
 	"sync/atomic"
 )
 
-// Offload runs fn on an ordinary goroutine and suspends the calling task until
-// fn has returned: fn may block, take mutexes and use channels. It must not
-// use the loop's streams. Being cancelled does not cut it short, because fn
-// may use what the task owns; give fn the context, and let it listen. Beyond
-// 512 at once on a loop, further ones wait. On an ordinary goroutine fn is
-// simply called.
+// Offload runs fn on an ordinary goroutine and suspends the calling task until fn
+// has returned. fn may block, lock mutexes and use channels; it must not use the
+// loop's streams. A cancel does not cut Offload short, because fn may use what the
+// task owns: give fn the context, and let it return when that ends. A loop runs 512
+// of them at once; further ones wait. On an ordinary goroutine, Offload calls fn.
 //
-// The error says that fn was not run, because ctx had ended before, or that it
-// ended by runtime.Goexit (ErrGoexit). If fn panics, so does Offload.
+// An error says that fn was not run, because ctx had ended or the caller may not
+// wait, or that fn called runtime.Goexit (ErrGoexit). If fn panics, so does Offload.
 func Offload(ctx context.Context, fn func()) error {
 	t, onLoop := caller(ctx)
 	switch {
@@ -31,7 +30,7 @@ func Offload(ctx context.Context, fn func()) error {
 	l := t.loop
 	for l.busy >= maxOffloads {
 		if err := t.waitOn(&l.offloads, ctx); err != nil {
-			l.offloads.wakeOne() // it may have been woken to go on
+			l.offloads.wakeOne() // the task may have been woken to go on
 			return opErr("offload", 0, err)
 		}
 	}
@@ -47,8 +46,9 @@ func Offload(ctx context.Context, fn func()) error {
 	return opErr("offload", 0, t.elsewhere(fn, nil))
 }
 
-// elsewhere runs fn on a goroutine and parks t until it has ended. The error
-// is ErrGoexit or nil.
+// elsewhere runs fn on a goroutine and parks t until fn has returned. If t is killed
+// meanwhile, it calls killed, once and if it is not nil. The error is ErrGoexit or
+// nil.
 func (t *Task) elsewhere(fn, killed func()) error {
 	var (
 		done   atomic.Bool
@@ -84,7 +84,7 @@ func (t *Task) elsewhere(fn, killed func()) error {
 	return exited
 }
 
-// offloadPanic carries a panic over to the task, with the stack it had.
+// An offloadPanic carries a panic of fn to the task, with the stack of fn.
 type offloadPanic struct {
 	value any
 	stack []byte

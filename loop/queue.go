@@ -8,9 +8,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A Queue carries values to tasks, in order, and holds a limited number of
-// them. Anyone may put: tasks of any loop and goroutines. All methods may be
-// called from anywhere.
+// A Queue is a bounded first-in-first-out queue of values. The tasks of any loop and
+// goroutines may put and get: all methods may be called from anywhere.
 type Queue[T any] struct {
 	mu      sync.Mutex // never held while anything waits
 	items   ring[T]
@@ -28,7 +27,8 @@ func NewQueue[T any](limit int) *Queue[T] {
 	return &Queue[T]{limit: limit}
 }
 
-// TryPut puts v unless the queue is full (ErrBusy) or closed (ErrClosed).
+// TryPut puts v, and never waits. It fails with ErrBusy if the queue is full and
+// with ErrClosed if it is closed.
 func (q *Queue[T]) TryPut(v T) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -43,8 +43,8 @@ func (q *Queue[T]) TryPut(v T) error {
 	return nil
 }
 
-// Put puts v, and waits for room if there is none. The values of one caller
-// come out in the order in which they went in.
+// Put puts v, and waits while the queue is full. The values of one caller come out
+// in the order in which they went in.
 func (q *Queue[T]) Put(ctx context.Context, v T) error {
 	for {
 		if _, err := waitSources(ctx, []Source{(*putSide[T])(q)}); err != nil {
@@ -63,7 +63,7 @@ func (q *Queue[T]) tryPut(v T) (done bool, err error) {
 	case q.closed:
 		return true, &runtime.OpError{Op: "put", Err: runtime.ErrClosed}
 	case q.items.len() >= q.limit:
-		return false, nil // somebody was faster
+		return false, nil // another putter took the room
 	}
 	q.items.push(v)
 	q.getters.wakeOne()
@@ -73,7 +73,7 @@ func (q *Queue[T]) tryPut(v T) (done bool, err error) {
 	return true, nil
 }
 
-// TryGet takes the oldest value, if there is one.
+// TryGet takes the oldest value, if there is one. It never waits.
 func (q *Queue[T]) TryGet() (v T, ok bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -88,8 +88,8 @@ func (q *Queue[T]) TryGet() (v T, ok bool) {
 	return v, true
 }
 
-// Get takes the oldest value and waits for one if there is none. Once the
-// queue was closed, and what it held was taken, it fails with ErrClosed.
+// Get takes the oldest value, and waits while there is none. When the queue is
+// closed and empty it fails with ErrClosed.
 func (q *Queue[T]) Get(ctx context.Context) (v T, err error) {
 	for {
 		if v, ok := q.TryGet(); ok {
@@ -110,8 +110,7 @@ func (q *Queue[T]) drained() bool {
 	return q.closed && q.items.len() == 0
 }
 
-// Close refuses further values. Those that are in the queue can still be
-// taken.
+// Close refuses further values. Get still returns those that are in the queue.
 func (q *Queue[T]) Close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -127,7 +126,7 @@ func (q *Queue[T]) Len() int {
 	return q.items.len()
 }
 
-// poll: see Source. A queue has something when Get would not wait.
+// poll makes a Queue a Source, which is ready when Get would not wait.
 func (q *Queue[T]) poll(w *waiter) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -140,7 +139,7 @@ func (q *Queue[T]) poll(w *waiter) bool {
 	return false
 }
 
-// unpoll passes a wake-up on that w got and may not use.
+// unpoll passes on a wake-up that w got and will not use.
 func (q *Queue[T]) unpoll(w *waiter) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -149,7 +148,7 @@ func (q *Queue[T]) unpoll(w *waiter) {
 	}
 }
 
-// putSide is a Queue as a Source of room.
+// A putSide is a Queue as a Source that is ready when Put would not wait.
 type putSide[T any] Queue[T]
 
 func (p *putSide[T]) poll(w *waiter) bool {

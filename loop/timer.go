@@ -6,36 +6,36 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A timer is a moment on its loop's clock and what to do then. It is part of
-// what it times (a task, a direction of a stream), so arming one allocates
-// nothing.
+// A timer calls fire at a time of its loop's clock. It is a field of the task or
+// stream that it times, so arming it allocates nothing.
 type timer struct {
 	when int64
-	at   int // place in the heap, plus 1; 0: not armed
+	at   int // its place in the heap, plus 1; 0 if it is not armed
 	fire func()
 }
 
-// A Timer calls a function on a loop, outside any task, after a time. It is
-// embedded in what it times; all of it is called on the loop, and panics if it is
-// not.
+// A Timer calls a function on its loop, outside any task, after a time. Its methods
+// may only be called on the loop, and panic elsewhere. Make it a field of the value
+// that it times, and setting it allocates nothing.
 type Timer struct {
 	loop *Loop
 	t    timer
 }
 
-// Init sets the function, which must not block, once.
+// Init ties the timer to a loop and sets the function, which must not block. It is
+// called once, before the other methods.
 func (t *Timer) Init(l *Loop, fire func()) {
 	t.loop = l
 	t.t.fire = func() { l.contain("timer's function", fire) }
 }
 
-// Set has the function called once, after d. It moves a timer that was set.
+// Set has the function called once, after d. A timer that was set is moved.
 func (t *Timer) Set(d time.Duration) {
 	t.loop.mustBeOn("Timer.Set")
 	t.loop.timers.set(&t.t, later(t.loop.rt.Now(), d))
 }
 
-// Stop takes back Set. It does nothing if the timer is not set.
+// Stop undoes Set. It does nothing if the timer is not set.
 func (t *Timer) Stop() {
 	if t.loop != nil {
 		t.loop.mustBeOn("Timer.Stop")
@@ -43,8 +43,7 @@ func (t *Timer) Stop() {
 	}
 }
 
-// later is d after now, which may be before it, or never, if that is further off than
-// the clock goes.
+// later returns now + d, or Forever if that is beyond the clock. d may be negative.
 func later(now int64, d time.Duration) int64 {
 	if int64(d) > runtime.Forever-now {
 		return runtime.Forever
@@ -52,8 +51,8 @@ func later(now int64, d time.Duration) int64 {
 	return now + int64(d)
 }
 
-// timers is a heap with four children to a node: half as deep as a binary
-// one, and the four lie in a cache line or two.
+// timers is a heap with four children to a node. It is half as deep as a binary
+// heap, and four children lie in a cache line or two.
 type timers struct{ heap []*timer }
 
 // next returns when the first timer is due.
@@ -90,8 +89,8 @@ func (ts *timers) stop(t *timer) {
 	}
 }
 
-// expire fires what is due at now, but no more than there were timers, so that
-// ones that arm themselves for the past do not keep it for ever.
+// expire fires the timers that are due at now: at most as many as there were, so
+// that timers which arm themselves for the past do not keep the loop here.
 func (ts *timers) expire(now int64) (fired int) {
 	for budget := len(ts.heap); budget > 0 && len(ts.heap) > 0 && ts.heap[0].when <= now; budget-- {
 		t := ts.heap[0]

@@ -7,36 +7,24 @@ import (
 	"time"
 )
 
-// OutsideTasks is a Stall's Task where it was none: a function given to Post or
-// NextTurn, a Timer's, or one that is told of an end.
-const OutsideTasks = "(outside any task)"
-
-// A Stall says that a task, or a function that the loop calls, has held the loop
-// for too long: it computes, or it waits for something that Go's scheduler knows
-// and the loop does not, such as a channel or a mutex. What an Op's own Done does is
-// not watched.
+// A Stall reports that a task, or a function that the loop calls, has held the loop
+// for too long. It computes, or it waits for something that suspends a goroutine and
+// not a task, such as a channel or a mutex. The Done functions of operations are not
+// watched.
 type Stall struct {
-	Loop  string
-	Task  string
-	Held  time.Duration // at least
+	Loop  string        // its name
+	Task  string        // its name, or empty: a function given to Post, or a Timer's
+	Held  time.Duration // at least this long
 	Stack string        // of the task, or of the loop
 }
 
-func (s Stall) String() string {
-	who := fmt.Sprintf("task %q", s.Task)
-	if s.Task == OutsideTasks {
-		who = "a function outside any task"
-	}
-	return fmt.Sprintf("%s has held loop %s for more than %v\n%s", who, s.Loop, s.Held.Round(time.Millisecond), s.Stack)
-}
-
-// A progress is what the watchdog sees of a loop. While it is the same, the loop
-// has not got any further.
+// A progress is the state of a loop that the watchdog compares. While it is the
+// same, the loop has not moved on.
 type progress struct {
-	phase  uint64  // of the turn, in which each task is resumed once at most
-	called uint64  // of what is called while completions are taken in
-	w      *worker // whose task runs, if one does
-	name   *string // that task's: a worker may run several in a turn
+	phase  uint64  // changes each turn, in which a task is resumed once at most
+	called uint64  // changes with each function that Poll calls
+	w      *worker // the one that runs, if one does
+	name   *string // of its task: a worker may run several in a turn
 }
 
 func (l *Loop) progress() progress {
@@ -47,12 +35,12 @@ func (l *Loop) progress() progress {
 	return p
 }
 
-// waits reports whether the loop is where it may stay: in Poll.
+// waits reports whether the loop waits in Poll, where it may stay.
 func (p progress) waits() bool { return p.w == nil && p.phase&1 != 0 && p.called&1 == 0 }
 
-// watch starts the watchdog and returns what stops it. It looks from outside,
-// twice in StallAfter, at numbers that change in any case, so that a task pays
-// nothing for being watched.
+// watch starts the watchdog and returns a function that stops it. The watchdog is a
+// goroutine that looks, twice in StallAfter, at numbers that the loop changes in any
+// case, so being watched costs a task nothing.
 func (l *Loop) watch() (stop func()) {
 	quit, gone := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -88,29 +76,29 @@ func (l *Loop) watch() (stop func()) {
 }
 
 func (l *Loop) reportStall(at progress, held time.Duration) {
-	s := Stall{Loop: l.opts.Name, Task: OutsideTasks, Held: held}
+	s := Stall{Loop: l.opts.Name, Held: held}
 	goid := l.goid
 	if at.name != nil {
 		s.Task, goid = *at.name, at.w.id.Load()
 	}
 	s.Stack = stackOf(goid)
 	if l.progress() != at {
-		return // it has gone on meanwhile: the stack may be somebody else's
+		return // it has moved on meanwhile: the stack may be another task's
 	}
 	if l.opts.OnStall != nil {
 		l.opts.OnStall(s)
 		return
 	}
-	l.opts.Logger.Warn("noria: a task holds its loop; use Offload for what blocks or computes",
+	l.opts.Logger.Warn("noria: a task, or a function outside any task, holds its loop: use loop.Offload for code that blocks or computes",
 		"loop", s.Loop, "task", s.Task, "held", s.Held, "stack", s.Stack)
 }
 
-// maxDump bounds a dump of all goroutines, during which they all stand still: it
-// is enough for some ten thousand of them.
+// maxDump bounds a dump of all goroutines, which stops them all meanwhile. It is
+// enough for some ten thousand.
 const maxDump = 16 << 20
 
-// stackOf finds one goroutine in a dump of all of them: Go offers no other
-// way to look at somebody else's stack.
+// stackOf finds one goroutine in a dump of all of them: Go offers no other way to
+// see another goroutine's stack.
 func stackOf(goid uint64) string {
 	var buf []byte
 	for size := 1 << 20; ; size *= 4 {
