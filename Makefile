@@ -27,12 +27,12 @@ race: ## every test of what is right with the race detector, in their short form
 
 stress: ## the stress tests at their full size, on each backend
 	$(GO) test -race -timeout 20m -run Stress -v ./conformance/...
-	$(GO) test -run '(Stress|SlowHandshakes|StalledPeers)/native' ./ws # a thousand of each
+	$(GO) test -run 'Stress|SlowHandshakes|StalledPeers' ./ws # a thousand of each
 
 # How long, or how many inputs: FUZZTIME=20000x.
 FUZZTIME ?= 5m
 fuzz: ## every fuzz target, FUZZTIME (5m) each
-	@set -e; for p in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./runtime ./loop ./compat ./ws/... ./conformance/...); do \
+	@set -e; for p in $$($(GO) list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.ImportPath}}{{end}}' ./runtime ./loop ./compat ./ws/... ./conformance/... ./examples/...); do \
 		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz' || true); do \
 			echo "== $$f of $$p"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$p; \
 		done; done
@@ -64,11 +64,11 @@ bench-ws: build ## WebSocket beside TCP and the peers in bench/, which it builds
 	bench/build.sh bin/peers
 	bench/run.sh $(BIN) bin/peers $(FLAGS)
 
-conform: ## the whole WebSocket suite, with all its messages, on every engine and backend
+conform: ## the whole WebSocket suite, with all its messages, on every backend
 	NORIA_MESSAGES=1000 $(GO) test -count 1 -timeout 60m -run Noria -v ./conformance/websocket
 
 # FLAGS=-short leaves out the long messages; see conformance/websocket/autobahn.
-autobahn: ## Autobahn's own cases, both roles, every engine and backend; compares verdicts; installs kosoku
+autobahn: ## Autobahn's own cases, both roles, ws and examples/gobwas, every backend; compares verdicts; installs kosoku
 	conformance/websocket/autobahn/run.sh $(FLAGS)
 
 # -count 1: bench's test builds the peers, and Go's cache of results does not see what of.

@@ -107,14 +107,6 @@ func (w *WriteHalf) makeRoom(want int) error {
 	return nil
 }
 
-// Discard gives up what was written and not flushed: the peer does not get it.
-func (w *WriteHalf) Discard() {
-	if w.buf != nil {
-		w.buf.Release()
-	}
-	w.buf, w.base = nil, 0
-}
-
 // FlushWriteBuf hands everything that was written to the stream and returns
 // how many bytes that were. It waits while the stream's own queue is full, and
 // is called from a task, which it suspends. A write deadline that passes

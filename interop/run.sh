@@ -1,5 +1,5 @@
 #!/bin/sh
-# Real clients and servers against Noria, on each backend and with each engine:
+# Real clients and servers against Noria, on each backend:
 # netcat for TCP; for WebSocket the ws package of npm in both roles, Chromium on
 # the served page, and coder/websocket and gorilla/websocket in both roles.
 # Installs what is missing. Screenshots are left in $NORIA_SCREENSHOTS, or bin.
@@ -92,20 +92,16 @@ until [ -s "$work/port" ]; do sleep 0.1; done
 port=$(cat "$work/port")
 
 for backend in ${NORIA_BACKENDS:-io_uring epoll}; do
-	for engine in native adapter; do
-		echo "== $backend, $engine"
-		start --backend $backend --engine $engine
-		if [ $engine = native ]; then
-			got=$(printf hello | nc -N 127.0.0.1 "$tcp")
-			[ "$got" = hello ] || { echo "nc got '$got', not hello"; exit 1; }
-			echo 'nc: hello'
-		fi
-		(cd "$work" && node client.mjs "ws://127.0.0.1:$ws/" $max)
-		(cd "$work" && node browser.mjs "http://127.0.0.1:$ws/" $max "$shots/page-$backend-$engine.png")
-		stop
-		client --backend $backend --engine $engine
-		client --backend $backend --engine $engine --compress
-	done
+	echo "== $backend"
+	start --backend $backend
+	got=$(printf hello | nc -N 127.0.0.1 "$tcp")
+	[ "$got" = hello ] || { echo "nc got '$got', not hello"; exit 1; }
+	echo 'nc: hello'
+	(cd "$work" && node client.mjs "ws://127.0.0.1:$ws/" $max)
+	(cd "$work" && node browser.mjs "http://127.0.0.1:$ws/" $max "$shots/page-$backend.png")
+	stop
+	client --backend $backend
+	client --backend $backend --compress
 done
 echo '== coder/websocket and gorilla/websocket'
 (cd "$here/peers" && go test -count=1 ./...)

@@ -46,12 +46,12 @@ func TestLongMessageReceivedAhead(t *testing.T) {
 			},
 		}
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				for how, ahead := range ahead {
 					for _, streams := range []bool{true, false} {
 						t.Run(fmt.Sprintf("%s,streams=%v", how, streams), func(t *testing.T) {
 							result := make(chan error, 1)
-							srv := echoServer(e)
+							srv := echoServer()
 							srv.MaxMessage, srv.PongTimeout, srv.Compression = 1000, 20*time.Millisecond, &ws.Compression{}
 							srv.Handler = func(ctx context.Context, c *ws.Conn) (err error) {
 								defer func() { result <- err }()
@@ -93,9 +93,9 @@ func TestLongMessageReceivedAhead(t *testing.T) {
 func TestLongMessagePolled(t *testing.T) {
 	content := strings.Repeat("0123456789", 1<<17)
 	packed := deflatedPayload(content)
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result, next := make(chan error, 1), make(chan struct{})
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.MaxMessage, srv.Compression = 1000, &ws.Compression{}
 		srv.Handler = func(ctx context.Context, c *ws.Conn) (err error) {
 			defer func() { result <- err }()

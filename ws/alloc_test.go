@@ -11,15 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// The native engine allocates nothing for a message, whether it goes back out
+// Nothing is allocated for a message, whether it goes back out
 // in its buffer or is gathered with others.
 func TestNoAllocation(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		addr := serve(t, backendtest.Group(t, v, 1), ws.EchoServer())
+		addr := serve(t, backendtest.Group(t, v, 1), echoServer())
 		for _, size := range []int{1, 64, 1024, 16 << 10} {
 			for _, batch := range []int{1, 8} {
 				t.Run(fmt.Sprintf("%d bytes, %d together", size, batch), func(t *testing.T) {

@@ -31,9 +31,9 @@ import (
 
 // A push server waits for whichever comes first, the peer or a queue.
 func TestReadable(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		queue := loop.NewQueue[string](10)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			for {
 				i, err := loop.WaitAny(ctx, c.Readable(), queue)
@@ -73,8 +73,8 @@ func TestReadable(t *testing.T) {
 
 // A handler on a goroutine may block, and has the same API.
 func TestOnGoroutine(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.OnGoroutine = true
 		var mu sync.Mutex
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -109,15 +109,15 @@ func TestOnGoroutine(t *testing.T) {
 
 // NetConn: bytes through messages, both ways.
 func TestNetConn(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			nc := c.NetConn(ctx, ws.Binary)
 			_, err := io.Copy(struct{ io.Writer }{nc}, struct{ io.Reader }{nc})
 			return err
 		}
-		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{Options: ws.Options{Engine: e}}, func(ctx context.Context, c *ws.Conn) error {
+		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{}, func(ctx context.Context, c *ws.Conn) error {
 			nc := c.NetConn(ctx, ws.Binary)
 			want := bytes.Repeat([]byte("bytes "), 20_000)
 			for p := want; len(p) > 0; {
@@ -152,10 +152,10 @@ func TestNetConn(t *testing.T) {
 func TestHTTPHandler(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
-			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				g := backendtest.Group(t, v, 2)
 				mux := http.NewServeMux()
-				mux.Handle("/ws", echoServer(e).HTTPHandler(g))
+				mux.Handle("/ws", echoServer().HTTPHandler(g))
 				s := httptest.NewUnstartedServer(mux)
 				scheme := "ws://"
 				if secure {
@@ -195,9 +195,9 @@ func TestHTTPHandler(t *testing.T) {
 // A connection over TLS ends when its handler does, whether the peer hangs up or
 // not.
 func TestHTTPHandlerHangsUp(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Handler = func(context.Context, *ws.Conn) error { return nil }
 		s := httptest.NewUnstartedServer(srv.HTTPHandler(g))
 		s.StartTLS()
@@ -221,8 +221,8 @@ func TestHTTPHandlerHangsUp(t *testing.T) {
 
 // Connections that net/http accepted are counted like others, and bounded.
 func TestHTTPHandlerCounts(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.MaxConns = 2
 		s := httptest.NewServer(srv.HTTPHandler(backendtest.Group(t, v, 2)))
 		defer s.Close()
@@ -251,9 +251,9 @@ func TestRefusedHandshakes(t *testing.T) {
 	cause := errors.New("what the client must not see")
 	for _, by := range []string{"Serve", "HTTPHandler"} {
 		t.Run(by, func(t *testing.T) {
-			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				var log bytes.Buffer
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 				srv.Check = func(r *ws.Request) (http.Header, error) {
 					if r.URI == "/refused" {
@@ -297,15 +297,15 @@ func TestRefusedHandshakes(t *testing.T) {
 // sees the values that the request's context has.
 func TestHTTPHandlerMaxConns(t *testing.T) {
 	type key struct{}
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const clients, most = 20, 3
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.MaxConns = most
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if ctx.Value(key{}) != "a value" {
 				return errors.New("the value is missing")
 			}
-			return ws.Echo(ctx, c)
+			return echo(ctx, c)
 		}
 		upgrade := srv.HTTPHandler(backendtest.Group(t, v, 2))
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -346,10 +346,10 @@ func TestDeadlineErrors(t *testing.T) {
 		"NextReader": func(ctx context.Context, c *ws.Conn) error { _, _, err := c.NextReader(ctx); return err },
 		"Ping":       func(ctx context.Context, c *ws.Conn) error { _, err := c.Ping(ctx); return err },
 	}
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		for _, onGoroutine := range []bool{false, true} {
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.OnGoroutine = onGoroutine
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				for name, call := range calls {
@@ -377,10 +377,10 @@ func TestDeadlineErrors(t *testing.T) {
 
 // A hook that panics leaves no connection behind.
 func TestPanicInOpened(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		addr, accepted := serverPeer(t, switching)
-		opts := ws.DialOptions{Options: ws.Options{Engine: e, Hooks: ws.Hooks{Opened: func(*ws.Conn) { panic("as it was told") }}}}
+		opts := ws.DialOptions{Options: ws.Options{Hooks: ws.Hooks{Opened: func(*ws.Conn) { panic("as it was told") }}}}
 		require.ErrorContains(t, backendtest.Run(t, g, func(ctx context.Context) error {
 			_, err := ws.Dial(ctx, "ws://"+addr, opts)
 			return err
@@ -394,9 +394,9 @@ func TestPanicInOpened(t *testing.T) {
 
 // A group that has stopped upgrades nothing.
 func TestHTTPHandlerStopped(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
-		s := httptest.NewServer(echoServer(e).HTTPHandler(g))
+		s := httptest.NewServer(echoServer().HTTPHandler(g))
 		defer s.Close()
 		require.NoError(t, g.Stop())
 		p := dialTCP(t, s.Listener.Addr().String())
@@ -413,8 +413,8 @@ func TestTypes(t *testing.T) {
 
 // A panic closes its own connection, with 1011.
 func TestPanic(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			m, err := c.Receive(ctx)
 			if err != nil {
@@ -443,13 +443,13 @@ func isTimeout(err error) bool {
 
 // A connection's socket has options, wherever they are set.
 func TestSetOption(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, place := range []func(func(context.Context, *ws.Conn) error) func(context.Context, *ws.Conn) error{
 			func(f func(context.Context, *ws.Conn) error) func(context.Context, *ws.Conn) error { return f },
 			goroutine,
 		} {
 			result := make(chan error, 1)
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.Handler = place(func(_ context.Context, c *ws.Conn) error {
 				err := c.SetOption(runtime.OptUserTimeout, 4000)
 				if c.SetOption(99, 1) == nil {
@@ -469,8 +469,8 @@ func TestSetOption(t *testing.T) {
 
 // A request over HTTP/2 cannot be upgraded, and a page can be had by one.
 func TestHTTP2(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.Plain = func(r *ws.Request) *ws.Response {
 			if r.URI != "/" {
 				return nil

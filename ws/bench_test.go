@@ -13,7 +13,6 @@ import (
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
-	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
@@ -36,7 +35,7 @@ func BenchmarkEcho(b *testing.B) {
 				})
 				b.Run(name+"/ws", func(b *testing.B) {
 					h := frame.Header{Len: int64(size)}
-					echoes(b, v, ws.EchoServer(), []byte(request), fr(frame.Binary, true, string(bytes.Repeat([]byte{'x'}, size))), size+h.Size(), batch)
+					echoes(b, v, echoServer(), []byte(request), fr(frame.Binary, true, string(bytes.Repeat([]byte{'x'}, size))), size+h.Size(), batch)
 				})
 			}
 		}

@@ -52,12 +52,12 @@ func TestEndWhileInflating(t *testing.T) {
 		"CloseNow": (*ws.Conn).CloseNow,
 		"Close":    func(c *ws.Conn) error { return c.Close(4001, "") },
 	}
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for how, receive := range receives {
 			for who, end := range ends {
 				t.Run(how+","+who, func(t *testing.T) {
 					result := make(chan error, 1)
-					srv := echoServer(e)
+					srv := echoServer()
 					srv.Compression = &ws.Compression{}
 					srv.MaxMessage = 10 << 20
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -163,9 +163,9 @@ func TestEndWhileWriteToWrites(t *testing.T) {
 					return nil
 				}
 				t.Run(fmt.Sprintf("%s,whole=%v,less=%d", c.name, whole, less), func(t *testing.T) {
-					each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+					backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 						result := make(chan error, 1)
-						srv := echoServer(e)
+						srv := echoServer()
 						srv.Handler = func(ctx context.Context, c *ws.Conn) error { result <- read(ctx, c); return nil }
 						frames := [][]byte{fr(frame.Text, true, content)}
 						if !whole {
@@ -177,7 +177,7 @@ func TestEndWhileWriteToWrites(t *testing.T) {
 						require.NoError(t, <-result)
 						toTheEnd(p)
 
-						srv = echoServer(e)
+						srv = echoServer()
 						srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 							if whole {
 								return c.SendText(ctx, content)
@@ -194,7 +194,7 @@ func TestEndWhileWriteToWrites(t *testing.T) {
 						g := backendtest.Group(t, v, 2)
 						addr := serve(t, g, srv)
 						require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-							c, err := ws.Dial(ctx, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e}})
+							c, err := ws.Dial(ctx, "ws://"+addr, ws.DialOptions{})
 							if err != nil {
 								return err
 							}

@@ -41,9 +41,9 @@ func TestCloseBesidePoller(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				result := make(chan error, 1)
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.CloseTimeout = time.Hour
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 					_, err := loop.Go(ctx, "polls", func(ctx context.Context) error {
@@ -65,9 +65,9 @@ func TestCloseBesidePoller(t *testing.T) {
 
 // It is told so too if the peer does not answer in time: not that its own time is over.
 func TestCloseInVainBesidePoller(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.CloseTimeout = 20 * time.Millisecond
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			_, err := loop.Go(ctx, "polls", func(ctx context.Context) error {
@@ -99,9 +99,9 @@ func TestReaderBegunWhileClosing(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				result := make(chan error, 1)
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.CloseTimeout = time.Hour
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 					_, err := loop.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
@@ -139,9 +139,9 @@ func TestReaderBegunWhileClosing(t *testing.T) {
 func TestWriterAfterClose(t *testing.T) {
 	for _, begun := range []bool{false, true} {
 		t.Run(fmt.Sprint("begun=", begun), func(t *testing.T) {
-			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				result := make(chan [2]error, 1)
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.CloseTimeout = 20 * time.Millisecond
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 					w, err := c.NextWriter(ctx, ws.Binary)
@@ -169,9 +169,9 @@ func TestWriterAfterClose(t *testing.T) {
 // Close waits for the message that a Writer has begun, and not for one that somebody
 // has asked for meanwhile.
 func TestCloseBesideWriters(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.CloseTimeout = time.Hour
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			w, err := c.NextWriter(ctx, ws.Binary)
@@ -211,9 +211,9 @@ func TestCloseBesideWriters(t *testing.T) {
 // A deadline that somebody sets, as one does to wake who reads from a net.Conn, does not
 // end the closing handshake.
 func TestDeadlineWhileClosing(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result, code := make(chan error, 1), make(chan ws.StatusCode, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.CloseTimeout = time.Hour
 		srv.Hooks.Closed = func(_ *ws.Conn, c ws.StatusCode, _ error) { code <- c }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -237,9 +237,9 @@ func TestDeadlineWhileClosing(t *testing.T) {
 // Nor does keep-alive, which asks nobody then. The second connection, whose peer
 // answers no ping, tells when it would have.
 func TestKeepAliveWhileClosing(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		ends := make(chan error, 2)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.CloseTimeout, srv.PingInterval, srv.PongTimeout = time.Hour, 5*time.Millisecond, 5*time.Millisecond
 		srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, err error) { ends <- err }
 		first := true
@@ -263,9 +263,9 @@ func TestKeepAliveWhileClosing(t *testing.T) {
 
 // What is dropped is not looked at: it need not even be what it says.
 func TestCloseDropsWhatCannotBeInflated(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		cause := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.CloseTimeout, srv.Compression = time.Hour, &ws.Compression{}
 		srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, err error) { cause <- err }
 		srv.Handler = func(_ context.Context, c *ws.Conn) error { return c.Close(4001, "") }
@@ -282,7 +282,7 @@ func TestCloseDropsWhatCannotBeInflated(t *testing.T) {
 // Who reads while Close waits for the end of a connection that the peer has closed is
 // told that, whoever has found it out.
 func TestReaderWhileClosingAfterPeer(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		addr, accepted := serverPeer(t, switching)
 		read := make(chan struct{})
 		go func() {
@@ -291,7 +291,7 @@ func TestReaderWhileClosingAfterPeer(t *testing.T) {
 			<-read
 			hangUp(p)
 		}()
-		client(t, backendtest.Group(t, v, 1), "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, CloseTimeout: time.Hour}}, func(ctx context.Context, c *ws.Conn) error {
+		client(t, backendtest.Group(t, v, 1), "ws://"+addr, ws.DialOptions{Options: ws.Options{CloseTimeout: time.Hour}}, func(ctx context.Context, c *ws.Conn) error {
 			defer close(read)
 			_, r, err := c.NextReader(ctx)
 			if err != nil {

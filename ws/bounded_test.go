@@ -30,8 +30,8 @@ func answers(t *testing.T, l *loop.Loop) {
 
 // A Ping after a read deadline that has passed says so, and holds nobody up.
 func TestPingAfterReadDeadline(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		conns, results := make(chan *ws.Conn, 1), make(chan error, 3)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
@@ -67,8 +67,8 @@ func TestPingAfterReadDeadline(t *testing.T) {
 
 // Close does not wait for a Writer longer than CloseTimeout: it may be the caller's.
 func TestCloseWithWriterOpen(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.CloseTimeout = 50 * time.Millisecond
 		closed := make(chan error, 1)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -101,8 +101,8 @@ func TestCloseWithWriterOpen(t *testing.T) {
 
 // What comes after the Close frame is refused, and not accepted and lost.
 func TestSendAfterCloseFrame(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.CloseTimeout = patience
 		conns := make(chan *ws.Conn, 1)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -119,8 +119,8 @@ func TestSendAfterCloseFrame(t *testing.T) {
 // A function that was posted may send as long as there is room, and is told when there
 // is none: it must not wait, for it would hold the loop.
 func TestSendFromPostedFunction(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.SendQueue = 10_000
 		srv.WriteTimeout = -1
 		conns := make(chan *ws.Conn, 1)
@@ -147,7 +147,7 @@ func TestSendFromPostedFunction(t *testing.T) {
 // The end of the drain time ends what a handler on a goroutine waits for, whatever
 // context it has given.
 func TestDrainOnGoroutine(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		bg := context.Background()
 		for what, call := range map[string]func(c *ws.Conn) error{
 			"receive": func(c *ws.Conn) error { _, err := c.Receive(bg); return err },
@@ -163,7 +163,7 @@ func TestDrainOnGoroutine(t *testing.T) {
 			},
 		} {
 			t.Run(what, func(t *testing.T) {
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.OnGoroutine = true
 				srv.DrainTime = 10 * time.Millisecond
 				started, ended := make(chan struct{}), make(chan error, 1)
@@ -191,11 +191,11 @@ func TestDrainOnGoroutine(t *testing.T) {
 
 // A connection that net/http accepted has the peer's address, over TLS too.
 func TestHTTPHandlerAddresses(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, secure := range []bool{false, true} {
 			g := backendtest.Group(t, v, 1)
 			addrs := make(chan [2]string, 1)
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.Handler = func(_ context.Context, c *ws.Conn) error {
 				addrs <- [2]string{fmt.Sprint(c.RemoteAddr()), fmt.Sprint(c.LocalAddr())}
 				return nil
@@ -223,9 +223,9 @@ func TestHTTPHandlerAddresses(t *testing.T) {
 
 // Request tells the Host that was sent.
 func TestDialHost(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		hosts := make(chan string, 1)
 		srv.Handler = func(_ context.Context, c *ws.Conn) error { hosts <- c.Request().Host; return nil }
 		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{Host: "example.org"}, func(ctx context.Context, c *ws.Conn) error {

@@ -19,9 +19,9 @@ import (
 // the stream's queue while something waits there and the Budget is used up, and no
 // further one is taken.
 func TestBudgetHoldsOthersBack(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const limit, size = 200_000, 20_000
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Budget, srv.SendQueue, srv.WriteTimeout = ws.NewBudget(limit), 10<<20, -1
 		var sent atomic.Int64
 		failed := make(chan error, 1)
@@ -54,14 +54,14 @@ func TestBudgetHoldsOthersBack(t *testing.T) {
 // whatever the policy and however fast messages follow each other: what was sent in
 // one turn of the loop cannot have left before the next.
 func TestBudgetWaitsATurn(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const messages = 100
 		for _, policy := range []ws.Policy{ws.Drop, ws.Disconnect} {
 			for _, from := range []string{"the task", "a goroutine"} {
 				t.Run(fmt.Sprintf("policy %d from %s", policy, from), func(t *testing.T) {
 					g := backendtest.Group(t, v, 1)
 					usedUp := make(chan struct{})
-					others, srv := echoServer(e), echoServer(e)
+					others, srv := echoServer(), echoServer()
 					others.Budget, others.SendQueue, others.Policy = ws.NewBudget(100_000), 10<<20, ws.Drop
 					others.Handler = func(ctx context.Context, c *ws.Conn) error {
 						if err := flood(ctx, c); !errors.Is(err, ws.ErrDropped) {
@@ -105,13 +105,13 @@ func TestBudgetWaitsATurn(t *testing.T) {
 // What other threads have queued for a loop that ends before it looks at it is not
 // left in the Budget.
 func TestLoopEndUnchargesQueued(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		addr, accepted := serverPeer(t, switching)
 		budget := ws.NewBudget(1 << 20)
 		var c *ws.Conn
 		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) (err error) {
-			c, err = ws.Dial(ctx, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Budget: budget}})
+			c, err = ws.Dial(ctx, "ws://"+addr, ws.DialOptions{Options: ws.Options{Budget: budget}})
 			return err
 		}))
 		defer (<-accepted).Close()
@@ -136,9 +136,9 @@ func TestLoopEndUnchargesQueued(t *testing.T) {
 // Messages that wait for the loop are bounded in number too: empty ones fill the queue
 // of what other threads send.
 func TestEmptyMessagesFillTheQueue(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const most = 10_000
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.SendQueue = 1000
 		type outcome struct {
 			sent int

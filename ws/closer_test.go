@@ -51,9 +51,9 @@ func TestReceiveWhileClosing(t *testing.T) {
 	} {
 		for _, before := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,before=%v", name, before), func(t *testing.T) {
-				each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+				backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 					result, cause := make(chan error, 1), make(chan error, 1)
-					srv := echoServer(e)
+					srv := echoServer()
 					srv.CloseTimeout = time.Hour // nobody waits for it
 					srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, err error) { cause <- err }
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -106,9 +106,9 @@ func TestCloseWhileInflating(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				result := make(chan error, 1)
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.MaxMessage, srv.Compression, srv.CloseTimeout = -1, &ws.Compression{}, time.Hour
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 					if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
@@ -132,9 +132,9 @@ func TestCloseWhileInflating(t *testing.T) {
 // Nor does who waits for Readable meanwhile, which takes nothing, make it lose anything.
 func TestReadableBesideReader(t *testing.T) {
 	content := strings.Repeat("0123456789", 600_000)
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.MaxMessage, srv.Compression, srv.PingInterval = -1, &ws.Compression{}, -1
 		srv.Handler = func(ctx context.Context, c *ws.Conn) (err error) {
 			defer func() { result <- err }()
@@ -171,11 +171,11 @@ func TestReadableBesideReader(t *testing.T) {
 
 // What comes while this end closes is dropped, however long it is.
 func TestCloseDropsLongMessage(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		long := fr(frame.Binary, true, strings.Repeat("x", 5000))
 		for _, ahead := range []bool{false, true} { // it was taken in before
 			cause := make(chan error, 1)
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.MaxMessage, srv.CloseTimeout = 1000, time.Hour
 			srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, err error) { cause <- err }
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -201,9 +201,9 @@ func TestCloseDropsLongMessage(t *testing.T) {
 
 // What is written of a message when Close comes, and goes on to come, was closed here.
 func TestCloseWhileLent(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			_, r, err := c.NextReader(ctx)
 			if err != nil {
@@ -229,8 +229,8 @@ func TestCloseWhileLent(t *testing.T) {
 
 // Close does not wait for a Writer on which nothing was written.
 func TestCloseWithUnusedWriter(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.CloseTimeout = time.Hour // nobody waits for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			_, err := c.NextWriter(ctx, ws.Binary)
@@ -244,11 +244,11 @@ func TestCloseWithUnusedWriter(t *testing.T) {
 // A Writer that its owner leaves open is no reason to hold the peer responsible, also
 // if that had kept others waiting before.
 func TestWriterIsNotThePeer(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const limit = 4 << 20
 		result := make(chan error, 1)
 		stuck, open := make(chan struct{}), make(chan struct{})
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.SendQueue, srv.WriteTimeout, srv.PingInterval = limit, 400*time.Millisecond, -1
 		srv.Handler = func(ctx context.Context, c *ws.Conn) (err error) {
 			defer func() { result <- err }()

@@ -50,11 +50,11 @@ func TestCloseRead(t *testing.T) {
 			func(err error) bool { return errors.Is(err, ws.ErrAbnormal) }, ws.StatusAbnormalClosure},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				for _, place := range []string{"task", "goroutine"} {
 					t.Run(place, func(t *testing.T) {
 						cause := make(chan error, 1)
-						srv := echoServer(e)
+						srv := echoServer()
 						handler := func(ctx context.Context, c *ws.Conn) error {
 							ctx = c.CloseRead(ctx)
 							err := c.SendText(ctx, "tick")
@@ -84,8 +84,8 @@ func TestCloseRead(t *testing.T) {
 
 // When ctx ends, CloseRead lets go, and receiving is free again.
 func TestCloseReadStops(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			rctx, cancel := context.WithCancel(ctx)
 			defer cancel()
@@ -116,14 +116,14 @@ func TestCloseReadStops(t *testing.T) {
 
 // Its context tells why, also where that is the caller's own, or a hook that panics.
 func TestCloseReadCauses(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, goroutine := range []bool{false, true} {
 			wait := untilCancelled
 			if goroutine {
 				wait = func(ctx context.Context) { <-ctx.Done() }
 			}
 			causes := make(chan error, 1)
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.OnGoroutine = goroutine
 			srv.Hooks.MessageIn = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -160,9 +160,9 @@ func closeBeside(ctx context.Context, c *ws.Conn) (*loop.Task, error) {
 // handshake: the peer gets all that it was sent.
 func TestCloseWhileCloseReadReceives(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		closing, causes := make(chan struct{}), make(chan error, 2)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.CloseTimeout = time.Hour // nobody waits for it
 		srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, cause error) { causes <- cause }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -199,9 +199,9 @@ func TestCloseWhileCloseReadReceives(t *testing.T) {
 // Nor is what another task finds wrong meanwhile.
 func TestCloseWhileAnotherTaskFails(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		closing := make(chan struct{})
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.CloseTimeout = time.Hour // nobody waits for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if _, err := loop.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) }); err != nil {
@@ -230,8 +230,8 @@ func TestCloseWhileAnotherTaskFails(t *testing.T) {
 
 // A server that stops says so at once, although a task of the handler receives.
 func TestCloseReadDrain(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.CloseTimeout = time.Hour // nobody waits for it
 		running := make(chan struct{})
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -254,9 +254,9 @@ func TestCloseReadDrain(t *testing.T) {
 
 // Close goes on to wait for the peer where the task that received has stopped.
 func TestCloseTakesOverReceiving(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		stopped := make(chan struct{})
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.CloseTimeout = time.Hour // nobody waits for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			receiver, err := loop.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) })

@@ -189,12 +189,12 @@ func endings() []ending {
 // connection: for each way in which one can end.
 func TestEndings(t *testing.T) {
 	for _, c := range endings() {
-		t.Run(c.name, func(t *testing.T) { each(t, c.test) })
+		t.Run(c.name, func(t *testing.T) { backendtest.Each(t, c.test) })
 	}
 }
 
-func (c *ending) test(t *testing.T, v backendtest.Variant, e ws.Engine) {
-	srv := echoServer(e)
+func (c *ending) test(t *testing.T, v backendtest.Variant) {
+	srv := echoServer()
 	if c.options != nil {
 		c.options(&srv.Options)
 	}
@@ -236,10 +236,10 @@ func TestDialedEndings(t *testing.T) {
 		"CloseNow":            {1006, causedBy(net.ErrClosed), func(_ context.Context, c *ws.Conn) error { return c.CloseNow() }, toTheEnd},
 	} {
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				addr, accepted := serverPeer(t, switching)
 				closed := make(chan string, 2)
-				opts := ws.DialOptions{Options: ws.Options{Engine: e, Hooks: ws.Hooks{Closed: func(_ *ws.Conn, code ws.StatusCode, cause error) {
+				opts := ws.DialOptions{Options: ws.Options{Hooks: ws.Hooks{Closed: func(_ *ws.Conn, code ws.StatusCode, cause error) {
 					closed <- fmt.Sprintf("code %d, expected cause: %v (%v)", code, c.cause(cause), cause)
 				}}}}
 				go func() {
@@ -261,8 +261,8 @@ func TestDialedEndings(t *testing.T) {
 // After the peer's Close frame no message is sent, also if there was no memory to
 // answer it: nothing but that answer may follow it.
 func TestNoMessageAfterPeersClose(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		result := make(chan error, 1)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			m, err := c.Receive(ctx)
@@ -306,9 +306,9 @@ func exhaust(pool *runtime.Pool) (restore func()) {
 // A message that nobody is given is none for Hooks.MessageIn: one that comes while
 // this end closes, and one that was taken in while a Ping waited and is left there.
 func TestMessageInOfNobody(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		var in []int // on the loop
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Hooks.MessageIn = func(_ *ws.Conn, _ ws.Type, n int) { in = append(in, n) }
 		ended := make(chan []int, 1)
 		srv.Hooks.Closed = func(*ws.Conn, ws.StatusCode, error) { ended <- in; in = nil }

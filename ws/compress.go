@@ -160,7 +160,7 @@ func (d *deflater) takesLong(n int) bool { return d.compresses(n) && n > deflate
 // drop gives back the piece that was inflated.
 func (d *deflater) drop(c *Conn) {
 	if d.piece.buf != nil {
-		c.native.release(d.piece.buf)
+		c.frames.release(d.piece.buf)
 	}
 	d.piece = segment{}
 }

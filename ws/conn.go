@@ -37,9 +37,7 @@ type Conn struct {
 	deflate     *deflater // nil: messages are not compressed
 
 	// Receiving: see receive.go.
-	eng       engine
-	native    native
-	adapter   *adapter       // nil: native
+	frames    frameReader
 	readable  [1]loop.Source // a slice of it is given to WaitAny: no allocation
 	head      frame.Header   // of the frame that is being received
 	inFrame   bool
@@ -111,20 +109,15 @@ func newConn(t compat.Stream, opts *Options, client bool) *Conn {
 		c.tls = &tlsSink{tls: t, raw: c.stream}
 		c.sink = c.tls
 	}
-	c.native.stream = t
-	c.native.dec.Client = client
-	c.eng = &c.native
-	if opts.Engine == Adapter {
-		c.adapter = newAdapter(t, c.sink, client)
-		c.eng = c.adapter
-	}
+	c.frames.stream = t
+	c.frames.dec.Client = client
 	c.readable[0], c.writable = t.Readable(), t.Writable()
 	c.stream.SetQueueLimit(opts.SendQueue)
 	c.stream.OnEnd(c.ceased)
 	if opts.Budget != nil {
 		c.stream.OnSent(c.sent)
 	}
-	c.quick = c.tls == nil && c.adapter == nil && opts.Budget == nil && opts.Hooks.MessageIn == nil && opts.Hooks.MessageOut == nil && !opts.DebugMessages
+	c.quick = c.tls == nil && opts.Budget == nil && opts.Hooks.MessageIn == nil && opts.Hooks.MessageOut == nil && !opts.DebugMessages
 	c.keepAlive()
 	return c
 }
@@ -136,10 +129,7 @@ func (c *Conn) agree(p *deflate.Params) {
 	}
 	c.quick = false
 	c.deflate = newDeflater(c.opts.Compression, *p, !c.client)
-	c.native.dec.Rsv = frame.Rsv1
-	if c.adapter != nil {
-		c.adapter.dec.Rsv = frame.Rsv1
-	}
+	c.frames.dec.Rsv = frame.Rsv1
 }
 
 // Request returns what the client asked for in the opening handshake. It must
@@ -306,7 +296,7 @@ func (c *Conn) reclaim() {
 			}
 			m.local = nil // whoever still has it must not find it in use again
 			c.unlink(m)
-			m.eachSegment(func(s *segment) { c.native.release(s.buf) })
+			m.eachSegment(func(s *segment) { c.frames.release(s.buf) })
 			m.first, m.rest, m.conn = segment{}, nil, nil
 		}
 		m = next

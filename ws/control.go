@@ -22,7 +22,7 @@ const (
 func (c *Conn) receiveControl() error {
 	h := &c.head
 	for c.at < h.Len {
-		n := c.eng.control(c.control[c.at:h.Len], h, c.at)
+		n := c.frames.control(c.control[c.at:h.Len], h, c.at)
 		if n == 0 {
 			return nil
 		}

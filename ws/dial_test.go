@@ -18,9 +18,9 @@ import (
 
 // A wss dial that fails says why, and not that something was closed here.
 func TestDialErrorsOverTLS(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		server, trust := tlsConfigs()
 		srv.TLS = server
 		srv.Check = func(*ws.Request) (http.Header, error) { return nil, errors.New("no") }
@@ -44,7 +44,7 @@ func TestDialErrorsOverTLS(t *testing.T) {
 
 // The end of its context is what Dial tells, wherever it was.
 func TestDialContextEnds(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)

@@ -17,13 +17,13 @@ import (
 // When a server stops, the message of a Writer that has to wait for a slow peer goes
 // ahead of the Close frame, although the Writer's context has ended.
 func TestDrainWaitsForSlowWriter(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const size = 8 << 20
 		for _, place := range []string{"task", "goroutine"} {
 			t.Run(place, func(t *testing.T) {
 				begun, draining := make(chan struct{}), make(chan struct{})
 				result := make(chan error, 1)
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.DrainTime, srv.DrainSpread, srv.OnGoroutine = patience, -1, place == "goroutine"
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 					context.AfterFunc(ctx, func() { close(draining) })
@@ -60,9 +60,9 @@ func TestDrainWaitsForSlowWriter(t *testing.T) {
 
 // So does one of which nothing was sent yet.
 func TestDrainWaitsForShortWriter(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		begun := make(chan struct{})
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.DrainTime, srv.DrainSpread = patience, -1
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			w, err := c.NextWriter(ctx, ws.Text)
@@ -85,8 +85,8 @@ func TestDrainWaitsForShortWriter(t *testing.T) {
 
 // A client that has not finished its handshake does not hold up a server that stops.
 func TestDrainEndsHandshakes(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.DrainTime, srv.DrainSpread = 10*patience, -1
 		srv.HandshakeTimeout = 10 * patience
 		addr, stop := serveUntil(t, backendtest.Group(t, v, 1), srv)
@@ -103,9 +103,9 @@ func TestDrainEndsHandshakes(t *testing.T) {
 
 // A Writer on which nothing was written keeps nobody from being told.
 func TestDrainWithUnusedWriter(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		begun := make(chan struct{})
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.DrainTime, srv.DrainSpread = 10*patience, -1
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			ctx = context.WithoutCancel(ctx)
@@ -123,10 +123,10 @@ func TestDrainWithUnusedWriter(t *testing.T) {
 
 // A context that is the Writer's own, or its deadline, ends its wait also while the server stops.
 func TestDrainEndsWriterByItsOwnContext(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, own := range []bool{false, true} {
 			begun, result := make(chan struct{}), make(chan error, 1)
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.DrainTime, srv.DrainSpread = 10*patience, -1
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				if err := receiveOne(ctx, c); err != nil {

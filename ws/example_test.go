@@ -51,9 +51,20 @@ func ExampleDial() {
 	if err != nil {
 		log.Fatal(err)
 	}
+	echo := func(ctx context.Context, c *ws.Conn) error {
+		for {
+			m, err := c.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			if err := c.Send(ctx, m); err != nil {
+				return err
+			}
+		}
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error)
-	go func() { done <- g.Serve(ctx, ls, ws.EchoServer()) }()
+	go func() { done <- g.Serve(ctx, ls, &ws.Server{Handler: echo}) }()
 
 	err = g.Loop().Call(ctx, "client", func(ctx context.Context) error {
 		c, err := ws.Dial(ctx, "ws://"+ls.Addr().String()+"/", ws.DialOptions{})

@@ -10,14 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/ws"
 )
 
 // traps.md 16: a process without file descriptors accepts nobody, serves those
 // that it has, and goes on when there are some again.
 func TestOutOfDescriptors(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		addr := serve(t, backendtest.Group(t, v, 1), echoServer(e))
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		addr := serve(t, backendtest.Group(t, v, 1), echoServer())
 		before := connect(t, addr)
 		before.requireEchoes(1)
 

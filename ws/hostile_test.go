@@ -43,8 +43,8 @@ func (p *peer) requireEchoes(n int) {
 // traps.md, "What a WebSocket server meets", 1: handshakes that take for ever,
 // many at once, end when their time is over, and another connection is served.
 func TestSlowHandshakes(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.HandshakeTimeout = 400 * time.Millisecond
 		g := backendtest.Group(t, v, 1)
 		addr := serve(t, g, srv)
@@ -94,8 +94,8 @@ func TestSlowHandshakes(t *testing.T) {
 
 // traps.md 2: requests that are no good get an answer that says why.
 func TestBadRequests(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.Origins = []string{"https://*.example.com"}
 		addr := serve(t, backendtest.Group(t, v, 1), srv)
 		change := func(from, to string) string { return strings.Replace(request, from, to, 1) }
@@ -130,7 +130,7 @@ func TestBadRequests(t *testing.T) {
 // traps.md 2: nothing that the program says can end a line of the response.
 func TestResponseHeaders(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		srv := echoServer(ws.Native)
+		srv := echoServer()
 		srv.Check = func(r *ws.Request) (http.Header, error) {
 			switch r.URI {
 			case "/bad":
@@ -176,7 +176,7 @@ func TestResponseHeaders(t *testing.T) {
 		require.Contains(t, page, " 200 ")
 		require.Contains(t, page, "<p>hello")
 
-		bads := &ws.Server{Handler: ws.Echo, Subprotocols: []string{"a\r\nb"}}
+		bads := &ws.Server{Handler: echo, Subprotocols: []string{"a\r\nb"}}
 		require.ErrorContains(t, bads.Serve(context.Background(), nil), "subprotocol")
 	})
 }
@@ -184,9 +184,9 @@ func TestResponseHeaders(t *testing.T) {
 // traps.md 5: empty fragments without end cost their sender as much as the
 // server, and nobody else anything.
 func TestEmptyFragmentsWithoutEnd(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		addr := serve(t, g, echoServer(e))
+		addr := serve(t, g, echoServer())
 		p, good := connect(t, addr), connect(t, addr)
 		p.send(fr(frame.Text, false, "a"))
 		flood := bytes.Repeat(fr(frame.Continuation, false, ""), 10_000)
@@ -205,9 +205,9 @@ func TestEmptyFragmentsWithoutEnd(t *testing.T) {
 // traps.md 6: pings at a peer that does not read. Pongs are bounded, and when it
 // reads after all, the newest ping is answered.
 func TestPingFlood(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		var conn atomic.Pointer[ws.Conn]
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Hooks.Opened = func(c *ws.Conn) { conn.CompareAndSwap(nil, c) }
 		g := backendtest.Group(t, v, 1)
 		addr := serve(t, g, srv)
@@ -246,8 +246,8 @@ func TestPingFlood(t *testing.T) {
 
 // traps.md 12: a peer that never answers a Close frame is closed all the same.
 func TestCloseUnanswered(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.CloseTimeout = 100 * time.Millisecond
 		closed := make(chan ws.StatusCode, 1)
 		srv.Hooks.Closed = func(_ *ws.Conn, code ws.StatusCode, cause error) { closed <- code }
@@ -268,9 +268,9 @@ func TestCloseUnanswered(t *testing.T) {
 
 // traps.md 13: a peer that is gone without a word, and one that is only quiet.
 func TestKeepAlive(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, receives := range []bool{true, false} {
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.PingInterval, srv.PongTimeout = 50*time.Millisecond, 2*time.Second
 			var never loop.Event
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -292,7 +292,7 @@ func TestKeepAlive(t *testing.T) {
 			})
 		}
 		t.Run("gone", func(t *testing.T) {
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.PingInterval, srv.PongTimeout = 30*time.Millisecond, 30*time.Millisecond
 			ended := make(chan error, 2)
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -314,8 +314,8 @@ func TestKeepAlive(t *testing.T) {
 // traps.md 14: many peers that never read what they are sent, and many that
 // send half a frame, against a pool of a few dozen receive buffers.
 func TestStalledPeers(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		g := backendtest.Group(t, v, 1)
 		addr := serve(t, g, srv)
 		good := connect(t, addr)
@@ -356,7 +356,7 @@ func TestStalledPeers(t *testing.T) {
 
 // traps.md 14: a reader that does not read. The policies.
 func TestPolicies(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		payload := bytes.Repeat([]byte("x"), 10_000)
 		for _, c := range []struct {
 			name    string
@@ -370,7 +370,7 @@ func TestPolicies(t *testing.T) {
 		} {
 			for _, from := range []string{"the task", "a goroutine"} {
 				t.Run(c.name+" from "+from, func(t *testing.T) {
-					srv := echoServer(e)
+					srv := echoServer()
 					srv.Policy, srv.WriteTimeout, srv.SendQueue = c.policy, c.timeout, 50_000
 					var dropped atomic.Int64
 					srv.Hooks.Dropped = func(_ *ws.Conn, _ ws.Type, n int) { dropped.Add(int64(n)) }
@@ -412,8 +412,8 @@ func TestPolicies(t *testing.T) {
 // traps.md 14: a budget over many connections. Those that do not read use it
 // up; one that reads goes on.
 func TestBudget(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		budget := ws.NewBudget(1 << 20)
 		srv.Budget, srv.Policy, srv.SendQueue = budget, ws.Drop, 10<<20
 		payload := bytes.Repeat([]byte("x"), 20_000)
@@ -432,7 +432,7 @@ func TestBudget(t *testing.T) {
 				}
 				full.Done()
 			}
-			return ws.Echo(ctx, c)
+			return echo(ctx, c)
 		}
 		addr := serve(t, backendtest.Group(t, v, 2), srv)
 		var peers []*peer
@@ -453,9 +453,9 @@ func TestBudget(t *testing.T) {
 
 // Whatever is queued, however, is charged at once.
 func TestBudgetCounts(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, compression := range []*ws.Compression{nil, {Threshold: 1 << 10}} {
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.Budget, srv.Compression = ws.NewBudget(1<<20), compression
 			ended := make(chan error, 1)
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -500,9 +500,9 @@ func TestBudgetCounts(t *testing.T) {
 
 // traps.md 15: a frame that comes byte for byte holds little.
 func TestByteForByte(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		addr := serve(t, g, echoServer(e))
+		addr := serve(t, g, echoServer())
 		const n = 3000
 		msg := strings.Repeat("z", n)
 		peers := make([]*peer, 10)
@@ -535,9 +535,9 @@ func TestByteForByte(t *testing.T) {
 // segments: each is as large as what there is already. 257 bytes were the worst
 // length while a segment that was made for more was cut down to what it held.
 func TestPieceByPiece(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		p := connect(t, serve(t, g, echoServer(e)))
+		p := connect(t, serve(t, g, echoServer()))
 		before, err := g.Stats()
 		require.NoError(t, err)
 		const pieces = 200
@@ -570,8 +570,8 @@ func TestPieceByPiece(t *testing.T) {
 // traps.md 17: a server that stops says so to everyone, and closes by force who
 // does not answer.
 func TestShutdown(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.DrainTime, srv.DrainSpread = 1500*time.Millisecond, 300*time.Millisecond
 		srv.CloseTimeout = time.Minute
 		g := backendtest.Group(t, v, 2)

@@ -48,10 +48,10 @@ func TestSkippedWhileLent(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				for _, rest := range []string{"", "the rest"} {
 					result, next := make(chan error, 1), make(chan struct{})
-					srv := echoServer(e)
+					srv := echoServer()
 					srv.Handler = func(ctx context.Context, c *ws.Conn) (err error) {
 						defer func() { result <- err }()
 						_, r, err := c.NextReader(ctx)
@@ -82,10 +82,10 @@ func TestSkippedWhileLent(t *testing.T) {
 
 // A handler that returns does not take away what a task of its writes still.
 func TestHandlerReturnsWhileLent(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, whole := range []bool{false, true} {
 			result := make(chan error, 1)
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				if whole {
 					if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
@@ -121,15 +121,15 @@ func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
 // On a client, what was not written when CloseNow came was closed here.
 func TestClientClosesWhileLent(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			return errors.Join(c.SendText(ctx, "0123456789"), receiveOne(ctx, c))
 		}
 		g := backendtest.Group(t, v, 2)
 		addr := serve(t, g, srv)
 		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-			c, err := ws.Dial(ctx, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e}})
+			c, err := ws.Dial(ctx, "ws://"+addr, ws.DialOptions{})
 			if err != nil {
 				return err
 			}

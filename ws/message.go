@@ -196,7 +196,7 @@ func (m *Message) free() {
 	if c != nil {
 		c.unlink(m)
 		if b := m.first.buf; b != nil {
-			c.native.release(b)
+			c.frames.release(b)
 			m.first.buf = nil
 		}
 	}
@@ -238,7 +238,7 @@ func (m *Message) add(s segment) {
 		m.first = s
 		return
 	case n <= smallPiece && m.append(s.data):
-		m.conn.native.release(s.buf)
+		m.conn.frames.release(s.buf)
 	default:
 		m.rest = append(m.rest, s)
 	}
@@ -290,7 +290,7 @@ func (m *Message) settle() {
 	if err != nil {
 		return // it stays where it is
 	}
-	m.conn.native.release(t.buf)
+	m.conn.frames.release(t.buf)
 	*t = segment{buf: b, data: b.Bytes()}
 }
 

@@ -22,9 +22,9 @@ import (
 
 // The end of a stream is one between messages; in the middle of one something is missing.
 func TestNetConnHalfMessage(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			_, err := io.ReadAll(c.NetConn(ctx, ws.Binary))
 			result <- err
@@ -40,9 +40,9 @@ func TestNetConnHalfMessage(t *testing.T) {
 // The end of a stream is the peer's doing: a Read that waits when it is closed here, or
 // comes later, says that.
 func TestNetConnReadAfterClose(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 2)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			nc := c.NetConn(ctx, ws.Binary)
 			read := func() error {
@@ -62,13 +62,10 @@ func TestNetConnReadAfterClose(t *testing.T) {
 
 // A NetConn does what golang.org/x/net says that a net.Conn does.
 func TestNetConnAsNetConn(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		if testing.Short() && e == ws.Adapter {
-			return // it takes seconds, and nothing in it depends on the engine
-		}
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
 		conns := make(chan *ws.Conn, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.OnGoroutine = true
 		srv.CloseTimeout = 10 * time.Millisecond // who has closed does not read, and the other end may wait for that
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -80,7 +77,7 @@ func TestNetConnAsNetConn(t *testing.T) {
 		nettest.TestConn(t, func() (c1, c2 net.Conn, stop func(), err error) {
 			var c *ws.Conn
 			err = g.Loops()[1].Call(context.Background(), "dial", func(ctx context.Context) (err error) {
-				c, err = ws.Dial(ctx, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, CloseTimeout: srv.CloseTimeout}})
+				c, err = ws.Dial(ctx, "ws://"+addr, ws.DialOptions{Options: ws.Options{CloseTimeout: srv.CloseTimeout}})
 				return err
 			})
 			if err != nil {
@@ -98,10 +95,10 @@ func TestNetConnAsNetConn(t *testing.T) {
 // After Close a NetConn says that it is closed, whatever deadlines there were, and
 // leaves nothing behind on its context.
 func TestNetConnClosed(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
 		var hangs atomic.Int64
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.OnGoroutine = true
 		srv.Handler = func(_ context.Context, c *ws.Conn) error {
 			nc := c.NetConn(countingContext{context.Background(), &hangs}, ws.Binary)

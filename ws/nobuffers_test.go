@@ -30,9 +30,9 @@ func exhaustWhenSent(ctx context.Context, c *ws.Conn) (restore func()) {
 // A message that was accepted from another thread, and for which there was no memory
 // then, is lost: the connection ends with that.
 func TestLostMessageEndsConnection(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		received := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if err := echoOne(ctx, c); err != nil {
 				return err
@@ -62,7 +62,7 @@ func TestWriterWithoutBuffers(t *testing.T) {
 	for i := range noise {
 		noise[i] = byte(rand.Int())
 	}
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, packed := range []bool{false, true} {
 			for _, place := range []string{"task", "goroutine"} {
 				t.Run(fmt.Sprintf("%s,packed=%v", place, packed), func(t *testing.T) {
@@ -91,7 +91,7 @@ func TestWriterWithoutBuffers(t *testing.T) {
 					if place == "goroutine" {
 						write = goroutine(write)
 					}
-					srv := echoServer(e)
+					srv := echoServer()
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 						return errors.Join(write(ctx, c), receiveOne(ctx, c))
 					}
@@ -114,9 +114,9 @@ func TestWriterWithoutBuffers(t *testing.T) {
 
 // A Ping for which there is no memory says that, and ends nothing.
 func TestPingWithoutBuffers(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if err := echoOne(ctx, c); err != nil {
 				return err
@@ -138,9 +138,9 @@ func TestPingWithoutBuffers(t *testing.T) {
 
 // A Close for which there is no memory says so, and waits for no answer.
 func TestCloseWithoutBuffers(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.CloseTimeout = time.Hour // nobody waits for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if err := echoOne(ctx, c); err != nil {
@@ -161,9 +161,9 @@ func TestCloseWithoutBuffers(t *testing.T) {
 
 // The peer is watched on where there was no memory for a ping once.
 func TestKeepAliveWithoutBuffers(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.PingInterval, srv.PongTimeout = 20*time.Millisecond, 20*time.Millisecond
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			restore := exhaustWhenSent(ctx, c)
@@ -184,12 +184,12 @@ func TestKeepAliveWithoutBuffers(t *testing.T) {
 // What there was no memory for when the peer was to be told of its fault, or answered,
 // it is told in the next Close frame.
 func TestCloseCodeWithoutBuffers(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for code, frames := range map[ws.StatusCode][]byte{
 			ws.StatusProtocolError: fr(frame.Continuation, true, ""),
 			4002:                   closeFrame(4002, ""),
 		} {
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				if err := echoOne(ctx, c); err != nil {
 					return err
@@ -212,10 +212,10 @@ func TestCloseCodeWithoutBuffers(t *testing.T) {
 
 // Memory for a part of a message, and no more: that part is given back.
 func TestHalfMessageWithoutBuffers(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, size := range []int{2048, 4096, 8192} {
 			result := make(chan error, 1)
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				if err := echoOne(ctx, c); err != nil {
 					return err
@@ -237,7 +237,7 @@ func TestHalfMessageWithoutBuffers(t *testing.T) {
 			}
 			p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 			p.send(text("begin"))
-			if err := <-result; err != nil { // native needs memory for the header only
+			if err := <-result; err != nil { // it needs memory for the header only
 				require.ErrorIs(t, err, runtime.ErrNoBuffers)
 			}
 			toTheEnd(p)

@@ -36,44 +36,9 @@ const (
 	Disconnect
 )
 
-// An Engine does the framing beneath a Conn. What a Conn does is the same.
-type Engine uint8
-
-const (
-	// Native parses, unmasks and sends in the buffers that the kernel filled.
-	Native Engine = iota
-	// Adapter is gobwas/ws, a synchronous library, over compat's
-	// GrowableSyncStream. It is there to show how that is done, and what it
-	// costs.
-	Adapter
-)
-
-func (e Engine) String() string {
-	switch e {
-	case Native:
-		return "native"
-	case Adapter:
-		return "adapter"
-	}
-	return fmt.Sprintf("engine(%d)", uint8(e))
-}
-
-// ParseEngine is the reverse of Engine.String.
-func ParseEngine(s string) (Engine, error) {
-	for _, e := range []Engine{Native, Adapter} {
-		if s == e.String() {
-			return e, nil
-		}
-	}
-	return 0, fmt.Errorf("ws: unknown engine %q, want native or adapter", s)
-}
-
 // Options are what a connection can be told, on either side. The zero value is
 // good. They must not change while connections use them.
 type Options struct {
-	// Engine does the framing.
-	Engine Engine
-
 	// MaxMessage is how many bytes of payload a message that is received may
 	// have, after it was decompressed. A longer one closes the connection with
 	// StatusMessageTooBig, as soon as a header announces it. 0 means
@@ -186,10 +151,7 @@ func (o *Options) logger() *slog.Logger {
 }
 
 func (o *Options) check() error {
-	switch {
-	case o.Engine > Adapter:
-		return fmt.Errorf("ws: unknown engine %d", o.Engine)
-	case o.Policy > Disconnect:
+	if o.Policy > Disconnect {
 		return fmt.Errorf("ws: unknown policy %d", o.Policy)
 	}
 	return o.Compression.check()

@@ -48,11 +48,11 @@ func TestTasksDoNotOvertake(t *testing.T) {
 			return c.Send(ctx, ws.NewMessage(ws.Text, []byte(long)))
 		})},
 	}
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, way := range ways {
 			for _, queue := range []int{0, 1} { // 1: it is full after each message
 				t.Run(fmt.Sprintf("%s,SendQueue=%d", way.name, queue), func(t *testing.T) {
-					srv := echoServer(e)
+					srv := echoServer()
 					srv.SendQueue = queue
 					srv.Compression = &ws.Compression{}
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -78,7 +78,7 @@ func TestTasksDoNotOvertake(t *testing.T) {
 					}
 					g := backendtest.Group(t, v, 2)
 					addr := serve(t, g, srv)
-					opts := ws.DialOptions{Options: ws.Options{Engine: e}}
+					opts := ws.DialOptions{}
 					if way.want == long {
 						opts.Compression = &ws.Compression{}
 					}
@@ -123,10 +123,10 @@ func echoOne(ctx context.Context, c *ws.Conn) error {
 // A task sends while a goroutine does not stop to: the task's messages arrive in their
 // order, and none of either is lost.
 func TestTaskAmongOthers(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const n = 100
 		var sent atomic.Int64
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.SendQueue = 1000
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			stop := make(chan error, 1)
@@ -177,7 +177,7 @@ func TestTaskAmongOthers(t *testing.T) {
 // A hook that panics while a Send waits for room, for another's message that goes
 // first or for its own that is dropped, ends the handler, and leaks nothing.
 func TestPanicWhileSending(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, c := range []struct {
 			name   string
 			before func(ctx context.Context, c *ws.Conn) error
@@ -194,7 +194,7 @@ func TestPanicWhileSending(t *testing.T) {
 		} {
 			t.Run(c.name, func(t *testing.T) {
 				sent := make(chan struct{})
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.Policy = ws.Drop
 				fail := func(_ *ws.Conn, _ ws.Type, n int) {
 					if n < 10 { // and not when it is flooded
@@ -233,9 +233,9 @@ func TestPanicWhileSending(t *testing.T) {
 // A hook that panics for what Close sends ahead ends the connection with that, and
 // leaks nothing.
 func TestPanicWhileClosing(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		closed := make(chan ws.StatusCode, 2)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Hooks.MessageOut = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
 		srv.Hooks.Closed = func(_ *ws.Conn, code ws.StatusCode, _ error) { closed <- code }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -258,9 +258,9 @@ func TestPanicWhileClosing(t *testing.T) {
 
 // A peer that reads all that it is sent is not too slow, whoever fills the queue.
 func TestPolicyAmongOthers(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, policy := range []ws.Policy{ws.Drop, ws.Disconnect} {
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.SendQueue, srv.Policy = 1000, policy
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				fill := strings.Repeat("x", 1200)

@@ -21,9 +21,9 @@ import (
 // has received: closing it leaves that alone.
 // A handler on a goroutine keeps messages while the loop takes others in.
 func TestKeepOnGoroutine(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const messages = 200
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.OnGoroutine, srv.PingInterval = true, -1
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			var pings sync.WaitGroup
@@ -78,9 +78,9 @@ func TestKeepOnGoroutine(t *testing.T) {
 }
 
 func TestMessageOutlivesDialedConn(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		addr := serve(t, g, echoServer(e))
+		addr := serve(t, g, echoServer())
 		closes := map[string]func(*ws.Conn) error{
 			"Close":    func(c *ws.Conn) error { return c.Close(ws.StatusNormalClosure, "") },
 			"CloseNow": (*ws.Conn).CloseNow,
@@ -89,7 +89,7 @@ func TestMessageOutlivesDialedConn(t *testing.T) {
 			for _, size := range []int{5, 100_000} {
 				var elsewhere *ws.Message
 				require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-					c, err := ws.Dial(ctx, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e}})
+					c, err := ws.Dial(ctx, "ws://"+addr, ws.DialOptions{})
 					if err != nil {
 						return err
 					}
@@ -127,8 +127,8 @@ func TestMessageOutlivesDialedConn(t *testing.T) {
 // A message that was sent from a goroutine is not the sender's any more, also
 // while it waits to be sent: using it again is caught there and then.
 func TestSentElsewhereIsGone(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		result := make(chan []any, 1)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			var panics []any
@@ -154,7 +154,7 @@ func TestSentElsewhereIsGone(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			return ws.Echo(ctx, c)
+			return echo(ctx, c)
 		}
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 		panics := <-result
@@ -171,17 +171,17 @@ func TestSentElsewhereIsGone(t *testing.T) {
 // A message may be sent on a connection of another loop than the one that it
 // came in on, by a task of that other loop: its memory belongs to the first.
 func TestSendOfAnotherLoopsMessage(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, kept := range []bool{true, false} {
-			testSendAcross(t, v, e, kept)
+			testSendAcross(t, v, kept)
 		}
 	})
 }
 
-func testSendAcross(t *testing.T, v backendtest.Variant, e ws.Engine, kept bool) {
+func testSendAcross(t *testing.T, v backendtest.Variant, kept bool) {
 	q := loop.NewQueue[*ws.Message](100)
 	loops := make(chan *loop.Loop, 1)
-	srv := echoServer(e)
+	srv := echoServer()
 	srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 		loops <- c.Loop()
 		m, err := c.Receive(ctx)
@@ -238,9 +238,9 @@ func testSendAcross(t *testing.T, v backendtest.Variant, e ws.Engine, kept bool)
 
 // What a handler forgets is reclaimed and reported; what it keeps is not.
 func TestReclaim(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		var logged bytes.Buffer
 		srv.Logger = slog.New(slog.NewTextHandler(&logged, nil))
 		srv.DebugMessages = true

@@ -22,8 +22,8 @@ import (
 // While a Reader is open nothing is taken in, and a Ping waits for whoever reads,
 // but not for ever.
 func TestPingInReader(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.PongTimeout = 100 * time.Millisecond
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			_, r, err := c.NextReader(ctx)
@@ -65,9 +65,9 @@ func TestPingInReader(t *testing.T) {
 // Messages in front of the pong are taken in up to a number; beyond it Ping says
 // so, since whoever waits for it is perhaps the one who should receive them.
 func TestPingBehindMessages(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const messages = 20
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.PongTimeout = 100 * time.Millisecond
 		received := make(chan int, 1)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -104,10 +104,10 @@ func TestPingBehindMessages(t *testing.T) {
 }
 
 func TestPingAfterReceiverStops(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
 		stopped := make(chan struct{})
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			// It runs when Receive waits.
 			pinger, err := loop.Go(ctx, "ping", func(ctx context.Context) error {
@@ -146,9 +146,9 @@ func TestPingAfterReceiverStops(t *testing.T) {
 // Ping while nobody receives, with a message in front of the pong, and while
 // another task receives.
 func TestPing(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
-		client(t, g, "ws://"+serve(t, g, echoServer(e)), ws.DialOptions{Options: ws.Options{Engine: e}}, func(ctx context.Context, c *ws.Conn) error {
+		client(t, g, "ws://"+serve(t, g, echoServer()), ws.DialOptions{}, func(ctx context.Context, c *ws.Conn) error {
 			if err := c.SendText(ctx, "first"); err != nil {
 				return err
 			}

@@ -18,7 +18,7 @@ import (
 // it, and if several are: whoever comes meanwhile waits for the first, and the
 // loop's other tasks have their turns.
 func TestLongPreparedTakesTurns(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const size, peers = 4 << 20, 3
 		long := make([]byte, size)
 		rnd := rand.New(rand.NewPCG(backendtest.Seed(t), 0))
@@ -27,7 +27,7 @@ func TestLongPreparedTakesTurns(t *testing.T) {
 		}
 		g := backendtest.Group(t, v, 1)
 		news := ws.Prepare(ws.Binary, long)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Compression = &ws.Compression{}
 		var turns, least atomic.Int64 // of another task during a SendPrepared
 		least.Store(size)
@@ -58,7 +58,7 @@ func TestLongPreparedTakesTurns(t *testing.T) {
 			return receiveOne(ctx, c)
 		}
 		addr := serve(t, g, srv)
-		opts := ws.DialOptions{Options: ws.Options{Engine: e, Compression: &ws.Compression{}, MaxMessage: size}}
+		opts := ws.DialOptions{Options: ws.Options{Compression: &ws.Compression{}, MaxMessage: size}}
 		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
 			var all []*loop.Task
 			for range peers {

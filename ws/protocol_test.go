@@ -71,8 +71,8 @@ func TestProtocolErrors(t *testing.T) {
 			code ws.StatusCode
 		}{fmt.Sprintf("code %d", code), closeFrame(code, ""), ws.StatusProtocolError})
 	}
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.MaxMessage = 1024
 		addr := serve(t, backendtest.Group(t, v, 1), srv)
 		for _, c := range cases {
@@ -94,8 +94,8 @@ func TestProtocolErrors(t *testing.T) {
 // A Close frame is answered with its own code, and what comes after it is not
 // looked at.
 func TestCloseCodes(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		addr := serve(t, backendtest.Group(t, v, 1), echoServer(e))
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		addr := serve(t, backendtest.Group(t, v, 1), echoServer())
 		for _, code := range []ws.StatusCode{1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999} {
 			p := connect(t, addr)
 			p.send(closeFrame(int(code), "κόσμε"))
@@ -144,8 +144,8 @@ const deflateOffer = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 // Compression: bombs, bits where they do not belong, text that is wrong once it
 // is inflated: traps.md 8 and 9.
 func TestDeflateErrors(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.MaxMessage = 100_000
 		srv.Compression = &ws.Compression{}
 		addr := serve(t, backendtest.Group(t, v, 1), srv)
@@ -221,7 +221,7 @@ func serverPeer(t *testing.T, answer func(key string) string) (addr string, acce
 // The client's side: a server's frame that is masked, and a frame that comes in
 // the same segment as the response.
 func TestClientProtocol(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		for _, c := range []struct {
 			name string
@@ -234,7 +234,7 @@ func TestClientProtocol(t *testing.T) {
 		} {
 			addr, accepted := serverPeer(t, func(key string) string { return switching(key) + "\x81\x02at" + string(c.send) })
 			require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-				conn, err := ws.Dial(ctx, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e}})
+				conn, err := ws.Dial(ctx, "ws://"+addr, ws.DialOptions{})
 				if err != nil {
 					return err
 				}
@@ -299,9 +299,9 @@ func TestDialErrors(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "scheme") {
 				return fmt.Errorf("a bad scheme: %v", err)
 			}
-			_, err = ws.Dial(ctx, "ws://localhost/", ws.DialOptions{Options: ws.Options{Engine: 7}})
-			if err == nil || !strings.Contains(err.Error(), "engine") {
-				return fmt.Errorf("a bad engine: %v", err)
+			_, err = ws.Dial(ctx, "ws://localhost/", ws.DialOptions{Options: ws.Options{Policy: 7}})
+			if err == nil || !strings.Contains(err.Error(), "policy") {
+				return fmt.Errorf("a bad policy: %v", err)
 			}
 			ctx, cancel := context.WithCancel(ctx)
 			cancel()

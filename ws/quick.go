@@ -16,7 +16,7 @@ import (
 // quickReceive returns the next message, if it is such a one. idle says that nothing
 // has arrived, not even the beginning of one.
 func (c *Conn) quickReceive() (m *Message, idle bool) {
-	e := &c.native
+	e := &c.frames
 	if !c.quick || c.inFrame || c.inMsg || e.dec.Partial() > 0 || c.readErr != nil || c.busy || c.reader != nil || len(c.stash) > 0 {
 		return nil, false
 	}

@@ -149,7 +149,7 @@ func (u *unread) drop(c *Conn) {
 		u.whole.Release()
 	}
 	if u.piece.buf != nil {
-		c.native.release(u.piece.buf)
+		c.frames.release(u.piece.buf)
 	}
 	*u = unread{}
 }

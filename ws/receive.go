@@ -242,7 +242,7 @@ func (c *Conn) dropArrived() error {
 	for {
 		s, _, ok, err := c.raw()
 		if s.buf != nil {
-			c.native.release(s.buf)
+			c.frames.release(s.buf)
 		}
 		switch {
 		case err != nil && c.readErr == nil:
@@ -267,7 +267,7 @@ func (c *Conn) next() (s segment, last, ok bool, err error) {
 	}
 	if ok && c.typ == Text && !c.valid(s.data, last) {
 		if s.buf != nil {
-			c.native.release(s.buf)
+			c.frames.release(s.buf)
 		}
 		return segment{}, false, false, c.fail(StatusInvalidPayload, "text that is not UTF-8")
 	}
@@ -301,7 +301,7 @@ func (c *Conn) raw() (s segment, last, ok bool, err error) {
 	}
 	for {
 		if !c.inFrame {
-			ok, err := c.eng.header(&c.head)
+			ok, err := c.frames.header(&c.head)
 			if err != nil {
 				return s, false, false, c.headerError(err)
 			}
@@ -322,7 +322,7 @@ func (c *Conn) raw() (s segment, last, ok bool, err error) {
 			continue
 		}
 		if c.at < c.head.Len {
-			if s, ok = c.eng.payload(&c.head, c.at); !ok {
+			if s, ok = c.frames.payload(&c.head, c.at); !ok {
 				return s, false, false, c.nothing()
 			}
 			c.at += int64(len(s.data))
@@ -415,7 +415,7 @@ func (c *Conn) end(err error) error {
 		if c.remote.Load() != nil {
 			c.endRemote()
 		}
-		c.eng.drop()
+		c.frames.drop()
 		c.dropPartial()
 	}
 	return c.readErr

@@ -318,7 +318,7 @@ func (c *Conn) writeMessage(m *Message) error {
 		m.free()
 		return err
 	}
-	return c.eng.write(c, m)
+	return c.writeFrame(m)
 }
 
 // header returns the header of m as one frame.

@@ -25,10 +25,10 @@ import (
 
 // A hook that panics for a message of another thread stops no other message.
 func TestPanicInMessageOut(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const n = 5
 		var panics atomic.Int32
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Hooks.MessageOut = func(*ws.Conn, ws.Type, int) {
 			panics.Add(1)
 			panic("as it was told")
@@ -79,12 +79,12 @@ func TestSendWaitsNoLongerThanConn(t *testing.T) {
 		"a broken frame": func(p *peer) { p.send(fr(frame.Continuation, true, "")) },
 		"the end of it":  func(p *peer) { require.NoError(p.t, p.Conn.(*net.TCPConn).CloseWrite()) },
 	}
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for name, end := range ends {
 			for _, budget := range []bool{true, false} {
 				for _, here := range []bool{true, false} { // the sender is a task of the loop
 					t.Run(fmt.Sprintf("%s/budget=%v/here=%v", name, budget, here), func(t *testing.T) {
-						srv := echoServer(e)
+						srv := echoServer()
 						srv.WriteTimeout, srv.SendQueue = -1, 64<<10
 						if budget {
 							srv.SendQueue, srv.Budget = 10<<20, ws.NewBudget(64<<10)
@@ -141,8 +141,8 @@ func TestSendWaitsNoLongerThanConn(t *testing.T) {
 // What Send has accepted from other threads goes out ahead of the Close frame of
 // a server that stops, also if the peer has let it wait.
 func TestDrainSendsWhatWasAccepted(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.SendQueue = 200_000
 		var accepted atomic.Int64
 		failed := make(chan struct{})
@@ -178,9 +178,9 @@ func TestDrainSendsWhatWasAccepted(t *testing.T) {
 // A message that a Writer has begun is ended before a server that stops says so,
 // and what other threads have sent meanwhile is between the two.
 func TestDrainWaitsForWriter(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, how := range []string{"ends it", "leaves it", "is killed"} {
-			srv := echoServer(e)
+			srv := echoServer()
 			if how == "is killed" {
 				srv.DrainTime = 50 * time.Millisecond
 			}
@@ -263,10 +263,10 @@ func TestWriterLongerThanWriteTimeout(t *testing.T) {
 		}),
 	}
 	block := make([]byte, 64<<10)
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		for name, wait := range waits {
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.WriteTimeout, srv.SendQueue = 30*time.Millisecond, 1000
 			var later loop.Event
 			gaveUp := make(chan error, 1)
@@ -344,7 +344,7 @@ func inflate(t *testing.T, packed string) string {
 // A broadcast is compressed with the window that its peer has agreed to: what
 // repeats further back than that is not found, and what does not is.
 func TestPreparedWindows(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		block := make([]byte, 2000)
 		rnd := rand.New(rand.NewPCG(backendtest.Seed(t), 0))
 		for i := range block {
@@ -352,7 +352,7 @@ func TestPreparedWindows(t *testing.T) {
 		}
 		payload := bytes.Repeat(block, 30)
 		news := ws.Prepare(ws.Binary, payload)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Compression = &ws.Compression{}
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error { return c.SendPrepared(ctx, news) }
 		addr := serve(t, backendtest.Group(t, v, 1), srv)
@@ -371,8 +371,8 @@ func TestPreparedWindows(t *testing.T) {
 // On a connection that has ended no call from another thread is accepted, also if
 // it is the first.
 func TestSendAfterTheEnd(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		ended := make(chan *ws.Conn, 1)
 		srv.Hooks.Closed = func(c *ws.Conn, _ ws.StatusCode, _ error) { ended <- c }
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
@@ -387,7 +387,7 @@ func TestSendAfterTheEnd(t *testing.T) {
 // A message that waits to be sent on another connection is not its receiver's any
 // more, who may be gone before there is room.
 func TestSendOutlivesReceiver(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, compression := range []*ws.Compression{nil, {Threshold: 100_000}} {
 			const (
 				size   = 200_000 // of several turns, when it is compressed
@@ -396,7 +396,7 @@ func TestSendOutlivesReceiver(t *testing.T) {
 			payload := strings.Repeat("0123456789", size/10)
 			var slow *ws.Conn
 			there, sent := make(chan struct{}), make(chan error, 1)
-			forwarder, keeper := echoServer(e), echoServer(e)
+			forwarder, keeper := echoServer(), echoServer()
 			keeper.SendQueue, keeper.Compression = 10_000, compression
 			filled := 0
 			keeper.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -471,12 +471,12 @@ func TestSendOutlivesReceiver(t *testing.T) {
 // A loop that ends tells who sends on a connection that no task serves, and its
 // bytes are not left in a Budget that others share.
 func TestLoopEndTellsSenders(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		addr, accepted := serverPeer(t, switching)
 		budget := ws.NewBudget(1 << 30)
 		closed := make(chan error, 2)
-		opts := ws.DialOptions{Options: ws.Options{Engine: e, Budget: budget, SendQueue: 100_000, WriteTimeout: -1,
+		opts := ws.DialOptions{Options: ws.Options{Budget: budget, SendQueue: 100_000, WriteTimeout: -1,
 			Hooks: ws.Hooks{Closed: func(_ *ws.Conn, _ ws.StatusCode, err error) { closed <- err }}}}
 		var c *ws.Conn
 		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) (err error) {
@@ -514,7 +514,7 @@ func TestLoopEndTellsSenders(t *testing.T) {
 // Compressing a long message does not keep the loop's other tasks from their
 // turns, whoever sends it, and its neighbours stay in order.
 func TestLongMessagesTakeTurns(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const size = 3 << 20
 		long := make([]byte, size)
 		rnd := rand.New(rand.NewPCG(backendtest.Seed(t), 0))
@@ -523,7 +523,7 @@ func TestLongMessagesTakeTurns(t *testing.T) {
 		}
 		g := backendtest.Group(t, v, 2)
 		for _, compression := range []*ws.Compression{{}, {Threshold: 100_000}} {
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.Compression = compression
 			var turns, during int64
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -552,7 +552,7 @@ func TestLongMessagesTakeTurns(t *testing.T) {
 				return err
 			}
 			addr := serve(t, g, srv)
-			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Compression: &ws.Compression{}, MaxMessage: size}}, func(ctx context.Context, c *ws.Conn) error {
+			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Compression: &ws.Compression{}, MaxMessage: size}}, func(ctx context.Context, c *ws.Conn) error {
 				for range 2 {
 					for _, want := range []string{"before", string(long), "after"} {
 						m, err := c.Receive(ctx)
@@ -575,10 +575,10 @@ func TestLongMessagesTakeTurns(t *testing.T) {
 // Many goroutines and tasks of other loops send on one connection: each one's
 // messages arrive in their order, and none is lost.
 func TestSendFromAnywhere(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const senders, each = 8, 200
 		g := backendtest.Group(t, v, 2)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.SendQueue = 10_000 // so that they have to wait
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			var wg sync.WaitGroup
@@ -623,10 +623,10 @@ func TestSendFromAnywhere(t *testing.T) {
 
 // A broadcast, to plain and to compressed connections, among other messages.
 func TestPrepared(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
 		small, large := ws.Prepare(ws.Text, []byte("small")), ws.Prepare(ws.Binary, bytes.Repeat([]byte("large "), 5000))
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Compression = &ws.Compression{}
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			for range 3 {
@@ -643,7 +643,7 @@ func TestPrepared(t *testing.T) {
 		}
 		addr := serve(t, g, srv)
 		for _, compression := range []*ws.Compression{nil, {}} {
-			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
+			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
 				for range 3 {
 					mine := strings.Repeat("large mine ", 100)
 					if err := c.SendText(ctx, mine); err != nil {

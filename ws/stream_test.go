@@ -23,8 +23,8 @@ import (
 // What there was of a message that was given up must not be taken for all of it.
 // A Reader whose connection is closed says that, and not that it was passed over.
 func TestReaderAfterClose(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			_, r, err := c.NextReader(ctx)
 			if err != nil {
@@ -49,13 +49,13 @@ func TestReaderAfterClose(t *testing.T) {
 // A message that is flushed after each byte is compressed to many times its
 // length, and still no longer than it may be.
 func TestFlushedMessage(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const size = 3000
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.MaxMessage, srv.Compression = size, &ws.Compression{}
 		g := backendtest.Group(t, v, 1)
 		rnd := rand.New(rand.NewPCG(backendtest.Seed(t), 0))
-		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{Options: ws.Options{Engine: e, Compression: &ws.Compression{}}}, func(ctx context.Context, c *ws.Conn) error {
+		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{Options: ws.Options{Compression: &ws.Compression{}}}, func(ctx context.Context, c *ws.Conn) error {
 			w, err := c.NextWriter(ctx, ws.Binary)
 			if err != nil {
 				return err
@@ -85,7 +85,7 @@ func TestFlushedMessage(t *testing.T) {
 }
 
 func TestReaderSkipped(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		type result struct {
 			p    string
 			err  error
@@ -115,7 +115,7 @@ func TestReaderSkipped(t *testing.T) {
 		} {
 			for _, all := range []bool{false, true} { // its bytes were read, and its end was not
 				results := make(chan result, 1)
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 					_, r, err := c.NextReader(ctx)
 					if err != nil {
@@ -173,12 +173,12 @@ func TestReaderSkipped(t *testing.T) {
 // What a Writer was told to flush is there, also what the compressor would
 // rather have kept.
 func TestWriterFlush(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, compression := range []*ws.Compression{nil, {}, {Threshold: -1}, {ServerNoContextTakeover: true}, {ServerMaxWindowBits: 10}} {
 			parts := []string{"first", "second", strings.Repeat("long", 10_000), "", "last", strings.Repeat("r", 16<<10), ""}
 			g := backendtest.Group(t, v, 2)
 			next := make(chan struct{}, 1) // the peer has what was flushed
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.Compression = compression
 			srv.OnGoroutine = true
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -207,7 +207,7 @@ func TestWriterFlush(t *testing.T) {
 				return nil
 			}
 			addr := serve(t, g, srv)
-			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
+			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
 				for range 3 {
 					_, r, err := c.NextReader(ctx)
 					if err != nil {
@@ -236,11 +236,11 @@ func TestWriterFlush(t *testing.T) {
 // A compressed message that a Receive had begun and that a Reader goes on with
 // may be of any length.
 func TestReaderOfBegunMessageIsUnbounded(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		begun := make(chan struct{})
 		result := make(chan error, 1)
 		const size = 1 << 20
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Compression = &ws.Compression{}
 		srv.MaxMessage = size / 2
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -280,9 +280,9 @@ func TestReaderOfBegunMessageIsUnbounded(t *testing.T) {
 // A message that a Reader has left half-way makes Readable ready no longer than
 // there is something to skip: a task that waits for it must let others run.
 func TestReadableAfterAbandonedReader(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		turns := make(chan int, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			_, r, err := c.NextReader(ctx)
 			if err != nil {
@@ -323,10 +323,10 @@ func TestReadableAfterAbandonedReader(t *testing.T) {
 // MaxMessage does not bound a Reader; but it bounds the Receive that follows a
 // NextReader which was given up when it had seen no more than the header.
 func TestMaxMessageAfterNextReaderGivenUp(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
 		gaveUp := make(chan struct{})
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.MaxMessage = 1000
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if err := c.SetReadDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
@@ -362,9 +362,9 @@ func TestMaxMessageAfterNextReaderGivenUp(t *testing.T) {
 // A message that was taken in before somebody asked for a Reader of it is one
 // message for the hook.
 func TestMessageInOnce(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		var sizes []int
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Hooks.MessageIn = func(_ *ws.Conn, _ ws.Type, n int) { sizes = append(sizes, n) }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
@@ -399,7 +399,7 @@ func TestMessageInOnce(t *testing.T) {
 // handler that leaves a Writer open may have fed the compressor, or sent half
 // a message: what others have queued must not go on in the middle of that.
 func TestWriterLeftOpen(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for i := range 4 {
 			var compression *ws.Compression
 			if i&1 != 0 {
@@ -407,7 +407,7 @@ func TestWriterLeftOpen(t *testing.T) {
 			}
 			closes := i&2 != 0 // then what is behind the Writer follows
 			g := backendtest.Group(t, v, 1)
-			srv := echoServer(e)
+			srv := echoServer()
 			srv.Compression = compression
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				w, err := c.NextWriter(ctx, ws.Text)
@@ -431,7 +431,7 @@ func TestWriterLeftOpen(t *testing.T) {
 				return err
 			}
 			addr := serve(t, g, srv)
-			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e, Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
+			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
 				if closes {
 					for _, n := range []int{20_000, 5} {
 						m, err := c.Receive(ctx)
@@ -465,11 +465,11 @@ func TestReaderAndWriter(t *testing.T) {
 	for _, compressed := range []bool{false, true} {
 		for _, goroutine := range []bool{false, true} {
 			t.Run(fmt.Sprintf("deflate=%v,goroutine=%v", compressed, goroutine), func(t *testing.T) {
-				each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+				backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 					g := backendtest.Group(t, v, 2)
-					srv := echoServer(e)
+					srv := echoServer()
 					srv.MaxMessage, srv.OnGoroutine = 1000, goroutine // which does not bound a Reader
-					opts := ws.DialOptions{Options: ws.Options{Engine: e, MaxMessage: 2 << 20}}
+					opts := ws.DialOptions{Options: ws.Options{MaxMessage: 2 << 20}}
 					if compressed {
 						srv.Compression, opts.Compression = &ws.Compression{}, &ws.Compression{}
 					}

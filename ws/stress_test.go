@@ -32,9 +32,9 @@ func TestStress(t *testing.T) {
 	if testing.Short() {
 		rounds = 3
 	}
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for round := range rounds {
-			t.Run(strconv.Itoa(round), func(t *testing.T) { newStress(seed+uint64(round), e).run(t, v) })
+			t.Run(strconv.Itoa(round), func(t *testing.T) { newStress(seed+uint64(round)).run(t, v) })
 		}
 	})
 }
@@ -55,8 +55,8 @@ type stress struct {
 
 func (s *stress) rand(salt uint64) *rand.Rand { return rand.New(rand.NewPCG(s.seed, salt)) }
 
-func newStress(seed uint64, e ws.Engine) *stress {
-	s := &stress{seed: seed, srv: echoServer(e), budget: ws.NewBudget(500_000), scheme: "ws://", seen: arrivals{next: map[int]int{}}}
+func newStress(seed uint64) *stress {
+	s := &stress{seed: seed, srv: echoServer(), budget: ws.NewBudget(500_000), scheme: "ws://", seen: arrivals{next: map[int]int{}}}
 	r := s.rand(0)
 	srv := s.srv
 	srv.Budget, srv.MaxMessage, srv.PingInterval, srv.PongTimeout = s.budget, 8<<20, 5*time.Second, 5*time.Second
@@ -67,7 +67,7 @@ func newStress(seed uint64, e ws.Engine) *stress {
 	if r.IntN(2) == 0 {
 		srv.Compression = &ws.Compression{}
 	}
-	s.client.Options = ws.Options{Engine: e, CloseTimeout: srv.CloseTimeout, Logger: srv.Logger, Budget: s.budget, MaxMessage: srv.MaxMessage, Compression: srv.Compression}
+	s.client.Options = ws.Options{CloseTimeout: srv.CloseTimeout, Logger: srv.Logger, Budget: s.budget, MaxMessage: srv.MaxMessage, Compression: srv.Compression}
 	if r.IntN(2) == 0 {
 		s.scheme = "wss://"
 		srv.TLS, s.client.TLS = tlsConfigs()

@@ -13,19 +13,18 @@ import (
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
-	"github.com/noria-go/noria/ws"
 )
 
 // A loop that has more to do than it can takes a connection of net/http's over later,
 // or not at all; it does not keep one that nobody serves.
 func TestHTTPHandlerOnABusyLoop(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
 			Loop: loop.LoopOptions{MaxPosts: 2}})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, g.Stop()) }()
 		l := g.Loops()[0]
-		srv := echoServer(e)
+		srv := echoServer()
 		s := httptest.NewServer(srv.HTTPHandler(g))
 		defer s.Close()
 		stop := make(chan struct{})
@@ -69,11 +68,11 @@ func TestHTTPHandlerOnABusyLoop(t *testing.T) {
 // A group that stops while requests are upgraded leaves nobody behind: who was told
 // that it is upgraded sees the end of its connection.
 func TestHTTPHandlerWhileGroupStops(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		upgraded := 0
 		for range 20 {
 			g := backendtest.Group(t, v, 2)
-			srv := echoServer(e)
+			srv := echoServer()
 			s := httptest.NewServer(srv.HTTPHandler(g))
 			var peers []*peer
 			for range 20 {

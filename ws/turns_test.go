@@ -18,11 +18,11 @@ import (
 // be compressed at once, does not keep the loop's tasks from their turns.
 func TestManyMessagesTakeTurns(t *testing.T) {
 	message := strings.Repeat("short enough ", 60_000/13)
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const n = 20
 		turns, out := 0, 0 // on the loop
 		result := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Compression, srv.SendQueue = &ws.Compression{}, 2*n*len(message)
 		srv.Hooks.MessageOut = func(*ws.Conn, ws.Type, int) { out++ }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -49,11 +49,11 @@ func TestManyMessagesTakeTurns(t *testing.T) {
 // Nor does compressing those that go ahead of what a task sends.
 func TestAheadTakesTurns(t *testing.T) {
 	message := strings.Repeat("short enough ", 60_000/13)
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const n = 20
 		turns := 0 // on the loop
 		result := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.Compression, srv.SendQueue = &ws.Compression{}, 2*n*len(message)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			others, err := loop.Go(ctx, "others", func(ctx context.Context) error {

@@ -38,9 +38,9 @@ func pingBeside(ctx context.Context, c *ws.Conn) (*loop.Task, error) {
 
 // Two Pings wait, and who received stops: both go on to receive, one after the other.
 func TestTwoPings(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		stopped, result, first := make(chan struct{}), make(chan error, 1), make(chan struct{})
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.PingInterval = -1
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			stop, err := receiveUntil(ctx, c)
@@ -75,9 +75,9 @@ func TestTwoPings(t *testing.T) {
 
 // Close goes on to receive where a Ping waits for the same.
 func TestCloseBesidePing(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		stopped := make(chan struct{})
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.PingInterval, srv.CloseTimeout = -1, time.Hour // nobody waits for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			stop, err := receiveUntil(ctx, c)
@@ -105,9 +105,9 @@ func TestCloseBesidePing(t *testing.T) {
 
 // Close takes no longer than CloseTimeout, whatever others do about the read deadline.
 func TestCloseHasItsOwnDeadline(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		closed := make(chan error, 1)
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.PingInterval, srv.CloseTimeout = -1, 50*time.Millisecond
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			closer, err := closeBeside(ctx, c)
@@ -128,10 +128,10 @@ func TestCloseHasItsOwnDeadline(t *testing.T) {
 
 // Of many that wait for a peer that takes nothing, each is told what the Policy says.
 func TestManyAreDropped(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, policy := range []ws.Policy{ws.Drop, ws.Wait} {
 			t.Run(fmt.Sprint(policy), func(t *testing.T) {
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.Policy, srv.SendQueue, srv.PingInterval, srv.WriteTimeout = policy, 64<<10, -1, 100*time.Millisecond
 				conns := make(chan *ws.Conn, 1)
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -181,8 +181,8 @@ func TestManyAreDropped(t *testing.T) {
 // Who waits to send is told at once when somebody closes, who may have to wait himself
 // for the end of a Writer's message.
 func TestCloseTellsWhoWaits(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		srv := echoServer(e)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		srv := echoServer()
 		srv.CloseTimeout, srv.SendQueue = time.Hour, 1000 // nobody waits for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			w, err := c.NextWriter(ctx, ws.Text)

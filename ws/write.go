@@ -23,10 +23,21 @@ func (c *Conn) queued(n int) {
 	}
 }
 
+// writeFrame queues m, which it takes, as one frame: a short message is copied behind
+// what is queued; of a longer one, or of one that begins the queue and has its buffer to
+// itself, the buffers are queued.
+func (c *Conn) writeFrame(m *Message) error {
+	h := c.header(m)
+	if m.size <= smallMessage && (c.sink.TailRoom() > 0 || len(m.rest) > 0 || m.first.buf == nil || !m.first.sole()) {
+		return c.writeSmall(&h, m)
+	}
+	return c.writeBuffers(&h, m)
+}
+
 // writeSmall queues a frame with a copy of m's bytes, and takes m.
 func (c *Conn) writeSmall(h *frame.Header, m *Message) error {
 	n := h.Size() + m.size
-	b, err := c.sink.Grow(n, len(c.native.in))
+	b, err := c.sink.Grow(n, len(c.frames.in))
 	if err != nil {
 		m.free()
 		return c.sendFailed(err)

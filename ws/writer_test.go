@@ -23,7 +23,7 @@ import (
 // A Writer whose context has ended does what can be done at once, wherever it is
 // used, and what others send goes on behind it.
 func TestWriterAfterContext(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, flush := range []bool{false, true} {
 			for _, elsewhere := range []bool{false, true} {
 				t.Run(fmt.Sprintf("flush=%v,elsewhere=%v", flush, elsewhere), func(t *testing.T) {
@@ -44,7 +44,7 @@ func TestWriterAfterContext(t *testing.T) {
 					if elsewhere {
 						write = goroutine(write)
 					}
-					srv := echoServer(e)
+					srv := echoServer()
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 						if err := write(ctx, c); err != nil {
 							return err
@@ -53,7 +53,7 @@ func TestWriterAfterContext(t *testing.T) {
 					}
 					g := backendtest.Group(t, v, 2)
 					addr := serve(t, g, srv)
-					client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Engine: e}}, func(ctx context.Context, c *ws.Conn) error {
+					client(t, g, "ws://"+addr, ws.DialOptions{}, func(ctx context.Context, c *ws.Conn) error {
 						return errors.Join(receiveText(ctx, c, "first"), receiveText(ctx, c, "second"))
 					})
 				})
@@ -65,7 +65,7 @@ func TestWriterAfterContext(t *testing.T) {
 // Others wait for a Writer, so that its end is taken by a loop that takes no more
 // functions; and the connection's, and a message that is to be kept.
 func TestWriterEndsWhilePostsAreFull(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
 			Loop: loop.LoopOptions{MaxPosts: 2, StallAfter: -1}})
 		require.NoError(t, err)
@@ -86,7 +86,7 @@ func TestWriterEndsWhilePostsAreFull(t *testing.T) {
 			close(gate)
 			return errors.Join(err, <-done)
 		}
-		srv := echoServer(e)
+		srv := echoServer()
 		srv.OnGoroutine = true
 		result := make(chan error, 1)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -128,10 +128,10 @@ func receiveText(ctx context.Context, c *ws.Conn, want string) error {
 
 // A hook that panics when a Writer ends its message holds nobody back.
 func TestPanicAtWriterClose(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, place := range []string{"task", "goroutine"} {
 			t.Run(place, func(t *testing.T) {
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.Hooks.MessageOut = func(_ *ws.Conn, _ ws.Type, n int) {
 					if n == len("last") {
 						panic("as it was told")
@@ -163,7 +163,7 @@ func TestPanicAtWriterClose(t *testing.T) {
 // A frame of which there was no memory for all is the last thing that the peer gets:
 // what followed would be taken for the rest of it.
 func TestNothingFollowsHalfAFrame(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for name, send := range map[string]func(ctx context.Context, c *ws.Conn, p []byte) error{
 			"SendBinary": func(ctx context.Context, c *ws.Conn, p []byte) error { return c.SendBinary(ctx, p) },
 			"SendPrepared": func(ctx context.Context, c *ws.Conn, p []byte) error {
@@ -172,7 +172,7 @@ func TestNothingFollowsHalfAFrame(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				failed := make(chan error, 1)
-				srv := echoServer(e)
+				srv := echoServer()
 				srv.PingInterval = 10 * time.Millisecond
 				srv.SendQueue = 1 << 20
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {

@@ -53,23 +53,23 @@ func serveUntil(t testing.TB, g *loop.Group, svc loop.Service) (addr string, sto
 	return ls.Addr().String(), stop
 }
 
-// each runs f on every engine and every backend.
-func each(t *testing.T, f func(t *testing.T, v backendtest.Variant, e ws.Engine)) {
-	for _, e := range []ws.Engine{ws.Native, ws.Adapter} {
-		t.Run(e.String(), func(t *testing.T) {
-			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) { f(t, v, e) })
-		})
+// echo sends every message of c back until the peer closes.
+func echo(ctx context.Context, c *ws.Conn) error {
+	for {
+		m, err := c.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.Send(ctx, m); err != nil {
+			return err
+		}
 	}
 }
 
-// echoServer returns an echo on this engine that does not wait long for peers
-// which are gone.
-func echoServer(e ws.Engine) *ws.Server {
-	srv := ws.EchoServer()
-	srv.Engine = e
-	srv.CloseTimeout = 5 * time.Second
-	srv.Logger = slog.New(slog.DiscardHandler)
-	return srv
+// echoServer returns an echo that does not wait long for peers which are gone.
+func echoServer() *ws.Server {
+	return &ws.Server{Handler: echo, Options: ws.Options{
+		MaxMessage: 64 << 20, CloseTimeout: 5 * time.Second, Logger: slog.New(slog.DiscardHandler)}}
 }
 
 // client runs f as a task with a connection to addr.
@@ -243,8 +243,8 @@ func (p *peer) wantEnd() {
 }
 
 func TestEcho(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
-		addr := serve(t, backendtest.Group(t, v, 2), echoServer(e))
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		addr := serve(t, backendtest.Group(t, v, 2), echoServer())
 		p := connect(t, addr, text("at once")...)
 		p.want(frame.Text, "at once")
 		for _, n := range []int{0, 1, 125, 126, 127, 4096, 65535, 65536, 1 << 20, 5 << 20} {
@@ -265,10 +265,10 @@ func TestEcho(t *testing.T) {
 
 // Many messages that are on their way together, of all sizes, cut anywhere.
 func TestEchoStream(t *testing.T) {
-	each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		seed := backendtest.Seed(t)
 		rnd := rand.New(rand.NewPCG(seed, 0))
-		addr := serve(t, backendtest.Group(t, v, 1), echoServer(e))
+		addr := serve(t, backendtest.Group(t, v, 1), echoServer())
 		p := connect(t, addr)
 		var msgs []string
 		var all []byte
@@ -319,16 +319,16 @@ func TestDial(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		for _, compressed := range []bool{false, true} {
 			t.Run(fmt.Sprintf("tls=%v,deflate=%v", secure, compressed), func(t *testing.T) {
-				each(t, func(t *testing.T, v backendtest.Variant, e ws.Engine) { testDial(t, v, e, secure, compressed) })
+				backendtest.Each(t, func(t *testing.T, v backendtest.Variant) { testDial(t, v, secure, compressed) })
 			})
 		}
 	}
 }
 
-func testDial(t *testing.T, v backendtest.Variant, e ws.Engine, secure, compressed bool) {
+func testDial(t *testing.T, v backendtest.Variant, secure, compressed bool) {
 	g := backendtest.Group(t, v, 2)
-	srv := echoServer(e)
-	opts := ws.DialOptions{Options: ws.Options{Engine: e, MaxMessage: 4 << 20}}
+	srv := echoServer()
+	opts := ws.DialOptions{Options: ws.Options{MaxMessage: 4 << 20}}
 	scheme := "ws://"
 	if secure {
 		srv.TLS, opts.TLS = tlsConfigs()

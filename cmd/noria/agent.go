@@ -94,7 +94,7 @@ func (a *agent) echo(ctx context.Context, path string) error {
 	if err := c.SetReadDeadline(time.Now().Add(caseTime)); err != nil {
 		return err
 	}
-	err = ws.Echo(ctx, c)
+	err = echoMessages(ctx, c)
 	if cerr := ctx.Err(); cerr != nil {
 		return cerr
 	}

@@ -48,7 +48,6 @@ type connectConfig struct {
 	protocols  listFlag
 	origin     string
 	host       string
-	engine     string
 	compress   bool
 	maxMessage int64
 	insecure   bool
@@ -132,7 +131,6 @@ func (c *connectConfig) flags(fs *flag.FlagSet) {
 	fs.IntVar(&c.count, "count", 0, "close after this `number` of messages has come")
 	fs.BoolVar(&c.autobahn, "autobahn", false, "play the client for an Autobahn fuzzing server at URL")
 	fs.StringVar(&c.agent, "agent", "noria", "`name` in the fuzzing server's report")
-	fs.StringVar(&c.engine, "engine", "native", "native or adapter")
 	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; the environment's "+noria.BackendVariable+" goes before it")
 }
 
@@ -163,9 +161,6 @@ func (c *connectConfig) check() error {
 
 // dialOptions returns what the flags say about the connection.
 func (c *connectConfig) dialOptions() (o ws.DialOptions, err error) {
-	if o.Engine, err = ws.ParseEngine(c.engine); err != nil {
-		return o, fmt.Errorf("--engine: %w", err)
-	}
 	if c.maxMessage <= 0 {
 		return o, fmt.Errorf("--max-message %d: want 1 or more bytes", c.maxMessage)
 	}

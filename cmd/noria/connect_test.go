@@ -49,16 +49,14 @@ func connect(t *testing.T, in string, args ...string) (stdout, stderr string, st
 func TestConnectLines(t *testing.T) {
 	each(t, func(t *testing.T, backend string) {
 		s := serve(t, "--backend", backend, "--compress")
-		for _, engine := range []string{"native", "adapter"} {
-			for _, compress := range []string{"--compress=false", "--compress"} {
-				long := strings.Repeat("a long line ", 10_000)
-				out, errs, status := connect(t, "hello\r\nwörld\n\n"+long+"\nlast", "--backend", backend, "--engine", engine, compress, "--wait", "1h", "--count", "5", "ws://"+s.ws+"/any/path")
-				require.Zero(t, status, errs)
-				require.Equal(t, "hello\nwörld\n\n"+long+"\nlast\n", out)
-				require.Contains(t, errs, "connected to ws://"+s.ws+"/any/path")
-				require.Equal(t, compress == "--compress", strings.Contains(errs, "compressed (permessage-deflate)"), errs)
-				require.Contains(t, errs, "1000")
-			}
+		for _, compress := range []string{"--compress=false", "--compress"} {
+			long := strings.Repeat("a long line ", 10_000)
+			out, errs, status := connect(t, "hello\r\nwörld\n\n"+long+"\nlast", "--backend", backend, compress, "--wait", "1h", "--count", "5", "ws://"+s.ws+"/any/path")
+			require.Zero(t, status, errs)
+			require.Equal(t, "hello\nwörld\n\n"+long+"\nlast\n", out)
+			require.Contains(t, errs, "connected to ws://"+s.ws+"/any/path")
+			require.Equal(t, compress == "--compress", strings.Contains(errs, "compressed (permessage-deflate)"), errs)
+			require.Contains(t, errs, "1000")
 		}
 	})
 }
@@ -165,7 +163,6 @@ func TestConnectFails(t *testing.T) {
 		{[]string{"--frames", "--origin", "http://elsewhere", "ws://" + s.ws}, 1, "dial ws://" + s.ws + ": the server answered 403"},
 		{[]string{"-H", "nothing", "ws://" + s.ws}, 2, "Name: value"},
 		{[]string{"-H", "Upgrade: x", "ws://" + s.ws}, 1, "cannot be set"},
-		{[]string{"--engine", "steam", "ws://" + s.ws}, 1, "steam"},
 		{[]string{"--max-message", "0", "ws://" + s.ws}, 1, "--max-message 0"},
 		{[]string{"--ca", "/nowhere", "ws://" + s.ws}, 1, "/nowhere"},
 		{[]string{"--ca", "\x1b[31m", "ws://" + s.ws}, 1, `\x1b[31m`}, // no error commands a terminal
@@ -207,28 +204,26 @@ func certificate(t *testing.T) (cert, key string) {
 func TestTLS(t *testing.T) {
 	cert, key := certificate(t)
 	each(t, func(t *testing.T, backend string) {
-		for _, engine := range []string{"native", "adapter"} {
-			s := serve(t, "--backend", backend, "--engine", engine, "--tls-cert", cert, "--tls-key", key)
-			url := "wss://" + s.ws + "/"
-			for _, args := range [][]string{{"--ca", cert}, {"--insecure"}, {"--ca", cert, "--host", "noria.test:99"}, {"--ca", cert, "--frames"}} {
-				out, errs, status := connect(t, "secret\n", append(args, "--count", "1", "--backend", backend, url)...)
-				require.Zero(t, status, errs)
-				require.Equal(t, "secret\n", out, "%v", args)
-			}
-			_, errs, status := connect(t, "secret\n", "--backend", backend, url)
-			require.Equal(t, 1, status, errs)
-			require.Contains(t, errs, "certificate")
-			require.Equal(t, "page https://"+s.ws+"/", s.line("page "))
-			client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
-			r, err := client.Get("https://" + s.ws + "/")
-			require.NoError(t, err)
-			body, err := io.ReadAll(r.Body)
-			require.NoError(t, err)
-			require.NoError(t, r.Body.Close())
-			require.Contains(t, string(body), "<title>Noria echo</title>")
-			s.signal(t)
-			require.Zero(t, s.wait(t), s.stderr.String())
+		s := serve(t, "--backend", backend, "--tls-cert", cert, "--tls-key", key)
+		url := "wss://" + s.ws + "/"
+		for _, args := range [][]string{{"--ca", cert}, {"--insecure"}, {"--ca", cert, "--host", "noria.test:99"}, {"--ca", cert, "--frames"}} {
+			out, errs, status := connect(t, "secret\n", append(args, "--count", "1", "--backend", backend, url)...)
+			require.Zero(t, status, errs)
+			require.Equal(t, "secret\n", out, "%v", args)
 		}
+		_, errs, status := connect(t, "secret\n", "--backend", backend, url)
+		require.Equal(t, 1, status, errs)
+		require.Contains(t, errs, "certificate")
+		require.Equal(t, "page https://"+s.ws+"/", s.line("page "))
+		client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableKeepAlives: true}}
+		r, err := client.Get("https://" + s.ws + "/")
+		require.NoError(t, err)
+		body, err := io.ReadAll(r.Body)
+		require.NoError(t, err)
+		require.NoError(t, r.Body.Close())
+		require.Contains(t, string(body), "<title>Noria echo</title>")
+		s.signal(t)
+		require.Zero(t, s.wait(t), s.stderr.String())
 	})
 }
 
@@ -266,25 +261,20 @@ func TestConnectAutobahn(t *testing.T) {
 		}
 		return wantClose(c) // the answer; then the server ends the connection
 	})
-	for _, engine := range []string{"native", "adapter"} {
-		mu.Lock()
-		seen = nil
-		mu.Unlock()
-		out, errs, status := connect(t, "", "--autobahn", "--engine", engine, "--agent", "a b", url+"/")
-		require.Zero(t, status, errs)
-		require.Equal(t, "3 cases\n3 of 3\n", out)
-		mu.Lock()
-		got := seen
-		mu.Unlock()
-		require.Equal(t, []string{"/getCaseCount  ", "/runCase 1 a b", "/runCase 2 a b", "/runCase 3 a b", "/updateReports  a b"}, got)
-	}
+	out, errs, status := connect(t, "", "--autobahn", "--agent", "a b", url+"/")
+	require.Zero(t, status, errs)
+	require.Equal(t, "3 cases\n3 of 3\n", out)
+	mu.Lock()
+	got := seen
+	mu.Unlock()
+	require.Equal(t, []string{"/getCaseCount  ", "/runCase 1 a b", "/runCase 2 a b", "/runCase 3 a b", "/updateReports  a b"}, got)
 	silent := webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error {
 		if err := wsutil.WriteServerText(c, []byte("many")); err != nil {
 			return err
 		}
 		return wantClose(c)
 	})
-	_, errs, status := connect(t, "", "--autobahn", silent)
+	_, errs, status = connect(t, "", "--autobahn", silent)
 	require.Equal(t, 1, status)
 	require.Contains(t, errs, "is it a fuzzing server?")
 	_, errs, status = connect(t, "", "--autobahn", "ws://127.0.0.1:1")
@@ -295,12 +285,10 @@ func TestConnectAutobahn(t *testing.T) {
 // Noria's own suite judges Noria's client, cases of a wrong handshake too.
 func TestConnectAutobahnAgainstConform(t *testing.T) {
 	each(t, func(t *testing.T, backend string) {
-		for _, engine := range []string{"native", "adapter"} {
-			fuzzer, url := listen(t, "--once", "--cases", "1.*,2.*,3.*,5.*,7.*,9.1.1,12.1.1,trap*", "--messages", "50")
-			_, errs, status := connect(t, "", "--autobahn", "--compress", "--backend", backend, "--engine", engine, url)
-			require.Zero(t, status, errs)
-			report, status := fuzzer.end(t)
-			require.Zero(t, status, report)
-		}
+		fuzzer, url := listen(t, "--once", "--cases", "1.*,2.*,3.*,5.*,7.*,9.1.1,12.1.1,trap*", "--messages", "50")
+		_, errs, status := connect(t, "", "--autobahn", "--compress", "--backend", backend, url)
+		require.Zero(t, status, errs)
+		report, status := fuzzer.end(t)
+		require.Zero(t, status, report)
 	})
 }

@@ -47,7 +47,6 @@ type serveConfig struct {
 	goroutine bool
 	options   noria.Options
 
-	engine          string
 	compress        bool
 	maxMessage      int64
 	tlsCert, tlsKey string
@@ -63,7 +62,6 @@ func serve(args []string) int {
 	fs.BoolVar(&c.options.Pin, "pin", false, "tie each loop to a CPU of its own")
 	fs.BoolVar(&c.goroutine, "goroutine", false, "run each handler on a goroutine in place of its loop")
 	fs.DurationVar(&c.drain, "drain", tcp.DefaultDrainTime, "how long connections may go on after the signal")
-	fs.StringVar(&c.engine, "engine", "native", "of the WebSocket echo: native or adapter")
 	fs.BoolVar(&c.compress, "compress", false, "agree to compress WebSocket messages (permessage-deflate)")
 	fs.Int64Var(&c.maxMessage, "max-message", maxEchoed, "`bytes` that a WebSocket message may have; a longer one is answered with close code 1009")
 	fs.StringVar(&c.tlsCert, "tls-cert", "", "PEM `file` with the WebSocket echo's certificate, and those that it stands on")
@@ -142,11 +140,7 @@ func (c *serveConfig) webSocket() (*ws.Server, error) {
 	if c.maxMessage <= 0 {
 		return nil, fmt.Errorf("--max-message %d: want 1 or more bytes", c.maxMessage)
 	}
-	engine, err := ws.ParseEngine(c.engine)
-	if err != nil {
-		return nil, fmt.Errorf("--engine: %w", err)
-	}
-	srv := &ws.Server{Handler: ws.Echo, Options: ws.Options{Engine: engine, MaxMessage: c.maxMessage}, Plain: page}
+	srv := &ws.Server{Handler: echoMessages, Options: ws.Options{MaxMessage: c.maxMessage}, Plain: page}
 	if c.compress {
 		srv.Compression = &ws.Compression{}
 	}
@@ -161,6 +155,19 @@ func (c *serveConfig) webSocket() (*ws.Server, error) {
 		srv.TLS = &tls.Config{Certificates: []tls.Certificate{cert}}
 	}
 	return srv, nil
+}
+
+// echoMessages sends every message of c back until the peer closes.
+func echoMessages(ctx context.Context, c *ws.Conn) error {
+	for {
+		m, err := c.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.Send(ctx, m); err != nil {
+			return err
+		}
+	}
 }
 
 // run serves until ctx ends and everything has drained.

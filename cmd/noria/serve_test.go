@@ -216,7 +216,6 @@ func TestServeBadFlags(t *testing.T) {
 		{[]string{"serve", "--loops", "-1"}, 1, "-1 loops"},
 		{[]string{"serve", "--loops", "100000"}, 1, "100000 loops, want 1 to 1024"},
 		{[]string{"serve", "--lops", "1"}, 2, "lops"},
-		{[]string{"serve", "--engine", "steam"}, 1, "steam"},
 		{[]string{"serve", "--max-message", "0"}, 1, "--max-message 0"},
 		{[]string{"serve", "--tls-cert", "x"}, 1, "go together"},
 		{[]string{"serve", "--tls-cert", "/nowhere", "--tls-key", "/nowhere"}, 1, "/nowhere"},
@@ -274,19 +273,17 @@ func TestServeThePage(t *testing.T) {
 
 func TestServeWebSocketFlags(t *testing.T) {
 	each(t, func(t *testing.T, backend string) {
-		for _, engine := range []string{"native", "adapter"} {
-			s := serve(t, "--backend", backend, "--engine", engine, "--max-message", "300000")
-			requireWebSocketEcho(t, s.ws)
-			ctx, cancel := context.WithTimeout(t.Context(), patience)
-			defer cancel()
-			c, _, _, err := ws.Dial(ctx, "ws://"+s.ws+"/")
-			require.NoError(t, err)
-			defer c.Close()
-			require.NoError(t, ws.WriteHeader(c, ws.Header{Fin: true, OpCode: ws.OpBinary, Masked: true, Length: 300_001}))
-			_, _, err = wsutil.ReadServerData(c)
-			var closed wsutil.ClosedError
-			require.ErrorAs(t, err, &closed)
-			require.Equal(t, ws.StatusMessageTooBig, closed.Code)
-		}
+		s := serve(t, "--backend", backend, "--max-message", "300000")
+		requireWebSocketEcho(t, s.ws)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		c, _, _, err := ws.Dial(ctx, "ws://"+s.ws+"/")
+		require.NoError(t, err)
+		defer c.Close()
+		require.NoError(t, ws.WriteHeader(c, ws.Header{Fin: true, OpCode: ws.OpBinary, Masked: true, Length: 300_001}))
+		_, _, err = wsutil.ReadServerData(c)
+		var closed wsutil.ClosedError
+		require.ErrorAs(t, err, &closed)
+		require.Equal(t, ws.StatusMessageTooBig, closed.Code)
 	})
 }

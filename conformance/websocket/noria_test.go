@@ -23,33 +23,19 @@ import (
 // maxMessage is one byte more than the longest that Autobahn sends.
 const maxMessage = 16<<20 + 1
 
-// leftOut reports whether an engine is left out on a backend, beside others
-// that are not: the adapter on io_uring without its newer features; that backend
-// in the short form; and there, under the race detector, which takes ten times as
-// long, all but one backend for each engine.
-func leftOut(backend string, e ws.Engine) bool {
-	short, plain := testing.Short(), backend == "io_uring-plain"
-	return plain && (short || e == ws.Adapter) ||
-		raceEnabled && short && (e == ws.Native) != (backend == "io_uring")
-}
-
-// eachEngine runs f for both engines on every backend.
-func eachEngine(t *testing.T, f func(t *testing.T, g *loop.Group, o ws.Options)) {
-	for _, v := range backendtest.Variants() {
-		for _, e := range []ws.Engine{ws.Native, ws.Adapter} {
-			if leftOut(v.Name, e) {
-				continue
-			}
-			t.Run(v.Name+"/"+e.String(), func(t *testing.T) {
-				f(t, backendtest.Group(t, v, 1), ws.Options{
-					Engine:      e,
-					MaxMessage:  maxMessage,
-					Compression: &ws.Compression{Threshold: -1},
-					Logger:      slog.New(slog.NewTextHandler(io.Discard, nil)),
-				})
-			})
+// each runs f on every backend; in the short form not on io_uring without its newer
+// features.
+func each(t *testing.T, f func(t *testing.T, g *loop.Group, o ws.Options)) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		if testing.Short() && v.Name == "io_uring-plain" {
+			return
 		}
-	}
+		f(t, backendtest.Group(t, v, 1), ws.Options{
+			MaxMessage:  maxMessage,
+			Compression: &ws.Compression{Threshold: -1},
+			Logger:      slog.New(slog.NewTextHandler(io.Discard, nil)),
+		})
+	})
 }
 
 // suite is what is run: everything, with fewer messages a case in groups 12 and
@@ -68,12 +54,12 @@ func suite(t *testing.T) websocket.Options {
 }
 
 func TestNoriaServer(t *testing.T) {
-	eachEngine(t, func(t *testing.T, g *loop.Group, options ws.Options) {
+	each(t, func(t *testing.T, g *loop.Group, options ws.Options) {
 		ctx, cancel := context.WithCancel(context.Background())
 		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 		require.NoError(t, err)
 		served := make(chan error, 1)
-		srv := &ws.Server{Handler: ws.Echo, Options: options, DrainTime: 100 * time.Millisecond, HandshakeTimeout: 2 * time.Second}
+		srv := &ws.Server{Handler: echo, Options: options, DrainTime: 100 * time.Millisecond, HandshakeTimeout: 2 * time.Second}
 		go func() { served <- g.Serve(ctx, ls, srv) }()
 		o := suite(t)
 		o.HandshakeTimeout = srv.HandshakeTimeout
@@ -87,7 +73,7 @@ func TestNoriaClient(t *testing.T) {
 	// In these subgroups Autobahn's server asks the client not to refer to
 	// earlier messages, which only a client that offers that will be asked.
 	asking := []string{"13.2.*", "13.5.*", "13.6.*", "13.7.*"}
-	eachEngine(t, func(t *testing.T, g *loop.Group, options ws.Options) {
+	each(t, func(t *testing.T, g *loop.Group, options ws.Options) {
 		options.CloseTimeout = time.Second
 		o := suite(t)
 		forgetful := o
@@ -110,11 +96,24 @@ func agent(g *loop.Group, options ws.Options) func(ctx context.Context, url stri
 			if err != nil {
 				return err
 			}
-			err = ws.Echo(ctx, c)
+			err = echo(ctx, c)
 			if closeErr := c.Close(ws.StatusNormalClosure, ""); !errors.Is(closeErr, net.ErrClosed) {
 				err = errors.Join(err, closeErr)
 			}
 			return err
 		})
+	}
+}
+
+// echo sends every message of c back until the peer closes.
+func echo(ctx context.Context, c *ws.Conn) error {
+	for {
+		m, err := c.Receive(ctx)
+		if err != nil {
+			return err
+		}
+		if err := c.Send(ctx, m); err != nil {
+			return err
+		}
 	}
 }

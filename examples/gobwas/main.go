@@ -1,77 +1,69 @@
-// Command gobwas is a WebSocket echo server: gobwas/ws, a synchronous library
-// that loses header bytes when it is interrupted, over the growable adapter.
-// The handler is the thirty lines that porting took.
+// Command gobwas is a WebSocket echo, server or client, on gobwas/ws, a synchronous
+// library, over compat.GrowableSyncStream. What porting the library took is in package
+// echo beside it.
 package main
 
 import (
 	"context"
 	"errors"
 	"flag"
-	"io"
+	"fmt"
 	"log"
 	"os"
 	"os/signal"
 	"syscall"
 
-	"github.com/gobwas/ws"
-
 	"github.com/noria-go/noria"
-	"github.com/noria-go/noria/compat"
-	"github.com/noria-go/noria/tcp"
+	"github.com/noria-go/noria/examples/gobwas/echo"
 )
 
 func main() {
+	var (
+		o       echo.Options
+		backend noria.Options
+	)
 	address := flag.String("addr", "127.0.0.1:7001", "where to listen")
+	connect := flag.String("connect", "", "be a client of this ws `URL`, and send back what comes from there")
+	say := flag.String("say", "", "with -connect: send this `text`, print what comes back, and close")
+	flag.StringVar(&backend.Backend, "backend", "auto", "auto, io_uring or epoll")
+	flag.IntVar(&o.MaxMessage, "max-message", 32<<20, "`bytes` that a message may have")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	log.Printf("ws://%s", *address)
-	if err := noria.ListenAndServe(ctx, *address, &tcp.Server{Handler: echo}); err != nil {
+	if err := run(ctx, backend, *address, *connect, *say, o); err != nil {
 		log.Fatal(err)
 	}
 }
 
-const maxFrame = 32 << 20 // bytes, with its header
-
-var errDone = errors.New("the peer has said goodbye")
-
-func echo(_ context.Context, c *tcp.Conn) error {
-	s, err := compat.NewGrowableSyncStream(c, compat.Options{Exact: true, Max: maxFrame})
+func run(ctx context.Context, backend noria.Options, address, connect, say string, o echo.Options) (err error) {
+	g, err := noria.Start(backend)
 	if err != nil {
 		return err
 	}
-	defer func() { _, _ = s.Take() }() // the server closes it
-	upgrade := func(rw io.ReadWriter) error { _, err := ws.Upgrade(rw); return err }
-	if err := compat.RunHead(s, "\r\n\r\n", 8<<10, upgrade); err != nil {
+	defer func() { err = errors.Join(err, g.Stop()) }()
+	if connect == "" {
+		return serve(ctx, g, address, o)
+	}
+	answer := ""
+	err = g.Loop().Call(ctx, "client", func(ctx context.Context) (err error) {
+		if say == "" {
+			return echo.Client(ctx, connect, o)
+		}
+		answer, err = echo.Say(ctx, connect, say, o)
 		return err
-	}
-	for err == nil {
-		err = compat.Run(s, func(rw io.ReadWriter) error {
-			h, err := ws.ReadHeader(rw)
-			if err == nil {
-				err = s.Want(int(min(h.Length, maxFrame+1))) // nothing is allocated before it is there
-			}
-			if err != nil {
-				return err
-			}
-			p := make([]byte, h.Length)
-			if _, err := io.ReadFull(rw, p); err != nil {
-				return err
-			}
-			ws.Cipher(p, h.Mask, 0)
-			switch h.OpCode {
-			case ws.OpPing:
-				return ws.WriteFrame(rw, ws.NewPongFrame(p))
-			case ws.OpPong:
-				return nil
-			case ws.OpClose:
-				return errors.Join(ws.WriteFrame(rw, ws.NewCloseFrame(p)), errDone)
-			}
-			return ws.WriteFrame(rw, ws.NewFrame(h.OpCode, h.Fin, p))
-		})
-	}
-	if errors.Is(err, errDone) || err == io.EOF {
-		return nil
+	})
+	if err == nil && say != "" {
+		fmt.Println(answer)
 	}
 	return err
+}
+
+// serve serves until ctx ends and the connections have drained.
+func serve(ctx context.Context, g *noria.Group, address string, o echo.Options) error {
+	ls, err := g.Listen(address, noria.ServeOptions{})
+	if err != nil {
+		return err
+	}
+	log.Printf("ws://%s", ls.Addr())
+	return g.Serve(ctx, ls, echo.Server(o))
 }

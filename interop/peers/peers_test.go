@@ -28,12 +28,11 @@ const patience = time.Minute
 // A variant is a way to run Noria's side.
 type variant struct {
 	backend  string
-	engine   ws.Engine
 	compress string // "", or what the peer and Noria are told of it
 }
 
 func (v variant) String() string {
-	s := v.backend + " " + v.engine.String()
+	s := v.backend
 	if v.compress != "" {
 		s += " compressed, " + v.compress
 	}
@@ -47,17 +46,15 @@ const (
 
 func each(t *testing.T, f func(t *testing.T, v variant)) {
 	for _, backend := range noria.Backends() {
-		for _, engine := range []ws.Engine{ws.Native, ws.Adapter} {
-			for _, compress := range []string{"", takeover, noTakeover} {
-				v := variant{backend, engine, compress}
-				t.Run(v.String(), func(t *testing.T) { f(t, v) })
-			}
+		for _, compress := range []string{"", takeover, noTakeover} {
+			v := variant{backend, compress}
+			t.Run(v.String(), func(t *testing.T) { f(t, v) })
 		}
 	}
 }
 
 func (v variant) options() ws.Options {
-	o := ws.Options{Engine: v.engine, MaxMessage: 16 << 20}
+	o := ws.Options{MaxMessage: 16 << 20}
 	if v.compress != "" {
 		no := v.compress == noTakeover
 		o.Compression = &ws.Compression{ServerNoContextTakeover: no, ClientNoContextTakeover: no}

@@ -1,12 +1,12 @@
 // Command autobahn holds the suite of conformance/websocket against the real
 // thing: Autobahn's own case files, which kosoku (a Python package) runs natively. It
-// runs both against every engine on every backend, as server and as client,
+// runs both against package ws and examples/gobwas on every backend, as server and client,
 // and against the servers of package broken, and compares verdict by verdict.
 //
 //	make autobahn
 //
 // It exits with 1 if they differ anywhere, but for the differences in known,
-// or if an engine is not perfect by either.
+// or if an endpoint is not perfect by either.
 package main
 
 import (
@@ -39,7 +39,7 @@ func main() {
 	r := &runner{}
 	flag.StringVar(&r.python, "python", "python3", "the `interpreter` that has kosoku")
 	flag.BoolVar(&r.short, "short", false, "of groups 12 and 13, only the cases with short messages")
-	flag.StringVar(&r.only, "only", "", "run parts whose names begin with this: faults, server, client, server/native/epoll …")
+	flag.StringVar(&r.only, "only", "", "run parts whose names begin with this: faults, server, client, server/ws/epoll …")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs kosoku, which runs Autobahn's own case files, into a directory of its
 # own, and compares its verdicts with the suite's. Arguments are passed on:
-# -short leaves out the long messages of groups 12 and 13, -only server/native
+# -short leaves out the long messages of groups 12 and 13, -only server/ws
 # runs a part; see main.go.
 set -eu
 cd "$(dirname "$0")/../../.."

@@ -212,30 +212,6 @@ func (d *Decoder) first(b0 byte) error {
 	return nil
 }
 
-// Check checks a header that another parser has read from n bytes.
-func (d *Decoder) Check(h *Header, n int) error {
-	b0 := byte(h.Op) | h.Rsv<<4
-	if h.Fin {
-		b0 |= 0x80
-	}
-	if err := d.first(b0); err != nil {
-		return err
-	}
-	switch {
-	case h.Masked && d.Client:
-		return ErrMasked
-	case !h.Masked && !d.Client:
-		return ErrNotMasked
-	case h.Op.IsControl() && h.Len > MaxControl:
-		return ErrControlLen
-	case h.Len < 0:
-		return ErrTopBit
-	case n != h.Size():
-		return ErrNotMinimal
-	}
-	return nil
-}
-
 // parse reads a header from p, which has at least two bytes. It returns 0 if
 // there are not enough.
 func (d *Decoder) parse(p []byte, h *Header) (n int, err error) {

@@ -49,7 +49,6 @@ func TestRoundTrip(t *testing.T) {
 					require.Equal(t, n, used)
 					require.Equal(t, h, got)
 					require.Zero(t, d.Partial())
-					require.NoError(t, d.Check(&h, n))
 				}
 			}
 		}
@@ -99,28 +98,6 @@ func TestErrors(t *testing.T) {
 			require.ErrorIs(t, err, c.want)
 		})
 	}
-}
-
-func TestCheck(t *testing.T) {
-	for _, c := range []struct {
-		h    Header
-		n    int
-		want error
-	}{
-		{Header{Op: Text, Fin: true, Masked: true}, 6, nil},
-		{Header{Op: Text, Fin: true}, 2, ErrNotMasked},
-		{Header{Op: Text, Fin: true, Masked: true, Len: 100}, 8, ErrNotMinimal},
-		{Header{Op: Ping, Masked: true}, 6, ErrControlFin},
-		{Header{Op: Ping, Fin: true, Masked: true, Len: 126}, 8, ErrControlLen},
-		{Header{Op: 5, Fin: true, Masked: true}, 6, ErrOpcode},
-		{Header{Op: Text, Fin: true, Masked: true, Rsv: Rsv1}, 6, ErrReserved},
-		{Header{Op: Text, Fin: true, Masked: true, Len: -1}, 14, ErrTopBit},
-	} {
-		d := Decoder{}
-		require.Equal(t, c.want, d.Check(&c.h, c.n), "%+v", c.h)
-	}
-	d := Decoder{Client: true}
-	require.Equal(t, ErrMasked, d.Check(&Header{Op: Text, Fin: true, Masked: true}, 6))
 }
 
 func TestMask(t *testing.T) {

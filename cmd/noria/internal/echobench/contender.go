@@ -19,8 +19,8 @@ type contender struct {
 	command string // of a peer
 }
 
-// Parts of names: ws-io_uring-adapter is WebSocket on io_uring by the adapter
-// engine.
+// Parts of names: ws-io_uring-adapter is WebSocket on io_uring by examples/gobwas, a
+// synchronous library over an adapter of package compat.
 const (
 	callback = "-callback"
 	wsPrefix = protoWS + "-"
@@ -47,7 +47,7 @@ func known() (list []contender) {
 		contender{name: netOne, proto: protoTCP, server: serverConfig{kind: kindNet}, procs: 1})
 	for _, backend := range noria.Backends() {
 		list = append(list,
-			contender{name: wsPrefix + backend, proto: protoWS, server: serverConfig{kind: kindNative, backend: backend}},
+			contender{name: wsPrefix + backend, proto: protoWS, server: serverConfig{kind: kindWS, backend: backend}},
 			contender{name: wsPrefix + backend + adapter, proto: protoWS, server: serverConfig{kind: kindAdapter, backend: backend}})
 	}
 	return list
@@ -89,9 +89,8 @@ func contenderNames(list []contender) (names []string) {
 
 func (c contender) isNet() bool { return c.server.kind == kindNet }
 
-// isNative says whether the contender is what the WebSocket servers are
-// compared with.
-func (c contender) isNative() bool { return c.server.kind == kindNative }
+// isWS says whether the contender is what the WebSocket servers are compared with.
+func (c contender) isWS() bool { return c.server.kind == kindWS }
 
 // canLoad says whether the contender belongs into a row with garbage: peers
 // cannot be told to make it, and one processor for three goroutines that want

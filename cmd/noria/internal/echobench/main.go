@@ -24,8 +24,8 @@ const text = `Usage: noria bench echo --proto tcp|ws|tcp,ws [FLAGS]
 
 echo measures io_uring, epoll and the net package against each other, and any
 --peer, each in a process of its own on one CPU, with the client on another;
-over WebSocket it measures both engines, and with --proto tcp,ws what WebSocket
-costs.
+over WebSocket it measures package ws and, as -adapter, a ported library
+(examples/gobwas), and with --proto tcp,ws what WebSocket costs.
 tasks measures a task for each connection against bare callbacks on the same
 backend, and gives the interval. Close other programs first: both CPUs are
 wanted. docs/performance.md says how it measures.

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	goruntime "runtime"
-
-	"github.com/noria-go/noria/ws"
 )
 
 // ServerCommand is the hidden command that a server's process runs.
@@ -18,8 +16,8 @@ const (
 	kindTask     = "task"     // a task for each connection, on one loop
 	kindCallback = "callback" // bare operations and callbacks, on the same Runtime
 	kindNet      = "net"      // a goroutine for each connection, on package net
-	kindNative   = "native"   // WebSocket by the native engine, a task for each connection
-	kindAdapter  = "adapter"  // the same by the adapter engine
+	kindWS       = "ws"       // package ws, a task for each connection
+	kindAdapter  = "adapter"  // examples/gobwas: the same by gobwas/ws over a sync stream
 )
 
 // A serverConfig is how a server's process is told what to be.
@@ -36,7 +34,7 @@ func (c serverConfig) args() []string {
 func ServerMain(args []string) int {
 	c := serverConfig{}
 	fs := flag.NewFlagSet(ServerCommand, flag.ContinueOnError)
-	fs.StringVar(&c.kind, "kind", kindTask, "task, callback, net, native or adapter")
+	fs.StringVar(&c.kind, "kind", kindTask, "task, callback, net, ws or adapter")
 	fs.StringVar(&c.backend, "backend", "auto", "backend of a server that has one")
 	fs.BoolVar(&c.load, "load", false, "burn CPU and make garbage beside")
 	if fs.Parse(args) != nil {
@@ -70,10 +68,10 @@ func (c serverConfig) serve() (hello, error) {
 		return serveNet()
 	case kindTask:
 		return serveTasks(c.backend, tcpEcho())
-	case kindNative:
-		return serveTasks(c.backend, wsEcho(ws.Native))
+	case kindWS:
+		return serveTasks(c.backend, wsEcho())
 	case kindAdapter:
-		return serveTasks(c.backend, wsEcho(ws.Adapter))
+		return serveTasks(c.backend, adapterEcho())
 	case kindCallback:
 		return serveCallbacks(c.backend)
 	}

@@ -9,6 +9,7 @@ import (
 	goruntime "runtime"
 
 	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/examples/gobwas/echo"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 	"github.com/noria-go/noria/ws"
@@ -45,12 +46,26 @@ func tcpEcho() noria.Service {
 	}}
 }
 
+// maxMessage is how many bytes a message may have.
+const maxMessage = 64 << 20
+
 // wsEcho is the same over WebSocket.
-func wsEcho(engine ws.Engine) noria.Service {
-	srv := ws.EchoServer()
-	srv.Engine = engine
-	return srv
+func wsEcho() noria.Service {
+	return &ws.Server{Options: ws.Options{MaxMessage: maxMessage}, Handler: func(ctx context.Context, c *ws.Conn) error {
+		for {
+			m, err := c.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			if err := c.Send(ctx, m); err != nil {
+				return err
+			}
+		}
+	}}
 }
+
+// adapterEcho is gobwas/ws over compat.GrowableSyncStream.
+func adapterEcho() noria.Service { return echo.Server(echo.Options{MaxMessage: maxMessage}) }
 
 // giveUp ends the process of a server that cannot go on.
 func giveUp(err error) {

@@ -21,11 +21,11 @@ type Versus struct {
 	AtMost  bool `json:"at_most"`
 }
 
-// versus compares the native WebSocket servers: with each peer and the adapter
-// engine, and with what TCP alone does on the same backend.
+// versus compares the servers of package ws: with each peer and examples/gobwas, and
+// with what TCP alone does on the same backend.
 func versus(list []contender, row *Row) (all []*Versus) {
 	for i, c := range list {
-		if !c.isNative() {
+		if !c.isWS() {
 			continue
 		}
 		for j, d := range list {
@@ -54,7 +54,7 @@ func newVersus(a, b *Result) *Versus {
 		CPU:       of(func(m measurement) float64 { return m.CPU })}
 }
 
-// printVersus writes what native WebSocket is compared with, a line each.
+// printVersus writes what package ws is compared with, a line each.
 func (row *Row) printVersus(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	name := ""

@@ -9,8 +9,8 @@ import (
 	"github.com/noria-go/noria"
 )
 
-// Native WebSocket is compared with what it could have been: TCP and the other
-// engine on the same backend, and every peer.
+// Package ws is compared with what it could have been: TCP and the ported library on
+// the same backend, and every peer.
 func TestVersus(t *testing.T) {
 	backend := noria.Backends()[0]
 	list, err := choose(protocols, []string{backend, backend + callback, "net", wsPrefix + backend, wsPrefix + backend + adapter})

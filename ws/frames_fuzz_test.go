@@ -24,10 +24,10 @@ func (p *pieces) TryReadBuf() *runtime.Buffer {
 	return b
 }
 
-// frames returns what the native engine makes of the pieces: the frames, the one that is
+// frames returns what a frameReader makes of the pieces: the frames, the one that is
 // not all here too, and the error that ended it.
 func frames(in pieces) (all []string) {
-	e := native{stream: &in}
+	e := frameReader{stream: &in}
 	defer e.drop()
 	for {
 		var h frame.Header
@@ -62,9 +62,9 @@ func frames(in pieces) (all []string) {
 	}
 }
 
-// FuzzNative has the native engine read the same bytes in one piece, byte by byte, and
-// cut as the input says: the frames are the same.
-func FuzzNative(f *testing.F) {
+// FuzzFrames has a frameReader read the same bytes in one piece, byte by byte, and cut
+// as the input says: the frames are the same.
+func FuzzFrames(f *testing.F) {
 	masked := []byte("\x81\x85\x01\x02\x03\x04hello\x89\x80abcd\x02\x83\xff\x00\xff\x00abc")
 	f.Add(masked, []byte{1, 2, 3})
 	f.Add(slices.Concat([]byte("\x82\xfe\x01\x00KEYS"), bytes.Repeat([]byte("0123456789abcdef"), 16)), []byte{7, 0, 200})

@@ -1,0 +1,88 @@
+package echo
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+
+	"github.com/gobwas/ws"
+)
+
+// A violation is what the peer did wrong, and the code that the peer is told.
+type violation struct {
+	code   ws.StatusCode
+	detail string
+}
+
+func (v violation) Error() string {
+	return fmt.Sprintf("closed with code %d: the peer sent %s", v.code, v.detail)
+}
+
+// errClosed: the peer has closed the connection, and its Close frame was answered.
+var errClosed = errors.New("the peer has closed the connection")
+
+var errNotUTF8 = violation{ws.StatusInvalidFramePayloadData, "text that is not UTF-8"}
+
+// check checks a header of size bytes that the library has read, and what it said of
+// it. The library itself refuses no more than a length with the highest bit set.
+func (c *conn) check(h ws.Header, size int, err error) error {
+	wrong := ""
+	switch {
+	case errors.Is(err, ws.ErrHeaderLengthMSB):
+		wrong = "a length with the highest bit set"
+	case err != nil:
+		return err
+	case h.Rsv != 0:
+		wrong = "reserved bits"
+	case h.OpCode.IsReserved():
+		wrong = "a reserved opcode"
+	case h.Masked == c.client:
+		wrong = "a frame that is masked and must not be, or the reverse"
+	case h.OpCode.IsControl() && !h.Fin:
+		wrong = "a control frame in fragments"
+	case h.OpCode.IsControl() && h.Length > ws.MaxControlFramePayloadSize:
+		wrong = "a control frame that is too long"
+	case size != ws.HeaderSize(h):
+		wrong = "a length that is not in its shortest form"
+	default:
+		return nil
+	}
+	return violation{ws.StatusProtocolError, wrong}
+}
+
+// checkText reports whether the text that has come so far can be the beginning of
+// UTF-8. The library's CheckUTF8 looks at each byte; unicode/utf8 is much faster, and
+// all that it needs is to be spared a character that is not complete yet.
+func (c *conn) checkText() bool {
+	p := c.payload[c.checked:]
+	n := len(p)
+	for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
+		if tail := p[len(p)-i:]; utf8.RuneStart(tail[0]) {
+			if !utf8.FullRune(tail) { // and it can still become one
+				n -= i
+			}
+			break
+		}
+	}
+	c.checked += n
+	return utf8.Valid(p[:n])
+}
+
+// checkClose checks what a Close frame says (RFC 6455, sections 5.5.1 and 7.4). The
+// library's CheckCloseFrameData refuses 1012 to 1014 and takes 5000.
+func checkClose(p []byte) error {
+	switch {
+	case len(p) == 0:
+		return nil
+	case len(p) == 1:
+		return violation{ws.StatusProtocolError, "a Close frame with half a status code"}
+	case !utf8.Valid(p[2:]):
+		return violation{ws.StatusInvalidFramePayloadData, "a Close frame whose reason is not UTF-8"}
+	}
+	code := binary.BigEndian.Uint16(p)
+	if code >= 1000 && code <= 1003 || code >= 1007 && code <= 1014 || code >= 3000 && code <= 4999 {
+		return nil
+	}
+	return violation{ws.StatusProtocolError, fmt.Sprintf("a Close frame with the status code %d", code)}
+}
