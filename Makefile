@@ -72,8 +72,8 @@ autobahn: ## Autobahn's own cases, both roles, ws and examples/gobwas, every bac
 	conformance/websocket/autobahn/run.sh $(FLAGS)
 
 # -count 1: bench's test builds the peers, and Go's cache of results does not see what of.
-modules: ## the modules beside this one: an example, the peers of bench and of interop
-	@set -e; for m in examples/redis bench interop/peers; do echo "== $$m"; \
+modules: ## the modules beside this one: two examples, the peers of bench and of interop
+	@set -e; for m in examples/redis examples/backend bench interop/peers; do echo "== $$m"; \
 		(cd $$m && $(GO) vet ./... && $(GO) run $(STATICCHECK) ./... && \
 		 case $$m in interop/*) ;; *) $(GO) test -short -race -count 1 ./...;; esac); done # make interop runs those
 

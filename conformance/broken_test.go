@@ -7,23 +7,20 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/conformance"
-	"github.com/noria-go/noria/conformance/broken"
+	"github.com/noria-go/noria/conformance/internal/broken"
 	"github.com/noria-go/noria/runtime"
 )
 
 // TestBroken shows that the suite can fail: each faulty runtime fails the case
 // that names what it breaks.
 func TestBroken(t *testing.T) {
-	cases := map[string]conformance.Case{}
-	for _, cs := range conformance.Cases() {
-		cases[cs.Name] = cs
-	}
-	// Most faults make something not come: each costs this much, and under load a
-	// good runtime would seem faulty too, which is no harm here.
+	cases := byName(t, conformance.RuntimeCases())
+	// Most faults keep something from happening, and each costs this much. Under
+	// load a good runtime would seem faulty too, which is no harm here.
 	limits := conformance.Limits{Wait: 400 * time.Millisecond}
 	for _, v := range variants {
 		if !v.features {
-			continue // they would show the same
+			continue // it would show the same
 		}
 		for _, f := range broken.All() {
 			t.Run(v.name+"/"+f.Case+"/"+f.Name, func(t *testing.T) {
@@ -33,6 +30,28 @@ func TestBroken(t *testing.T) {
 				})
 			})
 		}
+	}
+}
+
+// TestBrokenLoop is TestBroken for the cases of loops. It runs on one backend:
+// what is broken here lies above the backends.
+func TestBrokenLoop(t *testing.T) {
+	cases := byName(t, conformance.LoopCases())
+	limits := conformance.Limits{Wait: broken.Late * 2 / 3, Whole: 10 * time.Second}
+	good := variants[len(variants)-2] // the last with all features
+	require.True(t, good.features)
+	for _, f := range broken.Loops() {
+		t.Run(f.Case+"/"+f.Name, func(t *testing.T) {
+			require.Contains(t, cases, f.Case)
+			mustFail(t, f, good.factory, func(faulty conformance.Factory) (err error) {
+				// On a busy machine the loop may be awake anyhow and not miss the Wake
+				// that the fault swallows: so there is more than one try.
+				for try := 0; try < 5 && err == nil; try++ {
+					err = conformance.Check(cases[f.Case], faulty, limits)
+				}
+				return err
+			})
+		})
 	}
 }
 
@@ -46,7 +65,7 @@ func mustFail(t *testing.T, f broken.Fault, good conformance.Factory, check func
 		}
 		return f.Wrap(rt), nil
 	})
-	require.Error(t, err, "nobody notices")
+	require.Error(t, err, "the case does not notice the fault")
 	require.NotContains(t, err.Error(), "hangs", "a fault must not cost more than its case's patience")
 	t.Log(firstLines(err.Error()))
 }
@@ -58,18 +77,36 @@ func firstLines(s string) string {
 	return s
 }
 
-// withoutFault are the cases that no runtime here fails, and why.
-var withoutFault = map[string]string{
-	"close/wake-after-it": "it would have to write to a descriptor that is somebody else's by then",
+// byName returns the cases by their names, each of which is one case's only.
+func byName(t *testing.T, cases []conformance.Case) map[string]conformance.Case {
+	t.Helper()
+	named := map[string]conformance.Case{}
+	for _, cs := range cases {
+		require.NotContains(t, named, cs.Name, "two cases have this name")
+		named[cs.Name] = cs
+	}
+	return named
 }
 
-// TestEveryCaseHasAFault: a case that nothing ever failed may be unable to.
+// TestEveryCaseHasAFault: a case has a fault that it notices, or says why it has
+// none; and each fault is for a case.
 func TestEveryCaseHasAFault(t *testing.T) {
-	has := map[string]bool{}
-	for _, f := range broken.All() {
-		has[f.Case] = true
-	}
-	for _, cs := range conformance.Cases() {
-		require.True(t, has[cs.Name] || withoutFault[cs.Name] != "", "%s has no fault", cs.Name)
+	for _, suite := range []struct {
+		cases  []conformance.Case
+		faults []broken.Fault
+	}{
+		{conformance.RuntimeCases(), broken.All()},
+		{conformance.LoopCases(), broken.Loops()},
+	} {
+		cases, has := byName(t, suite.cases), map[string]bool{}
+		for _, f := range suite.faults {
+			require.Contains(t, cases, f.Case, f.Name)
+			has[f.Case] = true
+		}
+		for _, cs := range suite.cases {
+			require.NotEqual(t, has[cs.Name], cs.NoFault != "", "%s has neither a fault nor a reason to have none, or both", cs.Name)
+			require.False(t, cs.LoopAlone && !has[cs.Name], cs.Name)
+			require.NotEqual(t, cs.Run != nil, cs.RunLoops != nil, "%s has one of the two", cs.Name)
+		}
 	}
 }

@@ -5,14 +5,13 @@ import (
 	"io"
 	"net"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/runtime"
 )
 
-func bufferCases() []Case {
+func bufferCases() []testCase {
 	few := Wishes{ReceiveBuffers: 4}
-	return []Case{
+	return []testCase{
 		{Name: "buffers/idle-holds-none", Run: idleHoldsNone},
 		{Name: "buffers/shared-in-many-sends", Run: sharedSends},
 		{Name: "buffers/released-from-elsewhere", Run: releasedElsewhere},
@@ -23,7 +22,7 @@ func bufferCases() []Case {
 	}
 }
 
-func idleHoldsNone(c *C) {
+func idleHoldsNone(c *world) {
 	var ops []*rec
 	for range 200 {
 		h, _ := c.pair()
@@ -39,7 +38,7 @@ func idleHoldsNone(c *C) {
 	c.wait(ops...)
 }
 
-func sharedSends(c *C) {
+func sharedSends(c *world) {
 	p := c.pattern(100_000)
 	own := c.buffer(p)
 	shared := runtime.NewShared(p)
@@ -72,7 +71,7 @@ func sharedSends(c *C) {
 	shared.Release()
 }
 
-func releasedElsewhere(c *C) {
+func releasedElsewhere(c *world) {
 	h, peer := c.pair()
 	r := c.op(runtime.OpRecvMany, h)
 	r.keep = true
@@ -91,9 +90,9 @@ func releasedElsewhere(c *C) {
 	c.wait(r)
 }
 
-// outOfBuffers holds whatever is received until nothing more comes, and then
-// lets go: every byte must come, and no stream may die.
-func outOfBuffers(c *C) {
+// outOfBuffers holds every buffer that is received until nothing more arrives, and
+// then releases them: every byte must arrive, and no stream may die.
+func outOfBuffers(c *world) {
 	const conns, size = 8, 400_000
 	var ops []*rec
 	var want [][]byte
@@ -126,7 +125,7 @@ func outOfBuffers(c *C) {
 
 // cancelLosesNone cancels receives at the moment at which they get a buffer, far
 // more often than there are buffers. If each cost one, receiving would end.
-func cancelLosesNone(c *C) {
+func cancelLosesNone(c *world) {
 	h, peer := c.pair()
 	r := c.op(runtime.OpRecvMany, h)
 	const rounds = 300
@@ -145,9 +144,9 @@ func cancelLosesNone(c *C) {
 	c.wait(r)
 }
 
-// holders: whoever keeps what was received, and there are many of them, must
-// not keep others from receiving.
-func holders(c *C) {
+// holders: many connections that keep the buffers they received must not stop the
+// other connections from receiving.
+func holders(c *world) {
 	var keepers []*rec
 	for range 100 {
 		h, peer := c.pair()
@@ -171,9 +170,8 @@ func holders(c *C) {
 	}
 }
 
-// stuckSenders sends what was received to peers that do not read, from the
-// very buffers.
-func stuckSenders(c *C) {
+// stuckSenders sends received buffers, as they are, to peers that do not read.
+func stuckSenders(c *world) {
 	var sends []*rec
 	stuck, _ := c.pair()
 	require.NoError(c, c.rt.SetOption(stuck, runtime.OptSendBuffer, 4096))
@@ -205,7 +203,7 @@ func stuckSenders(c *C) {
 }
 
 // echoAll sends what r holds.
-func (c *C) echoAll(r *rec, h runtime.Handle) (sends []*rec) {
+func (c *world) echoAll(r *rec, h runtime.Handle) (sends []*rec) {
 	for _, b := range r.held {
 		s := c.op(runtime.OpSend, h)
 		s.Buf = b

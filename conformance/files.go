@@ -5,36 +5,35 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/runtime"
 )
 
 const openCreate = os.O_RDWR | os.O_CREATE
 
-func fileCases() []Case {
-	return []Case{
+func fileCases() []testCase {
+	return []testCase{
 		{Name: "files/write-read-sync", Run: files},
 		{Name: "files/many-at-once", Run: manyFiles},
 		{Name: "files/cancel", Run: cancelFiles},
 	}
 }
 
-// tempDir returns a directory that goes with the case.
-func (c *C) tempDir() string {
+// tempDir returns a directory that is removed when the case ends.
+func (c *world) tempDir() string {
 	dir, err := os.MkdirTemp("", "noria-conformance-")
 	require.NoError(c, err)
 	c.Defer(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
 
-func (c *C) open(path string, flags int) runtime.Handle {
+func (c *world) open(path string, flags int) runtime.Handle {
 	r := c.op(runtime.OpOpen, 0)
 	r.Path, r.Flags, r.Mode = path, flags, 0o600
 	return c.do(r).Got
 }
 
-func files(c *C) {
+func files(c *world) {
 	h := c.open(filepath.Join(c.tempDir(), "file"), openCreate)
 	alloc := c.op(runtime.OpAllocate, h)
 	alloc.Off, alloc.Len = 0, 100_000
@@ -68,7 +67,7 @@ func files(c *C) {
 	require.ErrorIs(c, c.try(c.op(runtime.OpFsync, h)).Err, runtime.ErrClosed)
 }
 
-func manyFiles(c *C) {
+func manyFiles(c *world) {
 	dir := c.tempDir()
 	h := c.open(filepath.Join(dir, "file"), openCreate)
 	const n, size = 300, 4096
@@ -100,9 +99,9 @@ func manyFiles(c *C) {
 	c.close(h)
 }
 
-// cancelFiles cancels opens and writes: each ends once, with what happened,
-// and an open that succeeded is delivered or leaves nothing.
-func cancelFiles(c *C) {
+// cancelFiles cancels opens: each ends once, with its real result or with
+// ErrCanceled, and an open that succeeded is delivered or leaves no descriptor.
+func cancelFiles(c *world) {
 	dir := c.tempDir()
 	before := countFDs()
 	for range 10 {

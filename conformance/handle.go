@@ -5,13 +5,12 @@ import (
 	"net"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/runtime"
 )
 
-func handleCases() []Case {
-	return []Case{
+func handleCases() []testCase {
+	return []testCase{
 		{Name: "rule04/stale-handle", Run: staleHandle},
 		{Name: "rule04/close-joins", Run: closeJoins},
 		{Name: "rule04/close-with-everything-pending", Run: closePending},
@@ -23,8 +22,8 @@ func handleCases() []Case {
 }
 
 // staleHandle closes a connection and opens others until one has its slot and
-// its descriptor. The old handle must reach nobody.
-func staleHandle(c *C) {
+// its descriptor. The old handle must reach none of them.
+func staleHandle(c *world) {
 	old, _ := c.pair()
 	c.close(old)
 	for range 5 {
@@ -44,7 +43,7 @@ func staleHandle(c *C) {
 	}
 }
 
-func closeJoins(c *C) {
+func closeJoins(c *world) {
 	h, peer := c.pair()
 	var order []runtime.OpCode
 	ops := []*rec{c.op(runtime.OpRecv, h), c.op(runtime.OpRecvMany, h), c.op(runtime.OpPoll, h), c.op(runtime.OpClose, h)}
@@ -66,9 +65,9 @@ func closeJoins(c *C) {
 	c.expectEOF(peer)
 }
 
-// closePending closes while a send cannot go on and receives wait, in the
-// same breath as they are submitted.
-func closePending(c *C) {
+// closePending closes a connection with a send that cannot go on and a receive that
+// waits, right after both are submitted.
+func closePending(c *world) {
 	for range 20 {
 		h, peer := c.pair()
 		require.NoError(c, c.rt.SetOption(h, runtime.OptSendBuffer, 4096))
@@ -94,7 +93,7 @@ func closePending(c *C) {
 	}
 }
 
-func closedIsRefused(c *C) {
+func closedIsRefused(c *world) {
 	h, _ := c.pair()
 	end, late := c.op(runtime.OpClose, h), c.op(runtime.OpRecvMany, h)
 	c.submit(end, late)
@@ -105,9 +104,9 @@ func closedIsRefused(c *C) {
 	require.ErrorIs(c, c.try(c.op(runtime.OpClose, h)).Err, net.ErrClosed)
 }
 
-// unwanted closes listeners while connections come in: what was accepted and
-// has nobody to go to must be closed, which its peer sees.
-func unwanted(c *C) {
+// unwanted closes listeners while connections arrive: a connection that was
+// accepted and cannot be delivered must be closed, which its peer sees.
+func unwanted(c *world) {
 	for i := range 30 {
 		ln, addr := c.listen(runtime.ListenOptions{})
 		code := runtime.OpAcceptMany
@@ -134,9 +133,9 @@ func unwanted(c *C) {
 	}
 }
 
-// acceptRaces cancels an accept while a connection comes in. It either has
-// one or not; no descriptor may be left that nobody knows.
-func acceptRaces(c *C) {
+// acceptRaces cancels an accept while a connection arrives. The accept has the
+// connection or not; no descriptor may be left without a handle.
+func acceptRaces(c *world) {
 	ln, addr := c.listen(runtime.ListenOptions{})
 	c.idle()
 	before := countFDs()
@@ -157,7 +156,7 @@ func acceptRaces(c *C) {
 	require.LessOrEqual(c, countFDs(), before, "descriptors that nobody knows: %s", listFDs())
 }
 
-func connectRaces(c *C) {
+func connectRaces(c *world) {
 	ln, addr := c.listen(runtime.ListenOptions{Backlog: 1000})
 	defer c.close(ln)
 	before := countFDs()

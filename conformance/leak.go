@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// surroundings are what a case must leave as it found it. Where there is no
-// /proc, only goroutines are looked at: by their numbers and not by how many
-// there are, since one of an earlier case may end only now.
+// surroundings are the resources that a case must leave as it found them. Without
+// /proc there are only goroutines to look at. They are compared by their numbers and
+// not by their count, since a goroutine of an earlier case may end only now.
 type surroundings struct {
 	fds        int
 	rings      int
@@ -21,7 +21,7 @@ type surroundings struct {
 }
 
 // goPoller makes the descriptors that Go's own poller has from its first use on,
-// which would look like a leak of whoever comes first.
+// which would look like a leak of the first case.
 var goPoller = sync.OnceFunc(func() {
 	if r, w, err := os.Pipe(); err == nil {
 		_ = errors.Join(r.Close(), w.Close())
@@ -53,7 +53,7 @@ func (s surroundings) younger(now surroundings) (n int) {
 	return n
 }
 
-// compare waits for what is about to go, and then says what is left.
+// compare waits for resources that are about to go, and then says what is left.
 func (s surroundings) compare(patience time.Duration) error {
 	var now surroundings
 	for deadline := time.Now().Add(min(patience, 5*time.Second)); time.Now().Before(deadline); goruntime.Gosched() {
@@ -64,11 +64,11 @@ func (s surroundings) compare(patience time.Duration) error {
 	}
 	switch {
 	case now.fds > s.fds:
-		return fmt.Errorf("%w: descriptors: %d before, now %d: %s", errLeak, s.fds, now.fds, listFDs())
+		return fmt.Errorf("descriptors: %d before, now %d: %s", s.fds, now.fds, listFDs())
 	case now.rings > s.rings:
-		return fmt.Errorf("%w: mappings of rings: %d before, now %d", errLeak, s.rings, now.rings)
+		return fmt.Errorf("mappings of rings: %d before, now %d", s.rings, now.rings)
 	default:
-		return fmt.Errorf("%w: %d goroutines that were not there before\n%s", errLeak, s.younger(now), stacks())
+		return fmt.Errorf("%d goroutines that were not there before\n%s", s.younger(now), stacks())
 	}
 }
 
@@ -92,8 +92,8 @@ func listFDs() string {
 	return strings.Join(list, ", ")
 }
 
-// countRings counts the mappings of io_uring: one that is left keeps its ring
-// alive, and the ring may write into memory that is somebody else's by then.
+// countRings counts the mappings of io_uring: a mapping that is left keeps its ring
+// alive, and the ring may write into memory that has another owner by then.
 func countRings() int {
 	maps, err := os.ReadFile("/proc/self/maps")
 	if err != nil {

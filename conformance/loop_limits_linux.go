@@ -8,17 +8,17 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-func loopLimitCases() []LoopCase {
-	return []LoopCase{
-		{Name: "trap/listener-survives-emfile", Run: loopOutOfDescriptors},
-		{Name: "faults/pinning-is-refused", Run: loopNotPinned},
+func loopLimitCases() []testCase {
+	return []testCase{
+		{Name: "trap/listener-survives-emfile", RunLoops: loopOutOfDescriptors},
+		{Name: "faults/pinning-is-refused", RunLoops: loopNotPinned, LoopAlone: true},
 	}
 }
 
@@ -32,7 +32,7 @@ func (w *countWriter) Write(p []byte) (int, error) {
 
 // loopNotPinned: a loop that must not be tied to its CPU says so and goes on. (A
 // CPU that is not there is refused like one that is not allowed.)
-func loopNotPinned(l *L) {
+func loopNotPinned(l *loopWorld) {
 	opts := l.options()
 	var warned countWriter
 	opts.Logger = slog.New(slog.NewTextHandler(&warned, nil))
@@ -43,7 +43,7 @@ func loopNotPinned(l *L) {
 	require.NoError(l, unix.SchedGetaffinity(0, &before))
 	l.call(lp, func(context.Context) { require.NoError(l, unix.SchedGetaffinity(0, &after)) })
 	require.Equal(l, before, after)
-	require.EqualValues(l, 1, warned.Load(), "nobody was told")
+	require.Equal(l, 1, warned.Load(), "nobody was told")
 	require.NoError(l, g.Stop())
 
 	opts.CPUs = nil
@@ -58,12 +58,12 @@ func loopNotPinned(l *L) {
 	require.Equal(l, 1, after.Count())
 	require.True(l, after.IsSet(opts.CPUs[0]))
 	require.NoError(l, g.Stop())
-	require.EqualValues(l, 1, warned.Load())
+	require.Equal(l, 1, warned.Load())
 }
 
-// loopOutOfDescriptors: accept fails for want of descriptors, the listener
-// survives it without spinning, and goes on when there are some.
-func loopOutOfDescriptors(l *L) {
+// loopOutOfDescriptors: accept fails for want of descriptors; the listener survives
+// this without spinning, and goes on when there are descriptors again.
+func loopOutOfDescriptors(l *loopWorld) {
 	opts := l.options()
 	var warned countWriter
 	opts.Logger = slog.New(slog.NewTextHandler(&warned, nil))

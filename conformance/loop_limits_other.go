@@ -2,4 +2,4 @@
 
 package conformance
 
-func loopLimitCases() []LoopCase { return nil }
+func loopLimitCases() []testCase { return nil }

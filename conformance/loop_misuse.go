@@ -8,30 +8,29 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-// These are mistakes of the program. Whoever makes one is told, there and then;
-// the loop, and whoever else it serves, go on.
-func loopMisuseCases() []LoopCase {
-	return []LoopCase{
-		{Name: "misuse/buffer-that-was-given-away", Run: loopGivenAway},
-		{Name: "misuse/buffer-with-too-few-owners", Run: loopTooFewOwners},
-		{Name: "misuse/buffer-of-another-loop", Run: loopForeignBuffer},
-		{Name: "misuse/callback-that-panics", Run: loopPanickingCallbacks},
-		{Name: "misuse/settings-from-elsewhere", Run: loopForeignSettings},
-		{Name: "misuse/posted-function-that-blocks", Run: loopBlockingPost},
-		{Name: "misuse/one-of-thousands-blocks", Run: loopStallAmongMany},
+// These are mistakes of the program. The call that makes the mistake says so, at
+// once; the loop and its other connections go on.
+func loopMisuseCases() []testCase {
+	return []testCase{
+		{Name: "misuse/buffer-that-was-given-away", RunLoops: loopGivenAway, LoopAlone: true},
+		{Name: "misuse/buffer-with-too-few-owners", RunLoops: loopTooFewOwners, LoopAlone: true},
+		{Name: "misuse/buffer-of-another-loop", RunLoops: loopForeignBuffer, LoopAlone: true},
+		{Name: "misuse/callback-that-panics", RunLoops: loopPanickingCallbacks, LoopAlone: true},
+		{Name: "misuse/settings-from-elsewhere", RunLoops: loopForeignSettings, LoopAlone: true},
+		{Name: "misuse/posted-function-that-blocks", RunLoops: loopBlockingPost, LoopAlone: true},
+		{Name: "misuse/one-of-thousands-blocks", RunLoops: loopStallAmongMany, LoopAlone: true},
 	}
 }
 
-// loopGivenAway: a buffer that was written is the stream's, from then on and not
-// only once the loop gets to send it. Who touches it panics, and what was written
-// is sent as it was.
-func loopGivenAway(l *L) {
+// loopGivenAway: a buffer that was written is the stream's from then on, and not
+// only once the loop gets to send it. A caller that touches it panics, and the bytes
+// are sent as they were written.
+func loopGivenAway(l *loopWorld) {
 	for _, tt := range []struct {
 		name  string
 		touch func(s *loop.Stream, b *runtime.Buffer)
@@ -99,7 +98,7 @@ func loopGivenAway(l *L) {
 }
 
 // loopTooFewOwners: each write takes an owner along.
-func loopTooFewOwners(l *L) {
+func loopTooFewOwners(l *loopWorld) {
 	for name, make := range map[string]func(s *loop.Stream) *runtime.Buffer{
 		"shared": func(*loop.Stream) *runtime.Buffer { return runtime.NewShared([]byte("payload")) },
 		"pool's": func(s *loop.Stream) *runtime.Buffer {
@@ -128,7 +127,7 @@ func loopTooFewOwners(l *L) {
 }
 
 // loopForeignBuffer: a buffer belongs to the loop whose pool it comes from.
-func loopForeignBuffer(l *L) {
+func loopForeignBuffer(l *loopWorld) {
 	g := l.group(2)
 	here, there := g.Loops()[0], g.Loops()[1]
 	var foreign *runtime.Buffer
@@ -145,15 +144,15 @@ func loopForeignBuffer(l *L) {
 		require.Panics(l, func() { _ = s.Enqueue(foreign) })
 		require.Panics(l, func() { s.Unread(foreign) })
 		require.Zero(l, s.Queued())
-		foreign.Release() // which anyone may
+		foreign.Release() // allowed on every loop
 	})
 }
 
 var errCallback = errors.New("a callback's panic")
 
-// loopPanickingCallbacks: a panic of what the loop calls outside any task is
-// reported, like a task's.
-func loopPanickingCallbacks(l *L) {
+// loopPanickingCallbacks: a panic in a function that the loop calls outside any task
+// is reported, like a task's.
+func loopPanickingCallbacks(l *loopWorld) {
 	var reported atomic.Int64
 	opts := l.options()
 	other := opts.OnPanic
@@ -176,7 +175,7 @@ func loopPanickingCallbacks(l *L) {
 		second.Init(lp, again.Set)
 		second.Set(time.Millisecond)
 		require.NoError(l, again.Wait(ctx), "the timers behind it")
-		require.EqualValues(l, 1, reported.Load(), "a timer's")
+		require.Equal(l, 1, reported.Load(), "a timer's")
 		timer.Set(time.Hour) // it can be used again
 		timer.Stop()
 	})
@@ -187,7 +186,7 @@ func loopPanickingCallbacks(l *L) {
 		_, err := s.Write([]byte("sent all the same"))
 		require.NoError(l, err)
 		require.NoError(l, s.Flush())
-		require.EqualValues(l, 2, reported.Load(), "of what is told of sending")
+		require.Equal(l, 2, reported.Load(), "of what is told of sending")
 		l.off(ctx, func() { l.expect(peer, []byte("sent all the same")) })
 		s.OnSent(nil)
 
@@ -197,16 +196,16 @@ func loopPanickingCallbacks(l *L) {
 			_, err = s.Read(make([]byte, 1))
 			require.ErrorIs(l, err, errCallback, "the end was not judged, so it is not a good one")
 		}
-		require.EqualValues(l, 3, reported.Load(), "of what is told of the end")
+		require.Equal(l, 3, reported.Load(), "of what is told of the end")
 		s.OnEnd(fail)
 	})
-	require.EqualValues(l, 4, reported.Load(), "of what is told of a stream's end")
+	require.Equal(l, 4, reported.Load(), "of what is told of a stream's end")
 	require.NoError(l, g.Stop())
 }
 
-// loopForeignSettings: what is to be called on the loop, and has no error to say
-// that it was not, panics, and has changed nothing; the rest says so.
-func loopForeignSettings(l *L) {
+// loopForeignSettings: methods that must be called on the loop return an error
+// elsewhere; those that return no error panic, and change nothing.
+func loopForeignSettings(l *loopWorld) {
 	g := l.group(2)
 	here, there := g.Loops()[0], g.Loops()[1]
 	var s *loop.Stream
@@ -231,7 +230,7 @@ func loopForeignSettings(l *L) {
 			require.Panics(l, f, name)
 		}
 		require.Zero(l, s.TailRoom())
-		require.Nil(l, s.TryGrow(1))
+		require.Zero(l, s.TryGrow(1))
 		_, err := s.Grow(1, 0)
 		require.ErrorIs(l, err, loop.ErrOffLoop)
 		require.ErrorIs(l, s.WriteNow([]byte("x")), loop.ErrOffLoop)
@@ -240,7 +239,7 @@ func loopForeignSettings(l *L) {
 		require.ErrorIs(l, s.TryWriteBuf(b), loop.ErrOffLoop)
 		b.Release() // it is still the caller's
 		require.ErrorIs(l, s.WriteErr(), loop.ErrOffLoop)
-		require.Nil(l, s.TryReadBuf())
+		require.Zero(l, s.TryReadBuf())
 	}
 	try(context.Background())
 	l.call(there, try)
@@ -257,7 +256,7 @@ func loopForeignSettings(l *L) {
 }
 
 // stalls are options whose watchdog tells of the first stall of this name.
-func (l *L) stalls(task string) (loop.LoopOptions, <-chan loop.Stall) {
+func (l *loopWorld) stalls(task string) (loop.LoopOptions, <-chan loop.Stall) {
 	opts := l.options()
 	opts.StallAfter = 20 * time.Millisecond
 	told := make(chan loop.Stall, 1)
@@ -274,20 +273,22 @@ func (l *L) stalls(task string) (loop.LoopOptions, <-chan loop.Stall) {
 }
 
 // stalled waits for what stalls tells, and then lets the stall end, by gate.
-func (l *L) stalled(told <-chan loop.Stall, gate chan struct{}) loop.Stall {
+func (l *loopWorld) stalled(told <-chan loop.Stall, gate chan struct{}) loop.Stall {
 	defer close(gate)
+	var s loop.Stall
+	heard := false
 	select {
-	case s := <-told:
-		return s
+	case s = <-told:
+		heard = true
 	case <-time.After(l.limits.Wait):
-		require.Fail(l, "the watchdog does not tell")
-		return loop.Stall{}
 	}
+	require.True(l, heard, "the watchdog does not tell")
+	return s
 }
 
-// loopBlockingPost: the watchdog sees the functions, too, that the loop calls
-// outside any task.
-func loopBlockingPost(l *L) {
+// loopBlockingPost: the watchdog also sees functions that the loop calls outside any
+// task.
+func loopBlockingPost(l *loopWorld) {
 	for name, start := range map[string]func(lp *loop.Loop, f func()){
 		"Post": func(lp *loop.Loop, f func()) { require.NoError(l, lp.Post(f)) },
 		"Timer": func(lp *loop.Loop, f func()) {
@@ -326,7 +327,7 @@ func loopBlockingPost(l *L) {
 }
 
 // loopStallAmongMany: the watchdog finds the one stack that matters.
-func loopStallAmongMany(l *L) {
+func loopStallAmongMany(l *loopWorld) {
 	opts, told := l.stalls("blocks")
 	g := l.groupWith(1, opts)
 	lp := g.Loops()[0]

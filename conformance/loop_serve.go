@@ -13,25 +13,24 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-func loopServeCases() []LoopCase {
-	return []LoopCase{
-		{Name: "serve/echo", Run: loopEcho},
-		{Name: "serve/spread-is-even", Run: loopSpread},
-		{Name: "serve/unix", Run: loopUnix},
-		{Name: "serve/adopted-listener", Run: loopAdopted},
-		{Name: "rule11/second-group-refused", Run: loopSecondGroup},
-		{Name: "serve/drain-and-kill", Run: loopDrain},
-		{Name: "serve/listener-limit", Run: loopUnaccepted},
-		{Name: "serve/start-fails", Run: loopStartFails},
-		{Name: "dial/outcomes", Run: loopDial},
-		{Name: "file/all", Run: loopFile},
-		{Name: "trap/peers-that-stall", Wishes: Wishes{ReceiveBuffers: 16}, Run: loopStalledPeers},
+func loopServeCases() []testCase {
+	return []testCase{
+		{Name: "serve/echo", RunLoops: loopEcho},
+		{Name: "serve/spread-is-even", RunLoops: loopSpread},
+		{Name: "serve/unix", RunLoops: loopUnix},
+		{Name: "serve/adopted-listener", RunLoops: loopAdopted},
+		{Name: "rule11/second-group-refused", RunLoops: loopSecondGroup},
+		{Name: "serve/drain-and-kill", RunLoops: loopDrain},
+		{Name: "serve/listener-limit", RunLoops: loopUnaccepted},
+		{Name: "serve/start-fails", RunLoops: loopStartFails},
+		{Name: "dial/outcomes", RunLoops: loopDial},
+		{Name: "file/all", RunLoops: loopFile},
+		{Name: "trap/peers-that-stall", Wishes: Wishes{ReceiveBuffers: 16}, RunLoops: loopStalledPeers},
 	}
 }
 
@@ -75,13 +74,13 @@ func echoHandler(_ context.Context, s *loop.Stream) error {
 }
 
 // serve starts svc on a listener and returns its address, and what ends it.
-func (l *L) serve(g *loop.Group, address string, opts loop.ServeOptions, svc loop.Service) (addr net.Addr, stop func() error) {
+func (l *loopWorld) serve(g *loop.Group, address string, opts loop.ServeOptions, svc loop.Service) (addr net.Addr, stop func() error) {
 	ls, err := g.Listen(address, opts)
 	require.NoError(l, err)
 	return ls.Addr(), l.serveOn(g, ls, svc)
 }
 
-func (l *L) serveOn(g *loop.Group, ls *loop.Listeners, svc loop.Service) (stop func() error) {
+func (l *loopWorld) serveOn(g *loop.Group, ls *loop.Listeners, svc loop.Service) (stop func() error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(ctx, ls, svc) }()
@@ -92,7 +91,7 @@ func (l *L) serveOn(g *loop.Group, ls *loop.Listeners, svc loop.Service) (stop f
 }
 
 // echo sends p to addr and expects it back.
-func (l *L) echo(addr net.Addr, p []byte) {
+func (l *loopWorld) echo(addr net.Addr, p []byte) {
 	nc, err := net.Dial(addr.Network(), addr.String())
 	require.NoError(l, err)
 	defer nc.Close()
@@ -102,7 +101,7 @@ func (l *L) echo(addr net.Addr, p []byte) {
 	l.expect(nc, p)
 }
 
-func loopEcho(l *L) {
+func loopEcho(l *loopWorld) {
 	g := l.group(2)
 	h := &handlers{handle: echoHandler, drain: time.Second}
 	addr, stop := l.serve(g, "127.0.0.1:0", loop.ServeOptions{}, h)
@@ -113,12 +112,12 @@ func loopEcho(l *L) {
 	}
 	wg.Wait()
 	require.NoError(l, stop())
-	require.EqualValues(l, 50, h.served.Load())
+	require.Equal(l, 50, h.served.Load())
 	_, err := net.Dial("tcp", addr.String())
 	require.ErrorIs(l, err, syscall.ECONNREFUSED, "the listeners are closed")
 }
 
-func loopSpread(l *L) {
+func loopSpread(l *loopWorld) {
 	g := l.group(3)
 	var mu sync.Mutex
 	counts := map[*loop.Loop]int{}
@@ -138,14 +137,14 @@ func loopSpread(l *L) {
 	}
 }
 
-func (l *L) tempDir() string {
+func (l *loopWorld) tempDir() string {
 	dir, err := os.MkdirTemp("", "noria")
 	require.NoError(l, err)
 	l.Defer(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
 
-func loopUnix(l *L) {
+func loopUnix(l *loopWorld) {
 	path := filepath.Join(l.tempDir(), "s")
 	g := l.group(2)
 	for _, address := range []string{"unix:" + path, "unix:@noria-" + filepath.Base(filepath.Dir(path))} {
@@ -166,7 +165,7 @@ func loopUnix(l *L) {
 	}
 }
 
-func loopAdopted(l *L) {
+func loopAdopted(l *loopWorld) {
 	g := l.group(2)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(l, err)
@@ -182,7 +181,7 @@ func loopAdopted(l *L) {
 	require.ErrorIs(l, err, errors.ErrUnsupported)
 }
 
-func loopSecondGroup(l *L) {
+func loopSecondGroup(l *loopWorld) {
 	for _, loops := range []int{1, 2} {
 		first, second := l.group(loops), l.group(loops)
 		ls, err := first.Listen("127.0.0.1:0", loop.ServeOptions{})
@@ -201,8 +200,8 @@ func loopSecondGroup(l *L) {
 	}
 }
 
-// loopDrain: handlers that end in time end well, the others are killed.
-func loopDrain(l *L) {
+// loopDrain: handlers that end in time end well; the rest are killed.
+func loopDrain(l *loopWorld) {
 	g := l.group(2)
 	var started sync.WaitGroup
 	var finished, killed atomic.Int32
@@ -243,13 +242,13 @@ func loopDrain(l *L) {
 	require.NoError(l, stop())
 	require.GreaterOrEqual(l, time.Since(start), 300*time.Millisecond)
 	l.expect(peers[0], []byte("goodbye"))
-	require.EqualValues(l, 1, finished.Load())
-	require.EqualValues(l, 1, killed.Load())
+	require.Equal(l, 1, finished.Load())
+	require.Equal(l, 1, killed.Load())
 }
 
-// loopUnaccepted: connections that nobody takes wait, in the listener and then
-// in the kernel, and none is lost.
-func loopUnaccepted(l *L) {
+// loopUnaccepted: connections that no task accepts wait, in the listener and then in
+// the kernel, and none is lost.
+func loopUnaccepted(l *loopWorld) {
 	const n = 400 // more than the listener takes in advance
 	lp := l.loop()
 	var peers []net.Conn
@@ -282,9 +281,9 @@ func loopUnaccepted(l *L) {
 	}) // ten are left for Close
 }
 
-// loopStartFails: a group of which one loop cannot start says so, and the
-// others are gone.
-func loopStartFails(l *L) {
+// loopStartFails: a group of which one loop cannot start returns an error, and its
+// other loops are gone.
+func loopStartFails(l *loopWorld) {
 	for _, broken := range []int{0, 2} {
 		_, err := loop.StartGroup(loop.GroupOptions{Loops: 3, Loop: l.options(), New: func(i int) (runtime.Runtime, error) {
 			rt, err := l.factory(l.wishes)
@@ -310,7 +309,7 @@ type refusesStart struct{ runtime.Runtime }
 
 func (refusesStart) Start(*runtime.Pool) error { return errRefused }
 
-func loopDial(l *L) {
+func loopDial(l *loopWorld) {
 	lp := l.loop()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(l, err)
@@ -321,7 +320,7 @@ func loopDial(l *L) {
 	require.NoError(l, err)
 	require.NoError(l, gone.Close())
 	l.call(lp, func(ctx context.Context) {
-		// By number, and by a name that may have an address more than listens.
+		// By number, and by a name, which may also have an address without a listener.
 		for _, host := range []string{"127.0.0.1", "localhost", ""} {
 			s, err := lp.Dial(ctx, net.JoinHostPort(host, port), loop.DialOptions{Timeout: l.limits.Wait})
 			require.NoError(l, err, "host %q", host)
@@ -351,9 +350,9 @@ func loopDial(l *L) {
 	require.ErrorIs(l, err, loop.ErrOffLoop)
 }
 
-// loopDialFull dials a listener whose queue is full, so that nothing answers:
-// by timeout, by a foreign context, and by being killed.
-func loopDialFull(l *L, lp *loop.Loop, ctx context.Context) {
+// loopDialFull dials a listener whose queue is full, so that nothing answers. The
+// dial ends by timeout, by a foreign context, and by a kill.
+func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
 	ln, err := lp.Listen(loopback, runtime.ListenOptions{Backlog: 1}, loop.StreamOptions{})
 	require.NoError(l, err)
 	defer ln.Close()
@@ -398,7 +397,7 @@ func loopDialFull(l *L, lp *loop.Loop, ctx context.Context) {
 	require.ErrorIs(l, task.Wait(ctx), runtime.ErrCanceled)
 }
 
-func loopFile(l *L) {
+func loopFile(l *loopWorld) {
 	path := filepath.Join(l.tempDir(), "f")
 	lp := l.loop()
 	data := l.pattern(300 << 10)
@@ -431,13 +430,13 @@ func loopFile(l *L) {
 	})
 	st, err := os.Stat(path)
 	require.NoError(l, err)
-	require.EqualValues(l, 1<<20, st.Size())
+	require.Equal(l, 1<<20, st.Size())
 }
 
 // loopStalledPeers: a thousand peers that never read what they are sent, and a
 // thousand that stop in the middle of what they send, while another
 // connection's echo goes on, with few receive buffers.
-func loopStalledPeers(l *L) {
+func loopStalledPeers(l *loopWorld) {
 	const each = 1000
 	g := l.group(2)
 	h := &handlers{drain: 0, handle: func(ctx context.Context, s *loop.Stream) error {
@@ -448,7 +447,7 @@ func loopStalledPeers(l *L) {
 		switch kind[0] {
 		case 'e':
 			return echoHandler(ctx, s)
-		case 'h': // holds what has come while it waits for the rest
+		case 'h': // holds what has arrived while it waits for the rest
 			b, err := s.ReadBuf()
 			if err != nil {
 				return err
@@ -459,7 +458,7 @@ func loopStalledPeers(l *L) {
 				more.Release()
 			}
 			return err
-		default: // sends to who does not read
+		default: // sends to a peer that does not read
 			// The kernel would take megabytes for each before it says no.
 			if err := s.SetOption(runtime.OptSendBuffer, 16<<10); err != nil {
 				return err

@@ -10,34 +10,33 @@ import (
 	"sync"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-func loopStreamCases() []LoopCase {
-	return []LoopCase{
-		{Name: "stream/conn", Run: loopConn},
-		{Name: "stream/buffers", Run: loopBuffers},
-		{Name: "stream/copy", Run: loopCopy},
-		{Name: "stream/inbox-limit", Run: loopInboxLimit},
-		{Name: "stream/slow-reader", Run: loopBackpressure},
-		{Name: "stream/writes-stay-together", Run: loopWriters},
-		{Name: "stream/read-deadline-race", Run: loopDeadlineRace},
-		{Name: "stream/write-deadline", Run: loopWriteDeadline},
-		{Name: "stream/idle-timeout", Run: loopIdle},
-		{Name: "stream/close-with-pending-reader", Run: loopClosePending},
-		{Name: "stream/close-flushes", Run: loopCloseFlushes},
-		{Name: "stream/linger-expires", Run: loopLinger},
-		{Name: "stream/shared-buffer-on-two-loops", Run: loopBroadcast},
-		{Name: "trap/used-off-loop", Run: loopOffLoop},
-		{Name: "stream/goroutines-allowed", Run: loopGoroutines},
+func loopStreamCases() []testCase {
+	return []testCase{
+		{Name: "stream/conn", RunLoops: loopConn},
+		{Name: "stream/buffers", RunLoops: loopBuffers},
+		{Name: "stream/copy", RunLoops: loopCopy},
+		{Name: "stream/inbox-limit", RunLoops: loopInboxLimit},
+		{Name: "stream/slow-reader", RunLoops: loopBackpressure},
+		{Name: "stream/writes-stay-together", RunLoops: loopWriters},
+		{Name: "stream/read-deadline-race", RunLoops: loopDeadlineRace},
+		{Name: "stream/write-deadline", RunLoops: loopWriteDeadline},
+		{Name: "stream/idle-timeout", RunLoops: loopIdle},
+		{Name: "stream/close-with-pending-reader", RunLoops: loopClosePending},
+		{Name: "stream/close-flushes", RunLoops: loopCloseFlushes},
+		{Name: "stream/linger-expires", RunLoops: loopLinger},
+		{Name: "stream/shared-buffer-on-two-loops", RunLoops: loopBroadcast},
+		{Name: "trap/used-off-loop", RunLoops: loopOffLoop, LoopAlone: true},
+		{Name: "stream/goroutines-allowed", RunLoops: loopGoroutines},
 	}
 }
 
-func loopConn(l *L) {
+func loopConn(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		require.Equal(l, peer.LocalAddr().String(), s.RemoteAddr().String())
 		require.Equal(l, peer.RemoteAddr().String(), s.LocalAddr().String())
@@ -77,7 +76,7 @@ func loopConn(l *L) {
 	})
 }
 
-func loopBuffers(l *L) {
+func loopBuffers(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		pool := s.Loop().Pool()
 		a, err := pool.Copy(8, []byte("one "))
@@ -88,7 +87,7 @@ func loopBuffers(l *L) {
 		require.NoError(l, s.TryWriteBuf(runtime.NewShared([]byte("three"))))
 		require.NoError(l, s.Flush())
 		l.off(ctx, func() { l.expect(peer, []byte("one two three")) })
-		require.Nil(l, s.TryReadBuf())
+		require.Zero(l, s.TryReadBuf())
 
 		// What was read can be put back, and ReadInto takes it first.
 		l.off(ctx, func() { _, err := peer.Write([]byte("answer")); require.NoError(l, err) })
@@ -132,7 +131,7 @@ func loopBuffers(l *L) {
 }
 
 // loopCopy: io.Copy of a stream to itself moves buffers and loses nothing.
-func loopCopy(l *L) {
+func loopCopy(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		data := l.pattern(3 << 20)
 		var wg sync.WaitGroup
@@ -150,15 +149,15 @@ func loopCopy(l *L) {
 		})
 		n, err := io.Copy(s, s)
 		require.NoError(l, err)
-		require.EqualValues(l, len(data), n)
+		require.Equal(l, int64(len(data)), n)
 		require.NoError(l, s.CloseWrite())
 		l.off(ctx, wg.Wait)
 	})
 }
 
-// loopInboxLimit: a reader that pauses stops receiving near the limit, and
-// then gets every byte.
-func loopInboxLimit(l *L) {
+// loopInboxLimit: when a reader pauses, receiving stops near the limit; then the
+// reader gets every byte.
+func loopInboxLimit(l *loopWorld) {
 	const limit = 64 << 10
 	l.with(loop.StreamOptions{InboxLimit: limit}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		data := l.pattern(8 << 20)
@@ -172,7 +171,7 @@ func loopInboxLimit(l *L) {
 			at += n
 			if l.rand.IntN(20) == 0 {
 				require.NoError(l, loop.Sleep(ctx, time.Millisecond))
-				// A delivery more, and those that were queued when the cancel was asked for.
+				// One delivery more, and those that were queued when receiving was cancelled.
 				require.LessOrEqual(l, s.Buffered(), limit+(4<<20))
 			}
 		}
@@ -184,7 +183,7 @@ func loopInboxLimit(l *L) {
 
 // loopBackpressure: a writer waits for a peer that reads slowly, with little
 // queued.
-func loopBackpressure(l *L) {
+func loopBackpressure(l *loopWorld) {
 	l.with(loop.StreamOptions{QueueLimit: 32 << 10}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		data := l.pattern(16 << 20)
 		got := make(chan bool, 1)
@@ -197,7 +196,7 @@ func loopBackpressure(l *L) {
 		written := 0
 		_, err := loop.Go(ctx, "watch", func(ctx context.Context) error {
 			last := -1
-			for last != written || written == 0 { // until the writer stands still
+			for last != written || written == 0 { // until the writer stops
 				last = written
 				if err := loop.Sleep(ctx, 50*time.Millisecond); err != nil {
 					return err
@@ -221,8 +220,8 @@ func loopBackpressure(l *L) {
 }
 
 // loopWriters: several tasks write at once, each Write far over the queue's
-// limit; the bytes of one stay together.
-func loopWriters(l *L) {
+// limit; the bytes of one Write stay together.
+func loopWriters(l *loopWorld) {
 	const writers, writes, size = 5, 6, 100 << 10
 	l.with(loop.StreamOptions{QueueLimit: 8 << 10}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		var tasks []*loop.Task
@@ -263,7 +262,7 @@ func loopWriters(l *L) {
 }
 
 // loopDeadlineRace: deadlines pass while bytes arrive; none is lost.
-func loopDeadlineRace(l *L) {
+func loopDeadlineRace(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		const rounds = 600
 		data := l.pattern(rounds * 16)
@@ -311,7 +310,7 @@ func loopDeadlineRace(l *L) {
 	})
 }
 
-func loopWriteDeadline(l *L) {
+func loopWriteDeadline(l *loopWorld) {
 	l.with(loop.StreamOptions{Linger: -1}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		require.NoError(l, s.SetWriteDeadline(time.Now().Add(200*time.Millisecond))) // not before it has to wait
 		p := make([]byte, 1<<20)
@@ -329,10 +328,10 @@ func loopWriteDeadline(l *L) {
 	})
 }
 
-// loopIdle: bytes that come in time keep a stream alive, also when the loop has
-// slept until they came. On a machine that is too busy to send them in time it
-// is tried again, with more time.
-func loopIdle(l *L) {
+// loopIdle: bytes that arrive in time keep a stream alive, also when the loop has
+// slept until they arrived. If the machine is too busy to send them in time, the case
+// tries again with more time.
+func loopIdle(l *loopWorld) {
 	for idle := 100 * time.Millisecond; ; idle *= 3 {
 		kept := 0
 		l.with(loop.StreamOptions{IdleTimeout: idle}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
@@ -372,7 +371,7 @@ func loopIdle(l *L) {
 	}
 }
 
-func loopClosePending(l *L) {
+func loopClosePending(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		var tasks []*loop.Task
 		for _, read := range []func() error{
@@ -409,7 +408,7 @@ func loopClosePending(l *L) {
 	})
 }
 
-func loopCloseFlushes(l *L) {
+func loopCloseFlushes(l *loopWorld) {
 	l.with(loop.StreamOptions{QueueLimit: 32 << 20}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		data := l.pattern(8 << 20)
 		got := make(chan []byte, 1)
@@ -421,9 +420,9 @@ func loopCloseFlushes(l *L) {
 	})
 }
 
-func loopLinger(l *L) {
+func loopLinger(l *loopWorld) {
 	l.with(loop.StreamOptions{QueueLimit: 64 << 20, Linger: 50 * time.Millisecond}, func(ctx context.Context, s *loop.Stream, _ *net.TCPConn) {
-		_, err := s.Write(make([]byte, 32<<20)) // nobody reads it
+		_, err := s.Write(make([]byte, 32<<20)) // the peer does not read
 		require.NoError(l, err)
 		start := s.Loop().Now()
 		require.ErrorIs(l, s.Close(), os.ErrDeadlineExceeded)
@@ -432,7 +431,7 @@ func loopLinger(l *L) {
 }
 
 // loopBroadcast sends one payload to many streams of two loops at once.
-func loopBroadcast(l *L) {
+func loopBroadcast(l *loopWorld) {
 	const each = 20
 	g := l.group(2)
 	data := l.pattern(1 << 20)
@@ -475,9 +474,9 @@ func loopBroadcast(l *L) {
 	b.Release()
 }
 
-// loopOffLoop: a goroutine that uses a stream is told so, and the stream is
-// as good as before.
-func loopOffLoop(l *L) {
+// loopOffLoop: a goroutine that uses a stream gets ErrOffLoop, and the stream is as
+// good as before.
+func loopOffLoop(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		l.off(ctx, func() {
 			b := runtime.NewShared([]byte("x"))
@@ -497,7 +496,7 @@ func loopOffLoop(l *L) {
 			} {
 				require.ErrorIs(l, err, loop.ErrOffLoop, name)
 			}
-			require.Nil(l, s.TryReadBuf())
+			require.Zero(l, s.TryReadBuf())
 			s.Unread(b)
 		})
 		_, err := s.Write([]byte("fine"))
@@ -514,7 +513,7 @@ func loopOffLoop(l *L) {
 
 func second[T any](_ T, err error) error { return err }
 
-func loopGoroutines(l *L) {
+func loopGoroutines(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		s.AllowGoroutines(ctx)
 		require.NoError(l, loop.TaskOf(ctx).Friend(friend.Key{}).OnGoroutine(func() {

@@ -12,32 +12,32 @@ import (
 
 	"net"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-func loopTaskCases() []LoopCase {
-	return []LoopCase{
-		{Name: "task/go-call-post", Run: loopEntries},
-		{Name: "task/post-is-bounded", Run: loopPostBounded},
-		{Name: "task/after-stop", Run: loopAfterStop},
-		{Name: "task/call-from-posted-function", Run: loopCallFromPost},
-		{Name: "task/call-between-loops", Run: loopCallBetween},
-		{Name: "task/children", Run: loopChildren},
-		{Name: "task/panic-contained", Run: loopPanic},
-		{Name: "trap/goexit-contained", Run: loopGoexit},
-		{Name: "trap/nested-coroutines", Run: loopNested},
-		{Name: "trap/watchdog-names-mutex", Run: loopWatchdog},
-		{Name: "task/abandoned-is-named", Run: loopAbandoned},
-		{Name: "task/ignores-cancel", Run: loopIgnoresCancel},
-		{Name: "task/foreign-context", Run: loopForeignContext},
-		{Name: "task/cancel-while-posts-are-full", Run: loopCancelFull},
+func loopTaskCases() []testCase {
+	return []testCase{
+		{Name: "task/go-call-post", RunLoops: loopEntries, LoopAlone: true},
+		{Name: "task/post-is-bounded", RunLoops: loopPostBounded, LoopAlone: true},
+		{Name: "task/after-stop", RunLoops: loopAfterStop},
+		{Name: "task/call-from-posted-function", RunLoops: loopCallFromPost, LoopAlone: true},
+		{Name: "task/call-between-loops", RunLoops: loopCallBetween},
+		{Name: "task/children", RunLoops: loopChildren, LoopAlone: true},
+		{Name: "task/panic-contained", RunLoops: loopPanic, LoopAlone: true},
+		{Name: "trap/goexit-contained", RunLoops: loopGoexit, LoopAlone: true},
+		{Name: "trap/nested-coroutines", RunLoops: loopNested},
+		{Name: "trap/watchdog-names-mutex", RunLoops: loopWatchdog, LoopAlone: true},
+		{Name: "task/abandoned-is-named", RunLoops: loopAbandoned,
+			NoFault: "the case is about a loop that stops with an error, and a faulty runtime only adds another error"},
+		{Name: "task/ignores-cancel", RunLoops: loopIgnoresCancel},
+		{Name: "task/foreign-context", RunLoops: loopForeignContext},
+		{Name: "task/cancel-while-posts-are-full", RunLoops: loopCancelFull, LoopAlone: true},
 	}
 }
 
-func loopEntries(l *L) {
+func loopEntries(l *loopWorld) {
 	lp := l.loop()
 	var order []string
 	ended := make(chan error, 1)
@@ -59,7 +59,7 @@ func loopEntries(l *L) {
 	require.Equal(l, []string{"post", "go", "call"}, order)
 }
 
-func loopPostBounded(l *L) {
+func loopPostBounded(l *loopWorld) {
 	opts := l.options()
 	opts.MaxPosts = 10
 	g := l.groupWith(1, opts)
@@ -77,7 +77,7 @@ func loopPostBounded(l *L) {
 	require.Equal(l, 10, ran, "what was accepted runs")
 }
 
-func loopAfterStop(l *L) {
+func loopAfterStop(l *loopWorld) {
 	g := l.groupWith(1, l.options())
 	lp := g.Loops()[0]
 	require.NoError(l, g.Stop())
@@ -95,7 +95,7 @@ func loopAfterStop(l *L) {
 	require.ErrorIs(l, never.Post(func() {}), runtime.ErrClosed)
 }
 
-func loopCallFromPost(l *L) {
+func loopCallFromPost(l *loopWorld) {
 	lp := l.loop()
 	got := make(chan error, 1)
 	require.NoError(l, lp.Post(func() {
@@ -104,7 +104,7 @@ func loopCallFromPost(l *L) {
 	require.ErrorIs(l, <-got, loop.ErrOffLoop, "it would wait for itself")
 }
 
-func loopCallBetween(l *L) {
+func loopCallBetween(l *loopWorld) {
 	g := l.group(2)
 	a, b := g.Loops()[0], g.Loops()[1]
 	l.call(a, func(ctx context.Context) {
@@ -132,12 +132,12 @@ func loopCallBetween(l *L) {
 	})
 }
 
-func loopChildren(l *L) {
+func loopChildren(l *loopWorld) {
 	lp := l.loop()
 	ended := 0
 	waits := func(ctx context.Context) error {
 		defer func() {
-			for range 5 { // so that whoever does not wait for it is seen to go on
+			for range 5 { // so that a caller that does not wait for it is seen to go on
 				_ = loop.Yield(ctx)
 			}
 			ended++
@@ -168,7 +168,7 @@ func loopChildren(l *L) {
 	require.ErrorIs(l, err, loop.ErrOffLoop)
 }
 
-func loopPanic(l *L) {
+func loopPanic(l *loopWorld) {
 	opts := l.options()
 	reported := make(chan *loop.PanicError, 3)
 	opts.OnPanic = func(p *loop.PanicError) { reported <- p }
@@ -193,7 +193,7 @@ func loopPanic(l *L) {
 	require.NoError(l, g.Stop())
 }
 
-func loopGoexit(l *L) {
+func loopGoexit(l *loopWorld) {
 	const n = 20
 	l.lost = n
 	lp := l.loop()
@@ -222,7 +222,7 @@ func loopGoexit(l *L) {
 
 // loopNested does I/O inside a coroutine of a task, and inside the body of a
 // range-over-func loop.
-func loopNested(l *L) {
+func loopNested(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		chunks := func(yield func(string) bool) {
 			p := make([]byte, 5)
@@ -258,7 +258,7 @@ func loopNested(l *L) {
 
 // loopWatchdog: a mutex that a suspended task holds stops the loop; the
 // watchdog says which task waits for it, and where.
-func loopWatchdog(l *L) {
+func loopWatchdog(l *loopWorld) {
 	opts, told := l.stalls("stuck in a mutex")
 	g := l.groupWith(1, opts)
 	lp := g.Loops()[0]
@@ -280,7 +280,7 @@ func loopWatchdog(l *L) {
 	require.NoError(l, g.Stop())
 }
 
-func loopAbandoned(l *L) {
+func loopAbandoned(l *loopWorld) {
 	opts := l.options()
 	opts.StopTimeout = 20 * time.Millisecond
 	g := l.groupWith(1, opts)
@@ -301,9 +301,9 @@ func loopAbandoned(l *L) {
 	l.lost++ // its coroutine
 }
 
-// loopIgnoresCancel: a killed task that goes on all the same does not keep
-// the loop from the others.
-func loopIgnoresCancel(l *L) {
+// loopIgnoresCancel: a killed task that goes on all the same does not keep the loop
+// from its other tasks.
+func loopIgnoresCancel(l *loopWorld) {
 	lp := l.loop()
 	var enough atomic.Bool
 	rounds := 0
@@ -329,7 +329,7 @@ func loopIgnoresCancel(l *L) {
 
 // loopForeignContext: contexts that do not come from the task itself end its
 // calls too, by time and by cancel, whatever the call waits in.
-func loopForeignContext(l *L) {
+func loopForeignContext(l *loopWorld) {
 	lp := l.loop()
 	l.call(lp, func(ctx context.Context) {
 		var never loop.Event
@@ -363,7 +363,7 @@ func loopForeignContext(l *L) {
 }
 
 // loopCancelFull: a loop whose posts are full still takes a cancel.
-func loopCancelFull(l *L) {
+func loopCancelFull(l *loopWorld) {
 	opts := l.options()
 	opts.MaxPosts = 1
 	g := l.groupWith(1, opts)

@@ -7,27 +7,26 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-func loopWaitCases() []LoopCase {
-	return []LoopCase{
-		{Name: "wait/sleep-never-early", Run: loopSleep},
-		{Name: "wait/timer-armed-late-in-a-batch", Run: loopLateTimer},
-		{Name: "wait/yield", Run: loopYield},
-		{Name: "wait/event", Run: loopEvent},
-		{Name: "wait/queue-from-everywhere", Run: loopQueue},
-		{Name: "wait/queue-limits-deadline-close", Run: loopQueueLimits},
-		{Name: "wait/any-of-stream-and-queue", Run: loopWaitAny},
-		{Name: "wait/offload-many", Run: loopOffload},
-		{Name: "wait/offload-panic-cancel", Run: loopOffloadFaults},
+func loopWaitCases() []testCase {
+	return []testCase{
+		{Name: "wait/sleep-never-early", RunLoops: loopSleep, LoopAlone: true},
+		{Name: "wait/timer-armed-late-in-a-batch", RunLoops: loopLateTimer, LoopAlone: true},
+		{Name: "wait/yield", RunLoops: loopYield, LoopAlone: true},
+		{Name: "wait/event", RunLoops: loopEvent},
+		{Name: "wait/queue-from-everywhere", RunLoops: loopQueue},
+		{Name: "wait/queue-limits-deadline-close", RunLoops: loopQueueLimits, LoopAlone: true},
+		{Name: "wait/any-of-stream-and-queue", RunLoops: loopWaitAny},
+		{Name: "wait/offload-many", RunLoops: loopOffload, LoopAlone: true},
+		{Name: "wait/offload-panic-cancel", RunLoops: loopOffloadFaults},
 	}
 }
 
-func loopSleep(l *L) {
+func loopSleep(l *loopWorld) {
 	lp := l.loop()
 	l.call(lp, func(ctx context.Context) {
 		var tasks []*loop.Task
@@ -50,7 +49,7 @@ func loopSleep(l *L) {
 
 // loopLateTimer: a task that computes before it sleeps sleeps the whole time,
 // although the turn began earlier.
-func loopLateTimer(l *L) {
+func loopLateTimer(l *loopWorld) {
 	lp := l.loop()
 	l.call(lp, func(ctx context.Context) {
 		for range 5 {
@@ -63,7 +62,7 @@ func loopLateTimer(l *L) {
 	})
 }
 
-func loopYield(l *L) {
+func loopYield(l *loopWorld) {
 	lp := l.loop()
 	var order []int
 	l.call(lp, func(ctx context.Context) {
@@ -88,7 +87,7 @@ func loopYield(l *L) {
 	require.Equal(l, []int{0, 1, 2, 0, 1, 2, 0, 1, 2}, order)
 }
 
-func loopEvent(l *L) {
+func loopEvent(l *loopWorld) {
 	g := l.group(2)
 	for range 50 {
 		var (
@@ -106,16 +105,16 @@ func loopEvent(l *L) {
 		l.bg(&wg, func() { require.NoError(l, e.Wait(context.Background())); woken.Add(1) })
 		e.Set()
 		wg.Wait()
-		require.EqualValues(l, 7, woken.Load())
+		require.Equal(l, 7, woken.Load())
 		require.True(l, e.IsSet())
 		e.Clear()
 		require.False(l, e.IsSet())
 	}
 }
 
-// loopQueue: goroutines and tasks of two loops put, one task takes; what one
-// sender put comes in its order, and nothing is lost.
-func loopQueue(l *L) {
+// loopQueue: goroutines and tasks of two loops put values, and one task takes them.
+// The values of one sender arrive in its order, and none is lost.
+func loopQueue(l *loopWorld) {
 	const senders, each = 6, 500
 	g := l.group(2)
 	type msg struct{ from, n int }
@@ -157,7 +156,7 @@ func loopQueue(l *L) {
 	require.Zero(l, q.Len())
 }
 
-func loopQueueLimits(l *L) {
+func loopQueueLimits(l *loopWorld) {
 	lp := l.loop()
 	q := loop.NewQueue[int](2)
 	l.call(lp, func(ctx context.Context) {
@@ -189,9 +188,9 @@ func loopQueueLimits(l *L) {
 	})
 }
 
-// loopWaitAny is a push server: whichever comes first, of the peer's bytes and
-// what others want pushed.
-func loopWaitAny(l *L) {
+// loopWaitAny is a push server: a task waits for the peer's bytes and for values to
+// push, and takes the first that is there.
+func loopWaitAny(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		const pushes = 200
 		q := loop.NewQueue[byte](4)
@@ -239,8 +238,9 @@ func loopWaitAny(l *L) {
 	})
 }
 
-// loopOffload: as many run at once as may, no more, and all run in the end.
-func loopOffload(l *L) {
+// loopOffload: as many functions run at once as the limit allows, no more, and all
+// run in the end.
+func loopOffload(l *loopWorld) {
 	const n, most = 1500, 512
 	lp := l.loop()
 	var now, ran atomic.Int32
@@ -266,16 +266,16 @@ func loopOffload(l *L) {
 		for range 2000 { // time enough for those that must not be there
 			require.NoError(l, loop.Yield(ctx))
 		}
-		require.EqualValues(l, most, now.Load(), "at once")
+		require.Equal(l, most, now.Load(), "at once")
 		open()
 		for _, t := range tasks {
 			require.NoError(l, t.Wait(ctx))
 		}
 	})
-	require.EqualValues(l, n, ran.Load())
+	require.Equal(l, n, ran.Load())
 }
 
-func loopOffloadFaults(l *L) {
+func loopOffloadFaults(l *loopWorld) {
 	lp := l.loop()
 	l.call(lp, func(ctx context.Context) {
 		func() {

@@ -3,14 +3,13 @@ package conformance
 import (
 	"time"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/runtime"
 )
 
-func queueCases() []Case {
+func queueCases() []testCase {
 	small := Wishes{QueueEntries: 4}
-	return []Case{
+	return []testCase{
 		{Name: "rule06/full-submission-queue", Wishes: small, Run: fullQueue},
 		{Name: "rule06/cancels-in-a-full-queue", Wishes: small, Run: fullOfCancels},
 		{Name: "rule06/completion-flood", Wishes: small, Run: flood},
@@ -18,7 +17,7 @@ func queueCases() []Case {
 	}
 }
 
-func fullQueue(c *C) {
+func fullQueue(c *world) {
 	h, peer := c.pair()
 	var ops []*rec
 	var want []byte
@@ -40,7 +39,7 @@ func fullQueue(c *C) {
 	c.expect(peer, want)
 }
 
-func fullOfCancels(c *C) {
+func fullOfCancels(c *world) {
 	var ops []*rec
 	for range 100 {
 		h, _ := c.pair()
@@ -66,8 +65,8 @@ func fullOfCancels(c *C) {
 	}
 }
 
-// flood has far more complete at once than any queue of completions holds.
-func flood(c *C) {
+// flood completes far more operations at once than a queue of completions holds.
+func flood(c *world) {
 	const n = 300
 	var ops []*rec
 	var writes []func()
@@ -89,7 +88,7 @@ func flood(c *C) {
 	}
 }
 
-func acceptGoesOn(c *C) {
+func acceptGoesOn(c *world) {
 	ln, addr := c.listen(runtime.ListenOptions{})
 	accept := c.op(runtime.OpAcceptMany, ln)
 	c.submit(accept)
@@ -118,8 +117,8 @@ func acceptGoesOn(c *C) {
 	require.ErrorIs(c, accept.Err, runtime.ErrCanceled)
 }
 
-func pollCases() []Case {
-	return []Case{
+func pollCases() []testCase {
+	return []testCase{
 		{Name: "poll/deadline", Run: pollDeadline},
 		{Name: "poll/without-waiting-delivers", Run: pollWithoutWaiting},
 		{Name: "poll/once", Run: pollOnce},
@@ -129,7 +128,7 @@ func pollCases() []Case {
 	}
 }
 
-func pollDeadline(c *C) {
+func pollDeadline(c *world) {
 	h, _ := c.pair()
 	r := c.op(runtime.OpRecvMany, h)
 	c.submit(r)
@@ -154,9 +153,9 @@ func pollDeadline(c *C) {
 	require.Less(c, time.Since(start), c.limits.Whole/2)
 }
 
-// pollWithoutWaiting: a loop that has something else to do all the time must
-// still see what the kernel has for it, deferred work too.
-func pollWithoutWaiting(c *C) {
+// pollWithoutWaiting: a loop that always has something else to do must still see the
+// kernel's completions, those of deferred work too.
+func pollWithoutWaiting(c *world) {
 	h, peer := c.pair()
 	r := c.op(runtime.OpRecvMany, h)
 	c.submit(r)
@@ -170,7 +169,7 @@ func pollWithoutWaiting(c *C) {
 	}
 }
 
-func pollOnce(c *C) {
+func pollOnce(c *world) {
 	h, peer := c.pair()
 	w := c.op(runtime.OpPoll, h)
 	w.Flags = runtime.DirWrite
@@ -190,7 +189,7 @@ func pollOnce(c *C) {
 	require.NotZero(c, c.do(r).N)
 }
 
-func wakeBefore(c *C) {
+func wakeBefore(c *world) {
 	for range 100 {
 		c.rt.Wake()
 		c.rt.Wake()
@@ -203,9 +202,9 @@ func wakeBefore(c *C) {
 	c.until("the deadline", func() bool { return c.rt.Now() >= deadline })
 }
 
-// wakeNeverLost has others wake it, each time after something that Poll must
-// come back for.
-func wakeNeverLost(c *C) {
+// wakeNeverLost has a goroutine call Wake each time after something for which Poll
+// must return.
+func wakeNeverLost(c *world) {
 	const rounds = 20_000
 	to, from := make(chan struct{}), make(chan struct{}, 1)
 	c.background(func() {

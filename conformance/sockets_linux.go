@@ -10,14 +10,14 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/runtime"
 )
 
-func socketCases() []Case {
-	return []Case{
+func socketCases() []testCase {
+	return []testCase{
 		{Name: "rule07/cloexec", Run: cloexec},
 		{Name: "rule07/whoever-set-the-flags", Run: foreignFlags},
 		{Name: "rule07/lengths-are-cut", Run: lengthsAreCut},
@@ -34,14 +34,14 @@ func socketCases() []Case {
 }
 
 // detach takes h's descriptor and closes it with the case.
-func (c *C) detach(h runtime.Handle) int {
+func (c *world) detach(h runtime.Handle) int {
 	fd, err := c.rt.Detach(h)
 	require.NoError(c, err)
 	c.Defer(func() { _ = unix.Close(fd) })
 	return fd
 }
 
-func cloexec(c *C) {
+func cloexec(c *world) {
 	ln, addr := c.listen(runtime.ListenOptions{})
 	one, many := c.op(runtime.OpAccept, ln), c.op(runtime.OpAcceptMany, ln)
 	c.submit(one)
@@ -61,9 +61,9 @@ func cloexec(c *C) {
 	}
 }
 
-// foreignFlags adopts sockets that somebody else made blocking, or not: the
-// loop must not stall on the one, nor see EAGAIN from the other.
-func foreignFlags(c *C) {
+// foreignFlags adopts sockets that were made blocking or non-blocking: the loop must
+// not stall on the first, nor show EAGAIN from the second.
+func foreignFlags(c *world) {
 	for _, nonblock := range []bool{false, true} {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 		require.NoError(c, err)
@@ -123,8 +123,8 @@ func foreignFlags(c *C) {
 }
 
 // lengthsAreCut reads and writes with buffers of more than a call can take.
-// They are mapped and never touched, but for what really moves.
-func lengthsAreCut(c *C) {
+// The buffers are mapped, and only the bytes that really move are touched.
+func lengthsAreCut(c *world) {
 	const size = 1<<32 + 1<<16 // cut to 32 bits it would be 64 KiB; with 1<<32 it would be 0, and the end
 	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	require.NoError(c, err)
@@ -150,7 +150,7 @@ func lengthsAreCut(c *C) {
 	}
 }
 
-func secondProgram(c *C) {
+func secondProgram(c *world) {
 	for _, joinable := range []bool{false, true} {
 		ln, addr := c.listen(runtime.ListenOptions{Joinable: joinable})
 		joined := 0
@@ -182,9 +182,9 @@ func secondProgram(c *C) {
 	c.close(again)
 }
 
-// outOfDescriptors takes all descriptors away: accepting says so, and goes on
-// when there are some again.
-func outOfDescriptors(c *C) {
+// outOfDescriptors takes all descriptors away: the accept fails with EMFILE, and
+// works again when there are descriptors.
+func outOfDescriptors(c *world) {
 	ln, addr := c.listen(runtime.ListenOptions{})
 	a, err := net.Dial("tcp", addr.String())
 	require.NoError(c, err)
@@ -220,8 +220,9 @@ func outOfDescriptors(c *C) {
 	c.until("the connection that waited", func() bool { return len(accept.got) == 1 })
 }
 
-// connectCancelled connects to where nobody answers: a backlog that is full.
-func connectCancelled(c *C) {
+// connectCancelled connects to a listener whose backlog is full, so that nothing
+// answers.
+func connectCancelled(c *world) {
 	_, addr := c.listen(runtime.ListenOptions{Backlog: 1})
 	var ops []*rec
 	for range 10 {
@@ -246,7 +247,7 @@ func connectCancelled(c *C) {
 	}
 }
 
-func options(c *C) {
+func options(c *world) {
 	ln, addr := c.listen(runtime.ListenOptions{})
 	accept, dial := c.op(runtime.OpAccept, ln), c.connect(addr)
 	c.submit(accept, dial)
@@ -284,10 +285,10 @@ func options(c *C) {
 	c.close(dial.Got)
 }
 
-func unixSockets(c *C) {
+func unixSockets(c *world) {
 	path := filepath.Join(c.tempDir(), "socket")
 	for _, addr := range []runtime.Addr{runtime.Addr{Path: path}, runtime.Addr{Path: "@noria-conformance-" + path}} {
-		for range 2 { // the second time there is a socket that somebody left behind
+		for range 2 { // the second time, the first one has left its socket behind
 			ln, err := c.rt.Listen(addr, runtime.ListenOptions{})
 			require.NoError(c, err)
 			_, err = c.rt.Listen(addr, runtime.ListenOptions{})
@@ -325,14 +326,15 @@ func unixSockets(c *C) {
 }
 
 // urgentData: a receive stops where TCP's urgent data was, with more bytes behind
-// it: that it brought less than it could have does not mean that there are no
-// more. (The urgent byte itself goes another way, and nobody asks for it.)
+// it. A receive that returns less than it has room for does not mean that there is no
+// more. (The urgent byte itself takes another way, and no operation asks for it.)
 //
-// If a signal is pending just then, as Go's own to preempt a goroutine, the
-// kernel says EAGAIN, whatever is there (tcp_recvmsg_locked); to a multishot
-// receive it says so inside, where nobody can try again, and the bytes come with
-// those that follow. So that happens now and then, and is not to be the rule.
-func urgentData(c *C) {
+// If a signal is pending at that moment, such as Go's own to preempt a goroutine, the
+// kernel returns EAGAIN, whatever is there (tcp_recvmsg_locked). A multishot receive
+// gets this EAGAIN inside the kernel, where the runtime cannot try again, and the
+// bytes arrive with those that follow. That may happen now and then, and must not be
+// the rule.
+func urgentData(c *world) {
 	for _, code := range []runtime.OpCode{runtime.OpRecvMany, runtime.OpRecv} {
 		for _, early := range []bool{true, false} { // whether it all is there before the first receive
 			const rounds = 10
@@ -347,7 +349,7 @@ func urgentData(c *C) {
 	}
 }
 
-func (c *C) urgentDataIsLate(code runtime.OpCode, early bool) (late bool) {
+func (c *world) urgentDataIsLate(code runtime.OpCode, early bool) (late bool) {
 	h, peer := c.pair()
 	got := c.receiver(code, h)
 	if !early {
@@ -380,9 +382,9 @@ func (c *C) urgentDataIsLate(code runtime.OpCode, early bool) (late bool) {
 	return late
 }
 
-// descriptorsInMessages: so it is with a unix socket's messages that carry
-// descriptors. They are nobody's, and are not to leak.
-func descriptorsInMessages(c *C) {
+// descriptorsInMessages: a receive also stops at a unix socket's messages that carry
+// descriptors. No operation takes these descriptors, and they must not leak.
+func descriptorsInMessages(c *world) {
 	for _, code := range []runtime.OpCode{runtime.OpRecvMany, runtime.OpRecv} {
 		for _, early := range []bool{true, false} {
 			fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -408,9 +410,9 @@ func descriptorsInMessages(c *C) {
 	}
 }
 
-// receiver starts receiving from h, by code, again and again until h is closed,
-// and returns what tells all that has come.
-func (c *C) receiver(code runtime.OpCode, h runtime.Handle) func() []byte {
+// receiver starts receiving from h, by code, again and again until h is closed. The
+// function that it returns returns all bytes that have arrived.
+func (c *world) receiver(code runtime.OpCode, h runtime.Handle) func() []byte {
 	r := c.op(code, h)
 	if code == runtime.OpRecvMany {
 		c.submit(r)
@@ -431,7 +433,7 @@ func (c *C) receiver(code runtime.OpCode, h runtime.Handle) func() []byte {
 	return func() []byte { return data }
 }
 
-func adoptDetach(c *C) {
+func adoptDetach(c *world) {
 	_, err := c.rt.Adopt(1 << 20)
 	require.ErrorIs(c, err, syscall.EBADF)
 	h, peer := c.pair()
@@ -458,9 +460,9 @@ func adoptDetach(c *C) {
 	c.expectEOF(peer)
 }
 
-// openPipes opens named pipes that have no other end. It may wait; but it can be
-// cancelled, and Close does not wait for it.
-func openPipes(c *C) {
+// openPipes opens named pipes that have no other end. The open may wait; but it can
+// be cancelled, and Close does not wait for it.
+func openPipes(c *world) {
 	path := filepath.Join(c.tempDir(), "fifo")
 	require.NoError(c, unix.Mkfifo(path, 0o600))
 	before := countFDs()
@@ -496,12 +498,12 @@ func openPipes(c *C) {
 	require.LessOrEqual(c, countFDs(), before, "descriptors that nobody knows: %s", listFDs())
 	last := open(unix.O_RDONLY)
 	c.idle()
-	require.NoError(c, c.CloseRuntime())
+	require.NoError(c, c.closeRuntime())
 	require.False(c, last.InFlight())
 }
 
-// eintr has signals arrive all the time, on this very thread.
-func eintr(c *C) {
+// eintr has signals arrive on this thread all the time.
+func eintr(c *world) {
 	goruntime.LockOSThread()
 	pid, tid := unix.Getpid(), unix.Gettid()
 	stop := make(chan struct{})

@@ -2,7 +2,7 @@
 
 package conformance
 
-// What the other cases need of the system is known for Linux only.
-func socketCases() []Case { return nil }
+// The cases of sockets use system calls of Linux.
+func socketCases() []testCase { return nil }
 
-func eintr(*C) {}
+func eintr(*world) {}

@@ -7,13 +7,12 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/runtime"
 )
 
-func streamCases() []Case {
-	return []Case{
+func streamCases() []testCase {
+	return []testCase{
 		{Name: "rule03/eof", Run: eof},
 		{Name: "rule03/data-wins-over-cancel", Run: dataWins},
 		{Name: "rule05/one-busy-connection", Run: oneBusy},
@@ -31,7 +30,7 @@ func streamCases() []Case {
 	}
 }
 
-func eof(c *C) {
+func eof(c *world) {
 	h, peer := c.pair()
 	many := c.op(runtime.OpRecvMany, h)
 	c.submit(many)
@@ -49,9 +48,9 @@ func eof(c *C) {
 	r.Buf.Release()
 }
 
-// dataWins cancels while bytes arrive, many times: none may be lost, whichever
-// of the two came first.
-func dataWins(c *C) {
+// dataWins cancels a receive while bytes arrive, many times: no byte may be lost,
+// whichever of the two was first.
+func dataWins(c *world) {
 	h, peer := c.pair()
 	want := c.pattern(3000)
 	c.background(func() {
@@ -90,7 +89,7 @@ func dataWins(c *C) {
 }
 
 // race cancels r after a random number of polls and waits for its end.
-func (c *C) race(r *rec) {
+func (c *world) race(r *rec) {
 	for range c.rand.IntN(3) {
 		require.NoError(c, c.rt.Poll(0))
 	}
@@ -98,9 +97,9 @@ func (c *C) race(r *rec) {
 	c.wait(r)
 }
 
-// oneBusy has one peer send as fast as it can while another asks a question
-// now and then. Every answer must come.
-func oneBusy(c *C) {
+// oneBusy has one peer send as fast as it can while another peer asks a question now
+// and then. Every question must be answered.
+func oneBusy(c *world) {
 	busy, flood := c.pair()
 	quiet, peer := c.pair()
 	c.background(func() {
@@ -124,7 +123,7 @@ func oneBusy(c *C) {
 	c.wait(fm)
 }
 
-func budget(c *C) {
+func budget(c *world) {
 	const n = 5000
 	var ops []*rec
 	for range n {
@@ -158,7 +157,7 @@ func budget(c *C) {
 	c.wait(again)
 }
 
-func noSigpipe(c *C) {
+func noSigpipe(c *world) {
 	h, peer := c.pair()
 	require.NoError(c, peer.SetLinger(0))
 	require.NoError(c, peer.Close())
@@ -177,7 +176,7 @@ func noSigpipe(c *C) {
 	require.ErrorIs(c, c.try(v).Err, syscall.EPIPE)
 }
 
-func sendsInOrder(c *C) {
+func sendsInOrder(c *world) {
 	h, peer := c.pair()
 	var ops []*rec
 	var want []byte
@@ -206,7 +205,7 @@ func sendsInOrder(c *C) {
 	c.expect(peer, want)
 }
 
-func receivesInOrder(c *C) {
+func receivesInOrder(c *world) {
 	h, peer := c.pair()
 	var ops []*rec
 	for range 50 {
@@ -229,8 +228,8 @@ func receivesInOrder(c *C) {
 	require.Equal(c, want, append(got, many.data...))
 }
 
-// partialSends sends much to a peer that reads slowly through small buffers.
-func partialSends(c *C) {
+// partialSends sends many bytes to a peer that reads slowly, through small buffers.
+func partialSends(c *world) {
 	h, peer := c.pair()
 	require.NoError(c, c.rt.SetOption(h, runtime.OptSendBuffer, 4096))
 	want := c.pattern(1 << 20)
@@ -251,7 +250,7 @@ func partialSends(c *C) {
 	require.True(c, bytes.Equal(want, <-all), "bytes were lost, repeated or reordered")
 }
 
-func vectoredSends(c *C) {
+func vectoredSends(c *world) {
 	h, peer := c.pair()
 	for _, n := range []int{1, 2, runtime.MaxVec} {
 		v := c.op(runtime.OpSendVec, h)
@@ -272,7 +271,7 @@ func vectoredSends(c *C) {
 	}
 }
 
-func halfClose(c *C) {
+func halfClose(c *world) {
 	h, peer := c.pair()
 	down := c.op(runtime.OpShutdown, h)
 	down.Flags = runtime.DirWrite
@@ -295,7 +294,7 @@ func halfClose(c *C) {
 	c.expect(peer, []byte("still here"))
 }
 
-func shutdownGone(c *C) {
+func shutdownGone(c *world) {
 	h, peer := c.pair()
 	require.NoError(c, peer.SetLinger(0))
 	require.NoError(c, peer.Close())
@@ -308,7 +307,7 @@ func shutdownGone(c *C) {
 	c.do(down)
 }
 
-func shutdownFollows(c *C) {
+func shutdownFollows(c *world) {
 	h, peer := c.pair()
 	require.NoError(c, c.rt.SetOption(h, runtime.OptSendBuffer, 4096))
 	p := c.pattern(1 << 20)
@@ -329,7 +328,7 @@ func shutdownFollows(c *C) {
 	s.Buf.Release()
 }
 
-func resetAfterData(c *C) {
+func resetAfterData(c *world) {
 	h, peer := c.pair()
 	many := c.op(runtime.OpRecvMany, h)
 	c.submit(many)
@@ -341,7 +340,7 @@ func resetAfterData(c *C) {
 	require.ErrorIs(c, many.Err, syscall.ECONNRESET)
 }
 
-func checksums(c *C) {
+func checksums(c *world) {
 	h, peer := c.pair()
 	many := c.op(runtime.OpRecvMany, h)
 	c.submit(many)

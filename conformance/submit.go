@@ -9,13 +9,12 @@ import (
 	goruntime "runtime"
 	"syscall"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/runtime"
 )
 
-func submitCases() []Case {
-	return []Case{
+func submitCases() []testCase {
+	return []testCase{
 		{Name: "rule01/submit-never-completes", Run: submitNeverCompletes},
 		{Name: "rule01/what-is-wrong-becomes-the-result", Run: wrongArguments},
 		{Name: "rule01/one-terminal-completion", Run: oneTerminal},
@@ -28,7 +27,7 @@ func submitCases() []Case {
 	}
 }
 
-func submitNeverCompletes(c *C) {
+func submitNeverCompletes(c *world) {
 	h, _ := c.pair()
 	var ops []*rec
 	for _, code := range []runtime.OpCode{runtime.OpNop, runtime.OpRecv, runtime.OpSend, runtime.OpShutdown, runtime.OpPoll} {
@@ -58,7 +57,7 @@ func submitNeverCompletes(c *C) {
 	}
 }
 
-func wrongArguments(c *C) {
+func wrongArguments(c *world) {
 	h, _ := c.pair()
 	full := c.room(512)
 	full.Extend(full.Cap())
@@ -95,7 +94,7 @@ func wrongArguments(c *C) {
 	}
 }
 
-func oneTerminal(c *C) {
+func oneTerminal(c *world) {
 	h, peer := c.pair()
 	recv := c.op(runtime.OpRecv, h)
 	recv.Buf = c.room(10)
@@ -110,7 +109,7 @@ func oneTerminal(c *C) {
 	c.expect(peer, []byte("hello"))
 }
 
-func bufferLent(c *C) {
+func bufferLent(c *world) {
 	h, peer := c.pair()
 	r := c.op(runtime.OpRecv, h)
 	b := c.room(10)
@@ -126,13 +125,13 @@ func bufferLent(c *C) {
 	require.Contains(c, fmt.Sprint(touch()), "recv", "Cancel frees nothing")
 	c.wait(r)
 	require.Same(c, b, r.Buf, "the buffer does not come back with its operation")
-	require.Nil(c, touch())
+	require.Zero(c, touch())
 
 	c.submit(r)
 	require.NoError(c, peer.Close())
 	c.wait(r)
 	require.Same(c, b, r.Buf)
-	require.Nil(c, touch(), "the buffer of a failed operation belongs to its owner again")
+	require.Zero(c, touch(), "the buffer of a failed operation belongs to its owner again")
 	b.Release()
 
 	// Refused at once, it comes back too.
@@ -143,7 +142,7 @@ func bufferLent(c *C) {
 	s.Buf.Release()
 }
 
-func reuseFromDone(c *C) {
+func reuseFromDone(c *world) {
 	r := c.op(runtime.OpNop, 0)
 	left := 1000
 	r.then = func() {
@@ -156,7 +155,7 @@ func reuseFromDone(c *C) {
 	require.Equal(c, 1000, r.ends)
 }
 
-func cancelIdle(c *C) {
+func cancelIdle(c *world) {
 	r := c.op(runtime.OpNop, 0)
 	c.rt.Cancel(&r.Op)
 	c.do(r)
@@ -181,7 +180,7 @@ func cancelIdle(c *C) {
 	second.Buf.Release()
 }
 
-func cancelOnce(c *C) {
+func cancelOnce(c *world) {
 	h, _ := c.pair()
 	ln, _ := c.listen(runtime.ListenOptions{})
 	ops := []*rec{c.op(runtime.OpRecv, h), c.op(runtime.OpRecvMany, h), c.op(runtime.OpAccept, ln), c.op(runtime.OpAcceptMany, ln), c.op(runtime.OpPoll, h)}
@@ -208,7 +207,7 @@ func cancelOnce(c *C) {
 	ops[0].Buf.Release()
 }
 
-func errorsWrap(c *C) {
+func errorsWrap(c *world) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(c, err)
 	addr := runtime.Addr{AddrPort: ln.Addr().(*net.TCPAddr).AddrPort()}
@@ -245,9 +244,9 @@ func errorsWrap(c *C) {
 	require.False(c, errors.Is(r.Err, io.EOF))
 }
 
-// collector has the garbage collector and a growing stack at work while the
-// kernel uses what operations point to.
-func collector(c *C) {
+// collector has the garbage collector run and the stack grow while the kernel uses
+// the memory that operations point to.
+func collector(c *world) {
 	stop := make(chan struct{})
 	c.Defer(func() { close(stop) })
 	c.background(func() {

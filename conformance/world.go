@@ -4,18 +4,67 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	goruntime "runtime"
 	"syscall"
 	"time"
 
-	"github.com/stretchr/testify/require"
-
+	"github.com/noria-go/noria/conformance/internal/require"
 	"github.com/noria-go/noria/runtime"
 )
 
-// A rec is an operation that writes down what happens to it.
+// A world is what a case works with: one Runtime, with a pool and peers. Its own
+// methods belong to the case's goroutine; those of the harness do not.
+type world struct {
+	*harness
+	rt     runtime.Runtime
+	pool   *runtime.Pool
+	closed bool
+}
+
+// runOnRuntime starts a Runtime on a thread of its own, runs a case with it, and
+// closes it.
+func runOnRuntime(h *harness, run func(c *world)) {
+	goruntime.LockOSThread() // never unlocked: the thread ends with the case
+	c := &world{harness: h}
+	h.contain(func() {
+		c.start()
+		run(c)
+	})
+	h.cleanUp()
+	h.contain(c.stop)
+}
+
+func (c *world) start() {
+	rt, err := c.factory(c.wishes)
+	require.NoError(c, err, "the factory")
+	c.rt, c.pool = rt, runtime.NewPool(0)
+	require.NoError(c, c.rt.Start(c.pool), "Start")
+}
+
+// stop closes what start has made, and looks for buffers that are left.
+func (c *world) stop() {
+	if c.rt != nil && !c.closed {
+		if err := c.closeRuntime(); err != nil {
+			c.Errorf("Close: %v", err)
+		}
+	}
+	if c.pool != nil {
+		if err := c.pool.Close(); err != nil {
+			c.Errorf("leak: %v", err)
+		}
+	}
+}
+
+// closeRuntime closes the Runtime before the case ends.
+func (c *world) closeRuntime() error {
+	c.closed = true
+	return c.rt.Close()
+}
+
+// A rec is an operation that records what happens to it.
 type rec struct {
 	runtime.Op
-	c         *C
+	c         *world
 	ends      int  // terminal completions, of all its submissions
 	over      bool // the last submission has had its terminal completion
 	delivered int
@@ -27,7 +76,7 @@ type rec struct {
 }
 
 // op makes an operation on h.
-func (c *C) op(code runtime.OpCode, h runtime.Handle) *rec {
+func (c *world) op(code runtime.OpCode, h runtime.Handle) *rec {
 	r := &rec{c: c}
 	r.Code, r.Handle = code, h
 	r.Done = r.done
@@ -73,7 +122,7 @@ func (r *rec) again() {
 	r.c.rt.Submit(&r.Op)
 }
 
-// release lets go of what was kept.
+// release releases the buffers that were kept.
 func (r *rec) release() {
 	for _, b := range r.held {
 		b.Release()
@@ -81,7 +130,7 @@ func (r *rec) release() {
 	r.held = nil
 }
 
-func (c *C) submit(ops ...*rec) {
+func (c *world) submit(ops ...*rec) {
 	for _, r := range ops {
 		before := r.ends
 		r.over = false
@@ -91,48 +140,48 @@ func (c *C) submit(ops ...*rec) {
 	}
 }
 
-// poll polls once, without waiting longer than a moment.
-func (c *C) poll() { require.NoError(c, c.rt.Poll(c.rt.Now()+int64(time.Millisecond)), "Poll") }
+// poll polls once, and waits for a millisecond at most.
+func (c *world) poll() { require.NoError(c, c.rt.Poll(c.rt.Now()+int64(time.Millisecond)), "Poll") }
 
 // until polls until ok.
-func (c *C) until(what string, ok func() bool) {
+func (c *world) until(what string, ok func() bool) {
 	for deadline := time.Now().Add(c.limits.Wait); !ok(); c.poll() {
 		require.True(c, time.Now().Before(deadline), "waited in vain for %s", what)
 	}
 }
 
 // wait polls until the operations have ended.
-func (c *C) wait(ops ...*rec) {
+func (c *world) wait(ops ...*rec) {
 	for _, r := range ops {
 		c.until("the end of "+r.Code.String(), func() bool { return !r.InFlight() })
 	}
 }
 
 // do submits and waits, and expects success.
-func (c *C) do(r *rec) *rec {
+func (c *world) do(r *rec) *rec {
 	c.try(r)
 	require.NoError(c, r.Err, r.Code.String())
 	return r
 }
 
 // try submits and waits.
-func (c *C) try(r *rec) *rec {
+func (c *world) try(r *rec) *rec {
 	c.submit(r)
 	c.wait(r)
 	return r
 }
 
-// idle polls for a while in which nothing more should happen.
-func (c *C) idle() {
+// idle polls a few times, while nothing more should happen.
+func (c *world) idle() {
 	for range 5 {
 		c.poll()
 	}
 }
 
-func (c *C) close(h runtime.Handle) { c.do(c.op(runtime.OpClose, h)) }
+func (c *world) close(h runtime.Handle) { c.do(c.op(runtime.OpClose, h)) }
 
 // buffer returns a buffer with this content.
-func (c *C) buffer(p []byte) *runtime.Buffer {
+func (c *world) buffer(p []byte) *runtime.Buffer {
 	b, err := c.pool.Get(max(1, len(p)))
 	require.NoError(c, err)
 	require.Equal(c, len(p), b.Append(p))
@@ -140,7 +189,7 @@ func (c *C) buffer(p []byte) *runtime.Buffer {
 }
 
 // room returns an empty buffer.
-func (c *C) room(n int) *runtime.Buffer {
+func (c *world) room(n int) *runtime.Buffer {
 	b, err := c.pool.Get(n)
 	require.NoError(c, err)
 	return b
@@ -149,7 +198,7 @@ func (c *C) room(n int) *runtime.Buffer {
 var loopback = runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}
 
 // listen returns a listener and its address.
-func (c *C) listen(opts runtime.ListenOptions) (runtime.Handle, runtime.Addr) {
+func (c *world) listen(opts runtime.ListenOptions) (runtime.Handle, runtime.Addr) {
 	h, err := c.rt.Listen(loopback, opts)
 	require.NoError(c, err)
 	addr, err := c.rt.LocalAddr(h)
@@ -158,14 +207,14 @@ func (c *C) listen(opts runtime.ListenOptions) (runtime.Handle, runtime.Addr) {
 	return h, addr
 }
 
-func (c *C) connect(addr runtime.Addr) *rec {
+func (c *world) connect(addr runtime.Addr) *rec {
 	r := c.op(runtime.OpConnect, 0)
 	r.Addr = addr
 	return r
 }
 
 // dial is a plain connection to addr, closed with the case.
-func (c *C) dial(addr runtime.Addr) *net.TCPConn {
+func (c *world) dial(addr runtime.Addr) *net.TCPConn {
 	nc, err := net.Dial("tcp", addr.String())
 	require.NoError(c, err)
 	c.Defer(func() { _ = nc.Close() })
@@ -173,7 +222,7 @@ func (c *C) dial(addr runtime.Addr) *net.TCPConn {
 }
 
 // pair is a connection: a handle, and a plain peer.
-func (c *C) pair() (runtime.Handle, *net.TCPConn) {
+func (c *world) pair() (runtime.Handle, *net.TCPConn) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(c, err)
 	defer ln.Close()
@@ -186,7 +235,7 @@ func (c *C) pair() (runtime.Handle, *net.TCPConn) {
 }
 
 // send sends all of p from h.
-func (c *C) send(h runtime.Handle, p []byte) {
+func (c *world) send(h runtime.Handle, p []byte) {
 	b := c.buffer(p)
 	defer b.Release()
 	for skip := 0; skip < len(p); {
@@ -199,13 +248,13 @@ func (c *C) send(h runtime.Handle, p []byte) {
 }
 
 // write writes p to a peer.
-func (c *C) write(peer io.Writer, p []byte) {
+func (c *world) write(peer io.Writer, p []byte) {
 	_, err := peer.Write(p)
 	require.NoError(c, err)
 }
 
 // expect reads p from a peer.
-func (c *C) expect(peer net.Conn, p []byte) {
+func (c *world) expect(peer net.Conn, p []byte) {
 	require.NoError(c, peer.SetReadDeadline(time.Now().Add(c.limits.Wait)))
 	got := make([]byte, len(p))
 	_, err := io.ReadFull(peer, got)
@@ -213,36 +262,16 @@ func (c *C) expect(peer net.Conn, p []byte) {
 	require.True(c, string(p) == string(got), "the peer got other bytes than were sent")
 }
 
-// expectEOF expects the end of what a peer can read.
-func (c *C) expectEOF(peer net.Conn) {
+// expectEOF expects that the peer reads the end.
+func (c *world) expectEOF(peer net.Conn) {
 	require.NoError(c, peer.SetReadDeadline(time.Now().Add(c.limits.Wait)))
 	n, err := peer.Read(make([]byte, 1))
 	require.Zero(c, n)
 	require.ErrorIs(c, err, io.EOF)
 }
 
-// pattern is n bytes that show where each belongs.
-func (c *C) pattern(n int) []byte {
-	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(c.rand.Uint32())
-	}
-	return p
-}
-
-// background runs f on a goroutine that is joined when the case ends. f must
-// end by itself, at the latest when the case's peers are closed.
-func (c *C) background(f func()) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		f()
-	}()
-	c.defers = append([]func(){func() { <-done }}, c.defers...) // last of all
-}
-
-// expectEOFOrReset expects that the other end is gone, in whichever way.
-func (c *C) expectEOFOrReset(peer net.Conn) {
+// expectEOFOrReset expects that the peer reads the end, or a reset.
+func (c *world) expectEOFOrReset(peer net.Conn) {
 	require.NoError(c, peer.SetReadDeadline(time.Now().Add(c.limits.Wait)))
 	_, err := peer.Read(make([]byte, 1))
 	require.True(c, errorsIsAny(err, io.EOF, syscall.ECONNRESET), "%v", err)

@@ -15,7 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/conformance/websocket"
-	"github.com/noria-go/noria/conformance/websocket/broken"
+	"github.com/noria-go/noria/internal/brokenws"
 )
 
 // conform runs noria conform and returns its exit status and output.
@@ -38,14 +38,14 @@ func serveBroken(t *testing.T, name string) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	var fault *broken.Fault
-	for _, f := range broken.All() {
+	var fault *brokenws.Fault
+	for _, f := range brokenws.All() {
 		if f.Name == name {
 			fault = &f
 		}
 	}
 	require.Equal(t, name == "", fault == nil)
-	s := broken.Serve(ln, fault)
+	s := brokenws.Serve(ln, fault)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s.URL()
 }

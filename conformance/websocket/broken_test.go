@@ -12,14 +12,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/conformance/websocket"
-	"github.com/noria-go/noria/conformance/websocket/broken"
+	"github.com/noria-go/noria/internal/brokenws"
 )
 
-func serveBroken(t *testing.T, f *broken.Fault) *broken.Server {
+func serveBroken(t *testing.T, f *brokenws.Fault) *brokenws.Server {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	s := broken.Serve(ln, f)
+	s := brokenws.Serve(ln, f)
 	t.Cleanup(func() { require.NoError(t, s.Close()) })
 	return s
 }
@@ -28,14 +28,14 @@ func serveBroken(t *testing.T, f *broken.Fault) *broken.Server {
 const messages = 8
 
 // A run judges what a fault is in; nil is none.
-type run func(f *broken.Fault, o websocket.Options) (*websocket.Report, error)
+type run func(f *brokenws.Fault, o websocket.Options) (*websocket.Report, error)
 
-func runServer(f *broken.Fault, o websocket.Options) (*websocket.Report, error) {
+func runServer(f *brokenws.Fault, o websocket.Options) (*websocket.Report, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
-	s := broken.Serve(ln, f)
+	s := brokenws.Serve(ln, f)
 	// A busy machine may take longer to connect: that is no fault that a case notices.
 	o.Dial = func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{Timeout: time.Minute}).DialContext(context.WithoutCancel(ctx), "tcp", ln.Addr().String())
@@ -44,26 +44,26 @@ func runServer(f *broken.Fault, o websocket.Options) (*websocket.Report, error) 
 	return p, errors.Join(err, s.Close())
 }
 
-func runClient(f *broken.Fault, o websocket.Options) (*websocket.Report, error) {
+func runClient(f *brokenws.Fault, o websocket.Options) (*websocket.Report, error) {
 	return websocket.RunClient(context.Background(), brokenClient(f), o)
 }
 
 // TestBroken shows that the suite can fail: each faulty server fails the case
 // that names its fault.
-func TestBroken(t *testing.T) { testFaults(t, broken.All(), runServer) }
+func TestBroken(t *testing.T) { testFaults(t, brokenws.All(), runServer) }
 
 // TestBrokenClient is TestBroken for clients.
-func TestBrokenClient(t *testing.T) { testFaults(t, broken.Clients(), runClient) }
+func TestBrokenClient(t *testing.T) { testFaults(t, brokenws.Clients(), runClient) }
 
 // faultOptions are for cases that are to notice a fault.
 func faultOptions(traps bool, cases ...string) websocket.Options {
 	return websocket.Options{Include: cases, Traps: traps, Patience: 500 * time.Millisecond, Messages: messages,
-		MaxMessage: broken.MaxMessage, HandshakeTimeout: broken.HandshakeTimeout}
+		MaxMessage: brokenws.MaxMessage, HandshakeTimeout: brokenws.HandshakeTimeout}
 }
 
 // testFaults runs the case of each fault. Most of the time goes into waiting for
 // what does not come, so more are under way than there are CPUs.
-func testFaults(t *testing.T, faults []broken.Fault, run run) {
+func testFaults(t *testing.T, faults []brokenws.Fault, run run) {
 	type outcome struct {
 		report *websocket.Report
 		err    error
@@ -90,12 +90,12 @@ func testFaults(t *testing.T, faults []broken.Fault, run run) {
 
 // TestBrokenByTheFault: it is the fault that a case of TestBroken notices, since
 // without it the same options find nothing.
-func TestBrokenByTheFault(t *testing.T) { testWithoutFaults(t, broken.All(), runServer) }
+func TestBrokenByTheFault(t *testing.T) { testWithoutFaults(t, brokenws.All(), runServer) }
 
 // TestBrokenClientByTheFault is TestBrokenByTheFault for clients.
-func TestBrokenClientByTheFault(t *testing.T) { testWithoutFaults(t, broken.Clients(), runClient) }
+func TestBrokenClientByTheFault(t *testing.T) { testWithoutFaults(t, brokenws.Clients(), runClient) }
 
-func testWithoutFaults(t *testing.T, faults []broken.Fault, run run) {
+func testWithoutFaults(t *testing.T, faults []brokenws.Fault, run run) {
 	var cases []string
 	for _, f := range faults {
 		cases = append(cases, f.Case)
@@ -115,14 +115,14 @@ func testWithoutFaults(t *testing.T, faults []broken.Fault, run run) {
 	}
 }
 
-func brokenClient(f *broken.Fault) func(ctx context.Context, url string) error {
-	return func(ctx context.Context, url string) error { return broken.Echo(ctx, url, f) }
+func brokenClient(f *brokenws.Fault) func(ctx context.Context, url string) error {
+	return func(ctx context.Context, url string) error { return brokenws.Echo(ctx, url, f) }
 }
 
 // TestBrokenWithoutFault: what the faulty servers are made of passes
 // everything, so it is the fault that a case notices.
 func TestBrokenWithoutFault(t *testing.T) {
-	p, err := websocket.RunServer(context.Background(), serveBroken(t, nil).URL(), websocket.Options{Traps: true, Messages: messages, MaxMessage: broken.MaxMessage})
+	p, err := websocket.RunServer(context.Background(), serveBroken(t, nil).URL(), websocket.Options{Traps: true, Messages: messages, MaxMessage: brokenws.MaxMessage})
 	require.NoError(t, err)
 	if len(p.Imperfect()) > 0 {
 		require.NoError(t, p.WriteText(os.Stderr, false))
@@ -131,14 +131,14 @@ func TestBrokenWithoutFault(t *testing.T) {
 }
 
 func TestBrokenClientWithoutFault(t *testing.T) {
-	websocket.TestClient(t, brokenClient(nil), websocket.Options{Traps: true, Messages: messages, MaxMessage: broken.MaxMessage})
+	websocket.TestClient(t, brokenClient(nil), websocket.Options{Traps: true, Messages: messages, MaxMessage: brokenws.MaxMessage})
 }
 
 // faultOf returns the server's fault of this name.
-func faultOf(t *testing.T, name string) *broken.Fault {
+func faultOf(t *testing.T, name string) *brokenws.Fault {
 	t.Helper()
-	all := broken.All()
-	i := slices.IndexFunc(all, func(f broken.Fault) bool { return f.Name == name })
+	all := brokenws.All()
+	i := slices.IndexFunc(all, func(f brokenws.Fault) bool { return f.Name == name })
 	require.NotEqual(t, -1, i, name)
 	return &all[i]
 }
@@ -156,7 +156,7 @@ func TestEndless(t *testing.T) {
 // does nothing wrong.
 func TestWithoutCompression(t *testing.T) {
 	f := faultOf(t, "does no compression")
-	o := websocket.Options{Traps: true, Include: []string{"1.*", "12.*.1", "13.*.1", "trap0[3-9]*", "trap1[0-3]*"}, Exclude: []string{"trap06*"}, Messages: messages, MaxMessage: broken.MaxMessage}
+	o := websocket.Options{Traps: true, Include: []string{"1.*", "12.*.1", "13.*.1", "trap0[3-9]*", "trap1[0-3]*"}, Exclude: []string{"trap06*"}, Messages: messages, MaxMessage: brokenws.MaxMessage}
 	server, err := websocket.RunServer(context.Background(), serveBroken(t, f).URL(), o)
 	require.NoError(t, err)
 	client, err := websocket.RunClient(context.Background(), brokenClient(f), o)
@@ -171,7 +171,7 @@ func TestWithoutCompression(t *testing.T) {
 }
 
 func TestFaults(t *testing.T) {
-	for _, faults := range [][]broken.Fault{broken.All(), broken.Clients()} {
+	for _, faults := range [][]brokenws.Fault{brokenws.All(), brokenws.Clients()} {
 		require.GreaterOrEqual(t, len(faults), 40)
 		var names []string
 		for _, f := range faults {

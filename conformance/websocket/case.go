@@ -20,7 +20,7 @@ type Case struct {
 	run    func(s *session)
 	offers []deflateParams // as a client; nil: no compression
 	accept []deflateParams // as a server: answers, best first
-	big    bool            // is not run beside others of its kind
+	big    bool            // is not run beside another big one
 	strict bool            // nothing may follow the endpoint's close frame, at which Autobahn does not look
 }
 

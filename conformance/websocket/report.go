@@ -75,7 +75,7 @@ func (p *Report) WriteJSON(w io.Writer) error {
 
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
 
-// fileName makes a part of a file's name of s, which is not one of those that others have.
+// fileName makes a part of a file's name of s that no other s has.
 func fileName(s string, taken []string) string {
 	base := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(s), "_"), "_")
 	name := base

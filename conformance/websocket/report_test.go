@@ -13,7 +13,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/conformance/websocket"
-	"github.com/noria-go/noria/conformance/websocket/broken"
+	"github.com/noria-go/noria/internal/brokenws"
 )
 
 // TestCasesNotRun: a client that leaves cases out has not passed them.
@@ -23,8 +23,8 @@ func TestCasesNotRun(t *testing.T) {
 	f, err := websocket.NewFuzzer(ln, websocket.Options{Include: []string{"1.1.*", "trap*"}, Traps: true})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, f.Close()) })
-	require.NoError(t, broken.Echo(t.Context(), fmt.Sprintf("ws://%s/runCase?case=2&agent=lazy", f.Addr()), nil))
-	require.NoError(t, broken.Echo(t.Context(), fmt.Sprintf("ws://%s/updateReports?agent=lazy", f.Addr()), nil))
+	require.NoError(t, brokenws.Echo(t.Context(), fmt.Sprintf("ws://%s/runCase?case=2&agent=lazy", f.Addr()), nil))
+	require.NoError(t, brokenws.Echo(t.Context(), fmt.Sprintf("ws://%s/updateReports?agent=lazy", f.Addr()), nil))
 	require.Equal(t, "lazy", <-f.Done())
 	p := f.Report("lazy")
 	require.Len(t, p.Results, f.Count())

@@ -128,7 +128,7 @@ func RunServer(ctx context.Context, address string, o Options) (*Report, error) 
 	if len(jobs) == 0 {
 		return nil, errNoCase
 	}
-	conn, err := t.dial(ctx) // nobody there is an error, not 517 failures
+	conn, err := t.dial(ctx) // if nothing listens there, that is one error, not 517 failures
 	if err != nil {
 		return nil, fmt.Errorf("conformance/websocket: %w", err)
 	}

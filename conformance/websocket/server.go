@@ -214,7 +214,7 @@ func (f *Fuzzer) serve(conn net.Conn) {
 		c.run(f, conn, br, hello, r)
 		r.Millis = time.Since(began).Milliseconds()
 		f.mu.Lock()
-		f.running[agent]-- // together with the result, which whoever waits for that reports
+		f.running[agent]-- // together with the result, which the goroutine that waits for it reports
 		f.put(agent, n, r)
 		f.mu.Unlock()
 	case "/getCaseCount":
@@ -238,7 +238,7 @@ func (f *Fuzzer) serve(conn net.Conn) {
 		f.await(f.ctx, func() bool { return f.running[agent] == 0 })
 		select {
 		case f.done <- agent:
-		default: // nobody wants to know
+		default: // no client waits for it
 		}
 	default:
 		f.refuse(conn, fmt.Errorf("there is no %s: see /getCaseCount, /runCase?case=N&agent=NAME, /updateReports?agent=NAME", (&url.URL{Path: hello.target.Path}).String()))

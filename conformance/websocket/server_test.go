@@ -9,7 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria/conformance/websocket/broken"
+	"github.com/noria-go/noria/internal/brokenws"
 )
 
 // fuzzer returns a Fuzzer with one case, which does what run does.
@@ -35,10 +35,10 @@ func TestReportWaits(t *testing.T) {
 		<-judged
 	})
 	url := fmt.Sprintf("ws://%s/", f.Addr())
-	go broken.Echo(context.Background(), url+"runCase?case=1&agent=a", nil) //nolint:errcheck // the case does not answer
+	go brokenws.Echo(context.Background(), url+"runCase?case=1&agent=a", nil) //nolint:errcheck // the case does not answer
 	<-begun
-	require.NoError(t, broken.Echo(t.Context(), url+"updateReports?agent=a", nil))
-	require.NoError(t, broken.Echo(t.Context(), url+"getCaseCount", nil)) // there is time to report
+	require.NoError(t, brokenws.Echo(t.Context(), url+"updateReports?agent=a", nil))
+	require.NoError(t, brokenws.Echo(t.Context(), url+"getCaseCount", nil)) // there is time to report
 	early := len(f.Done())
 	close(judged)
 	require.Zero(t, early)

@@ -74,7 +74,7 @@ func newSession(conn net.Conn, r *bufio.Reader, server bool, deflate *deflatePar
 	return s
 }
 
-// change calls f and wakes who waits.
+// change calls f and wakes the goroutines that wait.
 func (s *session) change(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -260,7 +260,7 @@ func (s *session) control(opcode byte, p []byte) (done bool, err error) {
 	}
 	code, reason, hasCode, err := parseClose(p)
 	if err != nil {
-		// For who reads the report it was a close frame all the same.
+		// In the report it is a close frame all the same.
 		s.change(func() {
 			s.closeReceived, s.hasRemoteCode, s.remoteCode, s.remoteReason = true, hasCode, code, reason
 		})

@@ -61,8 +61,8 @@ func (t *target) runTrap(ctx context.Context, c serverTrap) *Result {
 // request is a good request, to be spoiled.
 func (x *trapRun) request() *request { return newRequest(x.target.url, x.key, nil) }
 
-// ask sends bytes and reads the answer. The connection is closed by whoever
-// gets it.
+// ask sends bytes and reads the answer. The caller must close the
+// connection.
 func (x *trapRun) ask(send func(w io.Writer) error) (net.Conn, *bufio.Reader, head, error) {
 	conn, err := x.target.dial(x.ctx)
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// Cases with many connections, or with much that nobody reads.
+// Cases with many connections, or with many bytes that the suite does not read.
 func loadTraps() []serverTrap {
 	return []serverTrap{
 		{"trap06.ping-flood", "Pings without end from a client that does not read, then a text.", "Pongs in order (some may be left out, the last may not), and the text.", pingFlood},

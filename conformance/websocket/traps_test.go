@@ -9,13 +9,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria/conformance/websocket/broken"
+	"github.com/noria-go/noria/internal/brokenws"
 )
 
 // TestEveryTrapHasAFault: a case that nothing fails would be worth nothing.
 // That the faults are noticed is TestBroken's.
 func TestEveryTrapHasAFault(t *testing.T) {
-	o := Options{Traps: true, Include: []string{"trap*"}, MaxMessage: broken.MaxMessage, HandshakeTimeout: time.Second}
+	o := Options{Traps: true, Include: []string{"trap*"}, MaxMessage: brokenws.MaxMessage, HandshakeTimeout: time.Second}
 	var server, client []string
 	traps, err := (&target{options: o}).traps()
 	require.NoError(t, err)
@@ -32,10 +32,10 @@ func TestEveryTrapHasAFault(t *testing.T) {
 	}
 	for _, role := range []struct {
 		ids    []string
-		faults []broken.Fault
-	}{{server, broken.All()}, {client, broken.Clients()}} {
+		faults []brokenws.Fault
+	}{{server, brokenws.All()}, {client, brokenws.Clients()}} {
 		for _, id := range role.ids {
-			require.True(t, slices.ContainsFunc(role.faults, func(f broken.Fault) bool {
+			require.True(t, slices.ContainsFunc(role.faults, func(f brokenws.Fault) bool {
 				ok, _ := path.Match(f.Case, id) // a case's number is a good pattern
 				return ok
 			}), "no fault for %s", id)

@@ -177,7 +177,7 @@ func (r *runner) kosokuClient(ctx context.Context, run func(ctx context.Context,
 	if err := p.next(&ready); err != nil {
 		return nil, err
 	}
-	// Cases may run beside each other: those that wait do not hold up others.
+	// Cases may run beside each other: a case that waits does not hold up the rest.
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 4)
 	for i := range ready.Cases {

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/noria-go/noria/conformance/websocket"
-	"github.com/noria-go/noria/conformance/websocket/broken"
+	"github.com/noria-go/noria/internal/brokenws"
 )
 
 // faultCases are the cases that both run against a faulty server: those of the
@@ -23,16 +23,16 @@ func faultCases(id string) []string {
 	return []string{parts[0] + ".*"}
 }
 
-// faults runs both against each server of package broken, and the one without
+// faults runs both against each server of package brokenws, and the one without
 // a fault.
 func (r *runner) faults(ctx context.Context) error {
 	if !r.wants("faults") {
 		return nil
 	}
-	faults := map[string]*broken.Fault{}
-	servers := map[string]*broken.Server{}
+	faults := map[string]*brokenws.Fault{}
+	servers := map[string]*brokenws.Server{}
 	jobs := []job{{Name: "faults/none", Include: []string{"1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "9.*", "10.*", "12.*.1", "12.*.2", "13.*.1", "13.*.2"}}}
-	for _, f := range broken.All() {
+	for _, f := range brokenws.All() {
 		if !f.Only {
 			faults["faults/"+f.Name] = &f
 			jobs = append(jobs, job{Name: "faults/" + f.Name, Include: faultCases(f.Case)})
@@ -43,7 +43,7 @@ func (r *runner) faults(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		s := broken.Serve(ln, faults[j.Name])
+		s := brokenws.Serve(ln, faults[j.Name])
 		defer s.Close()
 		servers[j.Name], jobs[i].URL = s, s.URL()
 	}

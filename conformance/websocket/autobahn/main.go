@@ -1,7 +1,7 @@
 // Command autobahn holds the suite of conformance/websocket against the real
 // thing: Autobahn's own case files, which kosoku (a Python package) runs natively. It
 // runs both against package ws and examples/gobwas on every backend, as server and client,
-// and against the servers of package broken, and compares verdict by verdict.
+// and against the servers of package brokenws, and compares verdict by verdict.
 //
 //	make autobahn
 //

@@ -1,10 +1,10 @@
-// Package broken is a WebSocket echo, as a server and as a client, with switches
+// Package brokenws is a WebSocket echo, as a server and as a client, with switches
 // that make it wrong, one a fault, so that the suite in conformance/websocket can
 // be seen to fail: each Fault names the case that must notice. Without a fault it
 // passes everything.
 //
 // It is made for that and for nothing else: simple, slow, with its own framing.
-package broken
+package brokenws
 
 import (
 	"slices"
@@ -75,7 +75,7 @@ type quirks struct {
 	goodKey                                                    func(keys []string) bool       // nil: one of 16 bytes
 	goodOrigin                                                 func(origin, host string) bool // nil: the host
 	slots                                                      chan struct{}                  // nil: any number of connections
-	sender                                                     *sync.Mutex                    // nil: nobody waits for others
+	sender                                                     *sync.Mutex                    // nil: no connection waits for another
 	key                                                        string                         // of a client; "": a new one each time
 	answer                                                     func(string) string
 

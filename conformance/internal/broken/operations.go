@@ -93,7 +93,7 @@ func operationFaults() []Fault {
 	}
 }
 
-// useAfter sends from memory that belongs to others by the time that the kernel
+// useAfter sends from memory that has another owner by the time that the kernel
 // looks at it, as a frame on a stack would. Some backends try a send in Submit
 // already, so it is gone before that.
 func useAfter(s *shim) {

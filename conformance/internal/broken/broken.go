@@ -2,10 +2,9 @@
 // conformance can be seen to fail: each Fault breaks one promise and names the
 // case that must notice.
 //
-// A fault stands between the caller and the good runtime. It sees each Submit
-// and each completion (it puts itself in the place of Op.Done while the
-// operation is in flight) and changes, drops, repeats or reorders what it was
-// made to.
+// A fault stands between the caller and the good runtime. It sees each Submit and
+// each completion, since it takes the place of Op.Done while the operation is in
+// flight, and it changes, drops, repeats or reorders some of them.
 package broken
 
 import (
@@ -17,12 +16,12 @@ import (
 // A Fault is one way to be wrong.
 type Fault struct {
 	Name string                                     // what it does
-	Case string                                     // the conformance.Case (or LoopCase) that notices
+	Case string                                     // the case of the suite that notices
 	Wrap func(good runtime.Runtime) runtime.Runtime // makes a faulty one of a good one
 }
 
-// All returns the faults for conformance.Cases; Loops returns those for
-// conformance.LoopCases.
+// All returns the faults for the cases of conformance.TestRuntime; Loops returns those
+// for the cases of conformance.TestLoop.
 func All() []Fault {
 	return slices.Concat(operationFaults(), streamFaults(), handleFaults(), queueFaults(), pollFaults(), bufferFaults(), socketFaults(), closeFaults())
 }

@@ -1,4 +1,4 @@
-package broken
+package brokenws
 
 import (
 	"bytes"

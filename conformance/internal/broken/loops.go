@@ -12,18 +12,18 @@ import (
 )
 
 // Loops returns the faults that show through loops, tasks and streams. Each
-// names the conformance.LoopCase that must notice.
+// names the case of conformance.TestLoop that must notice.
 //
-// What a task waits for comes from the Runtime, but much of what a loop promises
-// is the loop's alone: who runs when, whom a panic reaches. No Runtime breaks
-// that, so for such a case the fault shows only that it fails, and ends, when
-// what it stands on does not hold.
+// A task waits for what the Runtime delivers, but much of what a loop promises is the
+// loop's alone: which task runs when, what a panic ends. No Runtime breaks these
+// promises. The fault of such a case shows only that the case fails, and ends, when
+// the Runtime beneath is wrong.
 func Loops() []Fault {
 	return slices.Concat(wakeFaults(), clockFaults(), loopStreamFaults(), loopServeFaults(), loopSocketFaults())
 }
 
-// Late is how late comes what comes too late: longer than the patience that a
-// case should be given here. It does come, so that nothing hangs.
+// Late is the delay of a fault that delays: longer than the patience that a test
+// should give the case. What is delayed does happen, so that nothing hangs.
 const Late = 600 * time.Millisecond
 
 // each is one fault for several cases.

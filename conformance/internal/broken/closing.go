@@ -63,7 +63,7 @@ func (u *undead) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime.
 	return u.shim.Listen(addr, opts)
 }
 
-// keeper has nobody told of anything after Close.
+// keeper tells no owner of a completion after Close.
 type keeper struct {
 	*shim
 	closed bool

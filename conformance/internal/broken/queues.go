@@ -70,8 +70,8 @@ func queueFaults() []Fault {
 	}
 }
 
-// noneWhileHeld drops what arrives while others hold memory. (A runtime with
-// this fault would rather never receive it; whoever waits sees the same.)
+// noneWhileHeld drops what arrives while other connections hold memory. (A runtime
+// with this fault would rather never receive it; the reader sees the same.)
 func noneWhileHeld(s *shim) {
 	s.done = func(op *runtime.Op) bool {
 		if op.Code == runtime.OpRecvMany && op.More && s.pool.Stats().Outstanding > 20 {

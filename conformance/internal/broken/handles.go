@@ -49,7 +49,7 @@ func handleFaults() []Fault {
 			return true
 		}),
 		hooked("drops connections that came while the listener was closed", "rule04/unwanted-descriptors", func(s *shim) {
-			// Having been asked to close, it takes one more and tells nobody.
+			// After OpClose it accepts one more connection and delivers it to no owner.
 			accept := func(h runtime.Handle) {
 				s.Runtime.Submit(&runtime.Op{Code: runtime.OpAccept, Handle: h, Done: func(*runtime.Op) {}})
 				_ = s.Runtime.Poll(0)

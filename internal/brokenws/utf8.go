@@ -1,4 +1,4 @@
-package broken
+package brokenws
 
 // A validator looks at UTF-8 as it arrives and says at once when no
 // continuation can make it valid.
