@@ -6,7 +6,7 @@ STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 BIN         := bin/noria
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test race lint tags bench bench-ws stress conform autobahn fuzz modules interop ci
+.PHONY: help run build test race lint tags bench bench-ws stress conform autobahn fuzz modules interop next-go ci
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-8s %s\n", $$1, $$2}'
@@ -80,6 +80,14 @@ modules: ## the modules beside this one: two examples, the peers of bench and of
 interop: build ## real clients against the servers and examples; installs what it needs
 	./interop/run.sh $(BIN)
 	./interop/examples.sh
+
+# Not part of ci: a change there must not wait for another Go release, nor for a
+# download. NEXTGO is a command; NEXTGO=gotip tests with Go's development version.
+NEXTGO ?= env GOTOOLCHAIN=go1.27.0 go
+next-go: ## build, vet and test with the next Go release; says so where it is not available
+	@if v=$$($(NEXTGO) version 2>&1); then echo "== $$v"; \
+		$(NEXTGO) build ./... && $(NEXTGO) vet ./... && $(NEXTGO) test -short ./...; \
+	else echo "$$v"; echo '== NOT TESTED: "$(NEXTGO) version" failed, so this Go is not available here'; fi
 
 # A count, not a time: with a time Go sometimes fails a target at its end with
 # "context deadline exceeded" and no finding (golang/go#75804).

@@ -10,6 +10,7 @@ import (
 	"os/signal"
 
 	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
 
@@ -18,22 +19,25 @@ func ExampleListenAndServe() {
 	main := func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
-		log.Fatal(noria.ListenAndServe(ctx, ":7000", &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
+		srv := &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
 			_, err := io.Copy(c, c) // hands over the buffers: no byte is copied
 			return err
-		}}))
+		}}
+		if err := noria.ListenAndServe(ctx, ":7000", srv, noria.Options{}); err != nil {
+			log.Fatal(err)
+		}
 	}
 	_ = main // it would not end
 }
 
-// With a group of loops of its own a program can do more than one thing: here it
-// serves and is its own client.
+// A program that starts its own group of loops can do more than serve: this one
+// is its own client.
 func ExampleStart() {
 	group, err := noria.Start(noria.Options{Loops: 1})
 	if err != nil {
 		log.Fatal(err)
 	}
-	ls, err := group.Listen("127.0.0.1:0", noria.ServeOptions{})
+	ls, err := group.Listen("127.0.0.1:0", loop.ServeOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -5,8 +5,6 @@ import (
 	"io"
 	"net"
 	"path/filepath"
-	goruntime "runtime"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -14,6 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
+	"github.com/noria-go/noria/internal/cpus"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
@@ -29,8 +29,8 @@ func echo(_ context.Context, c *tcp.Conn) error {
 // probe falls back, and build tags, need programs of their own: see
 // TestServeUnderSeccomp of cmd/noria, and TestBuildTagsLeaveABackendOut.)
 func TestRule12Selection(t *testing.T) {
-	first := noria.Backends()[0]
-	last := noria.Backends()[len(noria.Backends())-1]
+	first := backends.Names()[0]
+	last := backends.Names()[len(backends.Names())-1]
 	for _, tt := range []struct {
 		env, option string
 		backend     string // "": an error
@@ -47,11 +47,11 @@ func TestRule12Selection(t *testing.T) {
 		{"kqueue", first, "", `NORIA_BACKEND asks for backend "kqueue"`},
 	} {
 		t.Run("env="+tt.env+",option="+tt.option, func(t *testing.T) {
-			t.Setenv(noria.BackendVariable, tt.env)
+			t.Setenv(backends.Variable, tt.env)
 			g, err := noria.Start(noria.Options{Backend: tt.option, Loops: 1})
 			if tt.backend == "" {
 				require.ErrorContains(t, err, tt.says)
-				for _, name := range noria.Backends() {
+				for _, name := range backends.Names() {
 					require.ErrorContains(t, err, name, "what there is")
 				}
 				return
@@ -71,16 +71,13 @@ func TestStartRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "1025 loops, want 1 to 1024")
 	_, err = loop.StartGroup(loop.GroupOptions{Loops: loop.MaxLoops + 1, New: func(int) (runtime.Runtime, error) { panic("not called") }})
 	require.ErrorContains(t, err, "1025 loops, want 1 to 1024")
-	_, err = noria.Start(noria.Options{}, noria.Options{})
-	require.ErrorContains(t, err, "at most one")
-	require.ErrorContains(t, noria.ListenAndServe(t.Context(), "nowhere", nil), "host:port")
-	require.ErrorContains(t, noria.ListenAndServe(t.Context(), "127.0.0.1:0", nil, noria.Options{}, noria.Options{}), "at most one")
+	require.ErrorContains(t, noria.ListenAndServe(t.Context(), "nowhere", nil, noria.Options{}), "host:port")
 }
 
 func each(t *testing.T, f func(t *testing.T, backend string)) {
-	for _, name := range noria.Backends() {
+	for _, name := range backends.Names() {
 		t.Run(name, func(t *testing.T) {
-			t.Setenv(noria.BackendVariable, name)
+			t.Setenv(backends.Variable, name)
 			f(t, name)
 		})
 	}
@@ -121,20 +118,20 @@ func TestRule11AddressInUse(t *testing.T) {
 		for _, loops := range []int{1, 3} {
 			g, err := noria.Start(noria.Options{Loops: loops})
 			require.NoError(t, err)
-			ls, err := g.Listen("127.0.0.1:0", noria.ServeOptions{})
+			ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 			require.NoError(t, err)
 			address := ls.Addr().String()
 			for _, second := range []noria.Options{
-				{Loops: 1}, {Loops: 3}, {Loops: 3, Serve: noria.ServeOptions{Spread: true}},
+				{Loops: 1}, {Loops: 3}, {Loops: 3, Serve: loop.ServeOptions{Spread: true}},
 			} {
 				err := noria.ListenAndServe(t.Context(), address, &tcp.Server{Handler: echo}, second)
 				require.ErrorIs(t, err, syscall.EADDRINUSE)
 				require.ErrorContains(t, err, address)
 			}
 			require.NoError(t, ls.Close())
-			ls, err = g.Listen(address, noria.ServeOptions{Share: true})
+			ls, err = g.Listen(address, loop.ServeOptions{Share: true})
 			require.NoError(t, err, "it is free again")
-			more, err := g.Listen(address, noria.ServeOptions{Share: true})
+			more, err := g.Listen(address, loop.ServeOptions{Share: true})
 			require.NoError(t, err)
 			require.NoError(t, more.Close())
 			require.NoError(t, ls.Close())
@@ -147,15 +144,16 @@ func TestRule11AddressInUse(t *testing.T) {
 // number and leaves nothing.
 func TestStartWithoutMemory(t *testing.T) {
 	each(t, func(t *testing.T, _ string) {
-		_, err := noria.Start(noria.Options{Loops: 2, Loop: noria.LoopOptions{PoolLimit: 1 << 14}})
+		_, err := noria.Start(noria.Options{Loops: 2, Loop: loop.LoopOptions{PoolLimit: 1 << 14}})
 		require.ErrorContains(t, err, runtime.ErrNoBuffers.Error())
 		require.ErrorContains(t, err, "16384")
 	})
 }
 
-func TestDefaultLoops(t *testing.T) {
-	require.Positive(t, noria.DefaultLoops())
-	require.NotEmpty(t, strings.Join(noria.Backends(), ""))
-	defer goruntime.GOMAXPROCS(goruntime.GOMAXPROCS(2 * loop.MaxLoops))
-	require.Equal(t, loop.MaxLoops, noria.DefaultLoops())
+// With no number given there are as many loops as package cpus says.
+func TestStartDefaultLoops(t *testing.T) {
+	g, err := noria.Start(noria.Options{})
+	require.NoError(t, err)
+	require.Len(t, g.Loops(), cpus.Loops())
+	require.NoError(t, g.Stop())
 }

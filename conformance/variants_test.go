@@ -6,8 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/conformance"
+	"github.com/noria-go/noria/internal/backends"
 )
 
 // A variant is a backend, set up in one way.
@@ -44,5 +44,5 @@ func TestVariants(t *testing.T) {
 		}
 		require.NoError(t, rt.Close())
 	}
-	require.Equal(t, noria.Backends(), whole)
+	require.Equal(t, backends.Names(), whole)
 }

@@ -5,15 +5,12 @@ import (
 	"fmt"
 	"log"
 
+	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
-	"github.com/noria-go/noria/runtime/epoll"
 )
 
-func newRuntime(int) (runtime.Runtime, error) { return epoll.New(epoll.Options{}) }
-
 func ExampleGroup() {
-	g, err := loop.StartGroup(loop.GroupOptions{Loops: 2, New: newRuntime})
+	g, err := noria.Start(noria.Options{Loops: 2})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -29,7 +26,7 @@ func ExampleGroup() {
 }
 
 func ExampleQueue() {
-	g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: newRuntime})
+	g, err := noria.Start(noria.Options{Loops: 1})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -61,7 +58,7 @@ func ExampleQueue() {
 }
 
 func ExampleOffload() {
-	g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: newRuntime})
+	g, err := noria.Start(noria.Options{Loops: 1})
 	if err != nil {
 		log.Fatal(err)
 	}

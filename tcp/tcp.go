@@ -9,7 +9,7 @@
 //		_, err := io.Copy(c, c)
 //		return err
 //	}}
-//	err := noria.ListenAndServe(ctx, ":7000", srv)
+//	err := noria.ListenAndServe(ctx, ":7000", srv, noria.Options{})
 //
 // The package names no backend: it is written against package runtime alone.
 package tcp

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 )
 
@@ -33,7 +34,7 @@ func Example() {
 	main := func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
-		if err := noria.ListenAndServe(ctx, ":7001", &ws.Server{Handler: echo}); err != nil {
+		if err := noria.ListenAndServe(ctx, ":7001", &ws.Server{Handler: echo}, noria.Options{}); err != nil {
 			log.Fatal(err)
 		}
 	}
@@ -42,12 +43,12 @@ func Example() {
 
 // A server and a client in one program.
 func ExampleDial() {
-	g, err := noria.Start()
+	g, err := noria.Start(noria.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer g.Stop()
-	ls, err := g.Listen("127.0.0.1:0", noria.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -94,7 +95,7 @@ func ExampleDial() {
 
 // A path of a net/http server, whose connections move onto the group's loops.
 func ExampleHandler() {
-	group, err := noria.Start()
+	group, err := noria.Start(noria.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -194,12 +195,12 @@ func ExamplePrepare() {
 
 // withServer runs client on a connection to a server with that handler.
 func withServer(handler ws.HandlerFunc, client func(ctx context.Context, c *ws.Conn) error) {
-	group, err := noria.Start()
+	group, err := noria.Start(noria.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer group.Stop()
-	ls, err := group.Listen("127.0.0.1:0", noria.ServeOptions{})
+	ls, err := group.Listen("127.0.0.1:0", loop.ServeOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -214,7 +215,7 @@ func withServer(handler ws.HandlerFunc, client func(ctx context.Context, c *ws.C
 }
 
 // visit runs client on a connection to url, and closes it.
-func visit(group *noria.Group, url string, client func(ctx context.Context, c *ws.Conn) error) {
+func visit(group *loop.Group, url string, client func(ctx context.Context, c *ws.Conn) error) {
 	err := group.Loop().Call(context.Background(), "client", func(ctx context.Context) error {
 		c, err := ws.Dial(ctx, url, ws.DialOptions{})
 		if err != nil {

@@ -12,7 +12,7 @@
 //		}
 //	}
 //
-//	err := noria.ListenAndServe(ctx, ":7001", &ws.Server{Handler: echo})
+//	err := noria.ListenAndServe(ctx, ":7001", &ws.Server{Handler: echo}, noria.Options{})
 //
 // # Messages own their bytes
 //

@@ -13,8 +13,8 @@ import (
 	"github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/cmd/noria/internal/echobench"
+	"github.com/noria-go/noria/internal/backends"
 )
 
 // These tests see to it that there are numbers, and not what they are: a
@@ -56,7 +56,7 @@ func TestBenchEcho(t *testing.T) {
 		require.Equal(t, c.Name == "ours", c.Allocs == nil, "only a peer cannot be asked")
 		require.Len(t, c.Rounds, 1)
 	}
-	require.Subset(t, names, append(noria.Backends(), noria.Backends()[0]+"-callback", "net", "net-1", "ours"))
+	require.Subset(t, names, append(backends.Names(), backends.Names()[0]+"-callback", "net", "net-1", "ours"))
 
 	require.True(t, garbage.Garbage)
 	for _, c := range garbage.Contenders {
@@ -75,7 +75,7 @@ func TestBenchEcho(t *testing.T) {
 
 func TestBenchEchoManySizes(t *testing.T) {
 	r, _ := runBench(t, "echo", "--json", "--sizes", "1,100000", "--conns", "1,64", "--rounds", "2", "--seconds", "0.02", "--warm", "0.01",
-		"--contenders", strings.Join(noria.Backends(), ","))
+		"--contenders", strings.Join(backends.Names(), ","))
 	require.Len(t, r.Rows, 4)
 	for _, row := range r.Rows {
 		for _, c := range row.Contenders {
@@ -88,7 +88,7 @@ func TestBenchEchoManySizes(t *testing.T) {
 
 func TestBenchEchoWebSocket(t *testing.T) {
 	r, raw := runBench(t, "echo", "--proto", "tcp,ws", "--json", "--sizes", "1,70000", "--conns", "3", "--outstanding", "1,16",
-		"--rounds", "2", "--seconds", "0.02", "--warm", "0.01", "--contenders", noria.Backends()[0]+",ws-"+strings.Join(noria.Backends(), ",ws-"),
+		"--rounds", "2", "--seconds", "0.02", "--warm", "0.01", "--contenders", backends.Names()[0]+",ws-"+strings.Join(backends.Names(), ",ws-"),
 		"--peer", "ours="+program+" serve --ws 127.0.0.1:{port}", "--peer", "tcp:ours-tcp="+program+" serve --tcp 127.0.0.1:{port}")
 	require.Len(t, r.Rows, 4)
 	for _, row := range r.Rows {
@@ -101,11 +101,11 @@ func TestBenchEchoWebSocket(t *testing.T) {
 		for _, v := range row.Versus {
 			require.Positive(t, v.PerSecond.Low)
 			require.LessOrEqual(t, v.PerSecond.Low, v.PerSecond.High)
-			if v.Name == "ws-"+noria.Backends()[0] {
+			if v.Name == "ws-"+backends.Names()[0] {
 				against = append(against, v.Against)
 			}
 		}
-		require.Equal(t, []string{noria.Backends()[0], "ours"}, against)
+		require.Equal(t, []string{backends.Names()[0], "ours"}, against)
 	}
 	for _, name := range []string{"outstanding", "protocols", "protocol", "versus", "against", "ratio", "low", "high", "at_least", "at_most"} {
 		require.Contains(t, string(raw), `"`+name+`":`)
@@ -114,7 +114,7 @@ func TestBenchEchoWebSocket(t *testing.T) {
 
 func TestBenchTasks(t *testing.T) {
 	r, _ := runBench(t, "tasks", "--rounds", "3", "--seconds", "0.02", "--warm", "0.01", "--conns", "10", "--json")
-	require.Len(t, r.Tasks, len(noria.Backends()))
+	require.Len(t, r.Tasks, len(backends.Names()))
 	for _, c := range r.Tasks {
 		require.Positive(t, c.PerSecond.Low)
 		require.LessOrEqual(t, c.PerSecond.Low, c.PerSecond.Ratio)
@@ -124,10 +124,13 @@ func TestBenchTasks(t *testing.T) {
 
 func TestBenchPrintsATable(t *testing.T) {
 	for what, says := range map[string]string{"echo": "CPU µs/msg", "tasks": "against bare callbacks"} {
-		out, err := exec.Command(program, "bench", what, "--quick").Output()
-		require.NoError(t, err)
+		cmd := exec.Command(program, "bench", what, "--quick")
+		var stderr strings.Builder
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		require.NoError(t, err, stderr.String())
 		require.Contains(t, string(out), says)
-		require.Contains(t, string(out), noria.Backends()[0])
+		require.Contains(t, string(out), backends.Names()[0])
 	}
 }
 
@@ -172,7 +175,7 @@ func TestBenchChecksWhatComesBack(t *testing.T) {
 		{"ws", "close", "the server ended a connection"},
 		{"ws", "header", "sent a frame with header 02 40 where 82 40 was due"},
 	} {
-		names := map[string]string{"tcp": noria.Backends()[0], "ws": "ws-" + noria.Backends()[0]}
+		names := map[string]string{"tcp": backends.Names()[0], "ws": "ws-" + backends.Names()[0]}
 		out, err := exec.Command(program, "bench", "echo", "--proto", tt.proto, "--quick", "--contenders", names[tt.proto],
 			"--peer", "liar=env "+lieVariable+"="+tt.proto+"-"+tt.lie+" "+portVariable+"={port} "+self).CombinedOutput()
 		require.Error(t, err)

@@ -18,6 +18,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
 	"github.com/noria-go/noria/ws"
 )
 
@@ -131,7 +132,7 @@ func (c *connectConfig) flags(fs *flag.FlagSet) {
 	fs.IntVar(&c.count, "count", 0, "close after this `number` of messages has come")
 	fs.BoolVar(&c.autobahn, "autobahn", false, "play the client for an Autobahn fuzzing server at URL")
 	fs.StringVar(&c.agent, "agent", "noria", "`name` in the fuzzing server's report")
-	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; the environment's "+noria.BackendVariable+" goes before it")
+	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; "+backends.Variable+" in the environment overrides it")
 }
 
 // check says what is wrong with the flags, and fills in defaults.

@@ -13,7 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/probe"
 )
 
 // These are about going from one backend to another, in a build that has both.
@@ -53,7 +53,7 @@ func TestServeUnderSeccomp(t *testing.T) {
 func TestProbeUnderSeccomp(t *testing.T) {
 	out, err := restricted(t, []string{seccompVariable + "=" + strconv.Itoa(int(syscall.EPERM))}, "probe", "--json").Output()
 	require.NoError(t, err)
-	var r noria.Report
+	var r probe.Report
 	require.NoError(t, json.Unmarshal(out, &r))
 	require.Equal(t, "epoll", r.Backend)
 	require.Contains(t, r.Reason, "seccomp")

@@ -31,7 +31,7 @@ func commands() []command {
 	return []command{
 		{"serve", "serve TCP and WebSocket echoes", serve},
 		{"connect", "be a WebSocket client: lines or bytes, pings, frames, an agent for a fuzzing server", connect},
-		{"probe", "say which backend this machine gets and why, and what to do about what is off", probe},
+		{"probe", "say which backend this machine gets and why, and what to do about what is off", probeMachine},
 		{"conform", "test a WebSocket server or client, anybody's, for conformance", conform},
 		{"bench", "measure io_uring, epoll and the net package against each other", bench},
 	}

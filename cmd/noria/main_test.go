@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
 )
 
 const patience = 20 * time.Second // for anything that should happen soon
@@ -52,7 +52,7 @@ func buildAndRun(m *testing.M) int {
 // tags returns the build tags that leave the program the backends that this
 // test has.
 func tags() string {
-	if list := noria.Backends(); len(list) == 1 {
+	if list := backends.Names(); len(list) == 1 {
 		return "noria_" + strings.TrimPrefix(list[0], "io_")
 	}
 	return ""

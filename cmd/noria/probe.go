@@ -7,7 +7,7 @@ import (
 	"os"
 	"text/tabwriter"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/probe"
 )
 
 const probeText = `Usage: noria probe [--json]
@@ -16,13 +16,13 @@ Tries the backends that this build contains and says which one a server gets and
 why, each feature with yes or no and why, the limits that matter, and what to do
 about what is off. The exit status is 1 if no backend can be started.`
 
-func probe(args []string) int {
+func probeMachine(args []string) int {
 	fs := newFlags("probe", probeText)
 	asJSON := fs.Bool("json", false, "print JSON")
 	if status, ok := parse(fs, args); !ok {
 		return status
 	}
-	r := noria.Probe()
+	r := probe.Run()
 	if *asJSON {
 		enc := json.NewEncoder(os.Stdout)
 		enc.SetIndent("", "  ")
@@ -38,7 +38,7 @@ func probe(args []string) int {
 	return 0
 }
 
-func printProbe(out io.Writer, r noria.Report) error {
+func printProbe(out io.Writer, r probe.Report) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	backend := r.Backend
 	if backend == "" {
@@ -60,7 +60,7 @@ func printProbe(out io.Writer, r noria.Report) error {
 	fmt.Fprint(w, "\nlimits\n")
 	for _, l := range r.Limits {
 		value := fmt.Sprint(l.Value)
-		if l.Value == noria.Unlimited {
+		if l.Value == probe.Unlimited {
 			value = "none"
 		}
 		fmt.Fprintf(w, "  %s\t%s\t%s\n", l.Name, value, l.Means)

@@ -7,13 +7,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
+	"github.com/noria-go/noria/internal/probe"
 )
 
 func TestProbePrints(t *testing.T) {
 	out, err := exec.Command(program, "probe").Output()
 	require.NoError(t, err)
-	for _, part := range append(noria.Backends(), "kernel", "GOMAXPROCS", "memlock_soft", "nofile_soft", "using ") {
+	for _, part := range append(backends.Names(), "kernel", "GOMAXPROCS", "memlock_soft", "nofile_soft", "using ") {
 		require.Contains(t, string(out), part)
 	}
 }
@@ -21,15 +22,15 @@ func TestProbePrints(t *testing.T) {
 func TestProbePrintsJSON(t *testing.T) {
 	out, err := exec.Command(program, "probe", "--json").Output()
 	require.NoError(t, err)
-	var r noria.Report
+	var r probe.Report
 	require.NoError(t, json.Unmarshal(out, &r))
-	require.Contains(t, noria.Backends(), r.Backend)
+	require.Contains(t, backends.Names(), r.Backend)
 }
 
 // A program that has no backend says so with its status, too.
 func TestProbeWithoutABackend(t *testing.T) {
 	cmd := exec.Command(program, "probe")
-	cmd.Env = append(cmd.Environ(), noria.BackendVariable+"=kqueue")
+	cmd.Env = append(cmd.Environ(), backends.Variable+"=kqueue")
 	out, err := cmd.Output()
 	var exit *exec.ExitError
 	require.ErrorAs(t, err, &exit)

@@ -14,7 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
 )
 
 // The test binary becomes noria under restrictions: it is started with these
@@ -97,7 +97,7 @@ func restricted(t *testing.T, env []string, args ...string) *exec.Cmd {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	cmd := exec.Command(self, args...)
-	cmd.Env = append(append(os.Environ(), programVariable+"="+program, noria.BackendVariable+"="), env...)
+	cmd.Env = append(append(os.Environ(), programVariable+"="+program, backends.Variable+"="), env...)
 	return cmd
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 	"github.com/noria-go/noria/ws"
@@ -57,7 +58,7 @@ func serve(args []string) int {
 	fs := newFlags("serve", serveText)
 	fs.StringVar(&c.tcp, "tcp", "", "`address` of the TCP echo")
 	fs.StringVar(&c.ws, "ws", "", "`address` of the WebSocket echo")
-	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; the environment's "+noria.BackendVariable+" goes before it")
+	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; "+backends.Variable+" in the environment overrides it")
 	fs.IntVar(&c.options.Loops, "loops", 0, fmt.Sprintf("`number` of loops, at most %d; 0: one less than CPUs, at least one", loop.MaxLoops))
 	fs.BoolVar(&c.options.Pin, "pin", false, "tie each loop to a CPU of its own")
 	fs.BoolVar(&c.goroutine, "goroutine", false, "run each handler on a goroutine in place of its loop")
@@ -182,7 +183,7 @@ func (c *serveConfig) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, g.Stop()) }()
 	for i, e := range endpoints {
-		if e.listeners, err = g.Listen(e.address, noria.ServeOptions{}); err != nil {
+		if e.listeners, err = g.Listen(e.address, loop.ServeOptions{}); err != nil {
 			for _, opened := range endpoints[:i] {
 				err = errors.Join(err, opened.listeners.Close())
 			}
@@ -202,7 +203,7 @@ func (c *serveConfig) run(ctx context.Context, out io.Writer) (err error) {
 }
 
 // serveAll ends when all have; one that fails ends the others.
-func serveAll(ctx context.Context, g *noria.Group, endpoints []*endpoint) error {
+func serveAll(ctx context.Context, g *loop.Group, endpoints []*endpoint) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	errs := make([]error, len(endpoints))

@@ -15,7 +15,7 @@ import (
 	"github.com/gobwas/ws/wsutil"
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
 )
 
 // requireEcho sends bytes both small and large over several connections at
@@ -82,7 +82,7 @@ func requireWebSocketEcho(t *testing.T, address string) {
 
 // each runs f for every backend of this build.
 func each(t *testing.T, f func(t *testing.T, backend string)) {
-	for _, backend := range noria.Backends() {
+	for _, backend := range backends.Names() {
 		t.Run(backend, func(t *testing.T) { f(t, backend) })
 	}
 }
@@ -109,19 +109,19 @@ func TestServeEchoes(t *testing.T) {
 
 func TestServeSaysWhyWithoutAChoice(t *testing.T) {
 	s := serve(t)
-	require.Contains(t, s.line("backend "), "using "+noria.Backends()[0])
+	require.Contains(t, s.line("backend "), "using "+backends.Names()[0])
 	s.signal(t)
 	require.Zero(t, s.wait(t))
 }
 
 func TestServeTheEnvironmentGoesBeforeTheFlag(t *testing.T) {
-	names := noria.Backends()
+	names := backends.Names()
 	last := names[len(names)-1]
 	cmd := exec.Command(program, serveArgs("--backend", names[0])...)
-	cmd.Env = append(cmd.Environ(), noria.BackendVariable+"="+last)
+	cmd.Env = append(cmd.Environ(), backends.Variable+"="+last)
 	s := start(t, cmd)
 	require.Contains(t, s.line("backend "), "backend "+last+",")
-	require.Contains(t, s.line("backend "), noria.BackendVariable)
+	require.Contains(t, s.line("backend "), backends.Variable)
 }
 
 // ping wants an echo on c.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/examples/gobwas/echo"
+	"github.com/noria-go/noria/loop"
 )
 
 func main() {
@@ -59,8 +60,8 @@ func run(ctx context.Context, backend noria.Options, address, connect, say strin
 }
 
 // serve serves until ctx ends and the connections have drained.
-func serve(ctx context.Context, g *noria.Group, address string, o echo.Options) error {
-	ls, err := g.Listen(address, noria.ServeOptions{})
+func serve(ctx context.Context, g *loop.Group, address string, o echo.Options) error {
+	ls, err := g.Listen(address, loop.ServeOptions{})
 	if err != nil {
 		return err
 	}

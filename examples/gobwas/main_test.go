@@ -9,6 +9,7 @@ import (
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/examples/gobwas/echo"
 	"github.com/noria-go/noria/examples/internal/program"
+	"github.com/noria-go/noria/loop"
 )
 
 func TestMain(m *testing.M) { program.Main(m, main) }
@@ -20,7 +21,7 @@ func TestSay(t *testing.T) {
 	g, err := noria.Start(noria.Options{Loops: 1})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.Stop()) }()
-	ls, err := g.Listen("127.0.0.1:0", noria.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)

@@ -33,7 +33,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log.Printf("https://%s", *address)
-	if err := noria.ListenAndServe(ctx, *address, &tcp.Server{Handler: handler(cert)}); err != nil {
+	if err := noria.ListenAndServe(ctx, *address, &tcp.Server{Handler: handler(cert)}, noria.Options{}); err != nil {
 		log.Fatal(err)
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/examples/internal/program"
 	"github.com/noria-go/noria/examples/internal/selfsigned"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
 
@@ -25,9 +26,9 @@ func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 func TestHTTPSInATask(t *testing.T) {
 	cert, err := selfsigned.New()
 	require.NoError(t, err)
-	g, err := noria.Start()
+	g, err := noria.Start(noria.Options{})
 	require.NoError(t, err)
-	ls, err := g.Listen("127.0.0.1:0", noria.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 	require.NoError(t, err)
 	srv := &tcp.Server{Handler: handler(cert)}
 	ctx, stop := context.WithCancel(context.Background())

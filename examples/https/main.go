@@ -19,6 +19,7 @@ import (
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/examples/internal/selfsigned"
+	"github.com/noria-go/noria/loop"
 )
 
 func main() {
@@ -37,11 +38,11 @@ func main() {
 
 // serve answers requests until ctx ends.
 func serve(ctx context.Context, address string, cert tls.Certificate, ready func(net.Addr)) error {
-	g, err := noria.Start()
+	g, err := noria.Start(noria.Options{})
 	if err != nil {
 		return err
 	}
-	ln, err := compat.Listen(g, address, noria.ServeOptions{}) // in place of net.Listen
+	ln, err := compat.Listen(g, address, loop.ServeOptions{}) // in place of net.Listen
 	if err != nil {
 		return errors.Join(err, g.Stop())
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
 
@@ -54,11 +55,11 @@ func growable(s compat.Stream) (adapter, error) {
 
 // serve answers commands until ctx ends.
 func serve(ctx context.Context, address string, adapt func(compat.Stream) (adapter, error), ready func(net.Addr)) error {
-	g, err := noria.Start()
+	g, err := noria.Start(noria.Options{})
 	if err != nil {
 		return err
 	}
-	ls, err := g.Listen(address, noria.ServeOptions{Spread: true})
+	ls, err := g.Listen(address, loop.ServeOptions{Spread: true})
 	if err == nil {
 		ready(ls.Addr())
 		err = g.Serve(ctx, ls, &tcp.Server{Handler: newStore(adapt).handle})

@@ -1,7 +1,6 @@
-// Package backendtest gives tests their backends: io_uring, io_uring with
-// every newer feature switched off, and epoll (or those of them that a build tag
-// leaves in); and groups of loops on them that
-// are checked for leaks when the test ends.
+// Package backendtest gives tests their backends (those that the build tags leave
+// in, and io_uring once more with every optional feature switched off) and groups
+// of loops on them, which are checked for leaks when the test ends.
 package backendtest
 
 import (
@@ -16,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/internal/backends"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -26,9 +26,16 @@ type Variant struct {
 	New  func() (runtime.Runtime, error)
 }
 
-// Variants returns those that every behaviour is tested on, of the backends that
-// the build tags leave in.
-func Variants() []Variant { return append(uringVariants(), epollVariants()...) }
+// Variants returns what every behaviour is tested on: each backend of this build
+// as a server gets it, the preferred one first, and io_uring without its optional
+// features.
+func Variants() []Variant {
+	var variants []Variant
+	for _, b := range backends.All() {
+		variants = append(variants, Variant{b.Name, b.Open})
+	}
+	return append(variants, plainVariants()...)
+}
 
 // Each runs f as a subtest on every variant.
 func Each(t *testing.T, f func(t *testing.T, v Variant)) {

@@ -18,6 +18,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws"
 )
 
@@ -45,7 +47,7 @@ const (
 )
 
 func each(t *testing.T, f func(t *testing.T, v variant)) {
-	for _, backend := range noria.Backends() {
+	for _, backend := range backends.Names() {
 		for _, compress := range []string{"", takeover, noTakeover} {
 			v := variant{backend, compress}
 			t.Run(v.String(), func(t *testing.T) { f(t, v) })
@@ -63,7 +65,7 @@ func (v variant) options() ws.Options {
 }
 
 // start starts loops that end with the test.
-func (v variant) start(t *testing.T) *noria.Group {
+func (v variant) start(t *testing.T) *loop.Group {
 	t.Helper()
 	g, err := noria.Start(noria.Options{Backend: v.backend, Loops: 1})
 	require.NoError(t, err)
@@ -75,7 +77,7 @@ func (v variant) start(t *testing.T) *noria.Group {
 func (v variant) serve(t *testing.T, srv *ws.Server) string {
 	t.Helper()
 	g := v.start(t)
-	ls, err := g.Listen("127.0.0.1:0", noria.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

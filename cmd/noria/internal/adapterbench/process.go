@@ -17,6 +17,7 @@ import (
 
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/loop"
 )
 
 // Command is the hidden command that a contender's process runs.
@@ -168,7 +169,7 @@ func (j job) serve(ready func(address string) error) (r result, err error) {
 		r.Detail = "net"
 		return r, err
 	}
-	g, err := noria.Start(noria.Options{Backend: j.Backend, Loops: 1, Loop: noria.LoopOptions{StallAfter: -1}})
+	g, err := noria.Start(noria.Options{Backend: j.Backend, Loops: 1, Loop: loop.LoopOptions{StallAfter: -1}})
 	if err != nil {
 		return r, err
 	}

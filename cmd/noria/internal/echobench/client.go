@@ -6,7 +6,7 @@ import (
 	"net/netip"
 	"os"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -66,8 +66,8 @@ func ClientMain(args []string) int {
 // is measured. All but group and loop belongs to the loop's thread.
 type client struct {
 	cfg   clientConfig
-	group *noria.Group
-	loop  *noria.Loop
+	group *loop.Group
+	loop  *loop.Loop
 	rt    runtime.Runtime
 
 	conns   []*clientConn

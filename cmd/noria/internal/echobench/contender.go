@@ -7,7 +7,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
 )
 
 // A contender is a kind of server: one of ours, or a peer's command.
@@ -37,7 +37,7 @@ const (
 
 // known returns every contender that this build contains.
 func known() (list []contender) {
-	for _, backend := range noria.Backends() {
+	for _, backend := range backends.Names() {
 		list = append(list,
 			contender{name: backend, proto: protoTCP, server: serverConfig{kind: kindTask, backend: backend}},
 			contender{name: backend + callback, proto: protoTCP, server: serverConfig{kind: kindCallback, backend: backend}})
@@ -45,7 +45,7 @@ func known() (list []contender) {
 	list = append(list,
 		contender{name: netDefault, proto: protoTCP, server: serverConfig{kind: kindNet}},
 		contender{name: netOne, proto: protoTCP, server: serverConfig{kind: kindNet}, procs: 1})
-	for _, backend := range noria.Backends() {
+	for _, backend := range backends.Names() {
 		list = append(list,
 			contender{name: wsPrefix + backend, proto: protoWS, server: serverConfig{kind: kindWS, backend: backend}},
 			contender{name: wsPrefix + backend + adapter, proto: protoWS, server: serverConfig{kind: kindAdapter, backend: backend}})
@@ -56,7 +56,7 @@ func known() (list []contender) {
 // defaultContenders are those of some protocols that the table has unless told
 // otherwise: a callback one for the preferred backend only.
 func defaultContenders(protos []string) (list []contender) {
-	preferred := noria.Backends()[0]
+	preferred := backends.Names()[0]
 	for _, c := range known() {
 		if slices.Contains(protos, c.proto) && (!strings.HasSuffix(c.name, callback) || c.name == preferred+callback) {
 			list = append(list, c)

@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
 )
 
 const text = `Usage: noria bench echo --proto tcp|ws|tcp,ws [FLAGS]
@@ -108,14 +108,14 @@ func newFlags(name string, o *options, out io.Writer) *flag.FlagSet {
 	fs.BoolVar(&o.quick, "quick", false, "one short round of one row: says that it works, and nothing else")
 	fs.BoolVar(&o.json, "json", false, "print JSON")
 	if name == "tasks" {
-		fs.StringVar(&o.backends, "backends", strings.Join(noria.Backends(), ","), "`names` of backends")
+		fs.StringVar(&o.backends, "backends", strings.Join(backends.Names(), ","), "`names` of backends")
 		return fs
 	}
 	fs.StringVar(&o.proto, "proto", protoTCP, "`protocols`: tcp, ws, or both in the same rounds: tcp,ws")
 	fs.Func("outstanding", "`numbers` of messages that are on their way on each connection (default "+join(o.Outstanding)+")", numbers(&o.Outstanding))
 	fs.BoolVar(&o.Garbage, "garbage", false, "one more row, for tcp: "+garbageRow.String())
 	fs.StringVar(&o.names, "contenders", "", "`names`, of "+strings.Join(contenderNames(known()), ", ")+
-		" (default all of --proto, less the callbacks on "+strings.Join(noria.Backends()[1:], " and ")+")")
+		" (default all of --proto, less the callbacks on "+strings.Join(backends.Names()[1:], " and ")+")")
 	fs.Func("peer", "another server: `name=command`, with {port} where its port goes; with --proto tcp,ws it speaks ws unless it is called tcp:name; may be given again", func(s string) error {
 		p, err := parsePeer(s)
 		o.peers = append(o.peers, p)

@@ -10,27 +10,28 @@ import (
 
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/examples/gobwas/echo"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 	"github.com/noria-go/noria/ws"
 )
 
 // startLoop starts one loop.
-func startLoop(backend string) (*noria.Group, error) {
+func startLoop(backend string) (*loop.Group, error) {
 	return noria.Start(noria.Options{Backend: backend, Loops: 1})
 }
 
-func describe(g *noria.Group) string {
+func describe(g *loop.Group) string {
 	return fmt.Sprintf("%s, one loop, GOMAXPROCS %d", g.Info().Backend, goruntime.GOMAXPROCS(0))
 }
 
 // serveTasks serves as a user of Noria does.
-func serveTasks(backend string, service noria.Service) (hello, error) {
+func serveTasks(backend string, service loop.Service) (hello, error) {
 	g, err := startLoop(backend)
 	if err != nil {
 		return hello{}, err
 	}
-	ls, err := g.Listen(listenAddress, noria.ServeOptions{})
+	ls, err := g.Listen(listenAddress, loop.ServeOptions{})
 	if err != nil {
 		return hello{}, err
 	}
@@ -39,7 +40,7 @@ func serveTasks(backend string, service noria.Service) (hello, error) {
 }
 
 // tcpEcho is the server that a user of Noria writes.
-func tcpEcho() noria.Service {
+func tcpEcho() loop.Service {
 	return &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
 		_, err := io.Copy(c, c)
 		return err
@@ -50,7 +51,7 @@ func tcpEcho() noria.Service {
 const maxMessage = 64 << 20
 
 // wsEcho is the same over WebSocket.
-func wsEcho() noria.Service {
+func wsEcho() loop.Service {
 	return &ws.Server{Options: ws.Options{MaxMessage: maxMessage}, Handler: func(ctx context.Context, c *ws.Conn) error {
 		for {
 			m, err := c.Receive(ctx)
@@ -65,7 +66,7 @@ func wsEcho() noria.Service {
 }
 
 // adapterEcho is gobwas/ws over compat.GrowableSyncStream.
-func adapterEcho() noria.Service { return echo.Server(echo.Options{MaxMessage: maxMessage}) }
+func adapterEcho() loop.Service { return echo.Server(echo.Options{MaxMessage: maxMessage}) }
 
 // giveUp ends the process of a server that cannot go on.
 func giveUp(err error) {
@@ -79,7 +80,7 @@ func giveUp(err error) {
 // the difference to it.
 func serveCallbacks(backend string) (hello, error) {
 	// The watchdog would report the posted function.
-	g, err := noria.Start(noria.Options{Backend: backend, Loops: 1, Loop: noria.LoopOptions{StallAfter: -1}})
+	g, err := noria.Start(noria.Options{Backend: backend, Loops: 1, Loop: loop.LoopOptions{StallAfter: -1}})
 	if err != nil {
 		return hello{}, err
 	}

@@ -6,13 +6,13 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
 )
 
 // Package ws is compared with what it could have been: TCP and the ported library on
 // the same backend, and every peer.
 func TestVersus(t *testing.T) {
-	backend := noria.Backends()[0]
+	backend := backends.Names()[0]
 	list, err := choose(protocols, []string{backend, backend + callback, "net", wsPrefix + backend, wsPrefix + backend + adapter})
 	require.NoError(t, err)
 	list = append(list, contender{name: "peer", proto: protoWS, command: "x {port}"}, contender{name: "tcp peer", proto: protoTCP, command: "x {port}"})

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package noria
+package probe
 
 func systemKernel() string { return "" }
 

@@ -1,4 +1,4 @@
-package noria
+package probe
 
 import (
 	"math"
@@ -18,8 +18,8 @@ func systemKernel() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// systemLimits returns what the system limits of all that a server needs. What
-// cannot be read is left out.
+// systemLimits returns the limits that the system sets on what a server needs.
+// A limit that cannot be read is left out.
 func systemLimits() (limits []Limit) {
 	for _, l := range []struct {
 		name, means string

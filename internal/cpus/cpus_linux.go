@@ -1,12 +1,13 @@
-package noria
+package cpus
 
 import "golang.org/x/sys/unix"
 
-// allowedCPUs returns the CPUs that this process may use.
-func allowedCPUs() (cpus []int) {
+// Allowed returns the CPUs that this process may use. It returns none where the
+// system does not tell; loops are not pinned then.
+func Allowed() (cpus []int) {
 	var set unix.CPUSet
 	if unix.SchedGetaffinity(0, &set) != nil {
-		return nil // then nothing is pinned
+		return nil
 	}
 	for i := range 8 * len(set) * 8 {
 		if set.IsSet(i) {

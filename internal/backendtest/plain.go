@@ -7,11 +7,9 @@ import (
 	"github.com/noria-go/noria/runtime/uring"
 )
 
-func uringVariants() []Variant {
-	return []Variant{
-		{"io_uring", func() (runtime.Runtime, error) { return uring.New(uring.Options{}) }},
-		{"io_uring-plain", func() (runtime.Runtime, error) { return uring.New(uring.Options{Off: uringFeatures()}) }},
-	}
+// plainVariants returns io_uring with every optional feature switched off.
+func plainVariants() []Variant {
+	return []Variant{{"io_uring-plain", func() (runtime.Runtime, error) { return uring.New(uring.Options{Off: uringFeatures()}) }}}
 }
 
 // uringFeatures returns the names of all optional features.

@@ -2,4 +2,4 @@
 
 package backendtest
 
-func uringVariants() []Variant { return nil }
+func plainVariants() []Variant { return nil }

@@ -1,4 +1,9 @@
-package noria
+// Package probe finds out what Noria gets on this machine: which backends can be
+// started and with which features, which one a server gets, the system's limits
+// that matter to a server, and advice on what is off. It asks by trying: each
+// backend of the build is started with one loop, which is stopped at once.
+// "noria probe" prints its Report.
+package probe
 
 import (
 	"errors"
@@ -7,10 +12,14 @@ import (
 	goruntime "runtime"
 	"syscall"
 
+	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
+	"github.com/noria-go/noria/internal/cpus"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-// A Report says what Noria finds on this machine. Its JSON names are stable.
+// A Report is what Run has found. Its JSON names are stable.
 type Report struct {
 	OS         string `json:"os"`
 	Arch       string `json:"arch"`
@@ -20,7 +29,7 @@ type Report struct {
 	GOMAXPROCS int    `json:"gomaxprocs"`
 	Loops      int    `json:"default_loops"`
 
-	// Backend is the one that Start would take, and Reason says why. If there
+	// Backend is the one that noria.Start would take, and Reason says why. If there
 	// is none, Backend is empty and Reason is the error.
 	Backend     string `json:"backend"`
 	Reason      string `json:"reason"`
@@ -63,12 +72,12 @@ type Advice struct {
 	Do    string `json:"do"`
 }
 
-// Probe tries what there is: it starts one loop on each backend of this build,
-// and one as Start would. It takes some milliseconds.
-func Probe() Report {
+// Run starts and stops one loop on each backend of this build, and one as
+// noria.Start would. It takes some milliseconds.
+func Run() Report {
 	r := Report{OS: goruntime.GOOS, Arch: goruntime.GOARCH, Go: goruntime.Version(), Kernel: systemKernel(), CPUs: goruntime.NumCPU(),
-		GOMAXPROCS: goruntime.GOMAXPROCS(0), Loops: DefaultLoops(), Environment: os.Getenv(BackendVariable), Limits: systemLimits()}
-	for _, b := range backends() {
+		GOMAXPROCS: goruntime.GOMAXPROCS(0), Loops: cpus.Loops(), Environment: os.Getenv(backends.Variable), Limits: systemLimits()}
+	for _, b := range backends.All() {
 		r.addBackend(b)
 	}
 	r.choose()
@@ -76,9 +85,9 @@ func Probe() Report {
 	return r
 }
 
-// choose starts a loop as Start would.
+// choose starts a loop as noria.Start would.
 func (r *Report) choose() {
-	g, err := Start(Options{Loops: 1})
+	g, err := noria.Start(noria.Options{Loops: 1})
 	if err != nil {
 		r.Reason = err.Error()
 		return
@@ -88,18 +97,18 @@ func (r *Report) choose() {
 	_ = g.Stop() // nothing ran on it
 }
 
-func (r *Report) addBackend(b backend) {
-	report := BackendReport{Name: b.name, Features: []FeatureReport{}}
-	g, err := start(Options{Loops: 1}, b, "probe")
+func (r *Report) addBackend(b backends.Backend) {
+	report := BackendReport{Name: b.Name, Features: []FeatureReport{}}
+	g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return b.Open() }})
 	if err != nil {
 		report.Why = err.Error()
-		r.advise(b.name, adviseError(err))
+		r.advise(b.Name, adviseError(err))
 	} else {
 		report.Usable = true
 		for _, f := range g.Info().Features {
 			report.Features = append(report.Features, FeatureReport(f))
 			if !f.On {
-				r.advise(b.name+" "+f.Name, adviseFeature(f))
+				r.advise(b.Name+" "+f.Name, adviseFeature(f))
 			}
 		}
 		_ = g.Stop()
@@ -137,7 +146,7 @@ func adviseError(err error) string {
 	case errors.Is(err, errors.ErrUnsupported):
 		return "run a newer Linux; or go on with epoll"
 	}
-	return "see why; or choose another backend with " + BackendVariable
+	return "see why; or choose another backend with " + backends.Variable
 }
 
 // What a server with many connections wants. Below it works, for fewer.
@@ -155,7 +164,7 @@ func (r *Report) adviseLimits() {
 		case l.Name == "memlock_soft" && l.Value != Unlimited && l.Value < goodMemlock:
 			r.advise(l.Name, "many kernels count io_uring's rings against it, for all programs of a user together: if it cannot be started for lack of memory, raise it (ulimit -l, LimitMEMLOCK= of systemd)")
 		case l.Name == "kernel.io_uring_disabled" && l.Value != 0:
-			r.advise(l.Name, "sysctl -w kernel.io_uring_disabled=0 allows io_uring to everybody")
+			r.advise(l.Name, "sysctl -w kernel.io_uring_disabled=0 allows io_uring to every program")
 		case l.Name == "net.core.somaxconn" && l.Value < goodBacklog:
 			r.advise(l.Name, fmt.Sprintf("connections that arrive in a burst are refused beyond it: sysctl -w net.core.somaxconn=%d", goodBacklog))
 		}

@@ -1,4 +1,4 @@
-package noria_test
+package probe_test
 
 import (
 	"encoding/json"
@@ -6,18 +6,19 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria"
+	"github.com/noria-go/noria/internal/backends"
+	"github.com/noria-go/noria/internal/probe"
 )
 
 func TestProbeFindsABackend(t *testing.T) {
-	t.Setenv(noria.BackendVariable, "")
-	r := noria.Probe()
+	t.Setenv(backends.Variable, "")
+	r := probe.Run()
 	require.NotEmpty(t, r.Backend, r.Reason)
-	require.Contains(t, noria.Backends(), r.Backend)
+	require.Contains(t, backends.Names(), r.Backend)
 	require.Contains(t, r.Reason, "using "+r.Backend)
 	require.NotEmpty(t, r.Kernel)
 	require.Positive(t, r.Loops)
-	require.Len(t, r.Backends, len(noria.Backends()))
+	require.Len(t, r.Backends, len(backends.Names()))
 	for _, b := range r.Backends {
 		require.NotEqual(t, b.Usable, b.Why != "", "%s: usable or a reason why not", b.Name)
 		for _, f := range b.Features {
@@ -29,15 +30,15 @@ func TestProbeFindsABackend(t *testing.T) {
 }
 
 func TestProbeObeysTheEnvironment(t *testing.T) {
-	for _, name := range noria.Backends() {
-		t.Setenv(noria.BackendVariable, name)
-		r := noria.Probe()
+	for _, name := range backends.Names() {
+		t.Setenv(backends.Variable, name)
+		r := probe.Run()
 		require.Equal(t, name, r.Backend)
 		require.Equal(t, name, r.Environment)
-		require.Contains(t, r.Reason, noria.BackendVariable)
+		require.Contains(t, r.Reason, backends.Variable)
 	}
-	t.Setenv(noria.BackendVariable, "kqueue")
-	r := noria.Probe()
+	t.Setenv(backends.Variable, "kqueue")
+	r := probe.Run()
 	require.Empty(t, r.Backend)
 	require.Contains(t, r.Reason, `"kqueue"`)
 	require.NotEmpty(t, r.Kernel, "it is there whatever was asked for")
@@ -45,7 +46,7 @@ func TestProbeObeysTheEnvironment(t *testing.T) {
 
 // Each thing that is off comes with what to do about it.
 func TestProbeAdvisesOnWhatIsOff(t *testing.T) {
-	r := noria.Probe()
+	r := probe.Run()
 	advised := map[string]bool{}
 	for _, a := range r.Advice {
 		require.NotEmpty(t, a.Do)
@@ -61,7 +62,7 @@ func TestProbeAdvisesOnWhatIsOff(t *testing.T) {
 
 // Programs read these names.
 func TestProbeJSONNames(t *testing.T) {
-	data, err := json.Marshal(noria.Probe())
+	data, err := json.Marshal(probe.Run())
 	require.NoError(t, err)
 	var top map[string]any
 	require.NoError(t, json.Unmarshal(data, &top))

@@ -1,0 +1,72 @@
+package noria_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/noria-go/noria/internal/exported"
+)
+
+// apiLimits are the most exported names that packages may have together, methods
+// of interfaces included. They are what there is today, and only go down.
+var apiLimits = []struct {
+	dirs  []string
+	names int
+}{
+	{[]string{"runtime", "loop"}, 289},
+	{[]string{"compat"}, 117},
+}
+
+// apiAny are the names of these packages that may have any in their type, and why.
+var apiAny = map[string]string{
+	"PanicError.Value": "what recover returned",
+	"Task.Value":       "a task is a context.Context",
+	"OpSys.Mem":        "keeps what a backend has the kernel look at reachable; each backend has types of its own",
+	"Loop.Local":       "values that packages above keep with a loop, each of a type of its own",
+}
+
+// apiAliases are the aliases that packages may have for a type of the module, and
+// why.
+var apiAliases = map[string]string{
+	"tcp.Conn": "what a handler of package tcp gets is a loop's stream itself: no type stands between",
+	"ws.Stats": "both servers count the same",
+}
+
+// The API is as small as apiLimits says, and nothing of it is hidden from the
+// count: go run ./internal/cmd/exported -v ./runtime prints the names.
+func TestAPILimits(t *testing.T) {
+	for _, limit := range apiLimits {
+		total := 0
+		for _, dir := range limit.dirs {
+			if _, err := os.Stat(dir); os.IsNotExist(err) {
+				continue
+			}
+			p, err := exported.Scan(module, dir)
+			require.NoError(t, err)
+			total += len(p.Names)
+			for _, name := range p.Any {
+				require.Contains(t, apiAny, name, "%s: its type has any in it", dir)
+			}
+		}
+		require.LessOrEqual(t, total, limit.names, "exported names in %v", limit.dirs)
+	}
+}
+
+// A type has one name: that of the package it is declared in. And the methods of
+// an exported type are declared in its package.
+func TestAPIHasNoAliases(t *testing.T) {
+	dirs, err := exported.Dirs(".")
+	require.NoError(t, err)
+	for _, dir := range dirs {
+		if exported.Public(dir) {
+			p, err := exported.Scan(module, dir)
+			require.NoError(t, err)
+			for _, name := range p.Aliases {
+				require.Contains(t, apiAliases, dir+"."+name, "an alias of a type of this module")
+			}
+			require.Empty(t, p.Embedded, dir)
+		}
+	}
+}

@@ -1,5 +1,0 @@
-//go:build !linux
-
-package noria
-
-func allowedCPUs() []int { return nil }

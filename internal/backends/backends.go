@@ -1,0 +1,62 @@
+// Package backends knows which backends a build contains and which of them a
+// program gets.
+//
+// The build tags noria_uring and noria_epoll compile one backend in and leave
+// the other one out; with neither tag, or with both, a build contains both. Of
+// those that the build contains, Choose returns the candidates in the order in
+// which they are to be started. The environment variable NORIA_BACKEND names
+// one, or else Options.Backend of package noria does; a backend that is named is
+// the only candidate, so it is used or the start fails. Where neither names one,
+// every backend is a candidate, io_uring first. Starting the loops is the probe:
+// the first candidate that starts is taken, whatever the kernel's version.
+package backends
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// Variable is the environment variable that names a backend: auto, io_uring or
+// epoll.
+const Variable = "NORIA_BACKEND"
+
+// A Backend is one that this build contains.
+type Backend struct {
+	Name string
+	Open func() (runtime.Runtime, error)
+}
+
+// All returns the backends that this build contains, the preferred one first.
+func All() []Backend { return append(uringBackend(), epollBackend()...) }
+
+// Names returns the names of the backends that this build contains, the
+// preferred one first.
+func Names() []string {
+	var names []string
+	for _, b := range All() {
+		names = append(names, b.Name)
+	}
+	return names
+}
+
+// Choose returns the backends to try, in order. option is Options.Backend. If
+// the environment or the option names a backend, that one is the only
+// candidate, and asked says which of the two named it.
+func Choose(option string) (candidates []Backend, asked string, err error) {
+	name, by := option, "Options.Backend"
+	if env := os.Getenv(Variable); env != "" {
+		name, by = env, Variable
+	}
+	if name == "" || name == "auto" {
+		return All(), "", nil
+	}
+	for _, b := range All() {
+		if b.Name == name {
+			return []Backend{b}, "asked for by " + by, nil
+		}
+	}
+	return nil, "", fmt.Errorf("noria: %s asks for backend %q, this build contains: %s", by, name, strings.Join(append([]string{"auto"}, Names()...), ", "))
+}

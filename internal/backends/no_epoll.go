@@ -1,0 +1,5 @@
+//go:build noria_uring && !noria_epoll
+
+package backends
+
+func epollBackend() []Backend { return nil }

@@ -1,0 +1,12 @@
+//go:build !noria_epoll || noria_uring
+
+package backends
+
+import (
+	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/uring"
+)
+
+func uringBackend() []Backend {
+	return []Backend{{"io_uring", func() (runtime.Runtime, error) { return uring.New(uring.Options{}) }}}
+}
