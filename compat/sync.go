@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -162,7 +163,7 @@ func (ss *SyncStream) onLoop(op string, f func() error) error {
 	if lp.OnLoop() {
 		return f()
 	}
-	return lp.Call(context.Background(), op, func(context.Context) error { return f() })
+	return lp.Friend(friend.Key{}).Call(context.Background(), op, func(context.Context) error { return f() })
 }
 
 // Sync is what Run needs: a *SyncStream or a *GrowableSyncStream.

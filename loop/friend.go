@@ -6,6 +6,28 @@ import (
 	"github.com/noria-go/noria/internal/friend"
 )
 
+// Friend returns what the packages of this module may do with a loop and a user
+// may not. See package internal/friend.
+func (l *Loop) Friend(friend.Key) *loopFriend { return (*loopFriend)(l) }
+
+// A loopFriend is a Loop for the code that works for a connection. What it posts
+// is bounded by what there is, and so MaxPosts does not bind it: it fails only
+// when the loop has ended.
+type loopFriend Loop
+
+// Post is Loop.Post without MaxPosts.
+func (f *loopFriend) Post(fn func()) error { return (*Loop)(f).post(fn) }
+
+// Go is Loop.Go without MaxPosts.
+func (f *loopFriend) Go(name string, fn func(ctx context.Context) error, ended func(error)) error {
+	return (*Loop)(f).goTask(name, fn, ended, f.Post)
+}
+
+// Call is Loop.Call without MaxPosts.
+func (f *loopFriend) Call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
+	return (*Loop)(f).call(ctx, name, fn)
+}
+
 // Friend returns what the servers of this module may do with a task. See package
 // internal/friend.
 func (t *Task) Friend(friend.Key) *taskFriend { return (*taskFriend)(t) }

@@ -153,7 +153,7 @@ func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 		case !deal && len(g.loops) > 1:
 			lo.Joinable = true
 		}
-		err := l.Call(context.Background(), "listen", func(context.Context) error {
+		err := l.call(context.Background(), "listen", func(context.Context) error {
 			if deal && i > 0 {
 				ls.per = append(ls.per, l.newListener(0, ls.per[0].addr, opts.Stream))
 				return nil
@@ -189,7 +189,7 @@ func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, e
 	}
 	ls := &Listeners{group: g}
 	for i, l := range g.loops {
-		err := l.Call(context.Background(), "adopt listener", func(context.Context) error {
+		err := l.call(context.Background(), "adopt listener", func(context.Context) error {
 			if i > 0 {
 				ls.per = append(ls.per, l.newListener(0, ls.per[0].addr, opts.Stream))
 				return nil
@@ -266,7 +266,7 @@ func (g *Group) Serve(ctx context.Context, ls *Listeners, svc Service) error {
 func serveOn(ctx context.Context, ln *Listener, svc Service) error {
 	done := make(chan error, 1)
 	l := ln.loop
-	err := l.Post(func() {
+	err := l.post(func() {
 		t := l.spawn(&l.root, fmt.Sprintf("serve %s", ln.addr), func(tctx context.Context) error {
 			defer ln.Close()
 			return svc.Serve(tctx, ln)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	goruntime "runtime"
 	"strings"
 	"sync"
@@ -37,8 +36,9 @@ type LoopOptions struct {
 	// DefaultPoolLimit.
 	PoolLimit int64
 
-	// MaxPosts bounds the functions that wait to run on the loop; beyond it
-	// Post fails with ErrBusy. 0 means DefaultMaxPosts.
+	// MaxPosts bounds how many functions of the user's wait to run on the loop;
+	// beyond it Post, Go and Call fail with ErrBusy. What the library posts, for
+	// a connection say, is neither counted nor refused. 0 means DefaultMaxPosts.
 	MaxPosts int
 
 	// StopTimeout is how long the loop waits, when it is stopped, for tasks
@@ -121,6 +121,7 @@ type Loop struct {
 
 	mu     sync.Mutex // guards what follows
 	posts  []func()
+	users  int // of those, how many MaxPosts binds
 	spare  []func()
 	wakes  *Task // ready, from elsewhere
 	closed bool
@@ -374,24 +375,26 @@ func (l *Loop) wake() {
 // blocks refuses to. A panic of it is contained; runtime.Goexit is not, and
 // ends the loop. It fails with ErrBusy if MaxPosts functions wait already,
 // and with ErrClosed if the loop has ended or will not get to fn any more.
-func (l *Loop) Post(fn func()) error { return l.post(fn, l.opts.MaxPosts) }
+func (l *Loop) Post(fn func()) error { return l.addPost(fn, 1) }
 
-// noLimit is for what ends something, or goes on with it, and so is bounded by what
-// there is: it may always come.
-const noLimit = math.MaxInt
+// post is Post for the library itself: MaxPosts does not bind it, and so it fails
+// only if the loop has ended. What it posts is bounded by what there is: the
+// connections, the listeners and the callers that wait.
+func (l *Loop) post(fn func()) error { return l.addPost(fn, 0) }
 
-// post is Post with a limit of its own.
-func (l *Loop) post(fn func(), limit int) error {
+// addPost appends fn to the posts, of which users more are the user's.
+func (l *Loop) addPost(fn func(), users int) error {
 	l.mu.Lock()
 	switch {
 	case l.closed:
 		l.mu.Unlock()
 		return &runtime.OpError{Op: "post", Detail: l.opts.Name, Err: runtime.ErrClosed}
-	case len(l.posts) >= limit:
+	case users > 0 && l.users >= l.opts.MaxPosts:
 		l.mu.Unlock()
-		return &runtime.OpError{Op: "post", Detail: l.opts.Name, Err: fmt.Errorf("%w: %d functions wait already", runtime.ErrBusy, limit)}
+		return &runtime.OpError{Op: "post", Detail: l.opts.Name, Err: fmt.Errorf("%w: %d functions wait already", runtime.ErrBusy, l.opts.MaxPosts)}
 	}
 	l.posts = append(l.posts, fn)
+	l.users += users
 	l.mu.Unlock()
 	l.wake()
 	return nil
@@ -423,7 +426,7 @@ func (l *Loop) takePosts() {
 		return
 	}
 	posts, wakes := l.posts, l.wakes
-	l.posts, l.spare, l.wakes = l.spare[:0], nil, nil
+	l.posts, l.users, l.spare, l.wakes = l.spare[:0], 0, nil, nil
 	l.mu.Unlock()
 	for wakes != nil {
 		t := wakes
@@ -604,7 +607,7 @@ func (l *Loop) Stats() (LoopStats, error) {
 		return l.stats(), nil
 	}
 	var st LoopStats
-	err := l.Call(context.Background(), "stats", func(context.Context) error {
+	err := l.call(context.Background(), "stats", func(context.Context) error {
 		st = l.stats()
 		st.Tasks-- // this one
 		return nil

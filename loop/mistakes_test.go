@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -474,42 +473,4 @@ func TestManyFunctionsAreNoStall(t *testing.T) {
 	if longest < stallAfter/2 { // else the machine was busy with something else
 		require.Zero(t, stalls.Load())
 	}
-}
-
-// A loop that takes no more functions still takes the end of a stream.
-func TestCloseWhilePostsAreFull(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
-			Loop: loop.LoopOptions{MaxPosts: 2, StallAfter: -1}})
-		require.NoError(t, err)
-		defer func() { require.NoError(t, g.Stop()) }()
-		l := g.Loops()[0]
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer ln.Close()
-		var s *loop.Stream
-		require.NoError(t, l.Call(context.Background(), "dial", func(ctx context.Context) error {
-			s, err = l.Dial(ctx, ln.Addr().String(), loop.DialOptions{})
-			if err == nil {
-				s.AllowGoroutines(context.Background())
-			}
-			return err
-		}))
-		held, gate := make(chan struct{}), make(chan struct{})
-		require.NoError(t, l.Post(func() { close(held); <-gate }))
-		<-held
-		for range 2 {
-			require.NoError(t, l.Post(func() {}))
-		}
-		require.ErrorIs(t, l.Post(func() {}), runtime.ErrBusy)
-		require.ErrorIs(t, s.SetReadDeadline(time.Now()), runtime.ErrBusy, "what is not an end is refused")
-		closed := make(chan error, 1)
-		go func() { closed <- s.Close() }()
-		for range 1000 { // it gets as far as it can, or is refused
-			goruntime.Gosched()
-		}
-		require.Empty(t, closed)
-		close(gate)
-		require.NoError(t, <-closed)
-	})
 }

@@ -159,7 +159,7 @@ func (s *Stream) elsewhere(op string, f func() error) error {
 	if s.loop.onThread() {
 		return &runtime.OpError{Op: op, Handle: s.h, Err: errNoTask}
 	}
-	return s.loop.Call(s.owner, op, func(context.Context) error { return f() })
+	return s.loop.call(s.owner, op, func(context.Context) error { return f() })
 }
 
 // SetAddrs has LocalAddr and RemoteAddr return these: for a stream that carries the
@@ -342,7 +342,7 @@ func (s *Stream) closeElsewhere() error {
 		return &runtime.OpError{Op: "close", Handle: s.h, Err: ErrOffLoop}
 	}
 	// Not a child of the owner: what closes must not be killed before it starts.
-	return s.loop.Finish("close", func(context.Context) error { return s.close(true) })
+	return s.loop.call(context.Background(), "close", func(context.Context) error { return s.close(true) })
 }
 
 func (s *Stream) beginClose() {

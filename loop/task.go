@@ -110,31 +110,34 @@ func goKid(parent *Task, name string, fn func(ctx context.Context) error, apart 
 // Post does. ended, if not nil, is called on the loop with what fn returned:
 // a *PanicError if it panicked, ErrGoexit if it went that way.
 func (l *Loop) Go(name string, fn func(ctx context.Context) error, ended func(error)) error {
+	return l.goTask(name, fn, ended, l.Post)
+}
+
+// goTask is Go by way of post, which is Post or what the library has in its place.
+func (l *Loop) goTask(name string, fn func(ctx context.Context) error, ended func(error), post func(func()) error) error {
 	if l.onThread() {
 		l.spawn(&l.root, name, fn, ended)
 		return nil
 	}
-	return l.Post(func() { l.spawn(&l.root, name, fn, ended) })
+	return post(func() { l.spawn(&l.root, name, fn, ended) })
 }
 
 // Call runs fn as a task on the loop and returns what it returned, when it
 // has ended. The caller may be an ordinary goroutine, a task of another loop
 // (which is suspended meanwhile), or on this loop already. If ctx belongs to a
 // task of this loop, what runs fn is a child of that task. Otherwise the end
-// of ctx kills it.
+// of ctx kills it. From elsewhere than the loop's thread it fails as Post does.
 func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
-	return l.call(ctx, name, fn, l.opts.MaxPosts)
+	return l.callBy(ctx, name, fn, l.Post)
 }
 
-// Finish is Call for what ends something, or goes on with what has begun, and so
-// comes no more often than there is something: it is never refused because MaxPosts
-// functions wait, and no context cuts it short. What fn waits for may have one.
-func (l *Loop) Finish(name string, fn func(ctx context.Context) error) error {
-	return l.call(context.Background(), name, fn, noLimit)
+// call is Call for the library itself: see post.
+func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
+	return l.callBy(ctx, name, fn, l.post)
 }
 
-// call is Call with post's limit.
-func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Context) error, limit int) error {
+// callBy is Call by way of post.
+func (l *Loop) callBy(ctx context.Context, name string, fn func(ctx context.Context) error, post func(func()) error) error {
 	if t := l.current(); t != nil {
 		return fn(t.context())
 	}
@@ -160,7 +163,7 @@ func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Contex
 		})
 		defer stop()
 	}
-	err := l.post(func() {
+	err := post(func() {
 		if ctx.Err() != nil && parent == &l.root {
 			result = ctx.Err()
 			done.Set()
@@ -177,7 +180,7 @@ func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Contex
 		if cutShort() {
 			t.cancel(true) // it ended before child was there to be seen
 		}
-	}, limit)
+	})
 	if err != nil {
 		return err
 	}

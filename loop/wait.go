@@ -28,7 +28,7 @@ func (w *waiter) wake() {
 		if w.loop.onThread() {
 			w.loop.nextTurn.push(w.fn)
 		} else {
-			_ = w.loop.post(w.fn, noLimit) // else the loop has ended
+			_ = w.loop.post(w.fn) // else the loop has ended
 		}
 		return
 	}

@@ -37,7 +37,7 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 		return fmt.Errorf("ws: close: the reason %.40q…: want at most %d bytes of UTF-8, and a code with it", reason, maxReason)
 	}
 	if !c.loop.OnLoop() {
-		return c.loop.Finish("ws: close", func(context.Context) error { return c.Close(code, reason) })
+		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.Close(code, reason) })
 	}
 	if c.closed {
 		return errClosed
@@ -108,7 +108,7 @@ func (c *Conn) dropWriter() {
 // from any goroutine.
 func (c *Conn) CloseNow() error {
 	if !c.loop.OnLoop() {
-		return c.loop.Finish("ws: close", func(context.Context) error { return c.CloseNow() })
+		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.CloseNow() })
 	}
 	if c.closed {
 		return errClosed

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
@@ -153,7 +154,7 @@ func (c *Conn) LocalAddr() (a net.Addr) {
 	if c.loop.OnLoop() {
 		return c.stream.LocalAddr()
 	}
-	_ = c.loop.Finish("ws: address", func(context.Context) error {
+	_ = c.elsewhere(context.Background(), "address", func(context.Context) error {
 		a = c.stream.LocalAddr()
 		return nil
 	})
@@ -198,7 +199,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 
 // elsewhere carries out a call that came from another thread.
 func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Context) error) error {
-	err := c.loop.Call(ctx, "ws: "+what, f)
+	err := c.loop.Friend(friend.Key{}).Call(ctx, "ws: "+what, f)
 	if errors.Is(err, runtime.ErrCanceled) || errors.Is(err, context.Canceled) {
 		if cerr := ended(ctx); cerr != nil { // what cancelled the call, and it may have been a deadline
 			return cerr
@@ -206,6 +207,9 @@ func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Co
 	}
 	return err
 }
+
+// post has the loop call f, outside any task. It fails only if the loop has ended.
+func (c *Conn) post(f func()) error { return c.loop.Friend(friend.Key{}).Post(f) }
 
 // link notes that the handler has m.
 func (c *Conn) link(m *Message) {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/handshake"
@@ -165,7 +166,7 @@ func shake(ctx context.Context, t compat.Stream, attempt *handshake.Attempt, dea
 	over := false
 	stop := context.AfterFunc(ctx, func() {
 		// If this fails, the loop is ending: then the task is killed.
-		_ = t.Loop().Post(func() {
+		_ = t.Loop().Friend(friend.Key{}).Post(func() {
 			if !over {
 				_ = t.SetDeadline(past)
 			}

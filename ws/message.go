@@ -131,7 +131,7 @@ func (m *Message) Keep() *Message {
 	m.check("Keep")
 	if c := m.conn; c != nil && !c.loop.OnLoop() {
 		// If the loop has ended, nobody looks at its list any more.
-		_ = c.loop.Finish("ws: keep", func(context.Context) error { m.unhold(); return nil })
+		_ = c.elsewhere(context.Background(), "keep", func(context.Context) error { m.unhold(); return nil })
 		return m
 	}
 	m.unhold()

@@ -87,11 +87,11 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		switch policy {
 		case Drop:
 			o.drop()
-			_ = c.loop.Post(func() { c.dropped(t, n) }) // one that has ended, or takes no more, calls no hook
+			_ = c.post(func() { c.dropped(t, n) }) // a loop that has ended calls no hook
 			return ErrDropped
 		case Disconnect:
 			o.drop()
-			c.surely(func() { _ = c.tooSlow(); c.failRemote(ErrTooSlow) })
+			_ = c.post(func() { _ = c.tooSlow(); c.failRemote(ErrTooSlow) }) // a loop that has ended has closed it
 			return ErrTooSlow
 		}
 		sources := []loop.Source{room}
@@ -113,7 +113,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			case ended(ctx) != nil:
 				return ended(ctx)
 			case errors.Is(err, context.DeadlineExceeded):
-				c.surely(func() { _ = c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
+				_ = c.post(func() { _ = c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
 				return fmt.Errorf("%w: no room to send for %v", ErrTooSlow, c.opts.WriteTimeout)
 			}
 			return fmt.Errorf("ws: send: %w", err)
@@ -121,22 +121,11 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 	}
 }
 
-// surely posts f, also to a loop that takes no more functions for now, without waiting
-// for it: the loop may be waiting for the caller.
-func (c *Conn) surely(f func()) {
-	if errors.Is(c.loop.Post(f), runtime.ErrBusy) {
-		go func() { _ = c.loop.Finish("ws: send", func(context.Context) error { f(); return nil }) }()
-	}
-}
-
 // put appends o, under r.mu.
 func (c *Conn) put(r *remote, o outgoing) error {
 	if !r.posted {
-		if err := c.loop.Post(c.takeRemote); err != nil {
-			if errors.Is(err, runtime.ErrClosed) {
-				err = errClosed
-			}
-			return fmt.Errorf("ws: send: %w", err)
+		if c.post(c.takeRemote) != nil { // the loop has ended
+			return fmt.Errorf("ws: send: %w", errClosed)
 		}
 		r.posted = true
 	}

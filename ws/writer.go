@@ -126,7 +126,7 @@ func (w *Writer) send(end ending) error {
 		return w.sendHere(end)
 	}
 	// It gets there whatever has ended meanwhile: others wait for the Writer.
-	return w.c.loop.Finish("ws: send", func(context.Context) error { return w.sendHere(end) })
+	return w.c.elsewhere(context.Background(), "send", func(context.Context) error { return w.sendHere(end) })
 }
 
 func (w *Writer) sendHere(end ending) error {

@@ -48,11 +48,22 @@ func Each(t *testing.T, f func(t *testing.T, v Variant)) {
 // task, descriptor or goroutine may be left.
 func Group(t testing.TB, v Variant, loops int) *loop.Group {
 	t.Helper()
+	return group(t, v, loops, loop.LoopOptions{})
+}
+
+// CrowdedGroup is Group with loops that Crowd can be used on.
+func CrowdedGroup(t testing.TB, v Variant, loops int) *loop.Group {
+	t.Helper()
+	return group(t, v, loops, loop.LoopOptions{MaxPosts: 1, StallAfter: -1})
+}
+
+func group(t testing.TB, v Variant, loops int, opts loop.LoopOptions) *loop.Group {
+	t.Helper()
 	if r, w, err := os.Pipe(); err == nil { // Go's own poller has descriptors from its first use on
 		_ = errors.Join(r.Close(), w.Close())
 	}
 	fds, goroutines := OpenFDs(), goruntime.NumGoroutine()
-	g, err := loop.StartGroup(loop.GroupOptions{Loops: loops, New: func(int) (runtime.Runtime, error) { return v.New() }})
+	g, err := loop.StartGroup(loop.GroupOptions{Loops: loops, New: func(int) (runtime.Runtime, error) { return v.New() }, Loop: opts})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, g.Stop())
@@ -68,6 +79,34 @@ func Run(t testing.TB, g *loop.Group, f func(ctx context.Context) error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	return g.Loops()[0].Call(ctx, t.Name(), f)
+}
+
+// Crowd has l stand still and take no more posts of a user's, until release is
+// called.
+func Crowd(t testing.TB, l *loop.Loop) (release func()) {
+	t.Helper()
+	held, gate, last := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	require.NoError(t, l.Post(func() { close(held); <-gate }))
+	<-held
+	require.NoError(t, l.Post(func() { close(last) }))
+	require.ErrorIs(t, l.Post(func() {}), runtime.ErrBusy)
+	return func() {
+		close(gate)
+		<-last
+	}
+}
+
+// WhileCrowded calls f, which waits for l, while l is crowded, and lets l go on
+// when f has got as far as it can. It returns what f returned.
+func WhileCrowded(t testing.TB, l *loop.Loop, f func() error) error {
+	t.Helper()
+	release, done := Crowd(t, l), make(chan error, 1)
+	go func() { done <- f() }()
+	for range 1000 {
+		goruntime.Gosched()
+	}
+	release()
+	return <-done
 }
 
 // soon waits for ok, on this very goroutine, since goroutines are counted.
