@@ -95,7 +95,7 @@ func (r *Runtime) Close() error {
 		r.fds.Remove(h)
 	}
 	r.files.stop()
-	errs = append(errs, r.waker.close(), r.poller.close())
+	errs = append(errs, r.waker.Close(), r.poller.close())
 	if r.hot != nil {
 		errs = append(errs, r.hot.Close())
 	}

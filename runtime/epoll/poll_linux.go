@@ -22,7 +22,7 @@ func (r *Runtime) Poll(deadline int64) error {
 	r.work()
 	if r.delivered > 0 && !r.skipped {
 		r.skipped = true
-		r.waker.woken()
+		r.waker.Woken()
 		return nil
 	}
 	r.skipped = false
@@ -53,7 +53,7 @@ func (r *Runtime) look(deadline int64) (late, woken bool, err error) {
 			timeout = left
 		}
 	}
-	if timeout != 0 && !r.waker.sleep() {
+	if timeout != 0 && !r.waker.Sleep() {
 		timeout = 0
 	}
 	n, err := r.poller.wait(timeout)
@@ -63,7 +63,7 @@ func (r *Runtime) look(deadline int64) (late, woken bool, err error) {
 	for i := range n {
 		r.event(&r.poller.events[i])
 	}
-	return late, r.waker.woken(), nil
+	return late, r.waker.Woken(), nil
 }
 
 // event takes one event. It may be stale: the handle says.

@@ -1,11 +1,7 @@
 package epoll
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -13,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/internal/wake"
 )
 
 // A poller is the epoll descriptor.
@@ -51,6 +48,10 @@ func (p *poller) add(fd int, h runtime.Handle) error {
 }
 
 func (p *poller) remove(fd int) error { return unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) }
+
+// addWaker registers a waker's eventfd. It is never read: each signal is a new edge.
+// No handle has the generation 0.
+func (p *poller) addWaker(w *wake.Waker) error { return p.add(w.FD(), 0) }
 
 // wait waits for events, at most for timeout nanoseconds; negative means
 // without end.
@@ -93,59 +94,4 @@ func count(n uintptr, errno syscall.Errno) (int, error) {
 		return 0, errno
 	}
 	return int(n), nil
-}
-
-// A waker gets a loop out of its wait, with an eventfd. Nobody pays for a
-// system call unless the loop really sleeps.
-type waker struct {
-	state atomic.Uint32
-	mu    sync.Mutex
-	fd    int // guarded by mu; -1 after close
-}
-
-// The states of a waker.
-const (
-	loopRuns   = iota // Poll is not waiting
-	loopSleeps        // it waits, or is about to
-	loopWoken         // a Wake came that no Poll has returned for
-)
-
-func (w *waker) open(p *poller) (err error) {
-	if w.fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return fmt.Errorf("eventfd: %w", err)
-	}
-	// Edge-triggered and never read: each write is a new edge. No handle has the
-	// generation 0.
-	if err := p.add(w.fd, 0); err != nil {
-		return errors.Join(fmt.Errorf("epoll_ctl: %w", err), unix.Close(w.fd))
-	}
-	return nil
-}
-
-// wake may be called by anybody at any time.
-func (w *waker) wake() {
-	if w.state.Swap(loopWoken) != loopSleeps {
-		return
-	}
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.fd >= 0 {
-		_, _ = unix.Write(w.fd, one[:]) // EAGAIN: it was signalled 2^64-1 times already
-	}
-}
-
-// sleep announces a wait. It reports false if there was a Wake: do not.
-func (w *waker) sleep() bool { return w.state.CompareAndSwap(loopRuns, loopSleeps) }
-
-// woken ends a wait, or none, and reports whether there was a Wake.
-func (w *waker) woken() bool { return w.state.Swap(loopRuns) == loopWoken }
-
-func (w *waker) close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	fd := w.fd
-	w.fd = -1
-	return unix.Close(fd)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/runtime/internal/hot"
 	"github.com/noria-go/noria/runtime/internal/sys"
+	"github.com/noria-go/noria/runtime/internal/wake"
 )
 
 // Runtime is a runtime.Runtime on epoll.
@@ -17,7 +18,7 @@ type Runtime struct {
 	opts   Options
 	pool   *runtime.Pool
 	poller poller
-	waker  waker
+	waker  wake.Waker
 	fds    sys.Table[conn]
 	hot    *hot.Set
 	idle   []uint32 // hot buffers that are free, the last used on top: it is in the cache
@@ -60,8 +61,11 @@ func New(opts Options) (*Runtime, error) {
 	if err := r.poller.open(slices.Contains(opts.Off, FeaturePwait2)); err != nil {
 		return nil, err
 	}
-	if err := r.waker.open(&r.poller); err != nil {
-		return nil, errors.Join(err, r.poller.close())
+	if err := r.waker.Open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("eventfd: %w", err), r.poller.close())
+	}
+	if err := r.poller.addWaker(&r.waker); err != nil {
+		return nil, errors.Join(fmt.Errorf("epoll_ctl: %w", err), r.waker.Close(), r.poller.close())
 	}
 	r.files.init(opts.Workers, r.Wake)
 	return r, nil
@@ -91,7 +95,7 @@ func (r *Runtime) Start(pool *runtime.Pool) error {
 func (r *Runtime) Now() int64 { return sys.Now() }
 
 // Wake makes Poll return.
-func (r *Runtime) Wake() { r.waker.wake() }
+func (r *Runtime) Wake() { r.waker.Wake() }
 
 // Info describes the Runtime.
 func (r *Runtime) Info() runtime.Info {

@@ -102,12 +102,12 @@ func (r *Runtime) Close() error {
 		err = errors.Join(err, r.closeBuffers(), r.ring.close())
 	}
 	r.closed = true
-	return errors.Join(err, r.waker.close())
+	return errors.Join(err, r.waker.Close())
 }
 
 // drain brings everything back.
 func (r *Runtime) drain() error {
-	r.waker.signal() // its poll ends; it is not armed again
+	r.waker.Signal() // its poll ends; it is not armed again
 	r.removeTimer()
 	all := r.can.has(FeatureCancelAll)
 	r.cancelFlights(!all)
@@ -139,7 +139,7 @@ func (r *Runtime) drain() error {
 
 // busy reports whether anything has not come back yet.
 func (r *Runtime) busy() bool {
-	return r.table.live > 0 || r.waker.armed || r.timer.armed || r.done.head != nil
+	return r.table.live > 0 || r.wakeArmed || r.timer.armed || r.done.head != nil
 }
 
 // step enters the kernel and delivers all there is.

@@ -47,7 +47,7 @@ func (r *Runtime) rearm() {
 // idle loop makes a second one.
 func (r *Runtime) turn(deadline int64) (late, woken bool, err error) {
 	timeout := int64(-1)
-	wait := !r.ready() && r.waker.armed
+	wait := !r.ready() && r.wakeArmed
 	if deadline != runtime.Forever {
 		now := int64(0)
 		if deadline > 0 {
@@ -64,10 +64,10 @@ func (r *Runtime) turn(deadline int64) (late, woken bool, err error) {
 		err = r.entered(r.ring.turn())
 		wait = wait && err == nil && !r.ready()
 	}
-	if wait && r.waker.sleep() {
+	if wait && r.waker.Sleep() {
 		err = r.entered(r.ring.wait(timeout))
 	}
-	return late, r.waker.woken(), err
+	return late, r.waker.Woken(), err
 }
 
 // ready reports whether something can be delivered without the kernel.

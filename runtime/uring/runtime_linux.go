@@ -12,6 +12,7 @@ import (
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/runtime/internal/hot"
 	"github.com/noria-go/noria/runtime/internal/sys"
+	"github.com/noria-go/noria/runtime/internal/wake"
 )
 
 // Defaults and limits of Options.
@@ -45,7 +46,8 @@ type Runtime struct {
 	event, evts int // the next of them, and how many there are
 
 	delivered int // completions of this Poll
-	waker     waker
+	waker     wake.Waker
+	wakeArmed bool // its poll is in the kernel
 	timer     timer
 	buffers   buffers
 
@@ -84,7 +86,7 @@ func New(opts Options) (runtime.Runtime, error) {
 		r.ring = nil
 	}
 	if err == nil {
-		err = r.waker.open()
+		err = r.waker.Open()
 	}
 	if err != nil {
 		if r.ring != nil {
