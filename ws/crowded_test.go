@@ -110,7 +110,7 @@ func TestDialEndsWhilePostsAreFull(t *testing.T) {
 func TestHTTPHandlerWhilePostsAreFull(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.CrowdedGroup(t, v, 1)
-		s := httptest.NewServer(ws.EchoServer().HTTPHandler(g))
+		s := httptest.NewServer(echoServer().HTTPHandler(g))
 		defer s.Close()
 		p := dialTCP(t, s.Listener.Addr().String())
 		require.NoError(t, backendtest.WhileCrowded(t, g.Loops()[0], func() error {
