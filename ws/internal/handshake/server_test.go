@@ -22,8 +22,8 @@ const (
 	exampleAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 )
 
-// request returns a good request. A change is "old → new" for its text, or a
-// line to add.
+// request returns a valid request. A change is "old → new" for its text, or a line
+// to add.
 func request(changes ...string) []byte {
 	s := "GET /chat?a=1 HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Key: " + exampleKey + "\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -103,7 +103,7 @@ func TestAccept(t *testing.T) {
 			require.Equal(t, tt.extensions, r.Header.Get("Sec-WebSocket-Extensions"))
 			require.True(t, bytes.HasSuffix(response, []byte("\r\n\r\n")))
 
-			// net/http reads it alike.
+			// net/http parses it alike.
 			hr, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
 			require.NoError(t, err)
 			ha, hresponse, err := s.AcceptHTTP(hr)
@@ -128,11 +128,11 @@ func TestRefuse(t *testing.T) {
 		"bare carriage return":            {[]string{"Host: server → Host: \rserver"}, 400, "carriage return"},
 		"NUL":                             {[]string{"Host: server → Host: \x00server"}, 400, "control character"},
 		"control character in line 1":     {[]string{"/chat → /ch\x01at"}, 400, "control character"},
-		"folded header":                   {[]string{"Connection: Upgrade → Connection:\r\n Upgrade"}, 400, "goes on in the next line"},
-		"space before the colon":          {[]string{"Host: → Host :"}, 400, "no token"},
+		"folded header":                   {[]string{"Connection: Upgrade → Connection:\r\n Upgrade"}, 400, "continues on the next line"},
+		"space before the colon":          {[]string{"Host: → Host :"}, 400, "not a token"},
 		"no colon":                        {[]string{"Host: server.example.com → Host"}, 400, "no colon"},
-		"empty name":                      {[]string{"Host: → :"}, 400, "no token"},
-		"empty line first":                {[]string{"GET → \r\nGET"}, 400, "no HTTP request"},
+		"empty name":                      {[]string{"Host: → :"}, 400, "not a token"},
+		"empty line first":                {[]string{"GET → \r\nGET"}, 400, "not an HTTP request"},
 		"too many headers":                {many, 431, "more than 128"},
 		"no Host":                         {[]string{"Host: server.example.com\r\n → "}, 400, "0 Host"},
 		"empty Host":                      {[]string{"Host: server.example.com → Host:"}, 400, "empty"},
@@ -169,7 +169,7 @@ func TestRefuse(t *testing.T) {
 		"no Connection":                   {[]string{"Connection: Upgrade\r\n → "}, 400, "Connection"},
 		"another Connection":              {[]string{"Connection: Upgrade → Connection: keep-alive"}, 400, "Connection"},
 		"another origin":                  {[]string{"Origin: http://evil.example"}, 403, "allow their origin"},
-		"an origin that is none":          {[]string{"Origin: evil"}, 403, "no origin"},
+		"an origin that is none":          {[]string{"Origin: evil"}, 403, "not an origin"},
 		"no origin (null)":                {[]string{"Origin: null"}, 403, "allow their origin"},
 		"an origin of another port":       {[]string{"Origin: http://server.example.com:8080"}, 403, "allow their origin"},
 		"an origin that ends alike":       {[]string{"Origin: http://eviserver.example.com"}, 403, "allow their origin"},
@@ -264,7 +264,7 @@ func TestValidate(t *testing.T) {
 	for says, s := range map[string]*handshake.Server{
 		"malformed":        {Origins: []string{"[a"}},
 		"has a path":       {Origins: []string{"https://a/b"}},
-		"no token":         {Subprotocols: []string{"a\r\nX: 1"}},
+		"not a token":      {Subprotocols: []string{"a\r\nX: 1"}},
 		"twice":            {Subprotocols: []string{"a", "a"}},
 		"ServerMaxWindowB": {Deflate: &deflate.Config{ServerMaxWindowBits: 3}},
 	} {
@@ -302,9 +302,9 @@ func TestCheck(t *testing.T) {
 		"injecting": {500, "cannot be sent", "X-A"},
 		"reserved":  {500, "cannot be sent", "Sec-Websocket-Accept"},
 		"303":       {303, "elsewhere", "303"},
-		"101":       {500, "no status", "101"},
-		"99":        {500, "no status", "99"},
-		"1000":      {500, "no status", "1000"},
+		"101":       {500, "has a status", "101"},
+		"99":        {500, "has a status", "99"},
+		"1000":      {500, "has a status", "1000"},
 		"bad":       {403, "forbidden", "10.0.0.7"},
 	} {
 		a, response, err := s.Accept(request("Cookie: " + cookie))
@@ -397,7 +397,7 @@ func TestRefusals(t *testing.T) {
 	require.EqualError(t, &handshake.Refusal{Status: 404, Err: errors.New("x")}, "refused with 404: not found: x")
 }
 
-// Where there is no body there is nothing about one.
+// A status without a body has no headers that describe one.
 func TestResponseWithoutBody(t *testing.T) {
 	for _, status := range []int{http.StatusNoContent, http.StatusNotModified} {
 		r := &handshake.Response{Status: status, Body: []byte("a body")}
