@@ -16,10 +16,10 @@ import (
 //
 //	d.Begin(limit)
 //	for !done {
-//		dst := … // memory, as much as is wanted
 //		dst := … // memory of any size
 //		written, read, done, err := d.Inflate(dst, src, last)
 //		…        // dst[:written] is the next part of the message
+//		src = src[read:]
 //		if len(src) == 0 && !last && written < len(dst) {
 //			src, last = … // the next piece
 //		}
