@@ -27,7 +27,6 @@ const (
 
 // ParseExtensions parses the values of all Sec-WebSocket-Extensions headers of a
 // request or response, in order:
-// message, in order:
 //
 //	extension-list = 1#extension
 //	extension      = token *( ";" token [ "=" (token | quoted-string) ] )
