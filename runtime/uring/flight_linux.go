@@ -7,29 +7,29 @@ import (
 	"github.com/noria-go/noria/runtime/internal/sys"
 )
 
-// A flight is one operation from Submit to its terminal completion, or a
-// cancellation from its being asked to its answer. It lies in a table, and the
-// kernel knows it by slot and generation only, so a late completion or cancel
-// cannot reach what has the slot next. Through the table everything that the
-// kernel sees stays reachable: the Op with its buffers, and mem.
+// A flight is one operation from Submit to its terminal completion, or one
+// cancellation from its submission to its result. It is a slot of a table, and the
+// kernel knows it only by slot and generation, so a late completion or cancellation
+// cannot reach the next flight in the slot. The table keeps everything that the
+// kernel uses reachable: the Op with its buffers, and mem.
 type flight struct {
-	op     *runtime.Op // nil: this is a cancellation
-	target uint64      // of a cancellation; 0: everything
-	tries  int         // cancellations of the target so far
+	op     *runtime.Op // nil for a cancellation
+	target uint64      // user_data to cancel; 0 means everything
+	tries  int         // how often the cancellation was repeated
 
-	conn *conn // what it is on, if that is a handle
+	conn *conn // nil for an operation without a handle
 	fd   int32
 	mem  *kernelMem
-	buf  int32 // hot buffer that it fills (where there is no buffer ring), or -1
+	buf  int32 // hot buffer that it fills, without a buffer ring, or -1
 
 	slot, gen uint32
 	phase     phase
 	used      bool
-	canceled  bool // somebody wants it to end
-	poll      bool // waits for readiness; the operation itself comes after
-	nowait    bool // a send that is tried and must not wait: see notNow
-	blocked   bool // a send that waits for its peer
-	async     bool // by a worker of the kernel
+	canceled  bool // the caller asked for its end
+	poll      bool // waits for readiness before the operation itself
+	nowait    bool // a send that must not wait: see wouldBlock
+	blocked   bool // a send that waits for the peer
+	async     bool // to be run by a worker of the kernel
 
 	// The result, while it waits in Runtime.done.
 	n   int
@@ -42,20 +42,20 @@ type flight struct {
 	cnext, cprev *flight
 }
 
-// phase says where a flight is.
+// A phase is where a flight is.
 type phase uint8
 
 const (
-	phaseIdle    phase = iota // here, being worked on
-	phaseWaiting              // behind another one in the same direction of a handle
-	phaseBacklog              // the submission queue was full
+	phaseIdle    phase = iota // in this process, being handled
+	phaseWaiting              // behind another operation in the same direction of its handle
+	phaseBacklog              // waits for room in the submission queue
 	phaseKernel               // in the submission queue or in the kernel
-	phaseParked               // until a receive buffer is free
+	phaseParked               // waits for a receive buffer
 	phaseDone                 // its result waits for Poll
 )
 
-// kernelMem is memory of one operation that the kernel reads: never on a
-// stack, which moves.
+// kernelMem is the memory of one operation that the kernel reads. It must not be on
+// a stack, which can move.
 type kernelMem struct {
 	msg  unix.Msghdr
 	iov  [runtime.MaxVec]unix.Iovec
@@ -67,10 +67,10 @@ type kernelMem struct {
 const (
 	pageBits = 8
 	pageSize = 1 << pageBits
-	genMask  = 1<<31 - 1 // the top bit of user_data is for what is not a flight
+	genMask  = 1<<31 - 1 // the top bit of user_data marks completions that are not of a flight
 )
 
-// A table holds the flights. It grows by pages, so that they stay where they are.
+// A table holds the flights. It grows by pages, so that flights never move.
 type table struct {
 	pages []*[pageSize]flight
 	free  *flight // by qnext
@@ -104,7 +104,7 @@ func (t *table) grow() {
 	t.pages = append(t.pages, page)
 }
 
-// drop makes the slot free for another flight.
+// drop frees the slot of f.
 func (t *table) drop(f *flight) {
 	t.putMem(f)
 	*f = flight{slot: f.slot, gen: f.gen, qnext: t.free}
@@ -133,7 +133,7 @@ func (t *table) takeMem(f *flight) *kernelMem {
 	return f.mem
 }
 
-// at returns the flight in a slot, whatever its generation.
+// at returns the flight in a slot, of any generation.
 func (t *table) at(slot uint32) *flight {
 	if int(slot>>pageBits) >= len(t.pages) {
 		return nil
@@ -141,7 +141,7 @@ func (t *table) at(slot uint32) *flight {
 	return &t.pages[slot>>pageBits][slot&(pageSize-1)]
 }
 
-// get returns the flight that user_data names, or nil if it is over.
+// get returns the flight with this user_data, or nil if it has ended.
 func (t *table) get(userData uint64) *flight {
 	f := t.at(uint32(userData))
 	if f == nil || f.gen != uint32(userData>>32) || !f.used {
@@ -218,9 +218,9 @@ const (
 	noLine = -1
 )
 
-// lineOf says in which line of its handle an operation stands. Accepts,
-// polls and file operations stand in none. A shutdown of the sending side
-// waits for the sends before it.
+// lineOf returns the direction of its handle that an operation waits in. Accepts,
+// polls and file operations wait in none. A shutdown of the sending side waits for
+// the sends before it.
 func lineOf(op *runtime.Op) int {
 	switch op.Code {
 	case runtime.OpRecv, runtime.OpRecvMany:
