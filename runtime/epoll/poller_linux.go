@@ -18,7 +18,7 @@ type poller struct {
 	pwait2 bool
 	why    string
 	events [256]unix.EpollEvent
-	ts     unix.Timespec // what the kernel reads; not on a stack
+	ts     unix.Timespec // read by the kernel; not on a stack, which can move
 }
 
 func (p *poller) open(noPwait2 bool) (err error) {
@@ -40,7 +40,7 @@ func (p *poller) open(noPwait2 bool) (err error) {
 
 func (p *poller) close() error { return unix.Close(p.fd) }
 
-// add registers fd for good: both directions, edges only. What is ready
+// add registers fd for both directions, edge-triggered. A direction that is ready
 // already is reported too.
 func (p *poller) add(fd int, h runtime.Handle) error {
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(h.Slot()), Pad: int32(h.Gen())}
@@ -53,12 +53,12 @@ func (p *poller) remove(fd int) error { return unix.EpollCtl(p.fd, unix.EPOLL_CT
 // No handle has the generation 0.
 func (p *poller) addWaker(w *wake.Waker) error { return p.add(w.FD(), 0) }
 
-// wait waits for events, at most for timeout nanoseconds; negative means
-// without end.
+// wait waits for events for at most timeout nanoseconds; a negative timeout means
+// no limit.
 func (p *poller) wait(timeout int64) (int, error) {
 	events := uintptr(unsafe.Pointer(&p.events))
 	if timeout == 0 {
-		// It cannot block, so the scheduler need not hear of it.
+		// It cannot block, so a raw system call is enough.
 		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), events, uintptr(len(p.events)), 0, 0, 0)
 		if errno == 0 && p.pwait2 && p.why == "" {
 			errno = p.probePwait2()
@@ -80,7 +80,7 @@ func (p *poller) wait(timeout int64) (int, error) {
 	return count2(syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), events, uintptr(len(p.events)), uintptr(ms), 0, 0))
 }
 
-// probePwait2 tries the call with a timeout that is over.
+// probePwait2 tries epoll_pwait2 with a timeout of 0.
 func (p *poller) probePwait2() syscall.Errno {
 	p.ts = unix.Timespec{}
 	_, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), uintptr(unsafe.Pointer(&p.ts)), 0, 0)
