@@ -10,8 +10,8 @@ import (
 	"github.com/noria-go/noria/runtime/internal/hot"
 )
 
-// A send that waits for its peer leaves hot memory, and its owner gets back
-// the very buffer that it gave, with the same bytes.
+// A send that waits for its peer vacates hot memory. Its owner gets the same buffer
+// back, with the same bytes.
 func TestVacate(t *testing.T) {
 	pool := runtime.NewPool(0)
 	var back []uint32
@@ -46,7 +46,7 @@ func TestVacate(t *testing.T) {
 	require.NoError(t, pool.Close())
 }
 
-// The default leaves most of a small pool to others.
+// The default leaves most of a small pool to other users.
 func TestDefaultFits(t *testing.T) {
 	for limit, want := range map[int64]int{0: hot.DefaultCount, 4 << 20: 32, 512 << 10: 8} {
 		pool := runtime.NewPool(limit)
