@@ -288,11 +288,11 @@ func (p *prober) multishot(fill func(*uring.SQEntry)) (uring.CQEvent, string) {
 	cqe, id, ok := p.do(fill)
 	switch {
 	case !ok:
-		return cqe, "it was tried and did not complete"
+		return cqe, "the trial did not complete"
 	case cqe.Res < 0:
-		return cqe, "it was tried and failed: " + syscall.Errno(-cqe.Res).Error()
+		return cqe, "the trial failed: " + syscall.Errno(-cqe.Res).Error()
 	case cqe.Flags&cqeMore == 0:
-		return cqe, "it was tried and completed only once"
+		return cqe, "the trial completed only once"
 	}
 	sqe := p.ring.next()
 	sqe.OpCode, sqe.Addr = opAsyncCancel, id
@@ -304,7 +304,7 @@ func (p *prober) multishot(fill func(*uring.SQEntry)) (uring.CQEvent, string) {
 			return cqe, ""
 		}
 	}
-	return cqe, "it was tried and could not be cancelled"
+	return cqe, "the trial could not be cancelled"
 }
 
 func (p *prober) multishotRecv() string {
@@ -328,7 +328,7 @@ func (p *prober) multishotRecv() string {
 		sqe.Flags, sqe.BufIG = sqeBufferSelect, probeGroup
 	})
 	if why == "" && (cqe.Res != 1 || cqe.Flags&cqeBuffer == 0) {
-		return "it was tried and used no provided buffer"
+		return "the trial used no provided buffer"
 	}
 	return why
 }
@@ -373,10 +373,10 @@ func (p *prober) cancelAll() string {
 		sqe.OpCode, sqe.OpcodeFlags = opAsyncCancel, cancelAll|cancelAny
 	})
 	if !ok {
-		return "it was tried and did not complete"
+		return "the trial did not complete"
 	}
 	if cqe.Res < 0 && syscall.Errno(-cqe.Res) != syscall.ENOENT {
-		return "it was tried and failed: " + syscall.Errno(-cqe.Res).Error()
+		return "the trial failed: " + syscall.Errno(-cqe.Res).Error()
 	}
 	return ""
 }

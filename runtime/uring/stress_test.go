@@ -134,7 +134,7 @@ func client(addr string, rnd *rand.Rand) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%d of %d bytes after %v: %w", len(got), len(text), patience, err)
 	case !bytes.HasPrefix(text, got):
-		return fmt.Errorf("the echo of %d bytes differs within the %d that came", len(text), len(got))
+		return fmt.Errorf("the echo of %d bytes differs within the %d bytes received", len(text), len(got))
 	case len(got) < len(text):
 		return errCut
 	}

@@ -25,14 +25,14 @@ func TestVacate(t *testing.T) {
 	op := &runtime.Op{Code: runtime.OpSend, Buf: b, Done: func(*runtime.Op) {}}
 	require.NoError(t, op.Begin())
 	require.True(t, set.Vacate(b))
-	require.Equal(t, []uint32{1}, back, "the hot buffer is free while the send goes on")
+	require.Equal(t, []uint32{1}, back, "the hot buffer is free while the send waits")
 	require.Zero(t, set.Held())
 	copy(set.Target(1), strings.Repeat("x", len(text)))
 	require.Equal(t, text, string(op.Unsent(0)))
 	op.Complete(len(text), 0, nil)
 	require.Equal(t, text, string(b.Bytes()))
 	require.Equal(t, hot.Headroom, b.Headroom())
-	require.True(t, set.Vacate(b), "it is not there any more")
+	require.True(t, set.Vacate(b), "its contents are in the pool already")
 	b.Release()
 	require.Equal(t, []uint32{1}, back)
 

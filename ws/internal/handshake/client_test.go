@@ -120,7 +120,7 @@ func TestTheResponse(t *testing.T) {
 		"a subprotocol not offered":     {"\r\n\r\n", "\r\nSec-WebSocket-Protocol: Chat\r\n\r\n", "did not offer"},
 		"two subprotocols":              {"\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat\r\n\r\n", "2 subprotocols"},
 		"a list of subprotocols":        {"\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat, chat\r\n\r\n", "did not offer"},
-		"an extension nobody offered":   {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: x-frame\r\n\r\n", "not offered"},
+		"an extension not offered":      {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: x-frame\r\n\r\n", "not offered"},
 		"two extensions":                {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate, permessage-deflate\r\n\r\n", "2 extensions"},
 		"extensions that do not parse":  {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: ;\r\n\r\n", "Sec-WebSocket-Extensions"},
 		"a window that was not offered": {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=16\r\n\r\n", "want 8 to 15"},

@@ -42,7 +42,7 @@ func parseHead(head []byte) (first string, h http.Header, err error) {
 			return "", nil, errors.New("a header line has no colon")
 		}
 		if !isToken(name) {
-			return "", nil, fmt.Errorf("the header name %.40q is not a token; nothing may precede or follow it before the colon", name)
+			return "", nil, fmt.Errorf("the header name %.40q is not a token; no space may precede the colon", name)
 		}
 		name = http.CanonicalHeaderKey(name)
 		h[name] = append(h[name], strings.Trim(value, " \t"))

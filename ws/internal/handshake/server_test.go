@@ -69,12 +69,12 @@ func TestAccept(t *testing.T) {
 		"tokens in whatever case":               {changes: []string{"Upgrade: websocket → uPGRADE: WebSocket", "Connection: Upgrade → CONNECTION:keep-alive , UPGRADE"}},
 		"a list in Upgrade":                     {changes: []string{"Upgrade: websocket → Upgrade: h2c, websocket"}},
 		"two Connection headers":                {changes: []string{"Connection: keep-alive"}},
-		"the list goes on in a second header":   {changes: []string{"Connection: Upgrade → Connection: keep-alive", "Connection: Upgrade"}},
+		"the list continues in a second header": {changes: []string{"Connection: Upgrade → Connection: keep-alive", "Connection: Upgrade"}},
 		"no space after the colon, many before": {changes: []string{"Upgrade: websocket → Upgrade:  \t websocket \t "}},
 		"an absolute URI":                       {changes: []string{"/chat?a=1 → http://server.example.com/chat?a=1"}},
 		"a length of no body":                   {changes: []string{"Content-Length: 0"}},
-		"extensions nobody speaks here":         {changes: []string{"Sec-WebSocket-Extensions: permessage-deflate, x; y=\"z\""}},
-		"a subprotocol nobody speaks here":      {changes: []string{"Sec-WebSocket-Protocol: chat"}},
+		"unsupported extensions":                {changes: []string{"Sec-WebSocket-Extensions: permessage-deflate, x; y=\"z\""}},
+		"unsupported subprotocol":               {changes: []string{"Sec-WebSocket-Protocol: chat"}},
 		"the client's first":                    {server: spoken, changes: []string{"Sec-WebSocket-Protocol: chat, mqtt, graphql"}, protocol: "mqtt"},
 		"over two headers":                      {server: spoken, changes: []string{"Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: graphql"}, protocol: "graphql"},
 		"compression":                           {server: spoken, changes: []string{"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"}, deflate: &full, extensions: "permessage-deflate"},
@@ -286,7 +286,7 @@ func TestCheck(t *testing.T) {
 		case "reserved":
 			return http.Header{"Sec-Websocket-Accept": {"x"}}, nil
 		case "303":
-			return nil, &handshake.Refusal{Status: 303, Text: "it is elsewhere", Header: http.Header{"Location": {"/there"}}}
+			return nil, &handshake.Refusal{Status: 303, Text: "moved elsewhere", Header: http.Header{"Location": {"/there"}}}
 		case "101", "99", "1000":
 			status, _ := strconv.Atoi(r.Header.Get("Cookie"))
 			return nil, &handshake.Refusal{Status: status}
@@ -322,7 +322,7 @@ func TestCheck(t *testing.T) {
 		require.ErrorContains(t, err, tt.log)
 		text := body(t, r)
 		require.Contains(t, text, tt.says)
-		require.NotContains(t, text, tt.log, "the cause is not the client's business")
+		require.NotContains(t, text, tt.log, "the client must not see the cause")
 		if tt.status == 401 {
 			require.Equal(t, "Basic", r.Header.Get("WWW-Authenticate"))
 		}
