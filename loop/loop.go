@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -99,8 +100,8 @@ type Loop struct {
 	stopBy   int64     // when tasks are abandoned; 0: the loop is not stopping
 	dirty    []*Stream // have written since they were last flushed
 	idle     []*worker
-	calls    *call // free ones
-	root     Task  // parent of the tasks that have no other
+	calls    list.Stack[call] // free ones
+	root     Task             // parent of the tasks that have no other
 	tasks    int
 	lost     int                  // coroutines suspended for good: see worker.run
 	busy     int                  // goroutines of Offload
@@ -123,7 +124,7 @@ type Loop struct {
 	posts  []func()
 	users  int // of those, how many MaxPosts binds
 	spare  []func()
-	wakes  *Task // ready, from elsewhere
+	wakes  list.Stack[Task] // ready, from elsewhere
 	closed bool
 }
 
@@ -407,7 +408,7 @@ func (l *Loop) postTask(t *Task) {
 		return
 	}
 	l.mu.Lock()
-	t.nextWake, l.wakes = l.wakes, t
+	l.wakes.Push(&t.woken, t)
 	l.mu.Unlock()
 	l.wake()
 }
@@ -415,22 +416,20 @@ func (l *Loop) postTask(t *Task) {
 func (l *Loop) hasPosts() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.posts) > 0 || l.wakes != nil
+	return len(l.posts) > 0 || !l.wakes.Empty()
 }
 
 func (l *Loop) takePosts() {
 	l.runBatch() // the rest of one that runtime.Goexit has cut short
 	l.mu.Lock()
-	if len(l.posts) == 0 && l.wakes == nil {
+	if len(l.posts) == 0 && l.wakes.Empty() {
 		l.mu.Unlock()
 		return
 	}
 	posts, wakes := l.posts, l.wakes
-	l.posts, l.users, l.spare, l.wakes = l.spare[:0], 0, nil, nil
+	l.posts, l.users, l.spare, l.wakes = l.spare[:0], 0, nil, list.Stack[Task]{}
 	l.mu.Unlock()
-	for wakes != nil {
-		t := wakes
-		wakes, t.nextWake = t.nextWake, nil
+	for t := wakes.Pop(); t != nil; t = wakes.Pop() {
 		t.waking.Store(false) // before it looks at what it waits for
 		if want := t.wanted.Swap(0); want != 0 {
 			t.cancel(want == wantKill)

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -46,17 +47,17 @@ type Task struct {
 	onEnd func(error)
 	err   error
 
-	values     context.Context // for Value; nil: none
-	parent     *Task
-	kids       *Task
-	prev, next *Task // siblings
-	sleep      timer
-	foreign    foreignContext
-	joiners    waitList // wait for it to end
+	values  context.Context // for Value; nil: none
+	parent  *Task
+	kids    list.List[Task]
+	sibling list.Node[Task]
+	sleep   timer
+	foreign foreignContext
+	joiners waitList // wait for it to end
 
-	waking   atomic.Bool  // in Loop.wakes
-	wanted   atomic.Int32 // what other threads asked for: see Cancel
-	nextWake *Task
+	waking atomic.Bool // in Loop.wakes
+	woken  list.Link[Task]
+	wanted atomic.Int32 // what other threads asked for: see Cancel
 
 	// What of a context other goroutines may look at.
 	ended  atomic.Bool
@@ -314,10 +315,10 @@ func (t *Task) bodyEnded(err error) {
 	t.foreign.drop(t.loop)
 	t.loop.timers.stop(&t.sleep)
 	t.endContext()
-	for kid := t.kids; kid != nil; kid = kid.next {
+	for kid := range t.kids.All() {
 		kid.cancel(true)
 	}
-	if t.kids == nil {
+	if t.kids.Len() == 0 {
 		t.finish(err)
 	}
 }
@@ -328,7 +329,7 @@ func (t *Task) finish(err error) {
 	t.endContext()
 	t.loop.tasks--
 	p := t.parent
-	p.removeKid(t)
+	p.kids.Remove(&t.sibling)
 	if t.onEnd != nil {
 		// A panic of it is contained too. It is no task's: t, whose coroutine
 		// this may be, is over and could not be resumed if it waited.
@@ -339,33 +340,18 @@ func (t *Task) finish(err error) {
 		t.onEnd = nil
 	}
 	t.joiners.wakeAll()
-	if p.body && p.kids == nil && !p.over {
+	if p.body && p.kids.Len() == 0 && !p.over {
 		p.finish(p.err)
 	}
 }
 
 func (t *Task) addKid(k *Task) {
-	k.parent, k.next = t, t.kids
-	if t.kids != nil {
-		t.kids.prev = k
-	}
-	t.kids = k
-}
-
-func (t *Task) removeKid(k *Task) {
-	if k.prev != nil {
-		k.prev.next = k.next
-	} else {
-		t.kids = k.next
-	}
-	if k.next != nil {
-		k.next.prev = k.prev
-	}
-	k.prev, k.next = nil, nil
+	k.parent = t
+	t.kids.PushFront(&k.sibling, k)
 }
 
 func (t *Task) eachKid(f func(*Task)) {
-	for k := t.kids; k != nil; k = k.next {
+	for k := range t.kids.All() {
 		f(k)
 		k.eachKid(f)
 	}
@@ -408,7 +394,7 @@ func (t *Task) cancel(kill bool) {
 	if kill {
 		t.killed = true
 	}
-	for k := t.kids; k != nil; k = k.next {
+	for k := range t.kids.All() {
 		if kill || !k.apart {
 			k.cancel(kill)
 		}

@@ -6,17 +6,18 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/noria-go/noria/internal/list"
 )
 
 // A waiter is a task, or an ordinary goroutine, that waits in a list.
 type waiter struct {
-	task       *Task
-	ch         chan struct{} // of a goroutine
-	fn         func()        // of neither: see Notify
-	loop       *Loop         // where fn runs
-	list       *waitList
-	prev, next *waiter
-	with       Source // of a Both: see there
+	task *Task
+	ch   chan struct{} // of a goroutine
+	fn   func()        // of neither: see Notify
+	loop *Loop         // where fn runs
+	node list.Node[waiter]
+	with Source // of a Both: see there
 }
 
 func (w *waiter) wake() {
@@ -49,47 +50,28 @@ func (t *Task) wake() {
 
 // A waitList is first in, first out. It belongs to one loop, or to whoever
 // holds the mutex that stands beside it.
-type waitList struct{ head, tail *waiter }
+type waitList struct{ list.List[waiter] }
 
-func (l *waitList) add(w *waiter) {
-	w.list, w.prev, w.next = l, l.tail, nil
-	if l.tail != nil {
-		l.tail.next = w
-	} else {
-		l.head = w
-	}
-	l.tail = w
-}
+func (l *waitList) add(w *waiter) { l.PushBack(&w.node, w) }
 
 // remove takes w out and reports whether it was still in: if not, somebody
 // has woken it.
 func (l *waitList) remove(w *waiter) bool {
-	if w.list != l {
+	if w.node.List() != &l.List {
 		return false
 	}
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		l.head = w.next
-	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		l.tail = w.prev
-	}
-	w.list, w.prev, w.next = nil, nil, nil
+	l.Remove(&w.node)
 	return true
 }
 
 func (l *waitList) wakeOne() {
-	if w := l.head; w != nil {
-		l.remove(w)
+	if w := l.PopFront(); w != nil {
 		w.wake()
 	}
 }
 
 func (l *waitList) wakeAll() {
-	for l.head != nil {
+	for l.Len() > 0 {
 		l.wakeOne()
 	}
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
@@ -94,7 +95,7 @@ type Conn struct {
 	quiet    *loop.Event // see nextQuiet
 	pingSeq  uint64
 
-	held    *Message                // received, and with the handler
+	held    list.List[Message]      // received, and with the handler
 	foreign atomic.Pointer[Message] // released by other threads, not yet unlinked
 }
 
@@ -212,25 +213,9 @@ func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Co
 func (c *Conn) post(f func()) error { return c.loop.Friend(friend.Key{}).Post(f) }
 
 // link notes that the handler has m.
-func (c *Conn) link(m *Message) {
-	m.prev, m.next = nil, c.held
-	if c.held != nil {
-		c.held.prev = m
-	}
-	c.held = m
-}
+func (c *Conn) link(m *Message) { c.held.PushFront(&m.node, m) }
 
-func (c *Conn) unlink(m *Message) {
-	if m.prev != nil {
-		m.prev.next = m.next
-	} else {
-		c.held = m.next
-	}
-	if m.next != nil {
-		m.next.prev = m.prev
-	}
-	m.prev, m.next = nil, nil
-}
+func (c *Conn) unlink(m *Message) { c.held.Remove(&m.node) }
 
 // returned takes note of a message that was released on another thread. Its
 // place in the list of held ones is the loop's to change.
@@ -289,8 +274,7 @@ func (c *Conn) dropReceived() {
 func (c *Conn) reclaim() {
 	c.letGo()
 	n, first := 0, ""
-	for m := c.held; m != nil; {
-		next := m.next
+	for m := range c.held.All() {
 		if m.away.CompareAndSwap(0, awayReclaimed) {
 			if n++; n == 1 {
 				first = fmt.Sprintf("%s of %d bytes", m.typ, m.size)
@@ -303,7 +287,6 @@ func (c *Conn) reclaim() {
 			m.eachSegment(func(s *segment) { c.frames.release(s.buf) })
 			m.first, m.rest, m.conn = segment{}, nil, nil
 		}
-		m = next
 	}
 	if n > 0 {
 		c.opts.Logger.Warn("noria: a handler returned without releasing what it received; it was reclaimed",

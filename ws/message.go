@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -35,12 +36,13 @@ type Message struct {
 	first segment
 	rest  []segment
 
-	conn       *Conn  // received it, and takes it back if its handler does not
-	local      *local // where the Message itself goes back to; nil: nowhere
-	prev, next *Message
-	nextAway   *Message     // see Conn.returned
-	away       atomic.Int32 // see awayReleased
-	from       string       // the stack that received it, if somebody wants to know
+	conn     *Conn              // received it, and takes it back if its handler does not
+	local    *local             // where the Message itself goes back to; nil: nowhere
+	node     list.Node[Message] // of Conn.held
+	unused   list.Link[Message] // of local.messages
+	nextAway *Message           // see Conn.returned
+	away     atomic.Int32       // see awayReleased
+	from     string             // the stack that received it, if somebody wants to know
 }
 
 // Values of Message.away: what happened to a message that was released
@@ -226,7 +228,7 @@ func (m *Message) recycle() {
 		return
 	}
 	l.spare++
-	m.next, l.messages = l.messages, m
+	l.messages.Push(&m.unused, m)
 }
 
 // add appends s, whose owner the message becomes.
@@ -324,8 +326,8 @@ func (m *Message) join() {
 // A local is what the connections of one loop share.
 type local struct {
 	loop     *loop.Loop
-	messages *Message // free ones
-	spare    int      // how many
+	messages list.Stack[Message] // free ones
+	spare    int                 // how many
 	masks    masks
 	scratch  []byte // for compressing
 }
@@ -340,11 +342,10 @@ func localOf(l *loop.Loop) *local {
 }
 
 func (l *local) newMessage(c *Conn, t Type) *Message {
-	m := l.messages
+	m := l.messages.Pop()
 	if m == nil {
 		m = &Message{local: l}
 	} else {
-		l.messages, m.next = m.next, nil
 		l.spare--
 		m.gone = false
 	}

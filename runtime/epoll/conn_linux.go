@@ -1,6 +1,9 @@
 package epoll
 
-import "github.com/noria-go/noria/runtime"
+import (
+	"github.com/noria-go/noria/internal/list"
+	"github.com/noria-go/noria/runtime"
+)
 
 // A conn is the state of a handle.
 type conn struct {
@@ -19,8 +22,7 @@ type conn struct {
 	closer     *runtime.Op // the OpClose: nothing new is taken
 	retryAt    int64
 
-	queue      *connQueue
-	prev, next *conn
+	turn list.Node[conn] // of Runtime.turns
 }
 
 // A direction is the queue of operations that receive or send on a handle.
@@ -48,7 +50,8 @@ const (
 	inWork               // run by a worker
 )
 
-// An opQueue is first in, first out, through Op.Sys.
+// An opQueue is first in, first out. Its links are the contract's, in Op.Sys, which
+// any backend may use; so it is no list.List.
 type opQueue struct {
 	head, tail *runtime.Op
 	n          int
@@ -88,44 +91,4 @@ func (q *opQueue) pop() *runtime.Op {
 		q.remove(op)
 	}
 	return op
-}
-
-// A connQueue is first in, first out; a conn is in at most one.
-type connQueue struct {
-	head, tail *conn
-	n          int
-}
-
-func (q *connQueue) push(c *conn) {
-	c.queue, c.prev, c.next = q, q.tail, nil
-	if q.tail != nil {
-		q.tail.next = c
-	} else {
-		q.head = c
-	}
-	q.tail = c
-	q.n++
-}
-
-func (q *connQueue) remove(c *conn) {
-	if c.prev != nil {
-		c.prev.next = c.next
-	} else {
-		q.head = c.next
-	}
-	if c.next != nil {
-		c.next.prev = c.prev
-	} else {
-		q.tail = c.prev
-	}
-	c.queue, c.prev, c.next = nil, nil, nil
-	q.n--
-}
-
-func (q *connQueue) pop() *conn {
-	c := q.head
-	if c != nil {
-		q.remove(c)
-	}
-	return c
 }

@@ -45,7 +45,7 @@ func (r *Runtime) look(deadline int64) (late, woken bool, err error) {
 		timeout = max(0, deadline-r.Now())
 		late = timeout == 0
 	}
-	if r.turns.head != nil || r.done.head != nil || r.delivered > 0 || r.canUnpark() {
+	if r.turns.Len() > 0 || r.done.head != nil || r.delivered > 0 || r.canUnpark() {
 		timeout = 0
 	}
 	if at := r.nextRetry(); at != 0 && timeout != 0 {
@@ -93,8 +93,8 @@ func (r *Runtime) event(ev *unix.EpollEvent) {
 
 // schedule queues c for a try, if it is runnable and not queued yet.
 func (r *Runtime) schedule(c *conn) {
-	if c.queue == nil && c.runnable() {
-		r.turns.push(c)
+	if c.turn.List() == nil && c.runnable() {
+		r.turns.PushBack(&c.turn, c)
 	}
 }
 
@@ -106,8 +106,8 @@ func (r *Runtime) work() {
 	r.retry()
 	r.unpark()
 	r.deliver()
-	for n := r.turns.n; n > 0 && r.turns.head != nil && r.delivered < r.opts.Budget && !r.receiversFirst(); n-- {
-		h := r.turns.pop().h
+	for n := r.turns.Len(); n > 0 && r.turns.Len() > 0 && r.delivered < r.opts.Budget && !r.receiversFirst(); n-- {
+		h := r.turns.PopFront().h
 		r.turn(h)
 	}
 	r.deliver()

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/runtime/internal/hot"
 	"github.com/noria-go/noria/runtime/internal/sys"
@@ -24,7 +25,7 @@ type Runtime struct {
 	hot    *hot.Set
 	idle   []uint32 // free hot buffers; the one used last, and thus cached, is reused first
 
-	turns   connQueue        // handles with an operation to try
+	turns   list.List[conn]  // handles with an operation to try
 	parked  []runtime.Handle // handles whose receive waits for a hot buffer, in order
 	retries []*conn          // connecting unix sockets whose peer's backlog is full
 	done    opQueue          // operations whose results wait for Poll
@@ -198,8 +199,8 @@ func (r *Runtime) Detach(h runtime.Handle) (int, error) {
 
 // forget removes the handle. The caller owns the descriptor.
 func (r *Runtime) forget(c *conn) {
-	if c.queue != nil {
-		c.queue.remove(c)
+	if c.turn.List() != nil {
+		r.turns.Remove(&c.turn)
 	}
 	r.fds.Remove(c.h)
 }

@@ -28,7 +28,7 @@ func (r *Runtime) cancel(f *flight) {
 	f.canceled = true
 	switch f.phase {
 	case phaseWaiting, phaseBacklog, phaseParked:
-		f.queue.remove(f)
+		f.leaveQueue()
 		r.finish(f, 0, 0, runtime.ErrCanceled)
 	case phaseKernel:
 		r.sendCancel(f.userData())
@@ -68,10 +68,10 @@ func (r *Runtime) canceled(f *flight, errno syscall.Errno) {
 func (r *Runtime) closeConn(f *flight) {
 	slot := r.conns.Get(f.op.Handle)
 	c := &slot.Data
-	for on := c.ops; on != nil; on = on.cnext {
+	for on := range c.ops.All() {
 		r.cancel(on)
 	}
-	if c.count == 0 {
+	if c.ops.Len() == 0 {
 		r.closeNow(c)
 	}
 }
@@ -139,7 +139,7 @@ func (r *Runtime) drain() error {
 
 // busy reports whether anything is still in flight.
 func (r *Runtime) busy() bool {
-	return r.table.live > 0 || r.wakeArmed || r.timer.armed || r.done.head != nil
+	return r.table.live > 0 || r.wakeArmed || r.timer.armed || r.done.Len() > 0
 }
 
 // step enters the kernel and delivers all results.

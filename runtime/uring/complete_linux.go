@@ -28,7 +28,7 @@ func (r *Runtime) end(f *flight, n int, got runtime.Handle, err error) {
 	}
 	r.putBuffer(f)
 	r.table.drop(f)
-	if c != nil && c.closer != nil && c.count == 0 {
+	if c != nil && c.closer != nil && c.ops.Len() == 0 {
 		r.closeNow(c)
 	}
 	r.delivered++
@@ -175,7 +175,7 @@ func (r *Runtime) wouldBlock(f *flight) {
 		if f.nowait {
 			f.nowait, f.blocked = false, true
 			r.vacate(f.op)
-			for next := f.conn.lines[lineSend].waiting.head; next != nil; next = next.qnext {
+			for next := range f.conn.lines[lineSend].waiting.All() {
 				r.vacate(next.op)
 			}
 			break

@@ -90,7 +90,7 @@ func TestBacklog(t *testing.T) {
 			w.write(peer, "noria")
 			calls = append(calls, w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}))
 		}
-		require.Positive(t, w.r.backlog.len)
+		require.Positive(t, w.r.backlog.Len())
 		for _, c := range calls[:10] { // some are in the queue, others behind it
 			w.r.Cancel(&c.Op)
 		}
@@ -163,14 +163,15 @@ func TestParked(t *testing.T) {
 				ops = append(ops, take(h))
 				w.write(peer, "noria")
 			}
-			w.until(func() bool { return w.r.parked.len == 2 })
+			w.until(func() bool { return w.r.parked.Len() == 2 })
 			require.Len(t, held, 2)
 			before := w.r.Now()
 			require.NoError(t, w.r.Poll(before+int64(time.Millisecond)))
 			require.Len(t, held, 2)
 			require.GreaterOrEqual(t, w.r.Now()-before, int64(time.Millisecond), "parked, not spinning")
 
-			last := w.r.parked.tail.op
+			parked := slices.Collect(w.r.parked.All())
+			last := parked[1].op
 			w.r.Cancel(last)
 			w.until(func() bool { return !last.InFlight() })
 			require.ErrorIs(t, last.Err, runtime.ErrCanceled)

@@ -3,6 +3,7 @@ package uring
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/runtime/internal/sys"
 )
@@ -36,10 +37,8 @@ type flight struct {
 	got runtime.Handle
 	err error
 
-	// A flight is in at most one queue, and in the list of its conn.
-	queue        *queue
-	qnext, qprev *flight
-	cnext, cprev *flight
+	queued list.Node[flight] // in at most one queue
+	onConn list.Node[flight] // in conn.ops
 }
 
 // A phase is where a flight is.
@@ -61,7 +60,7 @@ type kernelMem struct {
 	iov  [runtime.MaxVec]unix.Iovec
 	addr sys.RawAddr
 	path []byte
-	next *kernelMem
+	free list.Link[kernelMem]
 }
 
 const (
@@ -73,17 +72,18 @@ const (
 // A table holds the flights. It grows by pages, so that flights never move.
 type table struct {
 	pages []*[pageSize]flight
-	free  *flight // by qnext
+	free  []*flight // the last is the next to be taken
 	live  int
-	mems  *kernelMem
+	mems  list.Stack[kernelMem]
 }
 
 func (t *table) take(op *runtime.Op) *flight {
-	if t.free == nil {
+	if len(t.free) == 0 {
 		t.grow()
 	}
-	f := t.free
-	t.free, f.qnext = f.qnext, nil
+	last := len(t.free) - 1
+	f := t.free[last]
+	t.free = t.free[:last]
 	f.gen = f.gen&genMask + 1
 	if f.gen > genMask {
 		f.gen = 1
@@ -99,7 +99,7 @@ func (t *table) grow() {
 	for i := pageSize - 1; i >= 0; i-- {
 		f := &page[i]
 		f.slot = base + uint32(i)
-		f.qnext, t.free = t.free, f
+		t.free = append(t.free, f)
 	}
 	t.pages = append(t.pages, page)
 }
@@ -107,8 +107,8 @@ func (t *table) grow() {
 // drop frees the slot of f.
 func (t *table) drop(f *flight) {
 	t.putMem(f)
-	*f = flight{slot: f.slot, gen: f.gen, qnext: t.free}
-	t.free = f
+	*f = flight{slot: f.slot, gen: f.gen}
+	t.free = append(t.free, f)
 	t.live--
 }
 
@@ -119,16 +119,15 @@ func (t *table) putMem(f *flight) {
 	}
 	clear(m.iov[:m.msg.Iovlen]) // keep no buffer alive
 	m.msg, m.path = unix.Msghdr{}, nil
-	m.next, t.mems = t.mems, m
+	t.mems.Push(&m.free, m)
 	f.mem = nil
 }
 
 func (t *table) takeMem(f *flight) *kernelMem {
 	if f.mem == nil {
-		if f.mem = t.mems; f.mem == nil {
+		if f.mem = t.mems.Pop(); f.mem == nil {
 			f.mem = &kernelMem{}
 		}
-		t.mems, f.mem.next = f.mem.next, nil
 	}
 	return f.mem
 }
@@ -153,53 +152,32 @@ func (t *table) get(userData uint64) *flight {
 func (f *flight) userData() uint64 { return uint64(f.gen)<<32 | uint64(f.slot) }
 
 // A queue is a first-in-first-out list of flights.
-type queue struct {
-	head, tail *flight
-	len        int
-}
+type queue struct{ list.List[flight] }
 
 func (q *queue) push(f *flight, p phase) {
-	f.queue, f.phase = q, p
-	f.qprev, f.qnext = q.tail, nil
-	if q.tail != nil {
-		q.tail.qnext = f
-	} else {
-		q.head = f
-	}
-	q.tail = f
-	q.len++
+	q.PushBack(&f.queued, f)
+	f.phase = p
 }
 
 func (q *queue) pop() *flight {
-	f := q.head
+	f := q.PopFront()
 	if f != nil {
-		q.remove(f)
+		f.phase = phaseIdle
 	}
 	return f
 }
 
-func (q *queue) remove(f *flight) {
-	if f.qprev != nil {
-		f.qprev.qnext = f.qnext
-	} else {
-		q.head = f.qnext
-	}
-	if f.qnext != nil {
-		f.qnext.qprev = f.qprev
-	} else {
-		q.tail = f.qprev
-	}
-	f.queue, f.qnext, f.qprev = nil, nil, nil
+// leaveQueue takes f out of the queue that it is in.
+func (f *flight) leaveQueue() {
+	f.queued.List().Remove(&f.queued)
 	f.phase = phaseIdle
-	q.len--
 }
 
 // A conn is what we know about a handle.
 type conn struct {
 	handle runtime.Handle
 	fd     int32
-	ops    *flight // in flight on it, but for closer
-	count  int
+	ops    list.List[flight] // in flight on it, but for closer
 	lines  [2]line
 	closer *flight // the OpClose: nothing new is taken
 }
@@ -237,23 +215,10 @@ func lineOf(op *runtime.Op) int {
 
 func (c *conn) add(f *flight) {
 	f.conn, f.fd = c, c.fd
-	f.cnext = c.ops
-	if c.ops != nil {
-		c.ops.cprev = f
-	}
-	c.ops = f
-	c.count++
+	c.ops.PushFront(&f.onConn, f)
 }
 
 func (c *conn) remove(f *flight) {
-	if f.cprev != nil {
-		f.cprev.cnext = f.cnext
-	} else {
-		c.ops = f.cnext
-	}
-	if f.cnext != nil {
-		f.cnext.cprev = f.cprev
-	}
-	f.conn, f.cnext, f.cprev = nil, nil, nil
-	c.count--
+	c.ops.Remove(&f.onConn)
+	f.conn = nil
 }

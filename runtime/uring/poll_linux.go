@@ -18,7 +18,7 @@ import (
 func (r *Runtime) Poll(deadline int64) error {
 	r.delivered = 0
 	if !r.started || r.closing {
-		r.deliver(r.done.len) // operations that were submitted after Close
+		r.deliver(r.done.Len()) // operations that were submitted after Close
 		return &runtime.OpError{Op: "poll", Err: runtime.ErrClosed}
 	}
 	for {
@@ -73,7 +73,7 @@ func (r *Runtime) turn(deadline int64) (late, woken bool, err error) {
 
 // ready reports whether a result can be delivered without entering the kernel.
 func (r *Runtime) ready() bool {
-	return r.done.head != nil || r.event < r.evts || r.fetch()
+	return r.done.Len() > 0 || r.event < r.evts || r.fetch()
 }
 
 // entered handles the result of an enter and returns the error for Poll.
@@ -111,7 +111,7 @@ func (r *Runtime) fetch() bool {
 // only those that exist now: a Done that submits such an operation again must not
 // delay the kernel's completions for ever.
 func (r *Runtime) deliver(budget int) {
-	for n := r.done.len; n > 0 && r.delivered < budget; n-- {
+	for n := r.done.Len(); n > 0 && r.delivered < budget; n-- {
 		if f := r.done.pop(); f != nil {
 			r.end(f, f.n, f.got, f.err)
 		}

@@ -127,7 +127,7 @@ func (r *Runtime) recvReady(f *flight) {
 
 // unpark continues parked receives, as many as there are free buffers.
 func (r *Runtime) unpark() {
-	for n := r.buffers.free; n > 0 && r.parked.head != nil; n-- {
+	for n := r.buffers.free; n > 0 && r.parked.Len() > 0; n-- {
 		r.recvReady(r.parked.pop())
 	}
 }

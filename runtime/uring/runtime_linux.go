@@ -258,7 +258,7 @@ func (r *Runtime) Detach(h runtime.Handle) (int, error) {
 	if c == nil {
 		return -1, &runtime.OpError{Op: "detach", Handle: h, Err: runtime.ErrClosed}
 	}
-	if c.count > 0 {
+	if c.ops.Len() > 0 {
 		return -1, &runtime.OpError{Op: "detach", Handle: h, Err: runtime.ErrBusy}
 	}
 	fd := int(c.fd)

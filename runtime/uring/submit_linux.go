@@ -126,7 +126,7 @@ func (r *Runtime) openFile(f *flight) {
 // flushed, f joins the end of the backlog. The order is kept, because a
 // cancellation must not overtake its target.
 func (r *Runtime) push(f *flight) {
-	if r.backlog.head == nil {
+	if r.backlog.Len() == 0 {
 		if sqe := r.sqe(); sqe != nil {
 			r.fill(f, sqe)
 			return
@@ -137,7 +137,7 @@ func (r *Runtime) push(f *flight) {
 
 // drainBacklog submits the backlog as far as the submission queue has room.
 func (r *Runtime) drainBacklog() {
-	for r.backlog.head != nil {
+	for r.backlog.Len() > 0 {
 		sqe := r.sqe()
 		if sqe == nil {
 			return
