@@ -1,6 +1,7 @@
 package list_test
 
 import (
+	"math/rand/v2"
 	"slices"
 	"testing"
 
@@ -24,7 +25,12 @@ func ids(l *list.List[item]) (all []int) {
 
 // A List does what a slice does, in random order.
 func FuzzList(f *testing.F) {
-	f.Add([]byte{0, 1, 2, 130, 3, 64, 0, 200})
+	random := rand.NewChaCha8([32]byte{})
+	for range 10 {
+		ops := make([]byte, 500)
+		_, _ = random.Read(ops) // it never fails
+		f.Add(ops)
+	}
 	f.Fuzz(func(t *testing.T, ops []byte) {
 		var l list.List[item]
 		var want []int
