@@ -160,7 +160,7 @@ func (ss *SyncStream) Close() error {
 // that it is not killed before it starts.
 func (ss *SyncStream) onLoop(op string, f func() error) error {
 	lp := ss.s.Loop()
-	if lp.OnLoop() {
+	if lp.Friend(friend.Key{}).OnLoop() {
 		return f()
 	}
 	return lp.Friend(friend.Key{}).Call(context.Background(), op, func(context.Context) error { return f() })

@@ -99,7 +99,7 @@ func refuse(nc net.Conn) error {
 // on the loop.
 func adopt(l *loop.Loop, nc net.Conn, opts TakeOverOptions, prepare func(*loop.Stream)) (s *loop.Stream, err error) {
 	err = l.Friend(friend.Key{}).Call(context.Background(), "take over", func(context.Context) (err error) {
-		if s, err = l.AdoptConn(nc, opts.Stream); err != nil {
+		if s, err = l.Friend(friend.Key{}).AdoptConn(nc, opts.Stream); err != nil {
 			return err
 		}
 		if prepare != nil {

@@ -45,7 +45,7 @@ func TestConnectionsWhilePostsAreFull(t *testing.T) {
 			{"read", func() error { _, err := io.ReadFull(s, make([]byte, 5)); return err }},
 			{"write", func() error { _, err := s.Write([]byte("bye")); return err }},
 			{"close write", s.CloseWrite},
-			{"stats", func() error { _, err := l.Stats(); return err }},
+			{"stats", func() error { _, err := l.Friend(friend.Key{}).Stats(); return err }},
 			{"listen", func() (err error) { ls, err = g.Listen("127.0.0.1:0", loop.ServeOptions{}); return err }},
 			{"close listeners", func() error { return ls.Close() }},
 			{"close", s.Close},

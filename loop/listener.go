@@ -42,7 +42,7 @@ type Listener struct {
 }
 
 // Listen opens a listening socket on the loop. It is called on the loop.
-func (l *Loop) Listen(addr runtime.Addr, opts runtime.ListenOptions, streams StreamOptions) (*Listener, error) {
+func (l *Loop) listen(addr runtime.Addr, opts runtime.ListenOptions, streams StreamOptions) (*Listener, error) {
 	if !l.onThread() {
 		return nil, &runtime.OpError{Op: "listen", Detail: addr.String(), Err: ErrOffLoop}
 	}
@@ -55,7 +55,7 @@ func (l *Loop) Listen(addr runtime.Addr, opts runtime.ListenOptions, streams Str
 
 // AdoptListener makes a listening socket's descriptor, which becomes the
 // loop's own, into a Listener. It is called on the loop.
-func (l *Loop) AdoptListener(fd int, streams StreamOptions) (*Listener, error) {
+func (l *Loop) adoptListener(fd int, streams StreamOptions) (*Listener, error) {
 	if !l.onThread() {
 		return nil, &runtime.OpError{Op: "adopt listener", Err: ErrOffLoop}
 	}
@@ -106,7 +106,7 @@ func (ln *Listener) Accept(ctx context.Context) (*Stream, error) {
 			if ln.ready.len() > 0 {
 				ln.waiters.wakeOne()
 			}
-			return ln.loop.NewStream(h, ln.opts), nil
+			return ln.loop.newStream(h, ln.opts), nil
 		case ln.err != nil:
 			return nil, ln.err
 		}

@@ -17,9 +17,9 @@ import (
 
 // Limits of a loop, unless LoopOptions says otherwise.
 const (
-	DefaultMaxPosts    = 1 << 16
-	DefaultStopTimeout = 5 * time.Second
-	DefaultStallAfter  = 100 * time.Millisecond
+	defaultMaxPosts    = 1 << 16
+	defaultStopTimeout = 5 * time.Second
+	defaultStallAfter  = 100 * time.Millisecond
 
 	maxIdleWorkers = 128 // coroutines that wait for their next task
 	maxOffloads    = 512 // goroutines that Offload may have running
@@ -34,21 +34,21 @@ type LoopOptions struct {
 	Reason string
 
 	// PoolLimit is how many bytes of buffers the loop may map; 0 means
-	// DefaultPoolLimit.
+	// 1 GiB.
 	PoolLimit int64
 
 	// MaxPosts bounds how many functions of the user's wait to run on the loop;
 	// beyond it Post, Go and Call fail with ErrBusy. What the library posts, for
-	// a connection say, is neither counted nor refused. 0 means DefaultMaxPosts.
+	// a connection say, is neither counted nor refused. 0 means 65,536.
 	MaxPosts int
 
 	// StopTimeout is how long the loop waits, when it is stopped, for tasks
 	// that were cancelled. Those that go on after it are abandoned, and Run
-	// names them. 0 means DefaultStopTimeout.
+	// names them. 0 means five seconds.
 	StopTimeout time.Duration
 
 	// StallAfter is how long a task may hold the loop before the watchdog
-	// reports it; 0 means DefaultStallAfter, negative switches the watchdog
+	// reports it; 0 means 100 ms, negative switches the watchdog
 	// off.
 	StallAfter time.Duration
 
@@ -135,20 +135,20 @@ const (
 	loopDone
 )
 
-// NewLoop returns a loop on rt, which becomes the loop's own. Nothing happens
+// newLoop returns a loop on rt, which becomes the loop's own. Nothing happens
 // until Run.
-func NewLoop(rt runtime.Runtime, opts LoopOptions) *Loop {
+func newLoop(rt runtime.Runtime, opts LoopOptions) *Loop {
 	if opts.Name == "" {
 		opts.Name = "loop"
 	}
 	if opts.MaxPosts <= 0 {
-		opts.MaxPosts = DefaultMaxPosts
+		opts.MaxPosts = defaultMaxPosts
 	}
 	if opts.StopTimeout <= 0 {
-		opts.StopTimeout = DefaultStopTimeout
+		opts.StopTimeout = defaultStopTimeout
 	}
 	if opts.StallAfter == 0 {
-		opts.StallAfter = DefaultStallAfter
+		opts.StallAfter = defaultStallAfter
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
@@ -163,8 +163,8 @@ func NewLoop(rt runtime.Runtime, opts LoopOptions) *Loop {
 // Name returns the loop's name.
 func (l *Loop) Name() string { return l.opts.Name }
 
-// Info describes the loop's Runtime.
-func (l *Loop) Info() runtime.Info {
+// info describes the loop's backend.
+func (l *Loop) info() runtime.Info {
 	info := l.rt.Info()
 	if l.opts.Reason != "" {
 		info.Reason = l.opts.Reason
@@ -172,21 +172,11 @@ func (l *Loop) Info() runtime.Info {
 	return info
 }
 
-// Runtime returns what the loop runs on, for code on the loop's thread that
-// submits operations of its own.
-func (l *Loop) Runtime() runtime.Runtime { return l.rt }
-
 // Pool returns the loop's buffers. It is for code on the loop.
 func (l *Loop) Pool() *runtime.Pool { return l.pool }
 
 // Now returns the time on the loop's clock, in nanoseconds.
 func (l *Loop) Now() int64 { return l.rt.Now() }
-
-// Running is closed once the loop runs.
-func (l *Loop) Running() <-chan struct{} { return l.ready }
-
-// Stopped is closed once the loop has ended.
-func (l *Loop) Stopped() <-chan struct{} { return l.stopped }
 
 // onThread reports whether the caller runs on the loop's thread: as the loop
 // itself, as the current task, or as a coroutine that the task has inside.
@@ -217,7 +207,7 @@ func (l *Loop) owns(b *runtime.Buffer) {
 // Local returns what the loop keeps under key, for packages that have
 // something for each loop, such as free lists; the first time it is made by
 // init. It is called on the loop.
-func (l *Loop) Local(key any, init func() any) any {
+func (l *Loop) keep(key any, init func() any) any {
 	v, ok := l.local[key]
 	if !ok {
 		v = init()
@@ -228,11 +218,6 @@ func (l *Loop) Local(key any, init func() any) any {
 	}
 	return v
 }
-
-// OnLoop reports whether the caller runs on the loop's thread: as one of its
-// tasks, or in a function given to Post, which must not wait. It may be called
-// from anywhere.
-func (l *Loop) OnLoop() bool { return l.onThread() }
 
 // current returns the task that the caller is, or nil if it is none.
 func (l *Loop) current() *Task {
@@ -247,12 +232,12 @@ func (l *Loop) current() *Task {
 	return l.cur
 }
 
-// Run makes the calling goroutine's thread the loop's and returns when ctx is
+// run makes the calling goroutine's thread the loop's and returns when ctx is
 // done (or Stop was called) and everything has ended: tasks are cancelled,
 // operations drained, buffers and descriptors given back. It returns nil after
 // an orderly stop, and otherwise what went wrong, such as the names of tasks
 // that did not end within StopTimeout.
-func (l *Loop) Run(ctx context.Context) error {
+func (l *Loop) run(ctx context.Context) error {
 	if !l.state.CompareAndSwap(loopNew, loopRunning) {
 		return &runtime.OpError{Op: "run loop", Detail: l.opts.Name, Err: runtime.ErrClosed}
 	}
@@ -281,7 +266,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	loops.add(l)
 	defer loops.remove(l)
 	close(l.ready)
-	defer context.AfterFunc(ctx, l.Stop)()
+	defer context.AfterFunc(ctx, l.stop)()
 	if l.opts.StallAfter > 0 {
 		defer l.watch()()
 	}
@@ -500,7 +485,7 @@ func (l *Loop) reportPanic(p *PanicError) {
 
 // Stop asks the loop to end; Run returns when it has. It may be called from
 // anywhere, also before Run and more than once.
-func (l *Loop) Stop() {
+func (l *Loop) stop() {
 	if l.state.CompareAndSwap(loopNew, loopDone) {
 		l.refuse()
 		_ = errors.Join(l.rt.Close(), l.pool.Close()) // never started: nothing to lose
@@ -601,7 +586,7 @@ type LoopStats struct {
 }
 
 // Stats returns the loop's counts. It may be called from anywhere.
-func (l *Loop) Stats() (LoopStats, error) {
+func (l *Loop) snapshot() (LoopStats, error) {
 	if l.onThread() {
 		return l.stats(), nil
 	}

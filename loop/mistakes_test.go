@@ -107,11 +107,11 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		l := g.Loops()[0]
 		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-			ln, err := l.Runtime().Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{Backlog: 1})
+			ln, err := l.Friend(friend.Key{}).Runtime().Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{Backlog: 1})
 			if err != nil {
 				return err
 			}
-			full, err := l.Runtime().LocalAddr(ln)
+			full, err := l.Friend(friend.Key{}).Runtime().LocalAddr(ln)
 			if err != nil {
 				return err
 			}
@@ -357,7 +357,7 @@ func TestNotifyFromElsewhere(t *testing.T) {
 				if i%2 == 0 {
 					src = loop.Both(s.Writable(), &set)
 				}
-				s.Loop().Notify(src, told.Set)
+				s.Loop().Friend(friend.Key{}).Notify(src, told.Set)
 				go set.Set()
 				if err := told.Wait(ctx); err != nil {
 					return err
@@ -436,8 +436,8 @@ func TestLastFunctions(t *testing.T) {
 		var ran, posted bool
 		require.NoError(t, l.Call(context.Background(), "last", func(ctx context.Context) error {
 			loop.TaskOf(ctx).Friend(friend.Key{}).AfterFunc(func() { panic("a mistake") })
-			l.Stop()
-			l.NextTurn(func() { ran = true })
+			l.Friend(friend.Key{}).Stop()
+			l.Friend(friend.Key{}).NextTurn(func() { ran = true })
 			return l.Post(func() { posted = true })
 		}))
 		require.NoError(t, <-done)
@@ -460,14 +460,14 @@ func TestManyFunctionsAreNoStall(t *testing.T) {
 	longest := time.Duration(0)
 	require.NoError(t, l.Post(func() {
 		for range 400 {
-			l.NextTurn(func() {
+			l.Friend(friend.Key{}).NextTurn(func() {
 				begun := time.Now()
 				for time.Since(begun) < 2*time.Millisecond {
 				}
 				longest = max(longest, time.Since(begun))
 			})
 		}
-		l.NextTurn(l.Stop)
+		l.Friend(friend.Key{}).NextTurn(l.Friend(friend.Key{}).Stop)
 	}))
 	require.NoError(t, <-done)
 	if longest < stallAfter/2 { // else the machine was busy with something else

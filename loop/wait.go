@@ -313,7 +313,7 @@ func (c *both) unpoll(w *waiter) {
 // Notify has fn called once, on the loop, when src may have something: it is
 // what WaitAny is for code that is no task. It is called on the loop's thread. If
 // src belongs to a loop, it must be this one.
-func (l *Loop) Notify(src Source, fn func()) {
+func (l *Loop) notify(src Source, fn func()) {
 	l.mustBeOn("Notify")
 	if home := homeOf(src); home != nil && home != l {
 		panic("loop: Notify of what belongs to another loop")
@@ -324,7 +324,7 @@ func (l *Loop) Notify(src Source, fn func()) {
 		fn()
 	}
 	if src.poll(w) {
-		l.NextTurn(fn)
+		l.onNextTurn(fn)
 	}
 }
 
@@ -332,7 +332,7 @@ func (l *Loop) Notify(src Source, fn func()) {
 // loop ends. It is called on the loop's thread, and unlike Post it cannot fail; what
 // is given to it when the loop has ended, or by a function that its end calls, is not
 // called any more.
-func (l *Loop) NextTurn(fn func()) {
+func (l *Loop) onNextTurn(fn func()) {
 	l.mustBeOn("NextTurn (use Post)")
 	l.nextTurn.push(fn)
 }

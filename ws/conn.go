@@ -152,7 +152,7 @@ func (c *Conn) RemoteAddr() net.Addr { return c.stream.RemoteAddr() }
 
 // LocalAddr returns the address of this end; nil once the loop has ended.
 func (c *Conn) LocalAddr() (a net.Addr) {
-	if c.loop.OnLoop() {
+	if c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.stream.LocalAddr()
 	}
 	_ = c.elsewhere(context.Background(), "address", func(context.Context) error {
@@ -166,7 +166,7 @@ func (c *Conn) LocalAddr() (a net.Addr) {
 // HTTPHandler's connection is over TLS, that is not the peer's: net/http has it.) It may
 // be called from any goroutine.
 func (c *Conn) SetOption(opt runtime.Option, value int) error {
-	if c.loop.OnLoop() {
+	if c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.stream.SetOption(opt, value)
 	}
 	return c.elsewhere(context.Background(), "set option", func(context.Context) error { return c.stream.SetOption(opt, value) })
@@ -189,7 +189,7 @@ func (c *Conn) Queued() int { return c.sink.Queued() }
 // it: a later Receive goes on. While Close waits for the peer it is net.ErrClosed, and
 // changes nothing: that has a time of its own.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	if !c.loop.OnLoop() {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.elsewhere(context.Background(), "set read deadline", func(context.Context) error { return c.SetReadDeadline(t) })
 	}
 	if c.closing {

@@ -56,7 +56,7 @@ func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 		return nil, fmt.Errorf("ws: dial: the URL: %w", errors.Unwrap(err)) // its own text has all of it, perhaps a password
 	}
 	t := loop.TaskOf(ctx)
-	if t == nil || !t.Loop().OnLoop() {
+	if t == nil || !t.Loop().Friend(friend.Key{}).OnLoop() {
 		return nil, &runtime.OpError{Op: "dial", Detail: u.Redacted(), Err: loop.ErrOffLoop}
 	}
 	c, err := dial(ctx, t.Loop(), u, &opts)

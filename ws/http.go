@@ -53,7 +53,7 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	l := h.g.Loop()
 	select {
-	case <-l.Stopped():
+	case <-l.Friend(friend.Key{}).Stopped():
 		http.Error(w, "the server has stopped", http.StatusServiceUnavailable)
 		return
 	default:

@@ -112,7 +112,7 @@ func (m *Message) Segments() [][]byte {
 func (m *Message) Release() {
 	m.check("Release")
 	m.gone = true
-	if m.local != nil && m.local.loop.OnLoop() {
+	if m.local != nil && m.local.loop.Friend(friend.Key{}).OnLoop() {
 		m.free()
 		return
 	}
@@ -131,7 +131,7 @@ func (m *Message) Release() {
 // returns, and returns m.
 func (m *Message) Keep() *Message {
 	m.check("Keep")
-	if c := m.conn; c != nil && !c.loop.OnLoop() {
+	if c := m.conn; c != nil && !c.loop.Friend(friend.Key{}).OnLoop() {
 		// If the loop has ended, nobody looks at its list any more.
 		_ = c.elsewhere(context.Background(), "keep", func(context.Context) error { m.unhold(); return nil })
 		return m
@@ -299,7 +299,7 @@ func (m *Message) settle() {
 // join makes one segment of all.
 func (m *Message) join() {
 	var b *runtime.Buffer
-	if m.local != nil && m.local.loop.OnLoop() {
+	if m.local != nil && m.local.loop.Friend(friend.Key{}).OnLoop() {
 		b, _ = m.local.loop.Pool().Get(headroom + m.size) // without: see below
 	}
 	var all []byte
@@ -338,7 +338,7 @@ type localKey struct{}
 
 // localOf is called on the loop.
 func localOf(l *loop.Loop) *local {
-	return l.Local(localKey{}, func() any { return &local{loop: l} }).(*local)
+	return l.Friend(friend.Key{}).Local(localKey{}, func() any { return &local{loop: l} }).(*local)
 }
 
 func (l *local) newMessage(c *Conn, t Type) *Message {

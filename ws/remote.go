@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -163,12 +164,12 @@ func (c *Conn) takeRemote() {
 				err = c.readErr // nobody knows whether there will be room
 			case !c.waited:
 				c.waited = true // what one turn queues cannot have left yet, however fast the peer is
-				c.loop.NextTurn(c.takeRemote)
+				c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 				return
 			default:
 				r.wait(true)
 				if full {
-					c.loop.Notify(c.writable, c.takeRemote)
+					c.loop.Friend(friend.Key{}).Notify(c.writable, c.takeRemote)
 				} else {
 					c.short = true // sent goes on: others' room is of no use while this peer takes nothing
 				}
@@ -182,7 +183,7 @@ func (c *Conn) takeRemote() {
 		c.waited = false
 		r.wait(false)
 		if packed >= deflateTurn { // others have their turn
-			c.loop.NextTurn(c.takeRemote)
+			c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 			return
 		}
 		o, ok := c.pop(r)
@@ -242,7 +243,7 @@ func (c *Conn) writeRemote(o outgoing) (packed int) {
 	returned := false
 	defer func() {
 		if !returned {
-			c.loop.NextTurn(c.takeRemote)
+			c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 		}
 	}()
 	_ = c.write(o)

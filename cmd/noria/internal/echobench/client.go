@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -102,7 +103,7 @@ func (c *client) open() (err error) {
 		return err
 	}
 	c.loop = c.group.Loops()[0]
-	c.rt = c.loop.Runtime()
+	c.rt = c.loop.Friend(friend.Key{}).Runtime()
 	c.traffic = newTraffic(c.cfg.proto, c.cfg.size, c.cfg.outstanding)
 	opened := c.onLoop(func() {
 		for i := range c.cfg.conns {

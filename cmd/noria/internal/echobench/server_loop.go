@@ -10,6 +10,7 @@ import (
 
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/examples/gobwas/echo"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
@@ -89,7 +90,7 @@ func serveCallbacks(backend string) (hello, error) {
 		err  error
 	}
 	ready := make(chan started, 1)
-	rt := g.Loops()[0].Runtime()
+	rt := g.Loops()[0].Friend(friend.Key{}).Runtime()
 	err = g.Loops()[0].Post(func() {
 		s := &callbackServer{rt: rt}
 		addr, err := s.listen()
