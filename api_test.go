@@ -30,7 +30,6 @@ var apiAny = map[string]string{
 // apiAliases are the aliases that packages may have for a type of the module, and
 // why.
 var apiAliases = map[string]string{
-	"tcp.Conn": "what a handler of package tcp gets is a loop's stream itself: no type stands between",
 	"ws.Stats": "both servers count the same",
 }
 

@@ -73,7 +73,8 @@ type Stream struct {
 	closing bool // Close was called
 	closed  bool // and is done
 	opts    StreamOptions
-	moved   int64 // when bytes last did, either way
+	moved   int64    // when bytes last did, either way
+	layer   *layered // nil: the socket carries the stream's own bytes
 	in      inbox
 	out     outbox
 
@@ -353,11 +354,13 @@ func (s *Stream) beginClose() {
 	s.loop.timers.stop(&s.in.deadline.timer)
 	s.loop.timers.stop(&s.out.deadline.timer)
 	s.loop.timers.stop(&s.idle)
-	if s.out.idle() || s.opts.Linger < 0 || s.out.err != nil {
+	if s.opts.Linger >= 0 {
+		s.send() // with a layer also its goodbye
+	}
+	if s.out.idle() || s.opts.Linger < 0 {
 		s.closeNow()
 		return
 	}
-	s.send()
 	s.linger.fire = func() {
 		s.closeEr = &runtime.OpError{Op: "close", Handle: s.h, Err: fmt.Errorf("%d bytes were not sent within %v: %w",
 			s.out.bytes, s.opts.Linger, os.ErrDeadlineExceeded)}
@@ -397,7 +400,10 @@ func (s *Stream) closeNow() {
 func (s *Stream) discard() {
 	delete(s.loop.live, s)
 	s.in.drop()
-	s.out.drop()
+	s.dropQueued()
+	if s.layer != nil {
+		s.layer.Drop()
+	}
 	s.tellSent()
 	if end := s.onEnd; end != nil {
 		s.onEnd = nil

@@ -115,7 +115,7 @@ func (c *serveConfig) endpoints() (list []*endpoint, err error) {
 		drain = -1 // 0 would be the default
 	}
 	if c.tcp != "" {
-		echo := func(_ context.Context, conn *tcp.Conn) error {
+		echo := func(_ context.Context, conn *loop.Stream) error {
 			_, err := io.Copy(conn, conn) // hands over the buffers: no byte is copied
 			return err
 		}

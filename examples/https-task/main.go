@@ -20,6 +20,7 @@ import (
 
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/examples/internal/selfsigned"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
 
@@ -43,7 +44,7 @@ func main() {
 // *tls.Conn that they can share.
 func handler(cert tls.Certificate) tcp.Handler {
 	config := &tls.Config{Certificates: []tls.Certificate{cert}}
-	return func(_ context.Context, c *tcp.Conn) error {
+	return func(_ context.Context, c *loop.Stream) error {
 		conn := tls.Server(c, config)
 		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 			return err

@@ -46,15 +46,15 @@ func main() {
 // An adapter lets the parser see what has arrived: compat has two.
 type adapter interface {
 	Split() (*compat.ReadHalf, *compat.WriteHalf)
-	Take() (compat.Stream, error)
+	Take() (*loop.Stream, error)
 }
 
-func growable(s compat.Stream) (adapter, error) {
+func growable(s *loop.Stream) (adapter, error) {
 	return compat.NewGrowableSyncStream(s, compat.Options{Max: maxCommand})
 }
 
 // serve answers commands until ctx ends.
-func serve(ctx context.Context, address string, adapt func(compat.Stream) (adapter, error), ready func(net.Addr)) error {
+func serve(ctx context.Context, address string, adapt func(*loop.Stream) (adapter, error), ready func(net.Addr)) error {
 	g, err := noria.Start(noria.Options{})
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func serve(ctx context.Context, address string, adapt func(compat.Stream) (adapt
 // whether a command is complete; so the adapter's buffer is looked at, and what
 // was parsed is discarded. Commands that arrived together are answered
 // together, as far as maxReply goes.
-func (st *store) handle(_ context.Context, c *tcp.Conn) error {
+func (st *store) handle(_ context.Context, c *loop.Stream) error {
 	ss, err := st.adapt(c)
 	if err != nil {
 		return err

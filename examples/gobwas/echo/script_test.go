@@ -5,76 +5,108 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
+	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 )
 
-// A script is a stream whose bytes arrive in the pieces that next returns, which is
-// told what was sent so far; nil is the peer's end. It does no I/O.
+// A script is the other end of a connection. What it sends arrives in the pieces that
+// next returns, one by one: each when the connection has used up those before it, and
+// waits. next is told what the connection has sent so far; nothing means that it is
+// asked again later, nil is the script's end.
 type script struct {
-	compat.Stream // nil: nothing else of it is called
-	loop          *loop.Loop
-	next          func(sent []byte) []byte
-	here          []byte // of the piece that arrived last
-	sent          []byte
+	stream *loop.Stream // the connection's
+	peer   *loop.Stream // the script's
+	next   func(sent []byte) []byte
+	sent   []byte
+	over   bool // the connection has ended
+	done   [2]loop.Event
 }
 
-func (s *script) Loop() *loop.Loop                  { return s.loop }
-func (s *script) SetReadDeadline(time.Time) error   { return nil }
-func (s *script) Buffered() int                     { return len(s.here) }
-func (s *script) CloseWrite() error                 { return nil }
-func (s *script) Close() error                      { return nil }
-func (s *script) Write(p []byte) (int, error)       { return len(p), nil } // of nothing: it waits for room
-func (s *script) ReadBuf() (*runtime.Buffer, error) { return s.take(1 << 30) }
-
-func (s *script) take(most int) (*runtime.Buffer, error) {
-	if len(s.here) == 0 {
-		if s.here = s.next(s.sent); len(s.here) == 0 {
-			return nil, io.EOF
+// play starts a script, on the loop.
+func play(l *loop.Loop, next func(sent []byte) []byte) *script {
+	near, far, err := socketPair()
+	if err != nil {
+		panic(err)
+	}
+	s := &script{next: next}
+	if s.stream, err = l.Friend(friend.Key{}).AdoptConn(near, loop.StreamOptions{}); err != nil {
+		panic(err)
+	}
+	if s.peer, err = l.Friend(friend.Key{}).AdoptConn(far, loop.StreamOptions{}); err != nil {
+		panic(err)
+	}
+	for i, task := range []func(ctx context.Context) error{s.send, s.receive} {
+		if err := l.Go("script", task, func(error) { s.done[i].Set() }); err != nil {
+			panic(err)
 		}
 	}
-	n := min(most, len(s.here))
-	b, err := s.loop.Pool().Copy(0, s.here[:n])
-	s.here = s.here[n:]
-	return b, err
+	return s
 }
 
-func (s *script) Read(p []byte) (int, error) {
-	b, err := s.take(len(p))
-	if err != nil {
-		return 0, err
+func (s *script) send(ctx context.Context) error {
+	for total := int64(0); !s.over; {
+		for !s.over && (s.stream.Received() < total || s.stream.Buffered() > 0) {
+			if err := loop.Yield(ctx); err != nil {
+				return err
+			}
+		}
+		p := s.next(s.sent)
+		if p == nil {
+			return s.peer.CloseWrite()
+		}
+		if _, err := s.peer.Write(p); err != nil {
+			return err
+		}
+		total += int64(len(p))
+		if err := loop.Yield(ctx); err != nil {
+			return err
+		}
 	}
-	defer b.Release()
-	return copy(p, b.Bytes()), nil
+	return nil
 }
 
-func (s *script) ReadInto(b *runtime.Buffer) (int, error) {
-	n, err := s.Read(b.Room())
-	b.Extend(n)
-	return n, err
-}
-
-func (s *script) Unread(b *runtime.Buffer) {
-	s.here = slices.Concat(b.Bytes(), s.here)
-	b.Release()
-}
-
-func (s *script) TryWriteBuf(bufs ...*runtime.Buffer) error {
-	for _, b := range bufs {
+func (s *script) receive(context.Context) error {
+	for {
+		b, err := s.peer.ReadBuf()
+		if err != nil {
+			return err
+		}
 		s.sent = append(s.sent, b.Bytes()...)
 		b.Release()
 	}
-	return nil
+}
+
+// end waits until the script has got what the connection has sent.
+func (s *script) end() {
+	s.over = true
+	_ = s.stream.CloseWrite() // the connection may have done that
+	for i := range s.done {
+		_ = s.done[i].Wait(context.Background())
+	}
+	_ = s.stream.Close()
+	_ = s.peer.Close()
+}
+
+func socketPair() (near, far net.Conn, err error) {
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix"}) // the kernel chooses a name
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ln.Close()
+	if near, err = net.DialUnix("unix", nil, ln.Addr().(*net.UnixAddr)); err != nil {
+		return nil, nil, err
+	}
+	far, err = ln.Accept()
+	return near, far, err
 }
 
 // inPieces returns pieces one after another.
@@ -117,20 +149,25 @@ func runFrames(l *loop.Loop, o Options, client bool, next func([]byte) []byte) o
 }
 
 func run(l *loop.Loop, o Options, client bool, next func([]byte) []byte, f func(*conn) error) outcome {
-	s := &script{loop: l, next: next}
-	c, err := newConn(s, o, client)
+	s := play(l, next)
+	c, err := newConn(s.stream, o, client)
 	if err != nil {
 		panic(err) // the options are constants
 	}
 	err = f(c)
 	counts := c.sync.Counts()
 	_, _ = c.sync.Take()
+	s.end()
 	return outcome{transcript(s.sent), fmt.Sprint(err), counts}
 }
 
-// transcript returns what a connection has sent, a line for each frame.
+// transcript returns what a connection has sent, a line for each frame. A client's
+// request, which has a new key each time, is left out.
 func transcript(sent []byte) string {
 	var b strings.Builder
+	if _, rest, ok := bytes.Cut(sent, []byte("\r\n\r\n")); ok && bytes.HasPrefix(sent, []byte("GET ")) {
+		sent = rest
+	}
 	if head, rest, ok := bytes.Cut(sent, []byte("\r\n\r\n")); ok && bytes.HasPrefix(sent, []byte("HTTP/")) {
 		first, _, _ := strings.Cut(string(head), "\r\n")
 		fmt.Fprintln(&b, first)
