@@ -16,7 +16,7 @@ var apiLimits = []struct {
 	names int
 }{
 	{[]string{"runtime", "loop"}, 289},
-	{[]string{"compat"}, 117},
+	{[]string{"compat"}, 68},
 }
 
 // apiAny are the names of these packages that may have any in their type, and why.

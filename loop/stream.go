@@ -63,6 +63,10 @@ func (o StreamOptions) withDefaults() StreamOptions {
 // in it, one send at a time, and an error shows in a later call. Flush waits
 // until the kernel has them all. Close flushes too, for as long as Linger.
 //
+// A stream may have TLS beneath it (see package tcp), with the same methods: then
+// what arrives is decrypted before it is read, and what is queued is encrypted when
+// it is sent.
+//
 // Several tasks may use a stream at once; the bytes of one Write stay
 // together. Used from a goroutine it fails with ErrOffLoop, unless
 // AllowGoroutines was called: then each call is carried out by a task, which
