@@ -338,8 +338,8 @@ func (l *Loop) flush() {
 	for i := 0; i < len(l.dirty); i++ {
 		s := l.dirty[i]
 		l.dirty[i] = nil
-		s.out.dirty = false
 		s.send()
+		s.out.dirty = false // after it: what a layer makes of it is in it
 	}
 	l.dirty = l.dirty[:0]
 }
