@@ -40,9 +40,9 @@ const (
 	// sealAtOnce is how many sealed bytes are made before they are sent.
 	sealAtOnce = 128 << 10
 
-	// maxAnswers is how many bytes a layer may transmit on its own account while
-	// the peer takes nothing. (TLS answers a key update with some 27 bytes.) A
-	// peer that makes it transmit more is up to no good.
+	// maxAnswers is how many bytes a layer may transmit on its own account on top of
+	// a full queue. (TLS answers a key update with some 27 bytes.) A peer that makes
+	// it transmit more, and takes nothing, is up to no good.
 	maxAnswers = 16 << 10
 
 	// maxSealed is what Seal makes of that at most: sealing a unit adds less than
@@ -59,7 +59,7 @@ type layered struct {
 
 	sealed  sendQueue       // what the op sends, in place of the outbox
 	bytes   int             // in sealed
-	limit   int             // of bytes, for answers
+	limit   int             // of bytes, for answers: what Seal made last, and maxAnswers
 	tail    *runtime.Buffer // the last of sealed, while it may be appended to
 	skip    int             // bytes of the outbox's first buffer that are sealed
 	goodbye bool            // was transmitted
@@ -164,11 +164,13 @@ func (s *Stream) reopen() bool {
 // queue of what is to be sent.
 func (s *Stream) seal() *sendQueue {
 	out, ly := &s.out, s.layer
-	ly.limit = maxSealed + maxAnswers
 	for !out.empty() && ly.bytes < sealAtOnce && out.err == nil {
 		out.tail = nil
 		p := s.nextUnit()
-		if err := ly.Seal(p); err != nil {
+		ly.limit = maxSealed + maxAnswers
+		err := ly.Seal(p)
+		ly.limit = ly.bytes + maxAnswers
+		if err != nil {
 			s.sealFailed(err)
 			break
 		}
@@ -182,7 +184,6 @@ func (s *Stream) seal() *sendQueue {
 		}
 	}
 	ly.tail = nil
-	ly.limit = min(ly.bytes, maxSealed) + maxAnswers
 	return &ly.sealed
 }
 
@@ -224,9 +225,9 @@ func (s *Stream) transmit(p []byte) error {
 	if out.err != nil {
 		return out.err
 	}
-	if ly.bytes+len(p) > ly.limit {
-		s.opts.Linger = -1 // the peer takes nothing
-		s.sealFailed(fmt.Errorf("%w: the peer provokes answers and takes none: %d bytes wait", runtime.ErrBusy, ly.bytes))
+	if ly.bytes+len(p) > ly.limit && out.bytes+len(p) > s.opts.QueueLimit+maxAnswers {
+		s.opts.Linger = -1 // what is queued is not worth waiting for
+		s.sealFailed(fmt.Errorf("%w: the peer provokes more answers than it takes: %d bytes wait", runtime.ErrBusy, ly.bytes))
 		return out.err
 	}
 	s.markDirty()
