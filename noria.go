@@ -36,9 +36,14 @@ import (
 
 	"github.com/noria-go/noria/internal/backends"
 	"github.com/noria-go/noria/internal/cpus"
+	"github.com/noria-go/noria/internal/dialer"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
+
+func init() {
+	dialer.Provide(func() (*loop.Group, error) { return Start(Options{Loops: 1}) })
+}
 
 // Options configure Start and ListenAndServe. The zero value is good.
 type Options struct {

@@ -2,12 +2,11 @@ package compat
 
 import (
 	"context"
-	"errors"
 	"net"
 
+	"github.com/noria-go/noria/internal/dialer"
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 )
 
 // A Conn is a net.Conn over a loop, for ordinary goroutines: any of them may
@@ -34,26 +33,23 @@ func (c *Conn) conn() *Conn { return c }
 // NewConn makes s, which is the Conn's own from now on, usable from
 // goroutines. It is called on s's loop.
 func NewConn(s *loop.Stream) *Conn {
-	s.AllowGoroutines(context.Background())
+	s.Friend(friend.Key{}).AllowGoroutines(context.Background())
 	return &Conn{s}
 }
 
-// Dial connects to address ("host:port", "unix:/path") over l, from any
-// goroutine. The end of ctx ends it.
-func Dial(ctx context.Context, l *loop.Loop, address string, opts loop.DialOptions) (*Conn, error) {
+// Dial connects to address ("host:port", "unix:/path") and waits until the connection
+// is open. It may be called from anywhere. A task gives its own context, and the
+// connection belongs to its loop; a goroutine's belongs to a loop of opts.Group, or of a
+// group that is started when it is first needed. The end of ctx ends Dial. The caller
+// must close the connection.
+func Dial(ctx context.Context, address string, opts loop.DialOptions) (*Conn, error) {
 	var c *Conn
-	err := l.Friend(friend.Key{}).Call(ctx, "dial "+address, func(tctx context.Context) error {
-		s, err := l.Dial(tctx, address, opts)
+	err := dialer.On(ctx, opts.Group, address, func(ctx context.Context, _ bool) error {
+		s, err := loop.TaskOf(ctx).Loop().Friend(friend.Key{}).Dial(ctx, address, opts)
 		if err == nil {
 			c = NewConn(s)
 		}
 		return err
 	})
-	if err != nil {
-		if cerr := ctx.Err(); cerr != nil && errors.Is(err, runtime.ErrCanceled) {
-			err = &runtime.OpError{Op: "dial", Detail: address, Err: cerr}
-		}
-		return nil, err
-	}
-	return c, nil
+	return c, err
 }

@@ -35,7 +35,7 @@ func pipe(g *loop.Group) nettest.MakePipe {
 			}
 			accepted <- c
 		}()
-		c1, err = compat.Dial(context.Background(), g.Loop(), ln.Addr().String(), loop.DialOptions{})
+		c1, err = compat.Dial(context.Background(), ln.Addr().String(), loop.DialOptions{Group: g})
 		if err != nil {
 			return nil, nil, nil, errors.Join(err, ln.Close())
 		}

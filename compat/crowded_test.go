@@ -28,7 +28,7 @@ func TestSyncStreamWhilePostsAreFull(t *testing.T) {
 			},
 		} {
 			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
-				s.AllowGoroutines(ctx)
+				s.Friend(friend.Key{}).AllowGoroutines(ctx)
 				ss, err := newSync(s, true)
 				if err != nil {
 					return err

@@ -188,7 +188,7 @@ func narrow(peer net.Conn) error { return peer.(*net.TCPConn).SetReadBuffer(64 <
 
 func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
 	written := inTheWay
-	if err := ss.Stream().WriteNow(make([]byte, inTheWay)); err != nil {
+	if err := ss.Stream().Friend(friend.Key{}).Enqueue(runtime.NewShared(make([]byte, inTheWay))); err != nil {
 		return nil, 0, err
 	}
 	writer, err := loop.Go(ctx, "writer", func(context.Context) error {
@@ -213,7 +213,7 @@ func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, 
 func flushThenWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
 	var r result
 	written := inTheWay
-	if err := ss.Stream().WriteNow(make([]byte, inTheWay)); err != nil {
+	if err := ss.Stream().Friend(friend.Key{}).Enqueue(runtime.NewShared(make([]byte, inTheWay))); err != nil {
 		return nil, 0, err
 	}
 	var next func(int, error)
@@ -297,7 +297,7 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 		return err
 	}
 	var ended loop.Event
-	s.OnEnd(ended.Set)
+	s.Friend(friend.Key{}).OnEnd(ended.Set)
 	if err := offload(ctx, func() error { _, err := io.WriteString(peer, "some"); return err }); err != nil {
 		return err
 	}
@@ -355,7 +355,7 @@ func TestCloseIsBoundedByLinger(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		withEither(t, g, false, func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
-			s.SetLinger(10 * time.Millisecond)
+			s.Friend(friend.Key{}).SetLinger(10 * time.Millisecond)
 			ss, err := compat.NewSyncStream(s, compat.Options{})
 			if err != nil {
 				return err
@@ -398,7 +398,7 @@ func TestEndsLoseNothing(t *testing.T) {
 								if err != nil {
 									return err
 								}
-								if err := s.WriteNow(bytes.Repeat([]byte("q"), queued)); err != nil {
+								if err := s.Friend(friend.Key{}).Enqueue(runtime.NewShared(bytes.Repeat([]byte("q"), queued))); err != nil {
 									return err
 								}
 								if _, err := io.WriteString(ss, "goodbye"); err != nil {
@@ -498,7 +498,7 @@ func TestSyncStreamOffTheLoop(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		for _, growable := range []bool{false, true} {
 			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
-				s.AllowGoroutines(ctx)
+				s.Friend(friend.Key{}).AllowGoroutines(ctx)
 				ss, err := newSync(s, growable)
 				if err != nil {
 					return err

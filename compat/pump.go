@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -40,9 +41,9 @@ func startPump(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (*loop.Stream, e
 	}
 	p := &pump{nc: nc, far: far, sent: make(chan struct{})}
 	s, err := adopt(l, near, opts, func(s *loop.Stream) {
-		s.SetAddrs(nc.LocalAddr(), nc.RemoteAddr())
-		s.OnEOF(p.failed)
-		s.OnEnd(func() { go p.end(linger) })
+		s.Friend(friend.Key{}).SetAddrs(nc.LocalAddr(), nc.RemoteAddr())
+		s.Friend(friend.Key{}).OnEOF(p.failed)
+		s.Friend(friend.Key{}).OnEnd(func() { go p.end(linger) })
 		go p.in()
 		go p.out()
 	})

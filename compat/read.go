@@ -56,7 +56,7 @@ func (r *ReadHalf) Buffered() int {
 // Held returns the size of the memory that the half holds, in bytes.
 func (r *ReadHalf) Held() (n int) {
 	for _, b := range r.segs {
-		n += b.Cap()
+		n += b.Friend(friend.Key{}).Cap()
 	}
 	return n
 }
@@ -333,7 +333,7 @@ func (r *ReadHalf) FillReadBufThen(done func(n int, err error)) {
 		for err == nil && !r.closed && r.Buffered() < need {
 			b := r.src.TryReadBuf()
 			if b == nil {
-				if err = r.src.ReadErr(); err == nil {
+				if err = r.src.Friend(friend.Key{}).ReadErr(); err == nil {
 					if err = r.rested(need); err == nil {
 						r.src.Loop().Friend(friend.Key{}).Notify(r.src.Readable(), step)
 						return
@@ -380,8 +380,8 @@ func (r *ReadHalf) absorb(b *runtime.Buffer, need int) error {
 // could not be changed. If there is no memory for that, nothing is lost.
 func (r *ReadHalf) adopt(b *runtime.Buffer) error {
 	n := min(b.Len(), r.opts.Max)
-	if b.Shared() {
-		own, err := r.src.Loop().Pool().Copy(0, b.Bytes()[:n])
+	if b.Friend(friend.Key{}).Shared() {
+		own, err := r.src.Loop().Pool().Friend(friend.Key{}).Copy(0, b.Bytes()[:n])
 		if err != nil {
 			r.src.Unread(b)
 			return err
@@ -505,7 +505,7 @@ func (r *ReadHalf) join(size int) error {
 	}
 	r.counts.BytesCopied += int64(r.have)
 	r.segs, r.seg, r.off = append(r.segs[:0], b), 0, r.pos
-	r.counts.PeakBuffer = max(r.counts.PeakBuffer, b.Cap())
+	r.counts.PeakBuffer = max(r.counts.PeakBuffer, b.Friend(friend.Key{}).Cap())
 	return nil
 }
 

@@ -66,7 +66,7 @@ func TakeOver(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (s *loop.Stream, 
 // takeOwn hands out the stream of a Conn that is on l already.
 func takeOwn(l *loop.Loop, c *Conn, opts TakeOverOptions) (*loop.Stream, bool, error) {
 	err := l.Friend(friend.Key{}).Call(context.Background(), "take over", func(context.Context) error {
-		if err := c.ReadErr(); errors.Is(err, runtime.ErrClosed) {
+		if err := c.Friend(friend.Key{}).ReadErr(); errors.Is(err, runtime.ErrClosed) {
 			return err
 		}
 		c.Stream.Unread(runtime.NewShared(opts.Unread)) // nothing, if that is empty

@@ -67,7 +67,7 @@ func streamPair(ctx context.Context) (*loop.Stream, *loop.Stream, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	c1, err := lp.Dial(ctx, ln.Addr().String(), loop.DialOptions{})
+	c1, err := lp.Friend(friend.Key{}).Dial(ctx, ln.Addr().String(), loop.DialOptions{})
 	if err != nil {
 		return nil, nil, errors.Join(err, ln.Close())
 	}

@@ -155,7 +155,7 @@ func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
 
 // waitErr says why room must not be waited for.
 func (w *WriteHalf) waitErr() error {
-	if err := w.dst.WriteErr(); !errors.Is(err, runtime.ErrBusy) {
+	if err := w.dst.Friend(friend.Key{}).WriteErr(); !errors.Is(err, runtime.ErrBusy) {
 		return err
 	}
 	return nil
@@ -273,7 +273,8 @@ func (w *WriteHalf) finish() error {
 		case err == nil:
 			w.buf = nil
 		case errors.Is(err, runtime.ErrBusy):
-			err = w.dst.WriteNow(w.buf.Bytes())
+			err = w.dst.Friend(friend.Key{}).Enqueue(w.buf)
+			w.buf = nil
 		}
 	}
 	switch {

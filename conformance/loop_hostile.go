@@ -157,7 +157,7 @@ func loopForeignCalls(l *loopWorld) {
 	try := func(ctx context.Context) {
 		short, cancel := context.WithTimeout(ctx, l.limits.Wait)
 		defer cancel()
-		for _, src := range []loop.Source{s.Readable(), s.Writable(), loop.When(func() bool { return false }, s.Readable())} {
+		for _, src := range []loop.Source{s.Readable(), s.Writable(), s.Friend(friend.Key{}).ReadableWhen(func() bool { return false })} {
 			_, err := loop.WaitAny(short, &loop.Event{}, src)
 			require.ErrorIs(l, err, loop.ErrOffLoop)
 		}
@@ -167,11 +167,11 @@ func loopForeignCalls(l *loopWorld) {
 		require.ErrorIs(l, err, loop.ErrOffLoop)
 		_, err = here.Friend(friend.Key{}).AdoptConn(&net.TCPConn{}, loop.StreamOptions{})
 		require.ErrorIs(l, err, loop.ErrOffLoop)
-		_, err = here.Dial(short, "127.0.0.1:1", loop.DialOptions{})
+		_, err = here.Friend(friend.Key{}).Dial(short, "127.0.0.1:1", loop.DialOptions{})
 		require.ErrorIs(l, err, loop.ErrOffLoop)
 		_, err = here.Open(short, os.DevNull, os.O_RDONLY, 0)
 		require.ErrorIs(l, err, loop.ErrOffLoop)
-		require.ErrorIs(l, s.ReadErr(), loop.ErrOffLoop)
+		require.ErrorIs(l, s.Friend(friend.Key{}).ReadErr(), loop.ErrOffLoop)
 		require.Zero(l, s.Buffered())
 		require.Zero(l, s.Queued())
 		require.Panics(l, func() { here.Friend(friend.Key{}).NextTurn(func() {}) })
@@ -332,7 +332,7 @@ func loopReadIntoBeside(l *loopWorld) {
 				defer func() { done++ }()
 				b, err := s.Loop().Pool().Get(1)
 				require.NoError(l, err)
-				b.Reset(b.Cap() - 1) // room for one byte
+				b.Reset(b.Friend(friend.Key{}).Cap() - 1) // room for one byte
 				require.NoError(l, read(b))
 				got = append(got, b.Bytes()...)
 				b.Release()
@@ -395,7 +395,7 @@ func loopIdleElsewhere(l *loopWorld) {
 			break
 		}
 		require.ErrorIs(l, s.Flush(), os.ErrDeadlineExceeded)
-		require.ErrorIs(l, s.WriteErr(), os.ErrDeadlineExceeded)
+		require.ErrorIs(l, s.Friend(friend.Key{}).WriteErr(), os.ErrDeadlineExceeded)
 		_, err := loop.WaitAny(ctx, s.Writable())
 		require.NoError(l, err, "it waits for what does not come")
 	})

@@ -153,7 +153,7 @@ func loopUnix(l *loopWorld) {
 		l.echo(addr, l.pattern(100000))
 		lp := g.Loops()[1]
 		l.call(lp, func(ctx context.Context) {
-			s, err := lp.Dial(ctx, address, loop.DialOptions{})
+			s, err := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{})
 			require.NoError(l, err)
 			defer s.Close()
 			_, err = s.Write([]byte("hello"))
@@ -323,31 +323,31 @@ func loopDial(l *loopWorld) {
 	l.call(lp, func(ctx context.Context) {
 		// By number, and by a name, which may also have an address without a listener.
 		for _, host := range []string{"127.0.0.1", "localhost", ""} {
-			s, err := lp.Dial(ctx, net.JoinHostPort(host, port), loop.DialOptions{Timeout: l.limits.Wait})
+			s, err := lp.Friend(friend.Key{}).Dial(ctx, net.JoinHostPort(host, port), loop.DialOptions{Timeout: l.limits.Wait})
 			require.NoError(l, err, "host %q", host)
 			require.Equal(l, ln.Addr().String(), s.RemoteAddr().String())
 			require.NoError(l, s.Close())
 		}
-		_, err := lp.Dial(ctx, gone.Addr().String(), loop.DialOptions{})
+		_, err := lp.Friend(friend.Key{}).Dial(ctx, gone.Addr().String(), loop.DialOptions{})
 		require.ErrorIs(l, err, syscall.ECONNREFUSED)
 		require.ErrorContains(l, err, "dial "+gone.Addr().String())
 		for _, address := range []string{"", "nonsense", "1.2.3.4:99999", "unix:", "unix:/nowhere/at/all"} {
-			_, err := lp.Dial(ctx, address, loop.DialOptions{Timeout: time.Second})
+			_, err := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{Timeout: time.Second})
 			require.Error(l, err, address)
 		}
 		failing := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errRefused }}
-		_, err = lp.Dial(ctx, "some.name.invalid:80", loop.DialOptions{Resolver: failing})
+		_, err = lp.Friend(friend.Key{}).Dial(ctx, "some.name.invalid:80", loop.DialOptions{Resolver: failing})
 		var dns *net.DNSError
 		require.ErrorAs(l, err, &dns)
 		hanging := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}}
-		_, err = lp.Dial(ctx, "some.name.invalid:80", loop.DialOptions{Resolver: hanging, Timeout: 20 * time.Millisecond})
+		_, err = lp.Friend(friend.Key{}).Dial(ctx, "some.name.invalid:80", loop.DialOptions{Resolver: hanging, Timeout: 20 * time.Millisecond})
 		require.Error(l, err)
 		loopDialFull(l, lp, ctx)
 	})
-	_, err = lp.Dial(context.Background(), ln.Addr().String(), loop.DialOptions{})
+	_, err = lp.Friend(friend.Key{}).Dial(context.Background(), ln.Addr().String(), loop.DialOptions{})
 	require.ErrorIs(l, err, loop.ErrOffLoop)
 }
 
@@ -365,7 +365,7 @@ func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
 		}
 	}()
 	for {
-		s, err := lp.Dial(ctx, address, loop.DialOptions{Timeout: 50 * time.Millisecond})
+		s, err := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{Timeout: 50 * time.Millisecond})
 		if err != nil {
 			require.ErrorIs(l, err, os.ErrDeadlineExceeded)
 			break
@@ -374,12 +374,12 @@ func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
 	}
 	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel()
-	_, err = lp.Dial(short, address, loop.DialOptions{})
+	_, err = lp.Friend(friend.Key{}).Dial(short, address, loop.DialOptions{})
 	var ne net.Error
 	require.True(l, errors.As(err, &ne) && ne.Timeout(), "%v", err)
 	cctx, ccancel := context.WithCancel(context.Background())
 	task, err := loop.Go(ctx, "dials", func(context.Context) error {
-		_, err := lp.Dial(cctx, address, loop.DialOptions{})
+		_, err := lp.Friend(friend.Key{}).Dial(cctx, address, loop.DialOptions{})
 		return err
 	})
 	require.NoError(l, err)
@@ -387,8 +387,8 @@ func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
 	ccancel()
 	require.ErrorIs(l, task.Wait(ctx), context.Canceled, "a foreign context that waits in the kernel")
 	task, err = loop.Go(ctx, "dials", func(ctx context.Context) error {
-		_, err := lp.Dial(ctx, address, loop.DialOptions{})
-		_, again := lp.Dial(ctx, address, loop.DialOptions{})
+		_, err := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{})
+		_, again := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{})
 		require.ErrorIs(l, again, runtime.ErrCanceled, "killed before it began")
 		return err
 	})
@@ -409,7 +409,7 @@ func loopFile(l *loopWorld) {
 		f, err := lp.Open(ctx, path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
 		require.NoError(l, err)
 		require.NoError(l, f.Allocate(ctx, 0, 1<<20))
-		b, err := lp.Pool().Copy(0, data)
+		b, err := lp.Pool().Friend(friend.Key{}).Copy(0, data)
 		require.NoError(l, err)
 		n, err := f.WriteAt(ctx, b, 1000)
 		require.NoError(l, err)
@@ -461,7 +461,7 @@ func loopStalledPeers(l *loopWorld) {
 			return err
 		default: // sends to a peer that does not read
 			// The kernel would take megabytes for each before it says no.
-			if err := s.SetOption(runtime.OptSendBuffer, 16<<10); err != nil {
+			if err := s.Friend(friend.Key{}).SetOption(runtime.OptSendBuffer, 16<<10); err != nil {
 				return err
 			}
 			for {

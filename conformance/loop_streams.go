@@ -79,7 +79,7 @@ func loopConn(l *loopWorld) {
 func loopBuffers(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		pool := s.Loop().Pool()
-		a, err := pool.Copy(8, []byte("one "))
+		a, err := pool.Friend(friend.Key{}).Copy(8, []byte("one "))
 		require.NoError(l, err)
 		empty, err := pool.Get(10)
 		require.NoError(l, err)
@@ -377,7 +377,10 @@ func loopClosePending(l *loopWorld) {
 		for _, read := range []func() error{
 			func() error { _, err := s.ReadBuf(); return err },
 			func() error { _, err := s.Read(make([]byte, 9)); return err },
-			func() error { _, err := loop.WaitAny(ctx, s.Readable()); return errors.Join(err, s.ReadErr()) },
+			func() error {
+				_, err := loop.WaitAny(ctx, s.Readable())
+				return errors.Join(err, s.Friend(friend.Key{}).ReadErr())
+			},
 		} {
 			t, err := loop.Go(ctx, "reader", func(context.Context) error { return read() })
 			require.NoError(l, err)
@@ -491,7 +494,6 @@ func loopOffLoop(l *loopWorld) {
 				"CloseWrite":   s.CloseWrite(),
 				"Close":        s.Close(),
 				"SetDeadline":  s.SetDeadline(time.Now()),
-				"SetOption":    s.SetOption(runtime.OptNoDelay, 1),
 				"SetReadDead…": s.SetReadDeadline(time.Now()),
 			} {
 				require.ErrorIs(l, err, loop.ErrOffLoop, name)
@@ -515,7 +517,7 @@ func second[T any](_ T, err error) error { return err }
 
 func loopGoroutines(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
-		s.AllowGoroutines(ctx)
+		s.Friend(friend.Key{}).AllowGoroutines(ctx)
 		require.NoError(l, loop.TaskOf(ctx).Friend(friend.Key{}).OnGoroutine(func() {
 			require.Equal(l, peer.RemoteAddr().String(), s.LocalAddr().String())
 			_, err := s.Write([]byte("hello"))
@@ -533,7 +535,7 @@ func loopGoroutines(l *loopWorld) {
 			_, err = s.Read(make([]byte, 1))
 			require.ErrorIs(l, err, os.ErrDeadlineExceeded)
 			require.NoError(l, s.SetDeadline(time.Time{}))
-			require.NoError(l, s.SetOption(runtime.OptNoDelay, 0))
+			require.NoError(l, s.Friend(friend.Key{}).SetOption(runtime.OptNoDelay, 0))
 			require.NoError(l, s.CloseWrite())
 			_, err = peer.Read(make([]byte, 1))
 			require.Equal(l, io.EOF, err)

@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/conformance"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
@@ -155,7 +156,7 @@ func (c *client) receive(n int) error {
 
 // run is one connection, from its dial to its end.
 func (c *client) run(ctx context.Context, lp *loop.Loop, address string, fault int) (err error) {
-	if c.s, err = lp.Dial(ctx, address, loop.DialOptions{Timeout: 30 * time.Second}); err != nil {
+	if c.s, err = lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{Timeout: 30 * time.Second}); err != nil {
 		return err
 	}
 	defer c.s.Close()
@@ -188,7 +189,7 @@ func (c *client) end(ctx context.Context, fault int) error {
 			if err := c.receive(len(c.queued)); err != nil {
 				return err
 			}
-			return c.s.SetOption(runtime.OptResetOnClose, 1)
+			return c.s.Friend(friend.Key{}).SetOption(runtime.OptResetOnClose, 1)
 		}
 		if err := c.send(doEcho); err != nil {
 			return err
@@ -198,7 +199,7 @@ func (c *client) end(ctx context.Context, fault int) error {
 				return err
 			}
 		}
-		return c.s.SetOption(runtime.OptResetOnClose, 1)
+		return c.s.Friend(friend.Key{}).SetOption(runtime.OptResetOnClose, 1)
 	case faultHalf:
 		if err := c.send(doEcho); err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/noria-go/noria/conformance/internal/require"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -60,7 +61,7 @@ func submitNeverCompletes(c *world) {
 func wrongArguments(c *world) {
 	h, _ := c.pair()
 	full := c.room(512)
-	full.Extend(full.Cap())
+	full.Extend(full.Friend(friend.Key{}).Cap())
 	defer full.Release()
 	short := c.buffer([]byte("abc"))
 	defer short.Release()

@@ -25,9 +25,9 @@ func TestConnectionsWhilePostsAreFull(t *testing.T) {
 		defer ln.Close()
 		var s *loop.Stream
 		require.NoError(t, l.Call(context.Background(), "dial", func(ctx context.Context) error {
-			s, err = l.Dial(ctx, ln.Addr().String(), loop.DialOptions{})
+			s, err = l.Friend(friend.Key{}).Dial(ctx, ln.Addr().String(), loop.DialOptions{})
 			if err == nil {
-				s.AllowGoroutines(context.Background())
+				s.Friend(friend.Key{}).AllowGoroutines(context.Background())
 			}
 			return err
 		}))

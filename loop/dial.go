@@ -15,24 +15,30 @@ import (
 
 // DialOptions say how to connect. The zero value is good.
 type DialOptions struct {
-	// Timeout is for all of it: looking up the name and every address. 0 means
-	// that only ctx bounds it.
+	// Group has the loop that a goroutine's connection belongs to. nil means a group of
+	// one loop, which package noria starts when it is first needed and which runs until
+	// the program ends. A task's connection belongs to the task's loop, and a handler's
+	// that runs on a goroutine to its handler's loop.
+	Group *Group
+
+	// Timeout bounds the look-up of the name and the attempts at all addresses
+	// together. 0 means that only ctx bounds them.
 	Timeout time.Duration
 
-	// Resolver looks names up, on a goroutine; nil means net.DefaultResolver.
+	// Resolver looks names up, on a goroutine. nil means net.DefaultResolver.
 	Resolver *net.Resolver
 
-	// Stream are the new stream's limits.
+	// Stream are the options of the new stream.
 	Stream StreamOptions
 }
 
-const minAttempt = 2 * time.Second // for one address of several, as far as Timeout allows
+const minAttempt = 2 * time.Second // for one address of several, if Timeout allows
 
-// Dial connects to address, "host:port" or "unix:/path" (or "unix:@name"),
-// from a task of the loop. A name is looked up off the loop; its addresses are
-// tried one after another, each for its share of the time that is left. The
-// error is the first address's.
-func (l *Loop) Dial(ctx context.Context, address string, opts DialOptions) (*Stream, error) {
+// dial connects to address: "host:port", "unix:/path" or "unix:@name". A task of the
+// loop calls it. A name is looked up off the loop, and its addresses are tried one
+// after another, each for its share of the time that is left. The error is the first
+// address's.
+func (l *Loop) dial(ctx context.Context, address string, opts DialOptions) (*Stream, error) {
 	t := l.current()
 	if t == nil {
 		return nil, &runtime.OpError{Op: "dial", Detail: address, Err: ErrOffLoop}
@@ -64,7 +70,7 @@ func (l *Loop) Dial(ctx context.Context, address string, opts DialOptions) (*Str
 	return nil, &runtime.OpError{Op: "dial", Detail: address, Err: first}
 }
 
-// share returns until when the first of n addresses may take.
+// share returns the time until which the first of n addresses may take.
 func share(now, deadline int64, n int) int64 {
 	if deadline == runtime.Forever {
 		return runtime.Forever

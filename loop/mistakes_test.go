@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -57,7 +56,7 @@ func TestRefusedBuffers(t *testing.T) {
 					return err
 				}
 			}
-			s.ReadAhead()
+			s.Friend(friend.Key{}).ReadAhead()
 			b, err := l.Pool().Get(4096)
 			if err != nil {
 				return err
@@ -121,7 +120,7 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 			for range dials {
 				task, err := loop.Go(ctx, "dials", func(context.Context) error {
 					waiting++
-					s, err := l.Dial(badContext{context.Background(), &bad}, full.String(), loop.DialOptions{})
+					s, err := l.Friend(friend.Key{}).Dial(badContext{context.Background(), &bad}, full.String(), loop.DialOptions{})
 					waiting--
 					if err != nil {
 						return err
@@ -234,11 +233,11 @@ func TestRefusedMessage(t *testing.T) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
 			pool := s.Loop().Pool()
 			before := pool.Stats().Outstanding
-			head, err := pool.Copy(0, []byte("head"))
+			head, err := pool.Friend(friend.Key{}).Copy(0, []byte("head"))
 			if err != nil {
 				return err
 			}
-			tail, err := pool.Copy(0, []byte("tail"))
+			tail, err := pool.Friend(friend.Key{}).Copy(0, []byte("tail"))
 			if err != nil {
 				return err
 			}
@@ -278,7 +277,7 @@ func TestExtremeTimes(t *testing.T) {
 				return fmt.Errorf("it was idle for too long: %w", err)
 			}
 			const size = 32 << 20
-			if err := s.Enqueue(runtime.NewShared(make([]byte, size))); err != nil {
+			if err := s.Friend(friend.Key{}).Enqueue(runtime.NewShared(make([]byte, size))); err != nil {
 				return err
 			}
 			read := make(chan int64, 1)
@@ -311,52 +310,13 @@ func timed(l *loop.Loop) func(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Both may be of two that have locks of their own: this is for the race detector.
-func TestBothOfQueues(t *testing.T) {
-	v := backendtest.Variants()[0]
-	g := backendtest.Group(t, v, 1)
-	a, b, c := loop.NewQueue[int](1), loop.NewQueue[int](1), loop.NewQueue[int](1)
-	const rounds = 2000
-	var wg sync.WaitGroup
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	for _, q := range []*loop.Queue[int]{a, b, c} {
-		wg.Go(func() {
-			for i := 0; q.Put(ctx, i) == nil; i++ {
-			}
-		})
-	}
-	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-		for range rounds {
-			i, err := loop.WaitAny(ctx, loop.Both(a, b), c)
-			if err != nil {
-				return err
-			}
-			if i == 1 {
-				c.TryGet()
-				continue
-			}
-			_, okA := a.TryGet()
-			if _, okB := b.TryGet(); !okA || !okB {
-				return errors.New("one of them had nothing")
-			}
-		}
-		return nil
-	}))
-	cancel()
-	wg.Wait()
-}
-
 // Notify is told, whoever sets what it looks at.
 func TestNotifyFromElsewhere(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, _ *net.TCPConn) error {
-			for i := range 200 {
+			for range 200 {
 				var set, told loop.Event
 				src := loop.Source(&set)
-				if i%2 == 0 {
-					src = loop.Both(s.Writable(), &set)
-				}
 				s.Loop().Friend(friend.Key{}).Notify(src, told.Set)
 				go set.Set()
 				if err := told.Wait(ctx); err != nil {
@@ -402,7 +362,7 @@ func TestPanicWhileWaiting(t *testing.T) {
 	q, other := loop.NewQueue[int](1), loop.NewQueue[int](1)
 	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
 		if err := panics(func() {
-			_, _ = loop.WaitAny(ctx, q, loop.When(func() bool { panic("a mistake") }, other))
+			_, _ = loop.WaitAny(ctx, q, loop.NewWhen(func() bool { panic("a mistake") }, other))
 		}); err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ func withPeerOf(t *testing.T, v backendtest.Variant, opts loop.DialOptions, f fu
 	require.NoError(t, err)
 	defer ln.Close()
 	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-		s, err := g.Loops()[0].Dial(ctx, ln.Addr().String(), opts)
+		s, err := g.Loops()[0].Friend(friend.Key{}).Dial(ctx, ln.Addr().String(), opts)
 		if err != nil {
 			return err
 		}
@@ -56,10 +56,10 @@ func TestGrowAndEnqueue(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
 			sent := 0
-			s.OnSent(func() { sent++ })
+			s.Friend(friend.Key{}).OnSent(func() { sent++ })
 			var want bytes.Buffer
 			grow := func(p string) error {
-				b, err := s.Grow(len(p), 100)
+				b, err := s.Friend(friend.Key{}).Grow(len(p), 100)
 				if err != nil {
 					return err
 				}
@@ -67,45 +67,45 @@ func TestGrowAndEnqueue(t *testing.T) {
 				want.WriteString(p)
 				return nil
 			}
-			if s.TailRoom() != 0 {
+			if s.Friend(friend.Key{}).TailRoom() != 0 {
 				return errors.New("an empty queue has a tail")
 			}
 			if err := grow("one"); err != nil {
 				return err
 			}
-			if room := s.TailRoom(); room < 100 {
+			if room := s.Friend(friend.Key{}).TailRoom(); room < 100 {
 				return fmt.Errorf("room for %d, want the 100 that were announced", room)
 			}
-			if b := s.TryGrow(s.TailRoom() + 1); b != nil {
+			if b := s.Friend(friend.Key{}).TryGrow(s.Friend(friend.Key{}).TailRoom() + 1); b != nil {
 				return errors.New("TryGrow began a new piece")
 			}
 			off := make(chan []byte, 1)
-			go func() { off <- s.TryGrow(3) }()
+			go func() { off <- s.Friend(friend.Key{}).TryGrow(3) }()
 			if b := <-off; b != nil { // the task waits here, or the queue would leave meanwhile
 				return errors.New("TryGrow gave the loop's memory to a goroutine")
 			}
-			if b := s.TryGrow(3); b != nil {
+			if b := s.Friend(friend.Key{}).TryGrow(3); b != nil {
 				want.Write(append(b[:0], "try"...))
 			} else {
 				return errors.New("TryGrow: there is room")
 			}
-			if err := errors.Join(grow("two"), s.WriteErr()); err != nil {
+			if err := errors.Join(grow("two"), s.Friend(friend.Key{}).WriteErr()); err != nil {
 				return err
 			}
 			want.WriteString("three")
-			if err := s.Enqueue(runtime.NewShared([]byte("three"))); err != nil {
+			if err := s.Friend(friend.Key{}).Enqueue(runtime.NewShared([]byte("three"))); err != nil {
 				return err
 			}
-			if s.TailRoom() != 0 {
+			if s.Friend(friend.Key{}).TailRoom() != 0 {
 				return errors.New("there is a tail before what comes later")
 			}
 			if err := errors.Join(grow("four"), grow(string(make([]byte, 2000)))); err != nil {
 				return err
 			}
-			if s.TryGrow(1) != nil {
+			if s.Friend(friend.Key{}).TryGrow(1) != nil {
 				return errors.New("TryGrow beyond the limit")
 			}
-			if err := s.WriteErr(); !errors.Is(err, runtime.ErrBusy) {
+			if err := s.Friend(friend.Key{}).WriteErr(); !errors.Is(err, runtime.ErrBusy) {
 				return fmt.Errorf("beyond the limit: %v", err)
 			}
 			if err := grow("five"); err != nil {
@@ -141,7 +141,7 @@ func TestCloseWithoutLinger(t *testing.T) {
 			if _, err := s.Write([]byte("hello")); err != nil {
 				return err
 			}
-			s.SetLinger(-1)
+			s.Friend(friend.Key{}).SetLinger(-1)
 			if err := s.Close(); err != nil {
 				return err
 			}
@@ -160,17 +160,17 @@ func ignoreClosed(err error) error {
 func TestReceivedAndReadAhead(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
-			s.ReadAhead()
+			s.Friend(friend.Key{}).ReadAhead()
 			if _, err := peer.Write([]byte("hello")); err != nil {
 				return err
 			}
-			for s.Received() < 5 { // nobody reads
+			for s.Friend(friend.Key{}).Received() < 5 { // nobody reads
 				if err := loop.Yield(ctx); err != nil {
 					return err
 				}
 			}
-			if s.Received() != 5 || s.Buffered() != 5 {
-				return fmt.Errorf("%d received, %d buffered", s.Received(), s.Buffered())
+			if s.Friend(friend.Key{}).Received() != 5 || s.Buffered() != 5 {
+				return fmt.Errorf("%d received, %d buffered", s.Friend(friend.Key{}).Received(), s.Buffered())
 			}
 			return nil
 		})
@@ -258,57 +258,14 @@ func TestGoApart(t *testing.T) {
 	})
 }
 
-// Both has something when each of its sources has, whichever was first, and not
-// when only one has.
-func TestBoth(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		withPeer(t, v, func(ctx context.Context, s *loop.Stream, _ *net.TCPConn) error {
-			var a, b loop.Event
-			for _, steps := range [][]func(){{a.Set, b.Set}, {b.Set, a.Set}, {a.Set, a.Clear, b.Set, a.Set}} {
-				a.Clear()
-				b.Clear()
-				woken := false
-				waiter, err := loop.Go(ctx, "waits", func(ctx context.Context) error {
-					_, err := loop.WaitAny(ctx, loop.Both(&a, &b))
-					woken = true
-					return err
-				})
-				if err != nil {
-					return err
-				}
-				for i, step := range steps {
-					if err := errors.Join(loop.Yield(ctx), loop.Yield(ctx)); err != nil {
-						return err
-					}
-					if woken {
-						return fmt.Errorf("it was woken before step %d", i)
-					}
-					step()
-				}
-				if err := waiter.Wait(ctx); err != nil {
-					return err
-				}
-			}
-			// From elsewhere it is refused, on whichever side the stream is.
-			for _, src := range []loop.Source{loop.Both(&a, s.Readable()), loop.Both(s.Readable(), &a)} {
-				var err error
-				if oerr := loop.Offload(ctx, func() { _, err = loop.WaitAny(ctx, src) }); oerr != nil || !errors.Is(err, loop.ErrOffLoop) {
-					return errors.Join(fmt.Errorf("from a goroutine: %v", err), oerr)
-				}
-			}
-			return nil
-		})
-	})
-}
-
 // All functions are called, in order, also when one panics.
 func TestOnEnd(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(_ context.Context, s *loop.Stream, _ *net.TCPConn) error {
 			var called []int
-			s.OnEnd(func() { called = append(called, 1); panic("contained") })
-			s.OnEnd(func() { called = append(called, 2) })
-			s.OnEnd(func() { called = append(called, 3) })
+			s.Friend(friend.Key{}).OnEnd(func() { called = append(called, 1); panic("contained") })
+			s.Friend(friend.Key{}).OnEnd(func() { called = append(called, 2) })
+			s.Friend(friend.Key{}).OnEnd(func() { called = append(called, 3) })
 			err := s.Close()
 			if !slices.Equal(called, []int{1, 2, 3}) {
 				err = errors.Join(err, fmt.Errorf("called: %v", called))

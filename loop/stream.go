@@ -36,6 +36,18 @@ type StreamOptions struct {
 	// for this long: reading fails with os.ErrDeadlineExceeded, and so does
 	// what waits for the peer to take what was written. 0 means never.
 	IdleTimeout time.Duration
+
+	// KeepAlive makes the system probe an idle peer after this time, in whole
+	// seconds (SO_KEEPALIVE). 0 means not at all.
+	KeepAlive time.Duration
+
+	// UserTimeout is how long sent bytes may stay unacknowledged before the system
+	// ends the connection (TCP_USER_TIMEOUT). 0 means the system's default.
+	UserTimeout time.Duration
+
+	// SendBuffer and RecvBuffer are the sizes of the system's buffers, in bytes
+	// (SO_SNDBUF, SO_RCVBUF). 0 means that the system decides.
+	SendBuffer, RecvBuffer int
 }
 
 func (o StreamOptions) withDefaults() StreamOptions {
@@ -109,6 +121,7 @@ func (l *Loop) newStream(h runtime.Handle, opts StreamOptions) *Stream {
 	s.in.op.Handle, s.out.op.Handle = h, h
 	s.in.op.Done, s.out.op.Done = s.received, s.sent
 	s.out.op.Friend(key).ClaimsBuffers()
+	s.setOptions()
 	l.live[s] = struct{}{}
 	s.moved = l.rt.Now()
 	if s.opts.IdleTimeout > 0 {
@@ -116,6 +129,24 @@ func (l *Loop) newStream(h runtime.Handle, opts StreamOptions) *Stream {
 		l.timers.set(&s.idle, later(s.moved, s.opts.IdleTimeout))
 	}
 	return s
+}
+
+// setOptions sets the options of the socket that StreamOptions has. It does not matter
+// if the system refuses one, such as those of TCP for a unix socket.
+func (s *Stream) setOptions() {
+	for _, o := range []struct {
+		opt   runtime.Option
+		value int
+	}{
+		{runtime.OptKeepAlive, int(s.opts.KeepAlive / time.Second)},
+		{runtime.OptUserTimeout, int(s.opts.UserTimeout / time.Millisecond)},
+		{runtime.OptSendBuffer, s.opts.SendBuffer},
+		{runtime.OptRecvBuffer, s.opts.RecvBuffer},
+	} {
+		if o.value > 0 {
+			_ = s.loop.rt.SetOption(s.h, o.opt, o.value)
+		}
+	}
 }
 
 // touch notes that bytes have moved. The loop's clock is from before it waited
@@ -145,17 +176,6 @@ func (s *Stream) checkIdle() {
 // Loop returns the stream's loop.
 func (s *Stream) Loop() *Loop { return s.loop }
 
-// Handle returns the stream's handle, for operations that Stream does not
-// have. It stays the stream's own.
-func (s *Stream) Handle() runtime.Handle { return s.h }
-
-// AllowGoroutines lets ordinary goroutines use the stream. Their calls end
-// when ctx is killed, if it is a task's.
-func (s *Stream) AllowGoroutines(ctx context.Context) {
-	s.local, _ = s.loop.rt.LocalAddr(s.h)
-	s.owner = ctx
-}
-
 // elsewhere carries out a call that came from outside the loop's tasks.
 func (s *Stream) elsewhere(op string, f func() error) error {
 	if s.owner == nil {
@@ -182,13 +202,6 @@ func (s *Stream) offLoop(op string) error {
 	return &runtime.OpError{Op: op, Handle: s.h, Err: ErrOffLoop}
 }
 
-// SetAddrs has LocalAddr and RemoteAddr return these: for a stream that carries the
-// bytes of another connection. It is called on the loop, before others have the stream.
-func (s *Stream) SetAddrs(local, remote net.Addr) {
-	s.loop.mustBeOn("SetAddrs")
-	s.addrs = &[2]net.Addr{local, remote}
-}
-
 // LocalAddr returns the address of this end.
 func (s *Stream) LocalAddr() net.Addr {
 	if s.addrs != nil {
@@ -206,30 +219,6 @@ func (s *Stream) RemoteAddr() net.Addr {
 		return s.addrs[1]
 	}
 	return s.peer.NetAddr()
-}
-
-// SetOption sets an option of the socket.
-func (s *Stream) SetOption(opt runtime.Option, value int) error {
-	if !s.loop.onThread() {
-		return s.elsewhere("set option", func() error { return s.SetOption(opt, value) })
-	}
-	return s.loop.rt.SetOption(s.h, opt, value)
-}
-
-// SetQueueLimit changes StreamOptions.QueueLimit. It is called on the loop.
-func (s *Stream) SetQueueLimit(bytes int) {
-	s.loop.mustBeOn("SetQueueLimit")
-	if s.opts.QueueLimit = bytes; bytes <= 0 {
-		s.opts.QueueLimit = defaultQueueLimit
-	}
-}
-
-// SetLinger changes StreamOptions.Linger. It is called on the loop.
-func (s *Stream) SetLinger(d time.Duration) {
-	s.loop.mustBeOn("SetLinger")
-	if s.opts.Linger = d; d == 0 {
-		s.opts.Linger = defaultLinger
-	}
 }
 
 // SetDeadline sets both deadlines: see SetReadDeadline and SetWriteDeadline.
@@ -424,30 +413,4 @@ func (s *Stream) discard() {
 		s.onEnd = nil
 		s.loop.runPost(end)
 	}
-}
-
-// OnEnd has f called on the loop, outside any task, once the stream is no more:
-// it was closed, or its loop has ended. Functions that were given before are
-// called before it. It is called on the loop.
-func (s *Stream) OnEnd(f func()) {
-	s.loop.mustBeOn("OnEnd")
-	if before := s.onEnd; before != nil {
-		s.onEnd = func() {
-			defer f() // also if the other one panics
-			before()
-		}
-		return
-	}
-	s.onEnd = f
-}
-
-// OnEOF has f called on the loop when the peer has ended the stream, after its
-// last bytes have arrived: the error that f returns, if any, is what reads fail
-// with in place of io.EOF. It is for a stream that carries on another
-// connection, which may have ended otherwise than well. It is called on the
-// loop, before anything is read; f must not block. If it panics, reads fail with
-// the *PanicError.
-func (s *Stream) OnEOF(f func() error) {
-	s.loop.mustBeOn("OnEOF")
-	s.onEOF = f
 }

@@ -170,15 +170,6 @@ func (s *Stream) TryReadBuf() *runtime.Buffer {
 	return b
 }
 
-// ReadErr returns why a read would fail when Buffered is 0 and it would not
-// wait; nil if it would wait.
-func (s *Stream) ReadErr() error {
-	if !s.loop.onThread() {
-		return s.elsewhere("recv", s.readErr)
-	}
-	return s.readErr()
-}
-
 func (s *Stream) readErr() error {
 	switch {
 	case s.closing:
@@ -218,16 +209,6 @@ func (s *Stream) Buffered() int {
 		return n
 	}
 	return s.in.bytes
-}
-
-// Received returns how many bytes have arrived in all, read or not.
-func (s *Stream) Received() int64 { return s.in.total }
-
-// ReadAhead begins to receive, as a read does, without waiting for anything. It
-// is called on the loop.
-func (s *Stream) ReadAhead() {
-	s.loop.mustBeOn("ReadAhead")
-	s.arm()
 }
 
 // Read is net.Conn's: it waits for at least one byte and copies what is there

@@ -3,7 +3,6 @@ package loop
 import (
 	"errors"
 	"fmt"
-	"math"
 	"os"
 
 	"github.com/noria-go/noria/runtime"
@@ -286,99 +285,7 @@ func (s *Stream) claimAll(bufs []*runtime.Buffer) {
 	}
 }
 
-// WriteErr returns why a write would fail, or ErrBusy if it would wait; nil if
-// the queue has room. It never waits. From outside the loop it is ErrOffLoop.
-func (s *Stream) WriteErr() error {
-	if !s.loop.onThread() {
-		return s.offLoop("send")
-	}
-	if err := s.writeErr(); err != nil {
-		return err
-	}
-	switch {
-	case s.out.bytes < s.opts.QueueLimit && !s.out.busy:
-		return nil
-	case s.out.deadline.passed(s.loop):
-		return &runtime.OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
-	case s.idleEr != nil:
-		return s.idleWriteErr()
-	}
-	return errQueueFull
-}
-
 var errQueueFull = &runtime.OpError{Op: "send", Err: fmt.Errorf("%w: the queue is full", runtime.ErrBusy)}
-
-// Enqueue queues bufs, in order and together, and takes them: also when it
-// fails, which it only does when the stream is closed or broken. It never
-// waits and minds no limit: whoever calls it has looked at WriteErr, or has
-// something small that must not wait behind the rest, and a limit of his own. It
-// comes between the parts of a Write that waits for room, if there is one.
-// It may be called from a function given to Post.
-func (s *Stream) Enqueue(bufs ...*runtime.Buffer) error {
-	err := error(nil)
-	if !s.loop.onThread() {
-		err = s.offLoop("send")
-	} else {
-		err = s.writeErr()
-	}
-	if err != nil {
-		runtime.Drop(bufs...)
-		return err
-	}
-	s.enqueue(bufs...)
-	return nil
-}
-
-// Grow is Enqueue for small things: it returns the queue's next n bytes, at
-// most 64 KiB, to be filled in at once, before anything else happens on the
-// stream. What one turn of the loop puts there lies side by side and leaves in
-// one piece. more says how many bytes are likely to follow them in this turn.
-func (s *Stream) Grow(n, more int) ([]byte, error) {
-	if !s.loop.onThread() {
-		return nil, s.offLoop("send")
-	}
-	if err := s.writeErr(); err != nil {
-		return nil, err
-	}
-	out := &s.out
-	b := out.tail
-	if b == nil || b.Friend(key).Room() < n {
-		var err error
-		if b, err = s.loop.pool.Get(max(n, min(n+more, slab))); err != nil {
-			return nil, &runtime.OpError{Op: "send", Handle: s.h, Err: err}
-		}
-		out.queue = append(out.queue, b)
-		out.tail = b
-	}
-	s.markDirty()
-	out.bytes += n
-	return b.Friend(key).Grow(n), nil
-}
-
-// TryGrow is Grow where that is cheapest: if the piece that Grow began in this
-// turn has room for n bytes more, and the queue is below its limit. Otherwise it
-// returns nil, and has done nothing.
-func (s *Stream) TryGrow(n int) []byte {
-	if !s.loop.onThread() {
-		return nil
-	}
-	out := &s.out
-	b := out.tail
-	if b == nil || b.Friend(key).Room() < n || out.bytes >= s.opts.QueueLimit || out.busy || out.err != nil || out.shut || s.closing {
-		return nil
-	}
-	out.bytes += n
-	return b.Friend(key).Grow(n)
-}
-
-// TailRoom returns how many bytes Grow could return now without beginning a
-// new piece; 0 if nothing was put there in this turn, or from outside the loop.
-func (s *Stream) TailRoom() int {
-	if !s.loop.onThread() || s.out.tail == nil {
-		return 0
-	}
-	return s.out.tail.Friend(key).Room()
-}
 
 // Write is net.Conn's: it copies p into the queue, and waits while that is
 // full. An error of sending shows in a later call.
@@ -424,29 +331,6 @@ func (s *Stream) writeDone() {
 	}
 }
 
-// WriteNow is Write that never waits, whatever is queued already: QueueLimit
-// does not count. It is for code that must not be suspended half-way, such as a
-// library that holds a mutex while it writes, and that bounds what it writes in
-// some other way: it waits for room first (Write of nothing does), or looks at
-// Queued. Where the pool has no memory, it takes Go's. It may be called from a
-// function given to Post.
-func (s *Stream) WriteNow(p []byte) error {
-	if !s.loop.onThread() {
-		return s.offLoop("send")
-	}
-	if err := s.writeErr(); err != nil {
-		return err
-	}
-	if s.out.busy {
-		return &runtime.OpError{Op: "send", Handle: s.h, Err: fmt.Errorf("%w: a Write is half-way", runtime.ErrBusy)}
-	}
-	n, err := s.copyIn(p, math.MaxInt)
-	if err != nil {
-		s.enqueue(runtime.NewShared(append([]byte(nil), p[n:]...)))
-	}
-	return nil
-}
-
 // copyIn appends as much of p to the queue as limit allows.
 func (s *Stream) copyIn(p []byte, limit int) (n int, err error) {
 	out := &s.out
@@ -469,13 +353,6 @@ func (s *Stream) copyIn(p []byte, limit int) (n int, err error) {
 		out.bytes += c
 	}
 	return n, nil
-}
-
-// OnSent has f called on the loop, outside any task, whenever Queued has become
-// less. f must not block. nil ends it.
-func (s *Stream) OnSent(f func()) {
-	s.loop.mustBeOn("OnSent")
-	s.out.onSent = f
 }
 
 func (s *Stream) tellSent() {

@@ -17,7 +17,6 @@ type waiter struct {
 	fn   func()        // of neither: see Notify
 	loop *Loop         // where fn runs
 	node list.Node[waiter]
-	with Source // of a Both: see there
 }
 
 func (w *waiter) wake() {
@@ -170,11 +169,6 @@ func homeOf(s Source) *Loop {
 	switch s := s.(type) {
 	case *when:
 		return homeOf(s.src)
-	case *both:
-		if l := homeOf(s.a); l != nil {
-			return l
-		}
-		return homeOf(s.b)
 	case bound:
 		return s.home()
 	}
@@ -246,7 +240,7 @@ func pollAll(sources []Source, ws []waiter, t *Task, ch chan struct{}) (found in
 	}()
 	for ; asked < len(sources); asked++ {
 		w := &ws[asked]
-		w.task, w.ch, w.with = t, ch, nil
+		w.task, w.ch = t, ch
 		if sources[asked].poll(w) {
 			return asked
 		}
@@ -268,12 +262,7 @@ func WaitAny(ctx context.Context, sources ...Source) (int, error) {
 	return i, opErr("wait", 0, err)
 }
 
-// When returns a Source that has something when ready says so, and otherwise
-// when src has. It is for what keeps bytes of its own in front of a stream's:
-// ready is called on src's loop, must not block, and wakes nobody by becoming
-// true.
-func When(ready func() bool, src Source) Source { return &when{ready, src} }
-
+// A when is ready when ready reports true or src is ready.
 type when struct {
 	ready func() bool
 	src   Source
@@ -281,34 +270,6 @@ type when struct {
 
 func (c *when) poll(w *waiter) bool { return c.ready() || c.src.poll(w) }
 func (c *when) unpoll(w *waiter)    { c.src.unpoll(w) }
-
-// Both returns a Source that has something when a and b have, at the same time.
-// If both belong to a loop, it must be the same one.
-func Both(a, b Source) Source { return &both{a, b} }
-
-type both struct{ a, b Source }
-
-// poll leaves w with the first that has nothing: when that has, it is asked
-// again, and then the other one.
-func (c *both) poll(w *waiter) bool { return c.ask(c.a, w) && c.ask(c.b, w) }
-
-func (c *both) ask(s Source, w *waiter) bool {
-	if s.poll(w) {
-		return true
-	}
-	if w != nil && w.with == nil { // else s is a both too, and knows better
-		w.with = s
-	}
-	return false
-}
-
-// unpoll asks only the one that w is with: the other one has a lock of its own.
-func (c *both) unpoll(w *waiter) {
-	if s := w.with; s != nil {
-		w.with = nil
-		s.unpoll(w)
-	}
-}
 
 // Notify has fn called once, on the loop, when src may have something: it is
 // what WaitAny is for code that is no task. It is called on the loop's thread. If

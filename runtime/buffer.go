@@ -93,9 +93,9 @@ func NewShared(data []byte) *Buffer {
 	return b
 }
 
-// Shared reports whether b must not be changed, because it has more than one owner
+// shared reports whether b must not be changed, because it has more than one owner
 // or because NewShared made it.
-func (b *Buffer) Shared() bool { return b.home == nil || owners(b.state.Load()) > 1 }
+func (b *Buffer) shared() bool { return b.home == nil || owners(b.state.Load()) > 1 }
 
 // Bytes returns the bytes that the buffer holds. The slice is valid until the buffer
 // is changed or given away.
@@ -109,9 +109,6 @@ func (b *Buffer) Len() int {
 	b.look()
 	return b.end - b.start
 }
-
-// Cap returns the size of its memory: headroom, bytes and room.
-func (b *Buffer) Cap() int { return len(b.mem) }
 
 // Headroom returns how many bytes fit in front of those that the buffer holds.
 func (b *Buffer) Headroom() int {
@@ -268,7 +265,7 @@ func (b *Buffer) look() {
 // change panics unless the owner may change the buffer now.
 func (b *Buffer) change() {
 	b.look()
-	if b.Shared() {
+	if b.shared() {
 		panic("runtime: a shared buffer cannot be changed: it has other owners")
 	}
 }

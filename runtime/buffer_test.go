@@ -38,7 +38,7 @@ func TestBufferRest(t *testing.T) {
 	rest := b.Friend(friend.Key{}).Rest(1)
 	require.Equal(t, "el", string(rest.Bytes()))
 	require.Equal(t, "eel", string(other.Bytes()), "its other owner sees no change")
-	require.False(t, other.Shared(), "b was released")
+	require.False(t, other.Friend(friend.Key{}).Shared(), "b was released")
 	require.Nil(t, rest.Friend(friend.Key{}).Rest(2))
 	require.Nil(t, other.Friend(friend.Key{}).Rest(3))
 	require.Zero(t, other.pool.Stats().Outstanding)
@@ -59,7 +59,7 @@ func TestBufferWindow(t *testing.T) {
 	require.Equal(t, "world", string(b.Bytes()))
 	require.Equal(t, 512-10-5, b.Append(make([]byte, 1000)), "Append takes what fits")
 	require.Empty(t, b.Room())
-	require.Equal(t, 512, b.Cap())
+	require.Equal(t, 512, b.Friend(friend.Key{}).Cap())
 	require.Equal(t, len(b.Bytes()), cap(b.Bytes()), "append to Bytes must not write into the room")
 	b.Release()
 }
@@ -129,9 +129,9 @@ func TestBufferReleased(t *testing.T) {
 func TestBufferShared(t *testing.T) {
 	b := newBuffer(t, 512)
 	b.Append([]byte("payload"))
-	require.False(t, b.Shared())
+	require.False(t, b.Friend(friend.Key{}).Shared())
 	b.Retain()
-	require.True(t, b.Shared())
+	require.True(t, b.Friend(friend.Key{}).Shared())
 	require.Contains(t, panicText(t, func() { b.Append([]byte("x")) }), "shared buffer cannot be changed")
 	require.Contains(t, panicText(t, func() { b.lend(OpRecv) }), "shared")
 	b.lend(OpSend)
@@ -192,7 +192,7 @@ func TestBufferClaimsFromManyThreads(t *testing.T) {
 
 func TestNewShared(t *testing.T) {
 	b := NewShared([]byte("everywhere"))
-	require.True(t, b.Shared())
+	require.True(t, b.Friend(friend.Key{}).Shared())
 	require.Nil(t, b.Friend(friend.Key{}).Home())
 	require.Contains(t, panicText(t, func() { b.Reset(0) }), "shared")
 	var wg sync.WaitGroup
@@ -226,8 +226,8 @@ func TestBufferExchange(t *testing.T) {
 	b.Append([]byte("held"))
 	b.lend(OpSend) // an operation has it and must not notice
 	require.True(t, b.Friend(friend.Key{}).Exchange(c, 32))
-	require.Equal(t, 512, b.Cap())
-	require.Equal(t, 4096, c.Cap())
+	require.Equal(t, 512, b.Friend(friend.Key{}).Cap())
+	require.Equal(t, 4096, c.Friend(friend.Key{}).Cap())
 	c.Release()
 	b.unlend()
 	require.Equal(t, "held", string(b.Bytes()))

@@ -61,6 +61,13 @@ func (f *bufferFriend) Len() int { return f.end - f.start }
 // Bytes returns what the buffer holds.
 func (f *bufferFriend) Bytes() []byte { return f.mem[f.start:f.end] }
 
+// Shared reports whether the buffer must not be changed, because it has more than one
+// owner or because NewShared made it.
+func (f *bufferFriend) Shared() bool { return (*Buffer)(f).shared() }
+
+// Cap returns the size of the buffer's memory.
+func (f *bufferFriend) Cap() int { return len(f.mem) }
+
 // Room returns how many bytes fit behind those that the buffer holds.
 func (f *bufferFriend) Room() int { return len(f.mem) - f.end }
 
@@ -87,7 +94,7 @@ func (f *bufferFriend) Rest(n int) *Buffer {
 	case n == b.Len():
 		b.Release()
 		return nil
-	case b.Shared():
+	case b.shared():
 		own := NewShared(append([]byte(nil), b.Bytes()[n:]...))
 		b.Release()
 		return own
@@ -142,7 +149,7 @@ func (b *bufferFriend) Exchange(c *Buffer, headroom int) bool {
 // it is shared, a copy on Go's heap, which takes over the claim.
 func (f *bufferFriend) Own() *Buffer {
 	b := (*Buffer)(f)
-	if !b.Shared() {
+	if !b.shared() {
 		return b
 	}
 	own := NewShared(append([]byte(nil), f.Bytes()...))
@@ -186,6 +193,17 @@ func (p *poolFriend) Collect() {
 // for home's use.
 func (f *poolFriend) NewBuffer(home home, mem []byte, index uint32) *Buffer {
 	return &Buffer{mem: mem, home: home, pool: (*Pool)(f), index: index}
+}
+
+// Copy returns a buffer that holds a copy of data behind this much headroom.
+func (f *poolFriend) Copy(headroom int, data []byte) (*Buffer, error) {
+	b, err := (*Pool)(f).Get(headroom + len(data))
+	if err != nil {
+		return nil, err
+	}
+	b.Reset(headroom)
+	b.Append(data)
+	return b, nil
 }
 
 // Pending reports whether there is anything to collect.

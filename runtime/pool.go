@@ -121,17 +121,6 @@ func (p *Pool) Get(size int) (*Buffer, error) {
 	}
 }
 
-// Copy returns a buffer with data in it and this much headroom.
-func (p *Pool) Copy(headroom int, data []byte) (*Buffer, error) {
-	b, err := p.Get(headroom + len(data))
-	if err != nil {
-		return nil, err
-	}
-	b.Reset(headroom)
-	b.Append(data)
-	return b, nil
-}
-
 // Map returns size bytes from the system for a backend's own buffers. They count
 // towards the pool's limit. For backends.
 func (p *Pool) Map(size int) ([]byte, error) {

@@ -35,7 +35,7 @@ func TestPoolSizes(t *testing.T) {
 		65537: 131072, 8 << 20: 8 << 20, 8<<20 + 1: 8<<20 + 4096, 9 << 20: 9 << 20} {
 		b, err := p.Get(size)
 		require.NoError(t, err)
-		require.Equal(t, want, b.Cap(), "for %d", size)
+		require.Equal(t, want, b.Friend(friend.Key{}).Cap(), "for %d", size)
 		require.Zero(t, b.Len())
 		require.Zero(t, b.Headroom())
 		b.Release()
@@ -50,7 +50,7 @@ func TestPoolSizes(t *testing.T) {
 
 func TestPoolCopy(t *testing.T) {
 	p := NewPool(0)
-	b, err := p.Copy(16, []byte("payload"))
+	b, err := p.Friend(friend.Key{}).Copy(16, []byte("payload"))
 	require.NoError(t, err)
 	require.Equal(t, "payload", string(b.Bytes()))
 	require.Equal(t, 16, b.Headroom())

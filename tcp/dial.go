@@ -8,9 +8,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/noria-go/noria/internal/dialer"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 )
 
 // DialOptions say how to open a connection. The zero value is good.
@@ -27,14 +28,25 @@ type DialOptions struct {
 	Net loop.DialOptions
 }
 
-// Dial connects to address ("host:port", "unix:/path") from a task, whose
-// context ctx is or comes from. With TLS it returns when the handshake is complete.
+// Dial connects to address ("host:port", "unix:/path") and waits until the connection,
+// with TLS if opts has it, is open. It may be called from anywhere. A task gives its
+// own context, and the connection belongs to its loop. A goroutine's belongs to a loop
+// of opts.Net.Group, or of a group that is started when it is first needed, and may be
+// used from goroutines. The caller must close it.
 func Dial(ctx context.Context, address string, opts DialOptions) (c *loop.Stream, err error) {
-	t := loop.TaskOf(ctx)
-	if t == nil {
-		return nil, &runtime.OpError{Op: "dial", Detail: address, Err: loop.ErrOffLoop}
-	}
-	c, err = t.Loop().Dial(ctx, address, opts.Net)
+	err = dialer.On(ctx, opts.Net.Group, address, func(ctx context.Context, foreign bool) (err error) {
+		c, err = dial(ctx, address, opts)
+		if err == nil && foreign {
+			c.Friend(friend.Key{}).AllowGoroutines(context.Background())
+		}
+		return err
+	})
+	return c, err
+}
+
+// dial is Dial in a task of the connection's loop.
+func dial(ctx context.Context, address string, opts DialOptions) (c *loop.Stream, err error) {
+	c, err = loop.TaskOf(ctx).Loop().Friend(friend.Key{}).Dial(ctx, address, opts.Net)
 	if err != nil || opts.TLS == nil {
 		return c, err
 	}

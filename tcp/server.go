@@ -247,7 +247,7 @@ func (s *Server) run(ctx context.Context, c *loop.Stream, h Handler) {
 		s.OnStart(c)
 	}
 	if s.OnGoroutine {
-		c.AllowGoroutines(ctx)
+		c.Friend(friend.Key{}).AllowGoroutines(ctx)
 		if oerr := loop.TaskOf(ctx).Friend(friend.Key{}).OnGoroutine(func() { err = h(ctx, c) }, nil); oerr != nil {
 			err = oerr
 		}

@@ -16,7 +16,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -24,7 +23,6 @@ import (
 
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -439,32 +437,6 @@ func TestPanic(t *testing.T) {
 func isTimeout(err error) bool {
 	var t interface{ Timeout() bool }
 	return errors.As(err, &t) && t.Timeout()
-}
-
-// A connection's socket has options, wherever they are set.
-func TestSetOption(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		for _, place := range []func(func(context.Context, *ws.Conn) error) func(context.Context, *ws.Conn) error{
-			func(f func(context.Context, *ws.Conn) error) func(context.Context, *ws.Conn) error { return f },
-			goroutine,
-		} {
-			result := make(chan error, 1)
-			srv := echoServer()
-			srv.Handler = place(func(_ context.Context, c *ws.Conn) error {
-				err := c.SetOption(runtime.OptUserTimeout, 4000)
-				if c.SetOption(99, 1) == nil {
-					err = errors.Join(err, errors.New("there is no option 99"))
-				}
-				result <- errors.Join(err, c.SetOption(runtime.OptResetOnClose, 1)) // which shows
-				return nil
-			})
-			srv.CloseTimeout = -1
-			p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-			require.NoError(t, <-result)
-			_, err := io.Copy(io.Discard, p.r)
-			require.ErrorIs(t, err, syscall.ECONNRESET)
-		}
-	})
 }
 
 // A request over HTTP/2 cannot be upgraded, and a page can be had by one.

@@ -116,7 +116,7 @@ func (c *Conn) CloseNow() error {
 	if c.failed == nil {
 		c.failed = errClosed
 	}
-	c.stream.SetLinger(-1)
+	c.stream.Friend(friend.Key{}).SetLinger(-1)
 	return c.shut()
 }
 
@@ -177,7 +177,7 @@ func (c *Conn) discard(ctx context.Context) {
 	for {
 		if b := c.stream.TryReadBuf(); b != nil {
 			b.Release()
-		} else if c.stream.ReadErr() != nil {
+		} else if c.stream.Friend(friend.Key{}).ReadErr() != nil {
 			return
 		} else if _, err := loop.WaitAny(ctx, c.readable[:]...); err != nil {
 			return

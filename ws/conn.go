@@ -102,10 +102,10 @@ func newConn(s *loop.Stream, opts *Options, client bool) *Conn {
 	c.frames.stream = s
 	c.frames.dec.Client = client
 	c.readable[0], c.writable = s.Readable(), s.Writable()
-	c.stream.SetQueueLimit(opts.SendQueue)
-	c.stream.OnEnd(c.ceased)
+	c.stream.Friend(friend.Key{}).SetQueueLimit(opts.SendQueue)
+	c.stream.Friend(friend.Key{}).OnEnd(c.ceased)
 	if opts.Budget != nil {
-		c.stream.OnSent(c.sent)
+		c.stream.Friend(friend.Key{}).OnSent(c.sent)
 	}
 	c.quick = opts.Budget == nil && opts.Hooks.MessageIn == nil && opts.Hooks.MessageOut == nil && !opts.DebugMessages
 	c.keepAlive()
@@ -147,23 +147,15 @@ func (c *Conn) LocalAddr() net.Addr {
 	return c.stream.LocalAddr()
 }
 
-// SetOption sets an option of the socket, runtime.OptUserTimeout for one. (Where an
-// HTTPHandler's connection is over TLS, that is not the peer's: net/http has it.) It may
-// be called from any goroutine.
-func (c *Conn) SetOption(opt runtime.Option, value int) error {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.elsewhere(context.Background(), "set option", func(context.Context) error { return c.SetOption(opt, value) })
-	}
-	return c.stream.SetOption(opt, value)
-}
-
 // Loop returns the loop that the connection belongs to.
 func (c *Conn) Loop() *loop.Loop { return c.loop }
 
 // Readable returns the connection as a Source for loop.WaitAny, for the
 // tasks of its loop: it has something when a message has arrived, or receiving
 // would fail. Take it with TryReceive, or with Receive.
-func (c *Conn) Readable() loop.Source { return loop.When(c.hasMessage, c.readable[0]) }
+func (c *Conn) Readable() loop.Source {
+	return c.stream.Friend(friend.Key{}).ReadableWhen(c.hasMessage)
+}
 
 // Queued returns how many bytes were sent and are not with the kernel yet. It
 // is called on the loop.

@@ -54,7 +54,7 @@ func (c *Conn) pong(p []byte) {
 	if c.pongDue || c.pongs+len(p) > maxPongs {
 		c.pending = append(c.pending[:0], p...)
 		c.pongDue = true
-		c.stream.OnSent(c.sent)
+		c.stream.Friend(friend.Key{}).OnSent(c.sent)
 		return
 	}
 	if c.queueControl(frame.Pong, p) == nil {
@@ -100,7 +100,7 @@ func (c *Conn) queueControl(op frame.Opcode, p []byte) error {
 	}
 	h := frame.Header{Op: op, Fin: true, Len: int64(len(p))}
 	c.mask(&h)
-	b, err := c.stream.Grow(h.Size()+len(p), 0)
+	b, err := c.stream.Friend(friend.Key{}).Grow(h.Size()+len(p), 0)
 	if err != nil {
 		return err
 	}

@@ -12,10 +12,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/noria-go/noria/internal/dialer"
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
 
@@ -45,21 +45,23 @@ type DialOptions struct {
 	Net loop.DialOptions
 }
 
-// Dial opens a connection to a URL ("ws://host:port/path", "wss://…"), from a
-// task, whose context ctx is or comes from. The connection belongs to the
-// task's loop. Who has dialed closes it; the messages that were received from it
-// are good until they are sent or released, also after that. A server that
-// answers with another status is a *StatusError.
+// Dial opens a connection to a URL ("ws://host:port/path", "wss://…") and waits until
+// the opening handshake is complete. It may be called from anywhere. A task gives its
+// own context, and the connection belongs to its loop. A goroutine's belongs to a loop
+// of opts.Net.Group, or of a group that is started when it is first needed. The caller
+// must close it; messages that it has received stay valid until it sends or releases
+// them, after Close too. If the server answers with another status, the error is a
+// *StatusError.
 func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
 		return nil, fmt.Errorf("ws: dial: the URL: %w", errors.Unwrap(err)) // its own text has all of it, perhaps a password
 	}
-	t := loop.TaskOf(ctx)
-	if t == nil || !t.Loop().Friend(friend.Key{}).OnLoop() {
-		return nil, &runtime.OpError{Op: "dial", Detail: u.Redacted(), Err: loop.ErrOffLoop}
-	}
-	c, err := dial(ctx, t.Loop(), u, &opts)
+	var c *Conn
+	err = dialer.On(ctx, opts.Net.Group, u.Redacted(), func(ctx context.Context, _ bool) (err error) {
+		c, err = dial(ctx, loop.TaskOf(ctx).Loop(), u, &opts)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("ws: dial %s: %w", u.Redacted(), err)
 	}
@@ -88,14 +90,14 @@ func dial(ctx context.Context, l *loop.Loop, u *url.URL, opts *DialOptions) (c *
 	if no.Timeout <= 0 || no.Timeout > limit {
 		no.Timeout = limit
 	}
-	stream, err := l.Dial(ctx, address(u), no)
+	stream, err := l.Friend(friend.Key{}).Dial(ctx, address(u), no)
 	if err != nil {
 		return nil, err
 	}
 	opened := false
 	defer func() {
 		if !opened { // failed, or a hook or a function of the TLS configuration panics
-			stream.SetLinger(-1)
+			stream.Friend(friend.Key{}).SetLinger(-1)
 			err = errors.Join(err, stream.Close())
 		}
 	}()

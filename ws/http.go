@@ -126,7 +126,7 @@ func (h *httpHandler) serve(l *loop.Loop, r *http.Request, stream *loop.Stream, 
 	}, func(error) {
 		if !taken { // the loop ends
 			h.s.tcp.Dismiss()
-			stream.SetLinger(-1)
+			stream.Friend(friend.Key{}).SetLinger(-1)
 			_ = stream.Close()
 		}
 	})

@@ -61,7 +61,7 @@ type segment struct {
 }
 
 // sole reports whether nobody else looks at the segment's buffer.
-func (s *segment) sole() bool { return !s.buf.Shared() }
+func (s *segment) sole() bool { return !s.buf.Friend(friend.Key{}).Shared() }
 
 // last reports whether the segment's buffer ends with it.
 func (s *segment) last() bool { return s.off+len(s.data) == s.buf.Len() }
@@ -285,10 +285,10 @@ func (m *Message) settle() {
 	if t.buf.Friend(friend.Key{}).FromPool() {
 		room = m.size
 	}
-	if t.buf.Cap() <= len(t.data)+room+512 {
+	if t.buf.Friend(friend.Key{}).Cap() <= len(t.data)+room+512 {
 		return
 	}
-	b, err := pool.Copy(headroom, t.data)
+	b, err := pool.Friend(friend.Key{}).Copy(headroom, t.data)
 	if err != nil {
 		return // it stays where it is
 	}

@@ -166,8 +166,8 @@ func (c *Conn) checkAlive() {
 	if c.closed || c.readErr != nil || c.sentClose != 0 { // Close has a time of its own
 		return
 	}
-	c.stream.ReadAhead() // a handler that only sends must see pongs too
-	seen := c.stream.Received()
+	c.stream.Friend(friend.Key{}).ReadAhead() // a handler that only sends must see pongs too
+	seen := c.stream.Friend(friend.Key{}).Received()
 	if seen != c.lastSeen || c.stream.Buffered() > 0 && c.pinged {
 		// It is there; or it was, and the handler has not looked at all that it
 		// has sent, and what comes now may have to wait in the kernel.

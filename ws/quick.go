@@ -5,6 +5,7 @@ import (
 	"math"
 	"unicode/utf8"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
@@ -89,20 +90,20 @@ func (c *Conn) quickSend(m *Message) bool {
 		n = 4
 	}
 	if m.size <= smallMessage {
-		if b := c.stream.TryGrow(n + m.size); b != nil {
+		if b := c.stream.Friend(friend.Key{}).TryGrow(n + m.size); b != nil {
 			quickHeader(b, m)
 			copy(b[n:], m.first.data)
 			m.free()
 			c.queued(len(b))
 			return true
 		}
-		if c.stream.TailRoom() > 0 {
+		if c.stream.Friend(friend.Key{}).TailRoom() > 0 {
 			return false
 		}
 	}
 	s := &m.first
 	b := s.buf
-	if b == nil || b.Shared() || s.off+b.Headroom() < n || c.stream.WriteErr() != nil {
+	if b == nil || b.Friend(friend.Key{}).Shared() || s.off+b.Headroom() < n || c.stream.Friend(friend.Key{}).WriteErr() != nil {
 		return false
 	}
 	b.Truncate(s.off + m.size)
@@ -111,7 +112,7 @@ func (c *Conn) quickSend(m *Message) bool {
 	s.buf = nil
 	m.free()
 	c.one[0] = b
-	_ = c.stream.Enqueue(c.one[:]...) // WriteErr was asked
+	_ = c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...) // WriteErr was asked
 	c.one[0] = nil
 	c.queued(n + m.size)
 	return true

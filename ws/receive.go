@@ -380,7 +380,7 @@ func (c *Conn) exhausted(err error) error {
 
 // nothing is what next returns when nothing is there: nil if more may come.
 func (c *Conn) nothing() error {
-	err := c.stream.ReadErr()
+	err := c.stream.Friend(friend.Key{}).ReadErr()
 	if err == nil || c.stream.Buffered() > 0 {
 		return nil
 	}

@@ -159,7 +159,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			}
 			continue
 		}
-		err := c.stream.WriteErr()
+		err := c.stream.Friend(friend.Key{}).WriteErr()
 		if err == nil && !c.overBudget() {
 			if c.pongDue {
 				c.latePong() // what was asked before is answered before
@@ -268,7 +268,7 @@ func ended(ctx context.Context) error {
 func (c *Conn) tooSlow() error {
 	_ = c.sendClose(StatusPolicyViolation, "too slow")
 	err := c.giveUp(ErrTooSlow)
-	c.stream.SetLinger(time.Second) // it may be slow, and still get to the Close frame
+	c.stream.Friend(friend.Key{}).SetLinger(time.Second) // it may be slow, and still get to the Close frame
 	return err
 }
 
@@ -278,7 +278,7 @@ func (c *Conn) giveUp(err error) error {
 	if c.failed == nil {
 		c.failed = err
 	}
-	c.stream.SetLinger(-1)
+	c.stream.Friend(friend.Key{}).SetLinger(-1)
 	_ = c.end(err)
 	_ = c.stream.SetReadDeadline(past) // whoever receives is to look
 	return err
@@ -307,7 +307,7 @@ func (c *Conn) sendFailed(err error) error {
 			return c.giveUp(abnormal(err))
 		}
 		c.failed = abnormal(err)
-		c.stream.SetLinger(-1)
+		c.stream.Friend(friend.Key{}).SetLinger(-1)
 	}
 	return c.failed
 }

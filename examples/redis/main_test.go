@@ -18,6 +18,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/examples/internal/program"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -101,7 +102,7 @@ func TestCommands(t *testing.T) {
 // watched is growable with a note of how much was queued at once at most.
 func watched(most *atomic.Int64) func(*loop.Stream) (adapter, error) {
 	return func(s *loop.Stream) (adapter, error) {
-		s.OnSent(func() { most.Store(max(most.Load(), int64(s.Queued()))) }) // there is one connection
+		s.Friend(friend.Key{}).OnSent(func() { most.Store(max(most.Load(), int64(s.Queued()))) }) // there is one connection
 		return growable(s)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backends"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -123,7 +124,7 @@ func WithPeer(t testing.TB, g *loop.Group, f func(ctx context.Context, s *loop.S
 		accepted <- c
 	}()
 	require.NoError(t, Run(t, g, func(ctx context.Context) error {
-		s, err := loop.TaskOf(ctx).Loop().Dial(ctx, ln.Addr().String(), loop.DialOptions{})
+		s, err := loop.TaskOf(ctx).Loop().Friend(friend.Key{}).Dial(ctx, ln.Addr().String(), loop.DialOptions{})
 		if err != nil {
 			return err
 		}

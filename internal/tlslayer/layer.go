@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -111,7 +112,7 @@ func (l *layer) fail(err error) {
 }
 
 func (l *layer) failure(err error) error {
-	return &runtime.OpError{Op: "recv", Handle: l.wire.s.Handle(), Err: err}
+	return &runtime.OpError{Op: "recv", Handle: l.wire.s.Friend(friend.Key{}).Handle(), Err: err}
 }
 
 // Seal encrypts p.

@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
@@ -31,7 +32,7 @@ const (
 
 // pooled returns a buffer of s's loop.
 func pooled(s *loop.Stream, p []byte) *runtime.Buffer {
-	b, err := s.Loop().Pool().Copy(64, p)
+	b, err := s.Loop().Pool().Friend(friend.Key{}).Copy(64, p)
 	if err != nil {
 		panic(err)
 	}
@@ -44,17 +45,18 @@ var writes = map[string]func(s *loop.Stream, p []byte) error{
 	"WriteBuf":    func(s *loop.Stream, p []byte) error { return s.WriteBuf(pooled(s, p[:1]), pooled(s, p[1:])) },
 	"shared":      func(s *loop.Stream, p []byte) error { return s.WriteBuf(runtime.NewShared(p)) },
 	"TryWriteBuf": func(s *loop.Stream, p []byte) error { return s.TryWriteBuf(pooled(s, p)) },
-	"Enqueue":     func(s *loop.Stream, p []byte) error { return s.Enqueue(pooled(s, p), pooled(s, nil)) },
-	"WriteNow":    (*loop.Stream).WriteNow,
+	"Enqueue": func(s *loop.Stream, p []byte) error {
+		return s.Friend(friend.Key{}).Enqueue(pooled(s, p), pooled(s, nil))
+	},
 	"Grow": func(s *loop.Stream, p []byte) error {
 		half := min(len(p)/2, 16<<10)
-		to, err := s.Grow(half, len(p))
+		to, err := s.Friend(friend.Key{}).Grow(half, len(p))
 		if err != nil {
 			return err
 		}
 		copy(to, p)
-		if to = s.TryGrow(1); to == nil {
-			return fmt.Errorf("TryGrow finds no room of %d bytes", s.TailRoom())
+		if to = s.Friend(friend.Key{}).TryGrow(1); to == nil {
+			return fmt.Errorf("TryGrow finds no room of %d bytes", s.Friend(friend.Key{}).TailRoom())
 		}
 		to[0] = p[half]
 		_, err = s.Write(p[half+1:])
@@ -95,7 +97,7 @@ var reads = map[string]func(ctx context.Context, s *loop.Stream, n int) ([]byte,
 				s.Unread(b)
 				return p, nil
 			}
-			if err := s.ReadErr(); err != nil {
+			if err := s.Friend(friend.Key{}).ReadErr(); err != nil {
 				return nil, err
 			}
 			if _, err := loop.WaitAny(ctx, s.Readable()); err != nil {
@@ -255,11 +257,11 @@ func TestTLSShortWritesShareARecord(t *testing.T) {
 				}, 500, 1},
 				{func() error {
 					_, err := s.Write([]byte("a"))
-					to, gerr := s.Grow(3, 0)
+					to, gerr := s.Friend(friend.Key{}).Grow(3, 0)
 					if gerr == nil {
 						copy(to, "bcd")
 					}
-					return errors.Join(err, gerr, s.WriteBuf(pooled(s, []byte("ef")), runtime.NewShared([]byte("g"))), s.Enqueue(pooled(s, []byte("h"))))
+					return errors.Join(err, gerr, s.WriteBuf(pooled(s, []byte("ef")), runtime.NewShared([]byte("g"))), s.Friend(friend.Key{}).Enqueue(pooled(s, []byte("h"))))
 				}, 8, 1},
 				{func() error {
 					_, err := s.Write(make([]byte, 10_000))
@@ -353,7 +355,7 @@ func TestTLSWithoutBuffers(t *testing.T) {
 						if !errors.Is(err, runtime.ErrNoBuffers) {
 							return fmt.Errorf("reading without memory: %v", err)
 						}
-						if err := s.ReadErr(); !errors.Is(err, runtime.ErrNoBuffers) {
+						if err := s.Friend(friend.Key{}).ReadErr(); !errors.Is(err, runtime.ErrNoBuffers) {
 							return fmt.Errorf("ReadErr without memory: %v", err)
 						}
 						if _, err := loop.WaitAny(ctx, s.Readable()); err != nil {
@@ -414,7 +416,7 @@ func TestTLSInboxLimit(t *testing.T) {
 			const size = 8 << 20
 			sent := make(chan error, 1)
 			go func() { _, err := peer.Write(make([]byte, size)); sent <- err }()
-			s.ReadAhead()
+			s.Friend(friend.Key{}).ReadAhead()
 			for still, before := 0, -1; still < 1000; still++ {
 				if s.Buffered() != before || before < inboxLimit {
 					still, before = 0, s.Buffered()
@@ -512,7 +514,7 @@ func TestTLSGoodbye(t *testing.T) {
 							}
 							read <- result{len(p), err}
 						}()
-						if err := s.WriteNow(bytes.Repeat([]byte("x"), size)); err != nil {
+						if err := s.Friend(friend.Key{}).Enqueue(runtime.NewShared(bytes.Repeat([]byte("x"), size))); err != nil {
 							return err
 						}
 						if err := end(s); err != nil {
@@ -553,7 +555,7 @@ func TestTLSKeyUpdateFloodOfAPeerThatDoesNotRead(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		withTLSAttacker(t, g, func(ctx context.Context, s *loop.Stream, _ *tls.Conn, raw net.Conn, seal *sealer) error {
 			// Smaller ones than that, and the kernel at this end drops acknowledgements too.
-			if err := errors.Join(raw.(*net.TCPConn).SetReadBuffer(64<<10), s.SetOption(runtime.OptSendBuffer, 64<<10)); err != nil {
+			if err := errors.Join(raw.(*net.TCPConn).SetReadBuffer(64<<10), s.Friend(friend.Key{}).SetOption(runtime.OptSendBuffer, 64<<10)); err != nil {
 				return err
 			}
 			flooded := make(chan struct{})
@@ -573,7 +575,7 @@ func TestTLSKeyUpdateFloodOfAPeerThatDoesNotRead(t *testing.T) {
 			for err == nil {
 				if b := s.TryReadBuf(); b != nil {
 					b.Release()
-				} else if err = s.ReadErr(); err == nil {
+				} else if err = s.Friend(friend.Key{}).ReadErr(); err == nil {
 					_, err = loop.WaitAny(ctx, s.Readable())
 				}
 				most = max(most, s.Queued())

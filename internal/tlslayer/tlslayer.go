@@ -87,10 +87,10 @@ func State(s *loop.Stream) (state tls.ConnectionState, ok bool) {
 
 func start(ctx context.Context, s *loop.Stream, timeout time.Duration, side func(*wire) *tls.Conn) error {
 	fail := func(err error) error {
-		return &runtime.OpError{Op: "tls handshake", Handle: s.Handle(), Detail: s.RemoteAddr().String(), Err: err}
+		return &runtime.OpError{Op: "tls handshake", Handle: s.Friend(friend.Key{}).Handle(), Detail: s.RemoteAddr().String(), Err: err}
 	}
 	if !s.Loop().Friend(key).OnLoop() {
-		return &runtime.OpError{Op: "tls handshake", Handle: s.Handle(), Err: loop.ErrOffLoop}
+		return &runtime.OpError{Op: "tls handshake", Handle: s.Friend(friend.Key{}).Handle(), Err: loop.ErrOffLoop}
 	}
 	if s.Friend(key).Layer() != nil {
 		return fail(errors.New("the stream has TLS already"))

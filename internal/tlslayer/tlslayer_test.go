@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
@@ -109,7 +110,7 @@ func writeMixed(c *loop.Stream, data []byte, random *mathrand.Rand) error {
 		}
 		var bufs []*runtime.Buffer
 		for len(piece) > 0 {
-			b, err := c.Loop().Pool().Copy(0, piece[:min(len(piece), 1+random.IntN(5000))])
+			b, err := c.Loop().Pool().Friend(friend.Key{}).Copy(0, piece[:min(len(piece), 1+random.IntN(5000))])
 			if err != nil {
 				return err
 			}
@@ -302,7 +303,7 @@ func TestTLSFromGoroutines(t *testing.T) {
 			if err := offload(ctx, func() error { _, err := c.Read(make([]byte, 1)); return err }); !errors.Is(err, loop.ErrOffLoop) {
 				return fmt.Errorf("before AllowGoroutines: %v", err)
 			}
-			c.AllowGoroutines(ctx)
+			c.Friend(friend.Key{}).AllowGoroutines(ctx)
 			done := make(chan error, 3)
 			go func() {
 				_, err := peer.Write(data)
@@ -358,7 +359,7 @@ func TestTLSReadable(t *testing.T) {
 				peerDone <- errors.Join(err, peer.CloseWrite())
 			}()
 			var got []byte
-			for c.Buffered() > 0 || c.ReadErr() == nil {
+			for c.Buffered() > 0 || c.Friend(friend.Key{}).ReadErr() == nil {
 				if b := c.TryReadBuf(); b != nil {
 					got = append(got, b.Bytes()...)
 					b.Release()
@@ -368,13 +369,13 @@ func TestTLSReadable(t *testing.T) {
 					return err
 				}
 			}
-			if string(got) != "hello" || c.ReadErr() != io.EOF {
-				return fmt.Errorf("got %q, %v", got, c.ReadErr())
+			if string(got) != "hello" || c.Friend(friend.Key{}).ReadErr() != io.EOF {
+				return fmt.Errorf("got %q, %v", got, c.Friend(friend.Key{}).ReadErr())
 			}
 			if i, err := loop.WaitAny(ctx, c.Writable(), c.Readable()); err != nil || i != 0 {
 				return fmt.Errorf("%d, %v", i, err)
 			}
-			b, err := c.Loop().Pool().Copy(0, []byte("bye"))
+			b, err := c.Loop().Pool().Friend(friend.Key{}).Copy(0, []byte("bye"))
 			if err != nil {
 				return err
 			}

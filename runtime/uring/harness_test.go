@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -88,7 +89,7 @@ func (w *world) do(op runtime.Op) *call {
 }
 
 func (w *world) buffer(text string) *runtime.Buffer {
-	b, err := w.pool.Copy(0, []byte(text))
+	b, err := w.pool.Friend(friend.Key{}).Copy(0, []byte(text))
 	require.NoError(w.t, err)
 	return b
 }

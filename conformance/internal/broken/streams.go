@@ -132,7 +132,7 @@ func (s *shim) release(op *runtime.Op) {
 	var own *runtime.Buffer
 	if op.Code == runtime.OpRecv {
 		own, _ = s.pool.Get(len(op.Target()))
-		own.Reset(own.Cap() - len(op.Target()))
+		own.Reset(own.Friend(friend.Key{}).Cap() - len(op.Target()))
 	} else {
 		own = runtime.NewShared(op.Unsent(0))
 		inner.Skip = 0

@@ -54,7 +54,7 @@ func play(l *loop.Loop, next func(sent []byte) []byte) *script {
 
 func (s *script) send(ctx context.Context) error {
 	for total := int64(0); !s.over; {
-		for !s.over && (s.stream.Received() < total || s.stream.Buffered() > 0) {
+		for !s.over && (s.stream.Friend(friend.Key{}).Received() < total || s.stream.Buffered() > 0) {
 			if err := loop.Yield(ctx); err != nil {
 				return err
 			}

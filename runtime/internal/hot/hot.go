@@ -94,7 +94,7 @@ func (s *Set) Target(i uint32) []byte { return s.bufs[i].Friend(friend.Key{}).Me
 // dropped.
 func (s *Set) Deliver(i uint32, n int) (b *runtime.Buffer, kept bool) {
 	if s.Short() {
-		if b, err := s.pool.Copy(Headroom, s.Target(i)[:n]); err == nil {
+		if b, err := s.pool.Friend(friend.Key{}).Copy(Headroom, s.Target(i)[:n]); err == nil {
 			s.copied++
 			return b, false
 		}
