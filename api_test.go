@@ -15,7 +15,7 @@ var apiLimits = []struct {
 	dirs  []string
 	names int
 }{
-	{[]string{"runtime", "loop"}, 289},
+	{[]string{"runtime", "loop"}, 200},
 	{[]string{"compat"}, 68},
 }
 

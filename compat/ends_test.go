@@ -337,7 +337,7 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 	if err := ended.Wait(ctx); err != nil {
 		return err
 	}
-	if out := s.Loop().Pool().Stats().Outstanding; out != 0 {
+	if out := s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding; out != 0 {
 		return fmt.Errorf("%d buffers are left", out)
 	}
 	return offload(ctx, func() error {

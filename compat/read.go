@@ -168,13 +168,17 @@ func (r *ReadHalf) drop() {
 	r.have -= r.pos
 	switch {
 	case r.have > 0:
-		runtime.Drop(r.segs[:r.seg]...)
+		for _, b := range r.segs[:r.seg] {
+			b.Release()
+		}
 		r.segs = append(r.segs[:0], r.segs[r.seg:]...)
 		r.segs[0].Advance(r.off)
 	case r.fixed:
 		r.segs[0].Reset(0)
 	default:
-		runtime.Drop(r.segs...)
+		for _, b := range r.segs {
+			b.Release()
+		}
 		r.segs = nil
 	}
 	r.rewind()
@@ -463,7 +467,7 @@ func (r *ReadHalf) limitedRoom() []byte {
 	b := r.last()
 	limit := r.opts.Max - r.have
 	if r.fixed {
-		limit = r.opts.Size - b.Headroom() - b.Len()
+		limit = r.opts.Size - b.Friend(friend.Key{}).Headroom() - b.Len()
 	}
 	room := b.Room()
 	return room[:max(0, min(len(room), limit))]
@@ -529,7 +533,9 @@ func (r *ReadHalf) close() {
 }
 
 func (r *ReadHalf) release() {
-	runtime.Drop(r.segs...)
+	for _, b := range r.segs {
+		b.Release()
+	}
 	r.segs, r.marked, r.have = nil, false, 0
 	r.rewind()
 }

@@ -22,7 +22,7 @@ func loopTaskCases() []testCase {
 	return []testCase{
 		{Name: "task/go-call-post", RunLoops: loopEntries, LoopAlone: true},
 		{Name: "task/post-is-bounded", RunLoops: loopPostBounded, LoopAlone: true},
-		{Name: "task/after-stop", RunLoops: loopAfterStop},
+		{Name: "task/after-stop", RunLoops: loopAfterStop, NoFault: "a loop that has ended asks its Runtime for nothing"},
 		{Name: "task/call-from-posted-function", RunLoops: loopCallFromPost, LoopAlone: true},
 		{Name: "task/call-between-loops", RunLoops: loopCallBetween},
 		{Name: "task/children", RunLoops: loopChildren, LoopAlone: true},

@@ -260,10 +260,9 @@ func options(c *world) {
 	require.Equal(c, addr, peer)
 	h := accept.Got
 	for opt, v := range map[runtime.Option]int{runtime.OptNoDelay: 0, runtime.OptKeepAlive: 7, runtime.OptUserTimeout: 4000,
-		runtime.OptSendBuffer: 10_000, runtime.OptRecvBuffer: 10_000, runtime.OptResetOnClose: 1, runtime.OptQuickAck: 1} {
+		runtime.OptSendBuffer: 10_000, runtime.OptRecvBuffer: 10_000, runtime.OptResetOnClose: 1} {
 		require.NoError(c, c.rt.SetOption(h, opt, v))
 	}
-	require.NoError(c, c.rt.SetOption(ln, runtime.OptDeferAccept, 1))
 	require.Error(c, c.rt.SetOption(h, 99, 1))
 	get := func(fd, level, opt int) int {
 		v, err := unix.GetsockoptInt(fd, level, opt)

@@ -201,7 +201,9 @@ func sendsInOrder(c *world) {
 			require.Equal(c, r.Buf.Len(), r.N)
 			r.Buf.Release()
 		}
-		runtime.Drop(r.Bufs...)
+		for _, b := range r.Bufs {
+			b.Release()
+		}
 	}
 	c.expect(peer, want)
 }
@@ -267,7 +269,9 @@ func vectoredSends(c *world) {
 		v.Skip = 7
 		c.do(v)
 		require.Equal(c, len(want)-7, v.N)
-		runtime.Drop(v.Bufs...)
+		for _, b := range v.Bufs {
+			b.Release()
+		}
 		c.expect(peer, want[7:])
 	}
 }

@@ -94,10 +94,10 @@ func TestDealingWhilePostsAreFull(t *testing.T) {
 			defer nc.Close()
 		}
 		for range 2 {
-			require.Equal(t, g.Loops()[0].Name(), (<-accepted).Name())
+			require.Same(t, g.Loops()[0], <-accepted)
 		}
 		release()
-		require.Equal(t, g.Loops()[1].Name(), (<-accepted).Name())
+		require.Same(t, g.Loops()[1], <-accepted)
 		stop()
 		require.NoError(t, <-served)
 	})

@@ -16,12 +16,12 @@ func ExampleGroup() {
 	}
 	// Any goroutine may have something done on a loop.
 	err = g.Loop().Call(context.Background(), "greet", func(ctx context.Context) error {
-		fmt.Println("hello from", loop.TaskOf(ctx).Loop().Name())
+		fmt.Println("hello from a task")
 		return loop.Yield(ctx) // the loop goes on meanwhile
 	})
 	fmt.Println(err, g.Stop())
 	// Output:
-	// hello from loop 0
+	// hello from a task
 	// <nil> <nil>
 }
 

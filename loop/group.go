@@ -322,7 +322,7 @@ func (g *Group) Stop() error {
 func (g *Group) onLoop(op string) error {
 	for _, l := range g.loops {
 		if l.onThread() {
-			return &runtime.OpError{Op: op, Err: fmt.Errorf("called on %s, which it would wait for: call it from a goroutine: %w", l.Name(), runtime.ErrBusy)}
+			return &runtime.OpError{Op: op, Err: fmt.Errorf("called on %s, which it would wait for: call it from a goroutine: %w", l.opts.Name, runtime.ErrBusy)}
 		}
 	}
 	return nil
@@ -340,7 +340,7 @@ func (g *Group) stuck() error {
 		if w := l.curRef.Load(); w != nil {
 			what = fmt.Sprintf("task %q", *w.name.Load())
 		}
-		errs = append(errs, fmt.Errorf("stop %s: %s holds its thread: %w", l.Name(), what, runtime.ErrBusy))
+		errs = append(errs, fmt.Errorf("stop %s: %s holds its thread: %w", l.opts.Name, what, runtime.ErrBusy))
 	}
 	return errors.Join(errs...)
 }

@@ -78,7 +78,7 @@ type LoopOptions struct {
 // wrote to the kernel, and then waits in Runtime.Poll for completions, which
 // make tasks ready. See Task for what code on the loop may do.
 //
-// Post, Go, Call, Stop, Name and Info may be called from any goroutine.
+// Post, Go, Call and Now may be called from any goroutine.
 type Loop struct {
 	rt   runtime.Runtime
 	opts LoopOptions
@@ -160,9 +160,6 @@ func newLoop(rt runtime.Runtime, opts LoopOptions) *Loop {
 	l.root.loop, l.root.name = l, "root"
 	return l
 }
-
-// Name returns the loop's name.
-func (l *Loop) Name() string { return l.opts.Name }
 
 // info describes the loop's backend.
 func (l *Loop) info() runtime.Info {
@@ -601,5 +598,5 @@ func (l *Loop) snapshot() (LoopStats, error) {
 }
 
 func (l *Loop) stats() LoopStats {
-	return LoopStats{Name: l.opts.Name, Tasks: l.tasks, Lost: l.lost, Streams: len(l.live), Turns: l.turns, Pool: l.pool.Stats()}
+	return LoopStats{Name: l.opts.Name, Tasks: l.tasks, Lost: l.lost, Streams: len(l.live), Turns: l.turns, Pool: l.pool.Friend(key).Stats()}
 }

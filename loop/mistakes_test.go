@@ -232,7 +232,7 @@ func TestRefusedMessage(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
 			pool := s.Loop().Pool()
-			before := pool.Stats().Outstanding
+			before := pool.Friend(friend.Key{}).Stats().Outstanding
 			head, err := pool.Friend(friend.Key{}).Copy(0, []byte("head"))
 			if err != nil {
 				return err
@@ -246,7 +246,7 @@ func TestRefusedMessage(t *testing.T) {
 			if err := panics(func() { _ = s.WriteBuf(head, bad, tail) }); err != nil {
 				return err
 			}
-			if n := pool.Stats().Outstanding; n != before {
+			if n := pool.Friend(friend.Key{}).Stats().Outstanding; n != before {
 				return fmt.Errorf("%d buffers stay behind", n-before)
 			}
 			if err := s.CloseWrite(); err != nil {

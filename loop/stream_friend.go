@@ -107,7 +107,9 @@ func (f *streamFriend) Enqueue(bufs ...*runtime.Buffer) error {
 		err = s.writeErr()
 	}
 	if err != nil {
-		runtime.Drop(bufs...)
+		for _, b := range bufs {
+			b.Release()
+		}
 		return err
 	}
 	s.enqueue(bufs...)

@@ -210,7 +210,9 @@ func (s *Stream) WriteBuf(bufs ...*runtime.Buffer) error {
 		return s.writeBufElsewhere(append([]*runtime.Buffer(nil), bufs...))
 	}
 	if err != nil {
-		runtime.Drop(bufs...)
+		for _, b := range bufs {
+			b.Release()
+		}
 		return err
 	}
 	s.enqueue(bufs...)
@@ -224,7 +226,9 @@ func (s *Stream) writeBufElsewhere(bufs []*runtime.Buffer) error {
 		return s.WriteBuf(bufs...)
 	})
 	if !taken {
-		runtime.Drop(bufs...)
+		for _, b := range bufs {
+			b.Release()
+		}
 	}
 	return err
 }
@@ -277,7 +281,9 @@ func (s *Stream) claimAll(bufs []*runtime.Buffer) {
 		for _, b := range bufs[:n] {
 			b.Friend(key).Disclaim()
 		}
-		runtime.Drop(bufs[n+1:]...)
+		for _, b := range bufs[n+1:] {
+			b.Release()
+		}
 	}()
 	for ; n < len(bufs); n++ {
 		s.loop.owns(bufs[n])

@@ -357,9 +357,6 @@ func (t *Task) eachKid(f func(*Task)) {
 	}
 }
 
-// Name returns what the task was called when it was started.
-func (t *Task) Name() string { return t.name }
-
 // Loop returns the loop that the task runs on.
 func (t *Task) Loop() *Loop { return t.loop }
 

@@ -110,12 +110,6 @@ func (b *Buffer) Len() int {
 	return b.end - b.start
 }
 
-// Headroom returns how many bytes fit in front of those that the buffer holds.
-func (b *Buffer) Headroom() int {
-	b.look()
-	return b.start
-}
-
 // Room returns the memory behind the bytes. Write there, then call Extend.
 func (b *Buffer) Room() []byte {
 	b.change()
@@ -225,13 +219,6 @@ func (b *Buffer) giveBack() {
 		return
 	}
 	b.home.PutBack(b)
-}
-
-// Drop releases every buffer of bufs.
-func Drop(bufs ...*Buffer) {
-	for _, b := range bufs {
-		b.Release()
-	}
 }
 
 // isRead reports whether the buffer is lent to an operation that writes into it,

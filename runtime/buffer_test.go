@@ -41,7 +41,7 @@ func TestBufferRest(t *testing.T) {
 	require.False(t, other.Friend(friend.Key{}).Shared(), "b was released")
 	require.Nil(t, rest.Friend(friend.Key{}).Rest(2))
 	require.Nil(t, other.Friend(friend.Key{}).Rest(3))
-	require.Zero(t, other.pool.Stats().Outstanding)
+	require.Zero(t, other.pool.Friend(friend.Key{}).Stats().Outstanding)
 }
 
 func TestBufferWindow(t *testing.T) {
@@ -50,7 +50,7 @@ func TestBufferWindow(t *testing.T) {
 	require.Equal(t, 5, b.Append([]byte("world")))
 	copy(b.Prepend(6), "hello ")
 	require.Equal(t, "hello world", string(b.Bytes()))
-	require.Equal(t, 4, b.Headroom())
+	require.Equal(t, 4, b.Friend(friend.Key{}).Headroom())
 	copy(b.Room(), "!")
 	b.Extend(1)
 	b.Advance(6)
@@ -88,7 +88,7 @@ func TestBufferLent(t *testing.T) {
 	touches := map[string]func(b *Buffer){
 		"Bytes":    func(b *Buffer) { b.Bytes() },
 		"Len":      func(b *Buffer) { b.Len() },
-		"Headroom": func(b *Buffer) { b.Headroom() },
+		"Headroom": func(b *Buffer) { b.Friend(friend.Key{}).Headroom() },
 		"Room":     func(b *Buffer) { b.Room() },
 		"Extend":   func(b *Buffer) { b.Extend(0) },
 		"Prepend":  func(b *Buffer) { b.Prepend(0) },
@@ -163,11 +163,11 @@ func TestBufferClaims(t *testing.T) {
 	b.unlend()
 	b.Friend(friend.Key{}).Claim(OpSend)
 	b.Friend(friend.Key{}).Disclaim() // the last owner's
-	require.Zero(t, b.pool.Stats().Outstanding)
+	require.Zero(t, b.pool.Friend(friend.Key{}).Stats().Outstanding)
 	require.Contains(t, panicText(t, func() { b.Friend(friend.Key{}).Claim(OpSend) }), "released")
 	b = newBuffer(t, 512) // one that a stream has made for itself
 	b.Friend(friend.Key{}).Disclaim()
-	require.Zero(t, b.pool.Stats().Outstanding)
+	require.Zero(t, b.pool.Friend(friend.Key{}).Stats().Outstanding)
 }
 
 // TestBufferClaimsFromManyThreads: the counts hold together.
@@ -231,7 +231,7 @@ func TestBufferExchange(t *testing.T) {
 	c.Release()
 	b.unlend()
 	require.Equal(t, "held", string(b.Bytes()))
-	require.Equal(t, 32, b.Headroom())
+	require.Equal(t, 32, b.Friend(friend.Key{}).Headroom())
 
 	small := get(512)
 	large := get(4096)
@@ -241,6 +241,8 @@ func TestBufferExchange(t *testing.T) {
 	require.False(t, b.Friend(friend.Key{}).Exchange(small, 0), "somebody else looks at it")
 	b.Release()
 	require.False(t, NewShared([]byte("x")).Friend(friend.Key{}).Exchange(small, 0))
-	Drop(b, small, large)
+	b.Release()
+	small.Release()
+	large.Release()
 	require.NoError(t, p.Close())
 }

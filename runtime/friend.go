@@ -65,6 +65,12 @@ func (f *bufferFriend) Bytes() []byte { return f.mem[f.start:f.end] }
 // owner or because NewShared made it.
 func (f *bufferFriend) Shared() bool { return (*Buffer)(f).shared() }
 
+// Headroom returns how many bytes fit in front of those that the buffer holds.
+func (f *bufferFriend) Headroom() int {
+	(*Buffer)(f).look()
+	return f.start
+}
+
 // Cap returns the size of the buffer's memory.
 func (f *bufferFriend) Cap() int { return len(f.mem) }
 
@@ -204,6 +210,11 @@ func (f *poolFriend) Copy(headroom int, data []byte) (*Buffer, error) {
 	b.Reset(headroom)
 	b.Append(data)
 	return b, nil
+}
+
+// Stats returns the pool's counts.
+func (p *poolFriend) Stats() PoolStats {
+	return PoolStats{Outstanding: p.out, Mapped: p.mapped, Peak: p.peak, Limit: p.limit}
 }
 
 // Pending reports whether there is anything to collect.

@@ -283,11 +283,6 @@ func (p *Pool) dropSpare() {
 	p.idle = nil
 }
 
-// Stats returns the pool's counts.
-func (p *Pool) Stats() PoolStats {
-	return PoolStats{Outstanding: p.out, Mapped: p.mapped, Peak: p.peak, Limit: p.limit}
-}
-
 // Close returns all free memory to the system. The memory of buffers that still
 // have an owner stays until they are released, and the error says how many there
 // are.

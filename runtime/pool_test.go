@@ -37,14 +37,14 @@ func TestPoolSizes(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, want, b.Friend(friend.Key{}).Cap(), "for %d", size)
 		require.Zero(t, b.Len())
-		require.Zero(t, b.Headroom())
+		require.Zero(t, b.Friend(friend.Key{}).Headroom())
 		b.Release()
 	}
-	require.Zero(t, p.Stats().Outstanding)
+	require.Zero(t, p.Friend(friend.Key{}).Stats().Outstanding)
 	_, err := p.Get(maxBuffer + 1)
 	require.ErrorIs(t, err, ErrNoBuffers)
 	require.NoError(t, p.Close())
-	require.Zero(t, p.Stats().Mapped)
+	require.Zero(t, p.Friend(friend.Key{}).Stats().Mapped)
 	require.ErrorIs(t, p.Close(), ErrClosed)
 }
 
@@ -53,7 +53,7 @@ func TestPoolCopy(t *testing.T) {
 	b, err := p.Friend(friend.Key{}).Copy(16, []byte("payload"))
 	require.NoError(t, err)
 	require.Equal(t, "payload", string(b.Bytes()))
-	require.Equal(t, 16, b.Headroom())
+	require.Equal(t, 16, b.Friend(friend.Key{}).Headroom())
 	b.Release()
 	require.NoError(t, p.Close())
 }
@@ -72,13 +72,15 @@ func TestPoolLimit(t *testing.T) {
 		held = append(held, b)
 	}
 	require.Len(t, held, 4)
-	require.EqualValues(t, chunkSize, p.Stats().Mapped)
+	require.EqualValues(t, chunkSize, p.Friend(friend.Key{}).Stats().Mapped)
 	_, err := p.Get(512)
 	require.ErrorIs(t, err, ErrNoBuffers, "of another size")
 	held[3].Release()
 	held[3], err = p.Get(64 << 10)
 	require.NoError(t, err)
-	Drop(held...)
+	for _, b := range held {
+		b.Release()
+	}
 	b, err := p.Get(512) // the other class's chunk makes way
 	require.NoError(t, err)
 	b.Release()
@@ -89,19 +91,27 @@ func TestPoolLimit(t *testing.T) {
 // those that were used last stay, whatever their class.
 func TestPoolGivesBack(t *testing.T) {
 	p := NewPool(0)
-	Drop(take(t, p, 512, 3*chunkSize)...)
-	require.EqualValues(t, 3*chunkSize, p.Stats().Mapped)
-	Drop(take(t, p, 512, 2*maxIdle)...)
-	require.EqualValues(t, maxIdle, p.Stats().Mapped)
-	require.EqualValues(t, 2*maxIdle, p.Stats().Peak)
+	for _, b := range take(t, p, 512, 3*chunkSize) {
+		b.Release()
+	}
+	require.EqualValues(t, 3*chunkSize, p.Friend(friend.Key{}).Stats().Mapped)
+	for _, b := range take(t, p, 512, 2*maxIdle) {
+		b.Release()
+	}
+	require.EqualValues(t, maxIdle, p.Friend(friend.Key{}).Stats().Mapped)
+	require.EqualValues(t, 2*maxIdle, p.Friend(friend.Key{}).Stats().Peak)
 
-	Drop(take(t, p, 4096, maxIdle)...)
-	require.EqualValues(t, maxIdle, p.Stats().Mapped)
+	for _, b := range take(t, p, 4096, maxIdle) {
+		b.Release()
+	}
+	require.EqualValues(t, maxIdle, p.Friend(friend.Key{}).Stats().Mapped)
 	held := take(t, p, 4096, maxIdle) // none is mapped anew
-	require.EqualValues(t, maxIdle, p.Stats().Mapped)
-	Drop(held...)
+	require.EqualValues(t, maxIdle, p.Friend(friend.Key{}).Stats().Mapped)
+	for _, b := range held {
+		b.Release()
+	}
 	require.NoError(t, p.Close())
-	require.Zero(t, p.Stats().Mapped)
+	require.Zero(t, p.Friend(friend.Key{}).Stats().Mapped)
 }
 
 // TestPoolKeepsItsChunks: what is taken and given back over and over is not
@@ -117,7 +127,9 @@ func TestPoolKeepsItsChunks(t *testing.T) {
 				require.EqualValues(t, 1, mem[0], "what is mapped anew is zero")
 			}
 		}
-		Drop(held...)
+		for _, b := range held {
+			b.Release()
+		}
 	}
 	require.NoError(t, p.Close())
 }
@@ -126,11 +138,12 @@ func TestPoolKeepsItsChunks(t *testing.T) {
 // to it first, as at the pool's own limit.
 func TestPoolWithoutMemory(t *testing.T) {
 	p := NewPool(math.MaxInt64)
-	Drop(get(t, p, 512), get(t, p, 1<<20))
-	require.EqualValues(t, chunkSize+1<<20, p.Stats().Mapped)
+	get(t, p, 512).Release()
+	get(t, p, 1<<20).Release()
+	require.EqualValues(t, chunkSize+1<<20, p.Friend(friend.Key{}).Stats().Mapped)
 	_, err := p.Map(1 << 60) // more than any address space
 	require.ErrorIs(t, err, ErrNoBuffers)
-	require.Zero(t, p.Stats().Mapped)
+	require.Zero(t, p.Friend(friend.Key{}).Stats().Mapped)
 	get(t, p, 512).Release()
 	require.NoError(t, p.Close())
 }
@@ -141,14 +154,16 @@ func TestPoolExchange(t *testing.T) {
 	p := NewPool(0)
 	small, large := get(t, p, 512), get(t, p, 32<<10)
 	require.True(t, large.Friend(friend.Key{}).Exchange(small, 0))
-	Drop(small, large) // both chunks are free now
+	small.Release()
+	large.Release() // both chunks are free now
 	for range 3 {
 		small, large = get(t, p, 512), get(t, p, 32<<10)
 		require.Len(t, small.Room(), 512)
 		require.Len(t, large.Room(), 32<<10)
-		Drop(small, large)
+		small.Release()
+		large.Release()
 	}
-	require.EqualValues(t, 2*chunkSize, p.Stats().Mapped)
+	require.EqualValues(t, 2*chunkSize, p.Friend(friend.Key{}).Stats().Mapped)
 	require.NoError(t, p.Close())
 }
 
@@ -163,7 +178,7 @@ func TestPoolCloseWithOutstanding(t *testing.T) {
 	wg.Go(small.Release)
 	wg.Go(big.Release)
 	wg.Wait()
-	require.Zero(t, p.Stats().Mapped)
+	require.Zero(t, p.Friend(friend.Key{}).Stats().Mapped)
 }
 
 // TestPoolForeign: buffers that other goroutines release wait for the loop,
@@ -190,10 +205,10 @@ func TestPoolForeign(t *testing.T) {
 		wg.Go(b.Release)
 	}
 	wg.Wait()
-	require.Equal(t, 100, p.Stats().Outstanding)
+	require.Equal(t, 100, p.Friend(friend.Key{}).Stats().Outstanding)
 	require.Equal(t, 1, wakes)
 	p.Friend(friend.Key{}).Collect()
-	require.Zero(t, p.Stats().Outstanding)
+	require.Zero(t, p.Friend(friend.Key{}).Stats().Outstanding)
 	p.Friend(friend.Key{}).Collect()
 	require.NoError(t, p.Close())
 }
@@ -238,11 +253,11 @@ func TestPoolRandom(t *testing.T) {
 		mem := b.Friend(friend.Key{}).Memory()
 		mem[0], mem[len(mem)-1] = o.mark, o.mark
 		held = append(held, o)
-		require.Equal(t, len(held), p.Stats().Outstanding)
+		require.Equal(t, len(held), p.Friend(friend.Key{}).Stats().Outstanding)
 	}
 	for _, o := range held {
 		o.b.Release()
 	}
 	require.NoError(t, p.Close())
-	require.Zero(t, p.Stats().Mapped)
+	require.Zero(t, p.Friend(friend.Key{}).Stats().Mapped)
 }

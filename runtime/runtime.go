@@ -112,8 +112,6 @@ const (
 	OptSendBuffer                     // SO_SNDBUF in bytes
 	OptRecvBuffer                     // SO_RCVBUF in bytes
 	OptResetOnClose                   // SO_LINGER with zero seconds, 0 or 1: closing sends RST and drops unsent bytes
-	OptDeferAccept                    // TCP_DEFER_ACCEPT in seconds
-	OptQuickAck                       // TCP_QUICKACK: 0 or 1
 )
 
 // Info describes a Runtime.

@@ -259,12 +259,6 @@ func TestDrainTime(t *testing.T) {
 	})
 }
 
-func TestDialOffLoop(t *testing.T) {
-	_, err := tcp.Dial(t.Context(), "127.0.0.1:1", tcp.DialOptions{})
-	require.ErrorIs(t, err, loop.ErrOffLoop)
-	require.Error(t, (&tcp.Server{}).Serve(t.Context(), nil), "no Handler")
-}
-
 // With DrainSpread the handlers are told to end one after another, and all of
 // them within DrainTime.
 func TestDrainSpread(t *testing.T) {
@@ -294,4 +288,8 @@ func TestDrainSpread(t *testing.T) {
 		require.Zero(t, srv.Stats().Killed)
 		require.Greater(t, told[conns-1].Sub(told[0]), 50*time.Millisecond, "they were told together")
 	})
+}
+
+func TestNoHandler(t *testing.T) {
+	require.Error(t, (&tcp.Server{}).Serve(t.Context(), nil))
 }

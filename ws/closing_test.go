@@ -300,7 +300,11 @@ func exhaust(pool *runtime.Pool) (restore func()) {
 			held = append(held, b)
 		}
 	}
-	return func() { runtime.Drop(held...) }
+	return func() {
+		for _, b := range held {
+			b.Release()
+		}
+	}
 }
 
 // A message that nobody is given is none for Hooks.MessageIn: one that comes while

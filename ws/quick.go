@@ -103,7 +103,7 @@ func (c *Conn) quickSend(m *Message) bool {
 	}
 	s := &m.first
 	b := s.buf
-	if b == nil || b.Friend(friend.Key{}).Shared() || s.off+b.Headroom() < n || c.stream.Friend(friend.Key{}).WriteErr() != nil {
+	if b == nil || b.Friend(friend.Key{}).Shared() || s.off+b.Friend(friend.Key{}).Headroom() < n || c.stream.Friend(friend.Key{}).WriteErr() != nil {
 		return false
 	}
 	b.Truncate(s.off + m.size)

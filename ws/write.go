@@ -123,7 +123,7 @@ func (c *Conn) writeSegment(h *frame.Header, s *segment, at int64) error {
 		frame.Mask(s.data, h.Mask, at)
 	}
 	if at == 0 {
-		if size := h.Size(); b.Headroom() >= size {
+		if size := h.Size(); b.Friend(friend.Key{}).Headroom() >= size {
 			h.Put(b.Prepend(size))
 		} else if err := c.writeHeader(h); err != nil {
 			return err

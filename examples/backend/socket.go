@@ -122,10 +122,6 @@ func setOption(fd int, o runtime.Option, v int) error {
 		return sock(unix.SO_RCVBUF, v)
 	case runtime.OptResetOnClose:
 		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: int32(v)})
-	case runtime.OptDeferAccept:
-		return tcp(unix.TCP_DEFER_ACCEPT)
-	case runtime.OptQuickAck:
-		return tcp(unix.TCP_QUICKACK)
 	}
 	return fmt.Errorf("option %d: %w", o, unix.ENOPROTOOPT)
 }

@@ -41,7 +41,9 @@ func (w *wire) feed(b *runtime.Buffer) {
 }
 
 func (w *wire) drop() {
-	runtime.Drop(w.in...)
+	for _, b := range w.in {
+		b.Release()
+	}
 	w.in, w.held = nil, 0
 }
 

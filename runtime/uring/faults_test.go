@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -140,11 +141,11 @@ func TestParked(t *testing.T) {
 	for name, off := range map[string][]string{"ring": nil, "single": {FeatureMultishotRecv}, "no ring": {FeatureBufferRing}} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, Options{Buffers: 2, BufferSize: 4096, Off: off})
-			for w.pool.Stats().Mapped < 1<<29 { // leave nothing for copies
+			for w.pool.Friend(friend.Key{}).Stats().Mapped < 1<<29 { // leave nothing for copies
 				_, err := w.pool.Map(1 << 29)
 				require.NoError(t, err)
 			}
-			_, err := w.pool.Map(int(w.pool.Stats().Limit - w.pool.Stats().Mapped))
+			_, err := w.pool.Map(int(w.pool.Friend(friend.Key{}).Stats().Limit - w.pool.Friend(friend.Key{}).Stats().Mapped))
 			require.NoError(t, err)
 			var held []*runtime.Buffer
 			take := func(h runtime.Handle) *runtime.Op {
@@ -178,7 +179,9 @@ func TestParked(t *testing.T) {
 			held[0].Release()
 			w.until(func() bool { return len(held) == 3 })
 			require.Equal(t, "noria", string(held[2].Bytes()))
-			runtime.Drop(held[1:]...)
+			for _, b := range held[1:] {
+				b.Release()
+			}
 			require.NoError(t, w.r.Close())
 			for _, op := range ops {
 				require.ErrorIs(t, op.Err, runtime.ErrCanceled)
@@ -412,7 +415,9 @@ func TestNoAllocation(t *testing.T) {
 	}
 	round()
 	require.Zero(t, testing.AllocsPerRun(200, round))
-	runtime.Drop(out.Bufs...)
+	for _, b := range out.Bufs {
+		b.Release()
+	}
 	in.Buf.Release()
 	dup, err := w.r.Detach(peer)
 	require.NoError(t, err)

@@ -74,7 +74,9 @@ func (e *echoer) pump() {
 	switch {
 	case e.send.InFlight():
 	case e.gone:
-		runtime.Drop(e.queue...)
+		for _, b := range e.queue {
+			b.Release()
+		}
 		e.queue = nil
 	case len(e.queue) > 0:
 		e.send.Buf, e.queue = e.queue[0], e.queue[1:]

@@ -40,7 +40,9 @@ func TestStream(t *testing.T) {
 		bufs := []*runtime.Buffer{w.buffer("a"), w.buffer(""), w.buffer("bc"), w.buffer("def")}
 		vec := w.do(runtime.Op{Code: runtime.OpSendVec, Handle: server, Bufs: bufs})
 		require.Equal(t, 6, vec.N)
-		runtime.Drop(bufs...)
+		for _, b := range bufs {
+			b.Release()
+		}
 		in := w.do(runtime.Op{Code: runtime.OpRecv, Handle: client, Buf: w.room(100)})
 		require.Equal(t, "abcdef", string(in.Buf.Bytes()))
 		in.Buf.Release()

@@ -287,7 +287,7 @@ func loopServeFaults() []Fault {
 			return Fault{Name: "leaves what it has when it is closed before Start", Case: cs, Wrap: func(good runtime.Runtime) runtime.Runtime {
 				return &abandons{Runtime: good}
 			}}
-		}, "task/after-stop", "serve/start-fails"),
+		}, "serve/start-fails"),
 		[]Fault{
 			{Name: "does not let go of what it has accepted", Case: "serve/spread-is-even", Wrap: func(good runtime.Runtime) runtime.Runtime {
 				return clings{good}

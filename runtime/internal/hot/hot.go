@@ -48,7 +48,7 @@ type Set struct {
 // until they take at most a quarter of the pool's limit, but at least 8.
 func fit(pool *runtime.Pool, size int) int {
 	n := DefaultCount
-	for limit := pool.Stats().Limit / 4; n > 8 && int64(n)*int64(size) > limit; {
+	for limit := pool.Friend(friend.Key{}).Stats().Limit / 4; n > 8 && int64(n)*int64(size) > limit; {
 		n /= 2
 	}
 	return n

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/runtime/internal/hot"
 )
@@ -31,7 +32,7 @@ func TestVacate(t *testing.T) {
 	require.Equal(t, text, string(op.Unsent(0)))
 	op.Complete(len(text), 0, nil)
 	require.Equal(t, text, string(b.Bytes()))
-	require.Equal(t, hot.Headroom, b.Headroom())
+	require.Equal(t, hot.Headroom, b.Friend(friend.Key{}).Headroom())
 	require.True(t, set.Vacate(b), "its contents are in the pool already")
 	b.Release()
 	require.Equal(t, []uint32{1}, back)
@@ -41,7 +42,8 @@ func TestVacate(t *testing.T) {
 	require.Equal(t, "xxx", string(again.Bytes()))
 	again.Retain()
 	require.False(t, set.Vacate(again), "another owner could see it move")
-	runtime.Drop(again, again)
+	again.Release()
+	again.Release()
 	require.NoError(t, set.Close())
 	require.NoError(t, pool.Close())
 }

@@ -169,7 +169,9 @@ func (c *callbackConn) sent(op *runtime.Op) {
 	op.Buf.Release()
 	op.Buf = nil
 	if op.Err != nil {
-		runtime.Drop(c.waiting...)
+		for _, b := range c.waiting {
+			b.Release()
+		}
 		c.waiting, c.ended = nil, true
 	}
 	if len(c.waiting) > 0 {
