@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { program.Main(m, main) }
 
 func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 
-// start starts a server and returns where it is.
+// start starts a server and returns its address.
 func start(t *testing.T) string { return startWith(t, growable) }
 
 func startWith(t *testing.T, adapt func(compat.Stream) (adapter, error)) string {
@@ -98,7 +98,7 @@ func TestCommands(t *testing.T) {
 	require.Equal(t, io.EOF, err)
 }
 
-// A watched stream knows how much it was given at once at most.
+// A watched stream records the largest number of bytes that it was given at once.
 type watched struct {
 	compat.Stream
 	most *atomic.Int64
@@ -109,12 +109,12 @@ func (w watched) TryWriteBuf(bufs ...*runtime.Buffer) error {
 	for _, b := range bufs {
 		n += int64(b.Len())
 	}
-	w.most.Store(max(w.most.Load(), n)) // there is one connection
+	w.most.Store(max(w.most.Load(), n)) // there is only one connection
 	return w.Stream.TryWriteBuf(bufs...)
 }
 
-// A few bytes ask for a lot: it is sent in parts, for each of which the peer is
-// waited for, and not collected first.
+// A few bytes ask for a lot. The server sends the answers in parts and waits for the
+// peer after each, in place of collecting all of them first.
 func TestMuchIsAskedFor(t *testing.T) {
 	const times = 100
 	value := strings.Repeat("0123456789abcdef", 1<<16)
@@ -156,7 +156,7 @@ func TestBadInput(t *testing.T) {
 	require.True(t, strings.HasPrefix(string(got), "-ERR Protocol error"), "%q", got)
 }
 
-// A pipeline of commands, cut at every byte, has the same answers as whole.
+// A pipeline of commands, cut at any byte, has the same answers as the whole.
 func TestEveryCut(t *testing.T) {
 	for name, adapt := range map[string]func(compat.Stream) (adapter, error){
 		"growable": growable,
@@ -186,7 +186,8 @@ func everyCut(t *testing.T, address string) {
 	for cut := range len(input) {
 		_, err := c.Write(input[:cut])
 		require.NoError(t, err)
-		// A second connection's answer says that the server has had time to look.
+		// The answer on a second connection shows that the server has had time to read
+		// the first.
 		_, err = other.Write(cmd("PING"))
 		require.NoError(t, err)
 		_, err = io.ReadFull(other, make([]byte, len("+PONG\r\n")))

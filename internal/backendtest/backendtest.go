@@ -1,6 +1,6 @@
-// Package backendtest gives tests their backends (those that the build tags leave
-// in, and io_uring once more with every optional feature switched off) and groups
-// of loops on them, which are checked for leaks when the test ends.
+// Package backendtest gives tests their backends and groups of loops on them. The
+// backends are those of the build, and io_uring once more with every optional feature
+// switched off. Each group is checked for leaks when the test ends.
 package backendtest
 
 import (
@@ -20,15 +20,15 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A Variant is a backend, set up in one way.
+// A Variant is a backend in one configuration.
 type Variant struct {
 	Name string
 	New  func() (runtime.Runtime, error)
 }
 
-// Variants returns what every behaviour is tested on: each backend of this build
-// as a server gets it, the preferred one first, and io_uring without its optional
-// features.
+// Variants returns the variants on which every behaviour is tested: each backend of
+// this build as a server gets it, the preferred one first, and io_uring without its
+// optional features.
 func Variants() []Variant {
 	var variants []Variant
 	for _, b := range backends.All() {
@@ -44,11 +44,11 @@ func Each(t *testing.T, f func(t *testing.T, v Variant)) {
 	}
 }
 
-// Group starts loops on v. When the test ends they are stopped, and no buffer,
-// task, descriptor or goroutine may be left.
+// Group starts loops on v. It stops them when the test ends, and then requires that no
+// buffer, task, descriptor or goroutine is left.
 func Group(t testing.TB, v Variant, loops int) *loop.Group {
 	t.Helper()
-	if r, w, err := os.Pipe(); err == nil { // Go's own poller has descriptors from its first use on
+	if r, w, err := os.Pipe(); err == nil { // makes Go's own poller open its descriptors
 		_ = errors.Join(r.Close(), w.Close())
 	}
 	fds, goroutines := OpenFDs(), goruntime.NumGoroutine()
@@ -70,7 +70,7 @@ func Run(t testing.TB, g *loop.Group, f func(ctx context.Context) error) error {
 	return g.Loops()[0].Call(ctx, t.Name(), f)
 }
 
-// soon waits for ok, on this very goroutine, since goroutines are counted.
+// soon waits for ok on the calling goroutine, since it counts goroutines.
 func soon(ok func() bool) bool {
 	for deadline := time.Now().Add(5 * time.Second); !ok(); goruntime.Gosched() {
 		if time.Now().After(deadline) {
@@ -104,8 +104,8 @@ func fdList() string {
 	return strings.Join(names, " ")
 }
 
-// Seed returns a seed for the test's randomness, and logs it. The environment
-// variable NORIA_SEED repeats one.
+// Seed returns a seed for the test's random numbers, and logs it. The environment
+// variable NORIA_SEED sets it.
 func Seed(t testing.TB) uint64 {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())

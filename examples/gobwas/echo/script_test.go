@@ -19,13 +19,14 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A script is a stream whose bytes arrive in the pieces that next returns, which is
-// told what was sent so far; nil is the peer's end. It does no I/O.
+// A script is a stream that does no I/O. Its bytes arrive in the pieces that next
+// returns; next gets the bytes that were sent so far, and returns nil for the peer's
+// end.
 type script struct {
-	compat.Stream // nil: nothing else of it is called
+	compat.Stream // nil: its other methods are never called
 	loop          *loop.Loop
 	next          func(sent []byte) []byte
-	here          []byte // of the piece that arrived last
+	here          []byte // the rest of the last piece
 	sent          []byte
 }
 
@@ -98,20 +99,20 @@ func chunks(p []byte, n int) (list [][]byte) {
 	return list
 }
 
-// An outcome is how a connection over a script went: what it sent, as text, and what
-// its handler returned.
+// An outcome is the result of a connection over a script: the frames that it sent, as
+// text, and the error that its handler returned.
 type outcome struct {
 	sent   string
 	err    string
 	counts compat.Counts
 }
 
-// runServer is one connection of a server.
+// runServer runs one connection of a server.
 func runServer(l *loop.Loop, o Options, next func([]byte) []byte) outcome {
 	return run(l, o, false, next, (*conn).serve)
 }
 
-// runFrames is one connection, of either role, after its handshake.
+// runFrames runs one connection, of either role, after its handshake.
 func runFrames(l *loop.Loop, o Options, client bool, next func([]byte) []byte) outcome {
 	return run(l, o, client, next, func(c *conn) error { return c.end(c.echo()) })
 }
@@ -120,7 +121,7 @@ func run(l *loop.Loop, o Options, client bool, next func([]byte) []byte, f func(
 	s := &script{loop: l, next: next}
 	c, err := newConn(s, o, client)
 	if err != nil {
-		panic(err) // the options are constants
+		panic(err) // cannot happen: the options are constants
 	}
 	err = f(c)
 	counts := c.sync.Counts()
@@ -128,7 +129,7 @@ func run(l *loop.Loop, o Options, client bool, next func([]byte) []byte, f func(
 	return outcome{transcript(s.sent), fmt.Sprint(err), counts}
 }
 
-// transcript returns what a connection has sent, a line for each frame.
+// transcript returns what a connection has sent, one line for each frame.
 func transcript(sent []byte) string {
 	var b strings.Builder
 	if head, rest, ok := bytes.Cut(sent, []byte("\r\n\r\n")); ok && bytes.HasPrefix(sent, []byte("HTTP/")) {
@@ -162,7 +163,7 @@ func short(p []byte) string {
 	return fmt.Sprintf("%q", p)
 }
 
-// onLoop returns what f, a task, returns. Which backend it is makes no difference to a
+// onLoop runs f as a task and returns its result. The backend makes no difference to a
 // script.
 func onLoop(t testing.TB, g *loop.Group, f func(l *loop.Loop) outcome) (o outcome) {
 	t.Helper()
