@@ -301,7 +301,7 @@ func loopAbandoned(l *loopWorld) {
 	l.lost++ // its coroutine is left
 }
 
-// loopIgnoresCancel: a killed task that continues all the same does not keep the loop
+// loopIgnoresCancel: a killed task that continues anyway does not keep the loop
 // from its other tasks.
 func loopIgnoresCancel(l *loopWorld) {
 	lp := l.loop()

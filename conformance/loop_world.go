@@ -68,7 +68,7 @@ func (l *loopWorld) do(lp *loop.Loop, f func(ctx context.Context) error) error {
 // soon waits until ok, on a goroutine.
 func (l *loopWorld) soon(what string, ok func() bool) {
 	for deadline := time.Now().Add(l.limits.Wait); !ok(); goruntime.Gosched() {
-		require.True(l, time.Now().Before(deadline), "waited in vain for %s", what)
+		require.True(l, time.Now().Before(deadline), "timed out waiting for %s", what)
 	}
 }
 

@@ -146,7 +146,7 @@ func (c *world) poll() { require.NoError(c, c.rt.Poll(c.rt.Now()+int64(time.Mill
 // until polls until ok.
 func (c *world) until(what string, ok func() bool) {
 	for deadline := time.Now().Add(c.limits.Wait); !ok(); c.poll() {
-		require.True(c, time.Now().Before(deadline), "waited in vain for %s", what)
+		require.True(c, time.Now().Before(deadline), "timed out waiting for %s", what)
 	}
 }
 

@@ -128,12 +128,12 @@ func (t *tap) serve(ctx context.Context, client net.Conn) {
 
 // pump copies one direction and shows what it copies.
 func (t *tap) pump(to, from net.Conn, arrow string) {
-	shown := &shower{out: &t.out, arrow: arrow}
+	shown := &wirePrinter{out: &t.out, arrow: arrow}
 	r := bufio.NewReaderSize(from, 64<<10)
 	if shown.head(r, to) == nil {
 		_ = shown.frames(r, to)
 	}
-	// Bytes that are not frames, and those after an error of the shower, pass without
+	// Bytes that are not frames, and those after an error of the wirePrinter, pass without
 	// being shown.
 	_, _ = io.Copy(to, r)
 	if c, ok := to.(interface{ CloseWrite() error }); ok {
@@ -141,8 +141,8 @@ func (t *tap) pump(to, from net.Conn, arrow string) {
 	}
 }
 
-// A shower shows one direction of the traffic.
-type shower struct {
+// A wirePrinter shows one direction of the traffic.
+type wirePrinter struct {
 	out   io.Writer
 	arrow string // > to the server, < from the server
 }
@@ -150,7 +150,7 @@ type shower struct {
 const maxShown = 256 // bytes of a frame's payload
 
 // head passes the head on and shows it.
-func (s *shower) head(r *bufio.Reader, to io.Writer) error {
+func (s *wirePrinter) head(r *bufio.Reader, to io.Writer) error {
 	var head strings.Builder
 	var first string
 	for {
@@ -189,7 +189,7 @@ func withoutSecret(line string) string {
 
 // frames passes frames on as they arrive, and shows each once its first bytes have
 // arrived.
-func (s *shower) frames(r *bufio.Reader, to io.Writer) error {
+func (s *wirePrinter) frames(r *bufio.Reader, to io.Writer) error {
 	for {
 		f, err := readFrameHead(r)
 		if len(f.raw) > 0 {

@@ -269,7 +269,7 @@ func (s *session) control(opcode byte, p []byte) (done bool, err error) {
 	s.change(func() {
 		s.closeReceived, s.hasRemoteCode, s.remoteCode, s.remoteReason = true, hasCode, code, reason
 		s.logf("< close %d %q", code, reason)
-		// Otherwise a write that the endpoint no longer reads could block for ever.
+		// Otherwise a write that the endpoint no longer reads could block forever.
 		_ = s.conn.SetWriteDeadline(time.Now().Add(s.patience))
 	})
 	return true, nil

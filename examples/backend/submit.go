@@ -123,7 +123,7 @@ func (r *Runtime) runShutdowns(c *conn) {
 
 func (r *Runtime) shutdown(c *conn, op *runtime.Op) {
 	err := unix.Shutdown(c.fd, op.Flags-1) // SHUT_RD, SHUT_WR and SHUT_RDWR are 0, 1 and 2
-	if err == unix.ENOTCONN {              // the peer is gone already, which is no error
+	if err == unix.ENOTCONN {              // the peer has left already, which is not an error
 		err = nil
 	}
 	r.finish(op, 0, err)

@@ -35,7 +35,7 @@ func (s *script) SetReadDeadline(time.Time) error   { return nil }
 func (s *script) Buffered() int                     { return len(s.here) }
 func (s *script) CloseWrite() error                 { return nil }
 func (s *script) Close() error                      { return nil }
-func (s *script) Write(p []byte) (int, error)       { return len(p), nil } // of nothing: it waits for room
+func (s *script) Write(p []byte) (int, error)       { return len(p), nil } // p is empty: the call only waits for room
 func (s *script) ReadBuf() (*runtime.Buffer, error) { return s.take(1 << 30) }
 
 func (s *script) take(most int) (*runtime.Buffer, error) {
