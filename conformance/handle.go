@@ -36,7 +36,7 @@ func staleHandle(c *world) {
 		require.ErrorIs(c, c.rt.SetOption(old, runtime.OptNoDelay, 1), runtime.ErrClosed)
 		_, err := c.rt.Detach(old)
 		require.ErrorIs(c, err, runtime.ErrClosed)
-		c.send(h, []byte("from its own peer"))
+		c.send(h, []byte("to its own peer"))
 		c.expect(peer, []byte("to its own peer"))
 		c.close(h)
 		c.expectEOF(peer)

@@ -186,7 +186,7 @@ func loopPanickingCallbacks(l *loopWorld) {
 		_, err := s.Write([]byte("it is sent all the same"))
 		require.NoError(l, err)
 		require.NoError(l, s.Flush())
-		require.Equal(l, 2, reported.Load(), "the panic of a send's callback")
+		require.Equal(l, 2, reported.Load(), "the panic of OnSent's function")
 		l.off(ctx, func() { l.expect(peer, []byte("it is sent all the same")) })
 		s.OnSent(nil)
 
@@ -196,10 +196,10 @@ func loopPanickingCallbacks(l *loopWorld) {
 			_, err = s.Read(make([]byte, 1))
 			require.ErrorIs(l, err, errCallback, "an end that was not judged must not count as success")
 		}
-		require.Equal(l, 3, reported.Load(), "the panic of OnEnd")
+		require.Equal(l, 3, reported.Load(), "the panic of OnEOF's function")
 		s.OnEnd(fail)
 	})
-	require.Equal(l, 4, reported.Load(), "the panic of a stream's end callback")
+	require.Equal(l, 4, reported.Load(), "the panic of OnEnd's function")
 	require.NoError(l, g.Stop())
 }
 

@@ -389,7 +389,7 @@ func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
 	task, err = loop.Go(ctx, "dials", func(ctx context.Context) error {
 		_, err := lp.Dial(ctx, address, loop.DialOptions{})
 		_, again := lp.Dial(ctx, address, loop.DialOptions{})
-		require.ErrorIs(l, again, runtime.ErrCanceled, "killed before the dial began")
+		require.ErrorIs(l, again, runtime.ErrCanceled, "a dial that begins after the kill")
 		return err
 	})
 	require.NoError(l, err)
