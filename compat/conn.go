@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -41,7 +42,7 @@ func NewConn(s *loop.Stream) *Conn {
 // goroutine. The end of ctx ends it.
 func Dial(ctx context.Context, l *loop.Loop, address string, opts loop.DialOptions) (*Conn, error) {
 	var c *Conn
-	err := l.Call(ctx, "dial "+address, func(tctx context.Context) error {
+	err := l.Friend(friend.Key{}).Call(ctx, "dial "+address, func(tctx context.Context) error {
 		s, err := l.Dial(tctx, address, opts)
 		if err == nil {
 			c = NewConn(s)

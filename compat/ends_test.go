@@ -15,6 +15,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -242,7 +243,7 @@ var closings = map[string]func(ctx context.Context, ss *compat.SyncStream) error
 // inCallback runs f on the loop, outside any task.
 func inCallback(ctx context.Context, ss *compat.SyncStream, f func() error) error {
 	var r result
-	ss.Stream().Loop().NextTurn(func() { r.done(0, f()) })
+	ss.Stream().Loop().Friend(friend.Key{}).NextTurn(func() { r.done(0, f()) })
 	return r.wait(ctx)
 }
 

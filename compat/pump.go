@@ -36,7 +36,7 @@ func startPump(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (*loop.Stream, e
 	}
 	linger := opts.Stream.Linger
 	if linger == 0 {
-		linger = loop.DefaultLinger
+		linger = 5 * time.Second
 	}
 	p := &pump{nc: nc, far: far, sent: make(chan struct{})}
 	s, err := adopt(l, near, opts, func(s *loop.Stream) {

@@ -324,7 +324,7 @@ func (r *ReadHalf) last() *runtime.Buffer { return r.segs[len(r.segs)-1] }
 func (r *ReadHalf) FillReadBufThen(done func(n int, err error)) {
 	need, err := r.begin()
 	if err != nil {
-		r.src.Loop().NextTurn(func() { done(0, err) })
+		r.src.Loop().Friend(friend.Key{}).NextTurn(func() { done(0, err) })
 		return
 	}
 	before := r.Buffered()
@@ -335,7 +335,7 @@ func (r *ReadHalf) FillReadBufThen(done func(n int, err error)) {
 			if b == nil {
 				if err = r.src.ReadErr(); err == nil {
 					if err = r.rested(need); err == nil {
-						r.src.Loop().Notify(r.src.Readable(), step)
+						r.src.Loop().Friend(friend.Key{}).Notify(r.src.Readable(), step)
 						return
 					}
 				}
@@ -345,7 +345,7 @@ func (r *ReadHalf) FillReadBufThen(done func(n int, err error)) {
 		}
 		done(r.end(before, err))
 	}
-	r.src.Loop().NextTurn(step)
+	r.src.Loop().Friend(friend.Key{}).NextTurn(step)
 }
 
 // rested is settle, if there is anything to be settled.

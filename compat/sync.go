@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -159,10 +160,10 @@ func (ss *SyncStream) Close() error {
 // that it is not killed before it starts.
 func (ss *SyncStream) onLoop(op string, f func() error) error {
 	lp := ss.s.Loop()
-	if lp.OnLoop() {
+	if lp.Friend(friend.Key{}).OnLoop() {
 		return f()
 	}
-	return lp.Call(context.Background(), op, func(context.Context) error { return f() })
+	return lp.Friend(friend.Key{}).Call(context.Background(), op, func(context.Context) error { return f() })
 }
 
 // Sync is what Run needs: a *SyncStream or a *GrowableSyncStream.

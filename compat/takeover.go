@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -64,7 +65,7 @@ func TakeOver(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (s *loop.Stream, 
 
 // takeOwn hands out the stream of a Conn that is on l already.
 func takeOwn(l *loop.Loop, c *Conn, opts TakeOverOptions) (*loop.Stream, bool, error) {
-	err := l.Call(context.Background(), "take over", func(context.Context) error {
+	err := l.Friend(friend.Key{}).Call(context.Background(), "take over", func(context.Context) error {
 		if err := c.ReadErr(); errors.Is(err, runtime.ErrClosed) {
 			return err
 		}
@@ -97,8 +98,8 @@ func refuse(nc net.Conn) error {
 // adopt makes a stream of nc's socket; prepare, if not nil, is called with it
 // on the loop.
 func adopt(l *loop.Loop, nc net.Conn, opts TakeOverOptions, prepare func(*loop.Stream)) (s *loop.Stream, err error) {
-	err = l.Call(context.Background(), "take over", func(context.Context) (err error) {
-		if s, err = l.AdoptConn(nc, opts.Stream); err != nil {
+	err = l.Friend(friend.Key{}).Call(context.Background(), "take over", func(context.Context) (err error) {
+		if s, err = l.Friend(friend.Key{}).AdoptConn(nc, opts.Stream); err != nil {
 			return err
 		}
 		if prepare != nil {

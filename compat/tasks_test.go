@@ -15,6 +15,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -61,7 +62,7 @@ func background(ctx context.Context, f func() error) error {
 // other's peer.
 func streamPair(ctx context.Context) (*loop.Stream, *loop.Stream, error) {
 	lp := loop.TaskOf(ctx).Loop()
-	ln, err := lp.Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{}, loop.StreamOptions{})
+	ln, err := lp.Friend(friend.Key{}).Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{}, loop.StreamOptions{})
 	if err != nil {
 		return nil, nil, err
 	}

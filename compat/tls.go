@@ -9,6 +9,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -94,7 +95,7 @@ func TLSClient(ctx context.Context, s *loop.Stream, config *tls.Config, opts TLS
 }
 
 func newTLS(ctx context.Context, s *loop.Stream, opts TLSOptions, side func(*wire) *tls.Conn) (*TLSStream, error) {
-	if !s.Loop().OnLoop() {
+	if !s.Loop().Friend(friend.Key{}).OnLoop() {
 		return nil, &runtime.OpError{Op: "tls handshake", Handle: s.Handle(), Err: loop.ErrOffLoop}
 	}
 	if opts.HandshakeTimeout <= 0 {
@@ -187,7 +188,7 @@ func (c *TLSStream) SetDeadline(d time.Time) error {
 // SetReadDeadline sets when reading ends with os.ErrDeadlineExceeded. What
 // arrives is kept all the same.
 func (c *TLSStream) SetReadDeadline(d time.Time) error {
-	if !c.Loop().OnLoop() {
+	if !c.Loop().Friend(friend.Key{}).OnLoop() {
 		return c.elsewhere("set read deadline", func() error { return c.SetReadDeadline(d) })
 	}
 	if err := c.s.SetReadDeadline(d); err != nil {
@@ -205,7 +206,7 @@ func (c *TLSStream) SetWriteDeadline(d time.Time) error { return c.s.SetWriteDea
 // Close says goodbye (a close_notify alert) and closes the stream as
 // loop.Stream.Close does: what was written is sent first.
 func (c *TLSStream) Close() error {
-	if !c.Loop().OnLoop() {
+	if !c.Loop().Friend(friend.Key{}).OnLoop() {
 		if c.owner == nil {
 			return c.elsewhere("close", nil)
 		}

@@ -145,7 +145,7 @@ func untilStuck(ctx context.Context, c *compat.TLSStream, written *int) error {
 			return err
 		}
 		// A writer that waited goes on when half of the queue is free.
-		if *written != before || c.Queued() != queued || queued <= loop.DefaultQueueLimit/2 {
+		if *written != before || c.Queued() != queued || queued <= (64<<10)/2 {
 			still = 0
 		}
 	}
@@ -223,7 +223,7 @@ func TestTLSKeyUpdateFloodWhileTheWriterIsStuck(t *testing.T) {
 				var n int
 				n, err = c.Read(make([]byte, 100))
 				got += n
-				if limit := loop.DefaultQueueLimit + 2*(16<<10) + 4096; c.Queued() > limit {
+				if limit := (64<<10) + 2*(16<<10) + 4096; c.Queued() > limit {
 					return fmt.Errorf("%d bytes are queued", c.Queued())
 				}
 			}

@@ -1,11 +1,13 @@
 package compat
 
+import "github.com/noria-go/noria/internal/friend"
+
 // WriteNow is loop.Stream's: Write that never waits, whatever is queued. It
 // fails with ErrBusy while another task's Write is half-way, whose bytes stay
 // together.
 func (c *TLSStream) WriteNow(p []byte) error {
 	switch {
-	case !c.Loop().OnLoop():
+	case !c.Loop().Friend(friend.Key{}).OnLoop():
 		return c.elsewhere("send", func() error { return c.WriteNow(p) })
 	case c.shut && !c.closed:
 		return c.writeErr()

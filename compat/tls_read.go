@@ -113,7 +113,7 @@ func (c *TLSStream) popPlain() *runtime.Buffer {
 // has said goodbye, or has ended the connection between two records; bytes that
 // matter must say themselves where they end.
 func (c *TLSStream) ReadBuf() (*runtime.Buffer, error) {
-	if !c.Loop().OnLoop() {
+	if !c.Loop().Friend(friend.Key{}).OnLoop() {
 		var b *runtime.Buffer
 		err := c.elsewhere("recv", func() (err error) {
 			b, err = c.ReadBuf()
@@ -139,7 +139,7 @@ func (c *TLSStream) ReadBuf() (*runtime.Buffer, error) {
 
 // TryReadBuf is ReadBuf that never waits: nil if nothing is there.
 func (c *TLSStream) TryReadBuf() *runtime.Buffer {
-	if !c.Loop().OnLoop() || c.closed {
+	if !c.Loop().Friend(friend.Key{}).OnLoop() || c.closed {
 		return nil
 	}
 	if b := c.popPlain(); b != nil {
@@ -170,7 +170,7 @@ func (c *TLSStream) ReadErr() error {
 
 // Read is net.Conn's.
 func (c *TLSStream) Read(p []byte) (n int, err error) {
-	if !c.Loop().OnLoop() {
+	if !c.Loop().Friend(friend.Key{}).OnLoop() {
 		err = c.elsewhere("recv", func() (err error) {
 			n, err = c.Read(p)
 			return err
@@ -224,7 +224,7 @@ func (c *TLSStream) ReadInto(b *runtime.Buffer) (int, error) {
 // Unread puts b, which becomes the stream's, in front of what is to be read.
 // It wakes nobody who waits already.
 func (c *TLSStream) Unread(b *runtime.Buffer) {
-	if !c.Loop().OnLoop() {
+	if !c.Loop().Friend(friend.Key{}).OnLoop() {
 		if err := c.elsewhere("unread", func() error { c.Unread(b); return nil }); err != nil {
 			b.Release()
 		}

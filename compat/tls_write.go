@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -89,7 +90,7 @@ func (c *TLSStream) encrypt(p []byte) (int, error) {
 // Write is net.Conn's: it encrypts p into the queue, and waits while that is
 // full. An error of sending shows in a later call.
 func (c *TLSStream) Write(p []byte) (n int, err error) {
-	if !c.Loop().OnLoop() {
+	if !c.Loop().Friend(friend.Key{}).OnLoop() {
 		err = c.elsewhere("send", func() (err error) {
 			n, err = c.Write(p)
 			return err
@@ -118,7 +119,7 @@ func (c *TLSStream) Write(p []byte) (n int, err error) {
 // takes them: also when it fails. It waits while the queue is full. Small
 // buffers, such as a header and its payload, share a record.
 func (c *TLSStream) WriteBuf(bufs ...*runtime.Buffer) error {
-	if !c.Loop().OnLoop() {
+	if !c.Loop().Friend(friend.Key{}).OnLoop() {
 		taken := false
 		err := c.elsewhere("send", func() error {
 			taken = true
@@ -231,7 +232,7 @@ func (c *TLSStream) Flush() error { return c.s.Flush() }
 // Reading goes on; the socket stays open in both directions, since reading may
 // have to answer.
 func (c *TLSStream) CloseWrite() error {
-	if !c.Loop().OnLoop() {
+	if !c.Loop().Friend(friend.Key{}).OnLoop() {
 		return c.elsewhere("shutdown", c.CloseWrite)
 	}
 	if err := c.beginWrite(); err != nil {

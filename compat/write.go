@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -142,13 +143,13 @@ func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
 		if errors.Is(err, runtime.ErrBusy) {
 			// A passed deadline makes the stream writable, but no room.
 			if err = w.waitErr(); err == nil {
-				w.dst.Loop().Notify(w.dst.Writable(), step)
+				w.dst.Loop().Friend(friend.Key{}).Notify(w.dst.Writable(), step)
 				return
 			}
 		}
 		done(n, w.failed(err))
 	}
-	w.dst.Loop().NextTurn(step)
+	w.dst.Loop().Friend(friend.Key{}).NextTurn(step)
 }
 
 // waitErr says why room must not be waited for, where the stream can tell.

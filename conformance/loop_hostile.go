@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -56,7 +57,7 @@ func loopWaitingEnd(l *loopWorld) {
 	}))
 	require.ErrorIs(l, <-told, loop.ErrOffLoop)
 	l.soon("the stream's end", func() bool {
-		st, err := lp.Stats()
+		st, err := lp.Friend(friend.Key{}).Stats()
 		require.NoError(l, err)
 		return st.Streams == 0
 	})
@@ -117,7 +118,7 @@ func loopGoexitPosted(l *loopWorld) {
 		}()
 	}))
 	require.ErrorIs(l, <-read, runtime.ErrCanceled)
-	<-lp.Stopped()
+	<-lp.Friend(friend.Key{}).Stopped()
 	if err := <-called; err != nil { // nil if the function ran before the Goexit
 		require.ErrorIs(l, err, runtime.ErrClosed)
 	}
@@ -160,11 +161,11 @@ func loopForeignCalls(l *loopWorld) {
 			_, err := loop.WaitAny(short, &loop.Event{}, src)
 			require.ErrorIs(l, err, loop.ErrOffLoop)
 		}
-		_, err := here.Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
+		_, err := here.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 		require.ErrorIs(l, err, loop.ErrOffLoop)
-		_, err = here.AdoptListener(-1, loop.StreamOptions{})
+		_, err = here.Friend(friend.Key{}).AdoptListener(-1, loop.StreamOptions{})
 		require.ErrorIs(l, err, loop.ErrOffLoop)
-		_, err = here.AdoptConn(&net.TCPConn{}, loop.StreamOptions{})
+		_, err = here.Friend(friend.Key{}).AdoptConn(&net.TCPConn{}, loop.StreamOptions{})
 		require.ErrorIs(l, err, loop.ErrOffLoop)
 		_, err = here.Dial(short, "127.0.0.1:1", loop.DialOptions{})
 		require.ErrorIs(l, err, loop.ErrOffLoop)
@@ -173,8 +174,8 @@ func loopForeignCalls(l *loopWorld) {
 		require.ErrorIs(l, s.ReadErr(), loop.ErrOffLoop)
 		require.Zero(l, s.Buffered())
 		require.Zero(l, s.Queued())
-		require.Panics(l, func() { here.NextTurn(func() {}) })
-		require.Panics(l, func() { here.Notify(s.Readable(), func() {}) })
+		require.Panics(l, func() { here.Friend(friend.Key{}).NextTurn(func() {}) })
+		require.Panics(l, func() { here.Friend(friend.Key{}).Notify(s.Readable(), func() {}) })
 	}
 	try(context.Background())
 	l.call(there, try)
@@ -250,7 +251,7 @@ func loopAcceptorWokenAndKilled(l *loopWorld) {
 	for _, kill := range []bool{true, false} {
 		lp := l.loop()
 		l.call(lp, func(ctx context.Context) {
-			ln, err := lp.Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
+			ln, err := lp.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 			require.NoError(l, err)
 			defer ln.Close()
 			acceptor := func(name string) *loop.Task {
@@ -352,13 +353,13 @@ func loopReadIntoBeside(l *loopWorld) {
 		// Taking turns would cost a turn of the loop each time. These yields are as
 		// many turns of the loop, so it would show.
 		before := s.Loop()
-		st, err := before.Stats()
+		st, err := before.Friend(friend.Key{}).Stats()
 		require.NoError(l, err)
 		const turns = 100
 		for range turns {
 			require.NoError(l, loop.Yield(ctx))
 		}
-		after, err := before.Stats()
+		after, err := before.Friend(friend.Key{}).Stats()
 		require.NoError(l, err)
 		require.Less(l, after.Turns-st.Turns, uint64(turns+40), "readers are resumed again and again, with nothing to read")
 		require.Zero(l, done)
@@ -521,7 +522,7 @@ func loopLingerAtStop(l *loopWorld) {
 		require.NoError(l, err)
 		require.NoError(l, lp.Post(func() { _ = s.Close() }))
 	})
-	lp.Stop()
+	lp.Friend(friend.Key{}).Stop()
 	l.expect(peer, data)
 	require.NoError(l, g.Stop())
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -259,7 +260,7 @@ func loopUnaccepted(l *loopWorld) {
 		}
 	})
 	l.call(lp, func(ctx context.Context) {
-		ln, err := lp.Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
+		ln, err := lp.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 		require.NoError(l, err)
 		defer ln.Close()
 		accept := func() {
@@ -354,7 +355,7 @@ func loopDial(l *loopWorld) {
 // loopDialFull dials a listener whose queue is full, so that no answer arrives. The
 // dial ends by timeout, by a foreign context, and by a kill.
 func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
-	ln, err := lp.Listen(loopback, runtime.ListenOptions{Backlog: 1}, loop.StreamOptions{})
+	ln, err := lp.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{Backlog: 1}, loop.StreamOptions{})
 	require.NoError(l, err)
 	defer ln.Close()
 	address := ln.Addr().String()
@@ -501,7 +502,7 @@ func loopStalledPeers(l *loopWorld) {
 		p[0] = byte(i)
 	}
 	for _, lp := range g.Loops() {
-		st, err := lp.Stats()
+		st, err := lp.Friend(friend.Key{}).Stats()
 		require.NoError(l, err)
 		require.Less(l, st.Pool.Mapped, int64(512<<20), fmt.Sprintf("of %s", lp.Name()))
 	}

@@ -454,7 +454,7 @@ func loopBroadcast(l *loopWorld) {
 						peer, err := ln.Accept()
 						require.NoError(l, err)
 						peers <- peer
-						s, err := lp.AdoptConn(nc, loop.StreamOptions{})
+						s, err := lp.Friend(friend.Key{}).AdoptConn(nc, loop.StreamOptions{})
 						require.NoError(l, err)
 						require.NoError(l, s.WriteBuf(b))
 						require.NoError(l, s.Close())

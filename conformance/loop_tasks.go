@@ -13,6 +13,7 @@ import (
 	"net"
 
 	"github.com/noria-go/noria/conformance/internal/require"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -84,15 +85,7 @@ func loopAfterStop(l *loopWorld) {
 	require.ErrorIs(l, lp.Post(func() {}), runtime.ErrClosed)
 	require.ErrorIs(l, lp.Go("late", func(context.Context) error { return nil }, nil), runtime.ErrClosed)
 	require.ErrorIs(l, lp.Call(context.Background(), "late", func(context.Context) error { return nil }), net.ErrClosed)
-	require.ErrorIs(l, lp.Run(context.Background()), runtime.ErrClosed)
-	lp.Stop()
-
-	rt, err := l.factory(l.wishes)
-	require.NoError(l, err)
-	never := loop.NewLoop(rt, l.options())
-	never.Stop()
-	<-never.Stopped()
-	require.ErrorIs(l, never.Post(func() {}), runtime.ErrClosed)
+	lp.Friend(friend.Key{}).Stop()
 }
 
 func loopCallFromPost(l *loopWorld) {
@@ -211,7 +204,7 @@ func loopGoexit(l *loopWorld) {
 		})
 	}
 	wg.Wait()
-	st, err := lp.Stats()
+	st, err := lp.Friend(friend.Key{}).Stats()
 	require.NoError(l, err)
 	require.Equal(l, n, st.Lost)
 	require.Zero(l, st.Tasks)
@@ -334,7 +327,7 @@ func loopForeignContext(l *loopWorld) {
 	l.call(lp, func(ctx context.Context) {
 		var never loop.Event
 		q := loop.NewQueue[int](1)
-		ln, err := lp.Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
+		ln, err := lp.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 		require.NoError(l, err)
 		defer ln.Close()
 		for name, wait := range map[string]func(context.Context) error{

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -26,7 +27,7 @@ func (l *loopWorld) options() loop.LoopOptions {
 	return loop.LoopOptions{
 		Logger: slog.New(slog.DiscardHandler),
 		// A failed case does not wait longer for its tasks than for other events.
-		StopTimeout: min(loop.DefaultStopTimeout, l.limits.Wait),
+		StopTimeout: min(5*time.Second, l.limits.Wait),
 		StallAfter:  10 * time.Second,
 		OnStall:     func(s loop.Stall) { l.Errorf("%v", s) },
 		OnPanic: func(p *loop.PanicError) {
@@ -83,7 +84,7 @@ func (l *loopWorld) pair(lp *loop.Loop, opts loop.StreamOptions) (*loop.Stream, 
 	peer, err := ln.Accept()
 	require.NoError(l, err)
 	l.Defer(func() { _ = peer.Close() })
-	s, err := lp.AdoptConn(near, opts)
+	s, err := lp.Friend(friend.Key{}).AdoptConn(near, opts)
 	require.NoError(l, err)
 	require.NoError(l, peer.SetDeadline(time.Now().Add(l.limits.Wait)))
 	return s, peer.(*net.TCPConn)

@@ -15,7 +15,7 @@ import (
 // nc is a *net.TCPConn, or a *net.UnixConn of a stream socket. Everything else fails
 // with errors.ErrUnsupported, and nc is still the caller's: a type that wraps one of
 // these may hold bytes that it has read, or change those that pass.
-func (l *Loop) AdoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
+func (l *Loop) adoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
 	if !l.onThread() {
 		return nil, &runtime.OpError{Op: "adopt", Err: ErrOffLoop}
 	}
@@ -41,5 +41,5 @@ func (l *Loop) AdoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
 		return nil, fmt.Errorf("adopt %T: %w", nc, err)
 	}
 	_ = nc.Close() // only the descriptor: the socket has another one now
-	return l.NewStream(h, opts), nil
+	return l.newStream(h, opts), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -13,11 +14,11 @@ type call struct {
 	runtime.Op
 	task  *Task
 	timer timer
-	next  *call
+	free  list.Link[call]
 }
 
 func (l *Loop) newCall(t *Task, code runtime.OpCode, h runtime.Handle) *call {
-	c := l.calls
+	c := l.calls.Pop()
 	if c == nil {
 		c = &call{}
 		c.timer.fire = func() { l.makeReady(c.task) }
@@ -29,8 +30,6 @@ func (l *Loop) newCall(t *Task, code runtime.OpCode, h runtime.Handle) *call {
 				l.closeHandle(op.Got)
 			}
 		}
-	} else {
-		l.calls, c.next = c.next, nil
 	}
 	c.task, c.Code, c.Handle = t, code, h
 	return c
@@ -47,7 +46,7 @@ func (l *Loop) freeCall(c *call) {
 	}
 	c.Buf, c.Path, c.Addr, c.Err = nil, "", runtime.Addr{}, nil
 	c.Skip, c.Off, c.Len, c.Flags, c.Mode = 0, 0, 0, 0, 0
-	c.next, l.calls = l.calls, c
+	l.calls.Push(&c.free, c)
 }
 
 // do submits c and waits for its end. If ctx ends, the task is killed or deadline

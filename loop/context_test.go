@@ -13,7 +13,7 @@ import (
 // newTask makes a task that never runs, for its context.
 func newTask(parent *Task) *Task {
 	if parent == nil {
-		l := NewLoop(nil, LoopOptions{})
+		l := newLoop(nil, LoopOptions{})
 		parent = &l.root
 	}
 	return parent.loop.spawn(parent, "test", nil, nil)

@@ -81,7 +81,7 @@ func (l *Loop) dialOne(ctx context.Context, t *Task, addr runtime.Addr, deadline
 	if err := c.do(ctx, deadline); err != nil {
 		return nil, fmt.Errorf("%s: %w", addr, errors.Unwrap(err))
 	}
-	return l.NewStream(c.Got, opts.Stream), nil
+	return l.newStream(c.Got, opts.Stream), nil
 }
 
 // resolve returns the addresses that address stands for.

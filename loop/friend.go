@@ -2,9 +2,89 @@ package loop
 
 import (
 	"context"
+	"net"
 
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/runtime"
 )
+
+// Friend returns what the packages of this module may do with a loop and a user
+// may not. See package internal/friend.
+func (l *Loop) Friend(friend.Key) *loopFriend { return (*loopFriend)(l) }
+
+// A loopFriend is a Loop for the code that works for a connection. What it posts
+// is bounded by what there is, and so MaxPosts does not bind it: it fails only
+// when the loop has ended.
+type loopFriend Loop
+
+// OnLoop reports whether the caller runs on the loop's thread: as one of its tasks,
+// or in a function that the loop calls, which must not wait. It may be called from
+// anywhere.
+func (f *loopFriend) OnLoop() bool { return (*Loop)(f).onThread() }
+
+// Runtime returns the backend of the loop, for operations that no stream or file
+// has. It is called on the loop.
+func (f *loopFriend) Runtime() runtime.Runtime { return f.rt }
+
+// Stop asks the loop to end, and does not wait. It may be called from anywhere.
+func (f *loopFriend) Stop() { (*Loop)(f).stop() }
+
+// Stopped returns a channel that is closed once the loop has ended. It may be called
+// from anywhere.
+func (f *loopFriend) Stopped() <-chan struct{} { return f.stopped }
+
+// Stats returns the loop's counts. It may be called from anywhere, and waits for a
+// turn of the loop.
+func (f *loopFriend) Stats() (LoopStats, error) { return (*Loop)(f).snapshot() }
+
+// Local returns the value that the loop keeps under key, such as a free list of a
+// package. The first call makes it with init. It is called on the loop.
+func (f *loopFriend) Local(key any, init func() any) any { return (*Loop)(f).keep(key, init) }
+
+// NextTurn has fn called on the loop in its next turn or, if there is none, when the
+// loop ends. Unlike Post it cannot fail. It is called on the loop, and panics
+// elsewhere.
+func (f *loopFriend) NextTurn(fn func()) { (*Loop)(f).onNextTurn(fn) }
+
+// Notify has fn called once, on the loop, when src may be ready. It is WaitAny for
+// code that is no task. It is called on the loop, and panics elsewhere; a source that
+// belongs to a loop must belong to this one.
+func (f *loopFriend) Notify(src Source, fn func()) { (*Loop)(f).notify(src, fn) }
+
+// Listen opens a listening socket on this loop alone. It is called on the loop.
+func (f *loopFriend) Listen(addr runtime.Addr, opts runtime.ListenOptions, streams StreamOptions) (*Listener, error) {
+	return (*Loop)(f).listen(addr, opts, streams)
+}
+
+// AdoptListener takes over the descriptor of a listening socket. It is called on the
+// loop.
+func (f *loopFriend) AdoptListener(fd int, streams StreamOptions) (*Listener, error) {
+	return (*Loop)(f).adoptListener(fd, streams)
+}
+
+// AdoptConn takes over the socket of nc. It is called on the loop; see adoptConn.
+func (f *loopFriend) AdoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
+	return (*Loop)(f).adoptConn(nc, opts)
+}
+
+// NewStream makes a Stream of a connected socket's handle, which becomes the
+// stream's own. It is called on the loop.
+func (f *loopFriend) NewStream(h runtime.Handle, opts StreamOptions) *Stream {
+	return (*Loop)(f).newStream(h, opts)
+}
+
+// Post is Loop.Post without MaxPosts.
+func (f *loopFriend) Post(fn func()) error { return (*Loop)(f).post(fn) }
+
+// Go is Loop.Go without MaxPosts.
+func (f *loopFriend) Go(name string, fn func(ctx context.Context) error, ended func(error)) error {
+	return (*Loop)(f).goTask(name, fn, ended, f.Post)
+}
+
+// Call is Loop.Call without MaxPosts.
+func (f *loopFriend) Call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
+	return (*Loop)(f).call(ctx, name, fn)
+}
 
 // Friend returns what the servers of this module may do with a task. See package
 // internal/friend.

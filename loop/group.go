@@ -72,14 +72,14 @@ func StartGroup(opts GroupOptions) (*Group, error) {
 		if len(opts.Pin) > 0 {
 			lo.CPUs = opts.Pin[i%len(opts.Pin) : i%len(opts.Pin)+1]
 		}
-		l := NewLoop(rt, lo)
+		l := newLoop(rt, lo)
 		g.loops = append(g.loops, l)
-		g.done.Go(func() { g.errs[i] = l.Run(context.Background()) })
+		g.done.Go(func() { g.errs[i] = l.run(context.Background()) })
 	}
 	for _, l := range g.loops {
 		select {
-		case <-l.Running():
-		case <-l.Stopped():
+		case <-l.ready:
+		case <-l.stopped:
 			return nil, g.Stop() // with the error of this loop's Run
 		}
 	}
@@ -93,13 +93,13 @@ func (g *Group) Loops() []*Loop { return g.loops }
 func (g *Group) Loop() *Loop { return g.loops[int(g.next.Add(1)-1)%len(g.loops)] }
 
 // Info describes the backend of the loops.
-func (g *Group) Info() runtime.Info { return g.loops[0].Info() }
+func (g *Group) Info() runtime.Info { return g.loops[0].info() }
 
 // Stats returns the counts of each loop. It waits for a turn of each.
 func (g *Group) Stats() ([]LoopStats, error) {
 	all := make([]LoopStats, len(g.loops))
 	for i, l := range g.loops {
-		st, err := l.Stats()
+		st, err := l.snapshot()
 		if err != nil {
 			return nil, err
 		}
@@ -153,12 +153,12 @@ func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 		case !deal && len(g.loops) > 1:
 			lo.Joinable = true
 		}
-		err := l.Call(context.Background(), "listen", func(context.Context) error {
+		err := l.call(context.Background(), "listen", func(context.Context) error {
 			if deal && i > 0 {
 				ls.per = append(ls.per, l.newListener(0, ls.per[0].addr, opts.Stream))
 				return nil
 			}
-			ln, err := l.Listen(addr, lo, opts.Stream)
+			ln, err := l.listen(addr, lo, opts.Stream)
 			if err == nil {
 				ls.per = append(ls.per, ln)
 				addr = ln.addr // with the port that the system chose
@@ -189,12 +189,12 @@ func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, e
 	}
 	ls := &Listeners{group: g}
 	for i, l := range g.loops {
-		err := l.Call(context.Background(), "adopt listener", func(context.Context) error {
+		err := l.call(context.Background(), "adopt listener", func(context.Context) error {
 			if i > 0 {
 				ls.per = append(ls.per, l.newListener(0, ls.per[0].addr, opts.Stream))
 				return nil
 			}
-			own, err := l.AdoptListener(fd, opts.Stream)
+			own, err := l.adoptListener(fd, opts.Stream)
 			if err == nil {
 				ls.per = append(ls.per, own)
 			}
@@ -266,7 +266,7 @@ func (g *Group) Serve(ctx context.Context, ls *Listeners, svc Service) error {
 func serveOn(ctx context.Context, ln *Listener, svc Service) error {
 	done := make(chan error, 1)
 	l := ln.loop
-	err := l.Post(func() {
+	err := l.post(func() {
 		t := l.spawn(&l.root, fmt.Sprintf("serve %s", ln.addr), func(tctx context.Context) error {
 			defer ln.Close()
 			return svc.Serve(tctx, ln)
@@ -294,11 +294,11 @@ func (g *Group) Stop() error {
 	}
 	g.stop.Do(func() {
 		for _, l := range g.loops {
-			l.Stop()
+			l.stop()
 		}
 		timeout := g.opts.Loop.StopTimeout
 		if timeout <= 0 {
-			timeout = DefaultStopTimeout
+			timeout = defaultStopTimeout
 		}
 		timer := time.NewTimer(2*timeout + time.Second)
 		defer timer.Stop()
@@ -332,7 +332,7 @@ func (g *Group) stuck() error {
 	var errs []error
 	for _, l := range g.loops {
 		select {
-		case <-l.Stopped():
+		case <-l.stopped:
 			continue
 		default:
 		}

@@ -42,7 +42,7 @@ type Listener struct {
 }
 
 // Listen opens a listening socket on the loop. It is called on the loop.
-func (l *Loop) Listen(addr runtime.Addr, opts runtime.ListenOptions, streams StreamOptions) (*Listener, error) {
+func (l *Loop) listen(addr runtime.Addr, opts runtime.ListenOptions, streams StreamOptions) (*Listener, error) {
 	if !l.onThread() {
 		return nil, &runtime.OpError{Op: "listen", Detail: addr.String(), Err: ErrOffLoop}
 	}
@@ -55,7 +55,7 @@ func (l *Loop) Listen(addr runtime.Addr, opts runtime.ListenOptions, streams Str
 
 // AdoptListener makes a listening socket's descriptor, which becomes the
 // loop's own, into a Listener. It is called on the loop.
-func (l *Loop) AdoptListener(fd int, streams StreamOptions) (*Listener, error) {
+func (l *Loop) adoptListener(fd int, streams StreamOptions) (*Listener, error) {
 	if !l.onThread() {
 		return nil, &runtime.OpError{Op: "adopt listener", Err: ErrOffLoop}
 	}
@@ -106,7 +106,7 @@ func (ln *Listener) Accept(ctx context.Context) (*Stream, error) {
 			if ln.ready.len() > 0 {
 				ln.waiters.wakeOne()
 			}
-			return ln.loop.NewStream(h, ln.opts), nil
+			return ln.loop.newStream(h, ln.opts), nil
 		case ln.err != nil:
 			return nil, ln.err
 		}
@@ -153,7 +153,7 @@ func (ln *Listener) crowded(limit int32) bool {
 func (ln *Listener) callDealer() {
 	d := ln.dealer
 	if d != nil && d != ln && d.stalled.Load() && ln.waiting.Load() < maxUnaccepted/2 {
-		_ = d.loop.post(d.arm, noLimit) // else its loop has ended
+		_ = d.loop.post(d.arm) // else its loop has ended
 	}
 }
 
@@ -206,7 +206,7 @@ func (ln *Listener) take(h runtime.Handle) {
 	}
 	fd, err := ln.loop.rt.Detach(h)
 	if err == nil {
-		if err = to.loop.Post(func() { to.keep(fd) }); err == nil {
+		if err = to.loop.post(func() { to.keep(fd) }); err == nil {
 			return
 		}
 	}
@@ -262,7 +262,7 @@ func (ln *Listener) push(h runtime.Handle) {
 // Close stops listening and closes the connections that nobody has taken.
 func (ln *Listener) Close() error {
 	if !ln.loop.onThread() {
-		return ln.loop.Finish("close listener", func(context.Context) error { return ln.Close() })
+		return ln.loop.call(context.Background(), "close listener", func(context.Context) error { return ln.Close() })
 	}
 	if ln.closing {
 		return &runtime.OpError{Op: "close", Handle: ln.h, Err: runtime.ErrClosed}

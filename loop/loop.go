@@ -5,21 +5,21 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	goruntime "runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/runtime"
 )
 
 // Limits of a loop, unless LoopOptions says otherwise.
 const (
-	DefaultMaxPosts    = 1 << 16
-	DefaultStopTimeout = 5 * time.Second
-	DefaultStallAfter  = 100 * time.Millisecond
+	defaultMaxPosts    = 1 << 16
+	defaultStopTimeout = 5 * time.Second
+	defaultStallAfter  = 100 * time.Millisecond
 
 	maxIdleWorkers = 128 // coroutines that wait for their next task
 	maxOffloads    = 512 // goroutines that Offload may have running
@@ -34,20 +34,21 @@ type LoopOptions struct {
 	Reason string
 
 	// PoolLimit is how many bytes of buffers the loop may map; 0 means
-	// DefaultPoolLimit.
+	// 1 GiB.
 	PoolLimit int64
 
-	// MaxPosts bounds the functions that wait to run on the loop; beyond it
-	// Post fails with ErrBusy. 0 means DefaultMaxPosts.
+	// MaxPosts bounds how many functions of the user's wait to run on the loop;
+	// beyond it Post, Go and Call fail with ErrBusy. What the library posts, for
+	// a connection say, is neither counted nor refused. 0 means 65,536.
 	MaxPosts int
 
 	// StopTimeout is how long the loop waits, when it is stopped, for tasks
 	// that were cancelled. Those that go on after it are abandoned, and Run
-	// names them. 0 means DefaultStopTimeout.
+	// names them. 0 means five seconds.
 	StopTimeout time.Duration
 
 	// StallAfter is how long a task may hold the loop before the watchdog
-	// reports it; 0 means DefaultStallAfter, negative switches the watchdog
+	// reports it; 0 means 100 ms, negative switches the watchdog
 	// off.
 	StallAfter time.Duration
 
@@ -99,8 +100,8 @@ type Loop struct {
 	stopBy   int64     // when tasks are abandoned; 0: the loop is not stopping
 	dirty    []*Stream // have written since they were last flushed
 	idle     []*worker
-	calls    *call // free ones
-	root     Task  // parent of the tasks that have no other
+	calls    list.Stack[call] // free ones
+	root     Task             // parent of the tasks that have no other
 	tasks    int
 	lost     int                  // coroutines suspended for good: see worker.run
 	busy     int                  // goroutines of Offload
@@ -121,8 +122,9 @@ type Loop struct {
 
 	mu     sync.Mutex // guards what follows
 	posts  []func()
+	users  int // of those, how many MaxPosts binds
 	spare  []func()
-	wakes  *Task // ready, from elsewhere
+	wakes  list.Stack[Task] // ready, from elsewhere
 	closed bool
 }
 
@@ -133,20 +135,20 @@ const (
 	loopDone
 )
 
-// NewLoop returns a loop on rt, which becomes the loop's own. Nothing happens
+// newLoop returns a loop on rt, which becomes the loop's own. Nothing happens
 // until Run.
-func NewLoop(rt runtime.Runtime, opts LoopOptions) *Loop {
+func newLoop(rt runtime.Runtime, opts LoopOptions) *Loop {
 	if opts.Name == "" {
 		opts.Name = "loop"
 	}
 	if opts.MaxPosts <= 0 {
-		opts.MaxPosts = DefaultMaxPosts
+		opts.MaxPosts = defaultMaxPosts
 	}
 	if opts.StopTimeout <= 0 {
-		opts.StopTimeout = DefaultStopTimeout
+		opts.StopTimeout = defaultStopTimeout
 	}
 	if opts.StallAfter == 0 {
-		opts.StallAfter = DefaultStallAfter
+		opts.StallAfter = defaultStallAfter
 	}
 	if opts.Logger == nil {
 		opts.Logger = slog.Default()
@@ -161,8 +163,8 @@ func NewLoop(rt runtime.Runtime, opts LoopOptions) *Loop {
 // Name returns the loop's name.
 func (l *Loop) Name() string { return l.opts.Name }
 
-// Info describes the loop's Runtime.
-func (l *Loop) Info() runtime.Info {
+// info describes the loop's backend.
+func (l *Loop) info() runtime.Info {
 	info := l.rt.Info()
 	if l.opts.Reason != "" {
 		info.Reason = l.opts.Reason
@@ -170,21 +172,11 @@ func (l *Loop) Info() runtime.Info {
 	return info
 }
 
-// Runtime returns what the loop runs on, for code on the loop's thread that
-// submits operations of its own.
-func (l *Loop) Runtime() runtime.Runtime { return l.rt }
-
 // Pool returns the loop's buffers. It is for code on the loop.
 func (l *Loop) Pool() *runtime.Pool { return l.pool }
 
 // Now returns the time on the loop's clock, in nanoseconds.
 func (l *Loop) Now() int64 { return l.rt.Now() }
-
-// Running is closed once the loop runs.
-func (l *Loop) Running() <-chan struct{} { return l.ready }
-
-// Stopped is closed once the loop has ended.
-func (l *Loop) Stopped() <-chan struct{} { return l.stopped }
 
 // onThread reports whether the caller runs on the loop's thread: as the loop
 // itself, as the current task, or as a coroutine that the task has inside.
@@ -215,7 +207,7 @@ func (l *Loop) owns(b *runtime.Buffer) {
 // Local returns what the loop keeps under key, for packages that have
 // something for each loop, such as free lists; the first time it is made by
 // init. It is called on the loop.
-func (l *Loop) Local(key any, init func() any) any {
+func (l *Loop) keep(key any, init func() any) any {
 	v, ok := l.local[key]
 	if !ok {
 		v = init()
@@ -226,11 +218,6 @@ func (l *Loop) Local(key any, init func() any) any {
 	}
 	return v
 }
-
-// OnLoop reports whether the caller runs on the loop's thread: as one of its
-// tasks, or in a function given to Post, which must not wait. It may be called
-// from anywhere.
-func (l *Loop) OnLoop() bool { return l.onThread() }
 
 // current returns the task that the caller is, or nil if it is none.
 func (l *Loop) current() *Task {
@@ -245,12 +232,12 @@ func (l *Loop) current() *Task {
 	return l.cur
 }
 
-// Run makes the calling goroutine's thread the loop's and returns when ctx is
+// run makes the calling goroutine's thread the loop's and returns when ctx is
 // done (or Stop was called) and everything has ended: tasks are cancelled,
 // operations drained, buffers and descriptors given back. It returns nil after
 // an orderly stop, and otherwise what went wrong, such as the names of tasks
 // that did not end within StopTimeout.
-func (l *Loop) Run(ctx context.Context) error {
+func (l *Loop) run(ctx context.Context) error {
 	if !l.state.CompareAndSwap(loopNew, loopRunning) {
 		return &runtime.OpError{Op: "run loop", Detail: l.opts.Name, Err: runtime.ErrClosed}
 	}
@@ -279,7 +266,7 @@ func (l *Loop) Run(ctx context.Context) error {
 	loops.add(l)
 	defer loops.remove(l)
 	close(l.ready)
-	defer context.AfterFunc(ctx, l.Stop)()
+	defer context.AfterFunc(ctx, l.stop)()
 	if l.opts.StallAfter > 0 {
 		defer l.watch()()
 	}
@@ -374,24 +361,26 @@ func (l *Loop) wake() {
 // blocks refuses to. A panic of it is contained; runtime.Goexit is not, and
 // ends the loop. It fails with ErrBusy if MaxPosts functions wait already,
 // and with ErrClosed if the loop has ended or will not get to fn any more.
-func (l *Loop) Post(fn func()) error { return l.post(fn, l.opts.MaxPosts) }
+func (l *Loop) Post(fn func()) error { return l.addPost(fn, 1) }
 
-// noLimit is for what ends something, or goes on with it, and so is bounded by what
-// there is: it may always come.
-const noLimit = math.MaxInt
+// post is Post for the library itself: MaxPosts does not bind it, and so it fails
+// only if the loop has ended. What it posts is bounded by what there is: the
+// connections, the listeners and the callers that wait.
+func (l *Loop) post(fn func()) error { return l.addPost(fn, 0) }
 
-// post is Post with a limit of its own.
-func (l *Loop) post(fn func(), limit int) error {
+// addPost appends fn to the posts, of which users more are the user's.
+func (l *Loop) addPost(fn func(), users int) error {
 	l.mu.Lock()
 	switch {
 	case l.closed:
 		l.mu.Unlock()
 		return &runtime.OpError{Op: "post", Detail: l.opts.Name, Err: runtime.ErrClosed}
-	case len(l.posts) >= limit:
+	case users > 0 && l.users >= l.opts.MaxPosts:
 		l.mu.Unlock()
-		return &runtime.OpError{Op: "post", Detail: l.opts.Name, Err: fmt.Errorf("%w: %d functions wait already", runtime.ErrBusy, limit)}
+		return &runtime.OpError{Op: "post", Detail: l.opts.Name, Err: fmt.Errorf("%w: %d functions wait already", runtime.ErrBusy, l.opts.MaxPosts)}
 	}
 	l.posts = append(l.posts, fn)
+	l.users += users
 	l.mu.Unlock()
 	l.wake()
 	return nil
@@ -404,7 +393,7 @@ func (l *Loop) postTask(t *Task) {
 		return
 	}
 	l.mu.Lock()
-	t.nextWake, l.wakes = l.wakes, t
+	l.wakes.Push(&t.woken, t)
 	l.mu.Unlock()
 	l.wake()
 }
@@ -412,22 +401,20 @@ func (l *Loop) postTask(t *Task) {
 func (l *Loop) hasPosts() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return len(l.posts) > 0 || l.wakes != nil
+	return len(l.posts) > 0 || !l.wakes.Empty()
 }
 
 func (l *Loop) takePosts() {
 	l.runBatch() // the rest of one that runtime.Goexit has cut short
 	l.mu.Lock()
-	if len(l.posts) == 0 && l.wakes == nil {
+	if len(l.posts) == 0 && l.wakes.Empty() {
 		l.mu.Unlock()
 		return
 	}
 	posts, wakes := l.posts, l.wakes
-	l.posts, l.spare, l.wakes = l.spare[:0], nil, nil
+	l.posts, l.users, l.spare, l.wakes = l.spare[:0], 0, nil, list.Stack[Task]{}
 	l.mu.Unlock()
-	for wakes != nil {
-		t := wakes
-		wakes, t.nextWake = t.nextWake, nil
+	for t := wakes.Pop(); t != nil; t = wakes.Pop() {
 		t.waking.Store(false) // before it looks at what it waits for
 		if want := t.wanted.Swap(0); want != 0 {
 			t.cancel(want == wantKill)
@@ -498,7 +485,7 @@ func (l *Loop) reportPanic(p *PanicError) {
 
 // Stop asks the loop to end; Run returns when it has. It may be called from
 // anywhere, also before Run and more than once.
-func (l *Loop) Stop() {
+func (l *Loop) stop() {
 	if l.state.CompareAndSwap(loopNew, loopDone) {
 		l.refuse()
 		_ = errors.Join(l.rt.Close(), l.pool.Close()) // never started: nothing to lose
@@ -599,12 +586,12 @@ type LoopStats struct {
 }
 
 // Stats returns the loop's counts. It may be called from anywhere.
-func (l *Loop) Stats() (LoopStats, error) {
+func (l *Loop) snapshot() (LoopStats, error) {
 	if l.onThread() {
 		return l.stats(), nil
 	}
 	var st LoopStats
-	err := l.Call(context.Background(), "stats", func(context.Context) error {
+	err := l.call(context.Background(), "stats", func(context.Context) error {
 		st = l.stats()
 		st.Tasks-- // this one
 		return nil

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	goruntime "runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -108,11 +107,11 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		l := g.Loops()[0]
 		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-			ln, err := l.Runtime().Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{Backlog: 1})
+			ln, err := l.Friend(friend.Key{}).Runtime().Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{Backlog: 1})
 			if err != nil {
 				return err
 			}
-			full, err := l.Runtime().LocalAddr(ln)
+			full, err := l.Friend(friend.Key{}).Runtime().LocalAddr(ln)
 			if err != nil {
 				return err
 			}
@@ -358,7 +357,7 @@ func TestNotifyFromElsewhere(t *testing.T) {
 				if i%2 == 0 {
 					src = loop.Both(s.Writable(), &set)
 				}
-				s.Loop().Notify(src, told.Set)
+				s.Loop().Friend(friend.Key{}).Notify(src, told.Set)
 				go set.Set()
 				if err := told.Wait(ctx); err != nil {
 					return err
@@ -437,8 +436,8 @@ func TestLastFunctions(t *testing.T) {
 		var ran, posted bool
 		require.NoError(t, l.Call(context.Background(), "last", func(ctx context.Context) error {
 			loop.TaskOf(ctx).Friend(friend.Key{}).AfterFunc(func() { panic("a mistake") })
-			l.Stop()
-			l.NextTurn(func() { ran = true })
+			l.Friend(friend.Key{}).Stop()
+			l.Friend(friend.Key{}).NextTurn(func() { ran = true })
 			return l.Post(func() { posted = true })
 		}))
 		require.NoError(t, <-done)
@@ -461,55 +460,17 @@ func TestManyFunctionsAreNoStall(t *testing.T) {
 	longest := time.Duration(0)
 	require.NoError(t, l.Post(func() {
 		for range 400 {
-			l.NextTurn(func() {
+			l.Friend(friend.Key{}).NextTurn(func() {
 				begun := time.Now()
 				for time.Since(begun) < 2*time.Millisecond {
 				}
 				longest = max(longest, time.Since(begun))
 			})
 		}
-		l.NextTurn(l.Stop)
+		l.Friend(friend.Key{}).NextTurn(l.Friend(friend.Key{}).Stop)
 	}))
 	require.NoError(t, <-done)
 	if longest < stallAfter/2 { // else the machine was busy with something else
 		require.Zero(t, stalls.Load())
 	}
-}
-
-// A loop that takes no more functions still takes the end of a stream.
-func TestCloseWhilePostsAreFull(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
-			Loop: loop.LoopOptions{MaxPosts: 2, StallAfter: -1}})
-		require.NoError(t, err)
-		defer func() { require.NoError(t, g.Stop()) }()
-		l := g.Loops()[0]
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		require.NoError(t, err)
-		defer ln.Close()
-		var s *loop.Stream
-		require.NoError(t, l.Call(context.Background(), "dial", func(ctx context.Context) error {
-			s, err = l.Dial(ctx, ln.Addr().String(), loop.DialOptions{})
-			if err == nil {
-				s.AllowGoroutines(context.Background())
-			}
-			return err
-		}))
-		held, gate := make(chan struct{}), make(chan struct{})
-		require.NoError(t, l.Post(func() { close(held); <-gate }))
-		<-held
-		for range 2 {
-			require.NoError(t, l.Post(func() {}))
-		}
-		require.ErrorIs(t, l.Post(func() {}), runtime.ErrBusy)
-		require.ErrorIs(t, s.SetReadDeadline(time.Now()), runtime.ErrBusy, "what is not an end is refused")
-		closed := make(chan error, 1)
-		go func() { closed <- s.Close() }()
-		for range 1000 { // it gets as far as it can, or is refused
-			goruntime.Gosched()
-		}
-		require.Empty(t, closed)
-		close(gate)
-		require.NoError(t, <-closed)
-	})
 }

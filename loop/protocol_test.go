@@ -330,7 +330,7 @@ func TestAdoptConnRefuses(t *testing.T) {
 		defer udp.Close()
 		withPeer(t, v, func(_ context.Context, s *loop.Stream, peer *net.TCPConn) error {
 			for _, nc := range []net.Conn{udp, gram, wrapped{peer}, s} {
-				if _, err := s.Loop().AdoptConn(nc, loop.StreamOptions{}); !errors.Is(err, errors.ErrUnsupported) {
+				if _, err := s.Loop().Friend(friend.Key{}).AdoptConn(nc, loop.StreamOptions{}); !errors.Is(err, errors.ErrUnsupported) {
 					return fmt.Errorf("%T: %v", nc, err)
 				}
 			}
@@ -355,7 +355,7 @@ func TestNextTurn(t *testing.T) {
 					timer.Init(lp, f)
 					timer.Set(0)
 				},
-				"next turn's": func(f func()) { lp.NextTurn(f) },
+				"next turn's": func(f func()) { lp.Friend(friend.Key{}).NextTurn(f) },
 			} {
 				var order []string
 				var ready, done loop.Event
@@ -371,7 +371,7 @@ func TestNextTurn(t *testing.T) {
 					return err
 				}
 				start(func() {
-					lp.NextTurn(func() {
+					lp.Friend(friend.Key{}).NextTurn(func() {
 						order = append(order, "next")
 						done.Set()
 					})

@@ -12,24 +12,24 @@ import (
 
 // Limits of a stream, unless StreamOptions says otherwise.
 const (
-	DefaultInboxLimit = 256 << 10
-	DefaultQueueLimit = 64 << 10
-	DefaultLinger     = 5 * time.Second
+	defaultInboxLimit = 256 << 10
+	defaultQueueLimit = 64 << 10
+	defaultLinger     = 5 * time.Second
 )
 
 // StreamOptions are limits of a Stream. The zero value is good.
 type StreamOptions struct {
 	// InboxLimit is how many bytes may have arrived without being read before
-	// the stream stops receiving; 0 means DefaultInboxLimit. One delivery more
+	// the stream stops receiving; 0 means 256 KiB. One delivery more
 	// may be there.
 	InboxLimit int
 
 	// QueueLimit is how many bytes may wait to be sent before a write waits;
-	// 0 means DefaultQueueLimit. One write of buffers more may be there.
+	// 0 means 64 KiB. One write of buffers more may be there.
 	QueueLimit int
 
 	// Linger is how long Close tries to send what was written; 0 means
-	// DefaultLinger, negative means not at all.
+	// five seconds, negative means not at all.
 	Linger time.Duration
 
 	// IdleTimeout ends a stream on which nothing has moved in either direction
@@ -40,13 +40,13 @@ type StreamOptions struct {
 
 func (o StreamOptions) withDefaults() StreamOptions {
 	if o.InboxLimit <= 0 {
-		o.InboxLimit = DefaultInboxLimit
+		o.InboxLimit = defaultInboxLimit
 	}
 	if o.QueueLimit <= 0 {
-		o.QueueLimit = DefaultQueueLimit
+		o.QueueLimit = defaultQueueLimit
 	}
 	if o.Linger == 0 {
-		o.Linger = DefaultLinger
+		o.Linger = defaultLinger
 	}
 	return o
 }
@@ -98,7 +98,7 @@ var _ net.Conn = (*Stream)(nil)
 
 // NewStream makes a Stream of a connected socket's handle, which becomes the
 // stream's own. It is called on the loop.
-func (l *Loop) NewStream(h runtime.Handle, opts StreamOptions) *Stream {
+func (l *Loop) newStream(h runtime.Handle, opts StreamOptions) *Stream {
 	s := &Stream{loop: l, h: h, opts: opts.withDefaults()}
 	s.peer, _ = l.rt.PeerAddr(h) // one that has gone already has no address
 	s.in.op.Handle, s.out.op.Handle = h, h
@@ -159,7 +159,7 @@ func (s *Stream) elsewhere(op string, f func() error) error {
 	if s.loop.onThread() {
 		return &runtime.OpError{Op: op, Handle: s.h, Err: errNoTask}
 	}
-	return s.loop.Call(s.owner, op, func(context.Context) error { return f() })
+	return s.loop.call(s.owner, op, func(context.Context) error { return f() })
 }
 
 // SetAddrs has LocalAddr and RemoteAddr return these: for a stream that carries the
@@ -200,7 +200,7 @@ func (s *Stream) SetOption(opt runtime.Option, value int) error {
 func (s *Stream) SetQueueLimit(bytes int) {
 	s.loop.mustBeOn("SetQueueLimit")
 	if s.opts.QueueLimit = bytes; bytes <= 0 {
-		s.opts.QueueLimit = DefaultQueueLimit
+		s.opts.QueueLimit = defaultQueueLimit
 	}
 }
 
@@ -208,7 +208,7 @@ func (s *Stream) SetQueueLimit(bytes int) {
 func (s *Stream) SetLinger(d time.Duration) {
 	s.loop.mustBeOn("SetLinger")
 	if s.opts.Linger = d; d == 0 {
-		s.opts.Linger = DefaultLinger
+		s.opts.Linger = defaultLinger
 	}
 }
 
@@ -342,7 +342,7 @@ func (s *Stream) closeElsewhere() error {
 		return &runtime.OpError{Op: "close", Handle: s.h, Err: ErrOffLoop}
 	}
 	// Not a child of the owner: what closes must not be killed before it starts.
-	return s.loop.Finish("close", func(context.Context) error { return s.close(true) })
+	return s.loop.call(context.Background(), "close", func(context.Context) error { return s.close(true) })
 }
 
 func (s *Stream) beginClose() {

@@ -103,7 +103,7 @@ func (s *Stream) afterSend() {
 	out := &s.out
 	s.send()
 	s.tellSent()
-	if out.writers.head != nil && (out.bytes <= s.opts.QueueLimit/2 || out.err != nil) {
+	if out.writers.Len() > 0 && (out.bytes <= s.opts.QueueLimit/2 || out.err != nil) {
 		out.writers.wakeAll()
 	}
 	if s.closing && s.closeOp.Code == 0 && (out.idle() || out.err != nil) {

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -46,17 +47,17 @@ type Task struct {
 	onEnd func(error)
 	err   error
 
-	values     context.Context // for Value; nil: none
-	parent     *Task
-	kids       *Task
-	prev, next *Task // siblings
-	sleep      timer
-	foreign    foreignContext
-	joiners    waitList // wait for it to end
+	values  context.Context // for Value; nil: none
+	parent  *Task
+	kids    list.List[Task]
+	sibling list.Node[Task]
+	sleep   timer
+	foreign foreignContext
+	joiners waitList // wait for it to end
 
-	waking   atomic.Bool  // in Loop.wakes
-	wanted   atomic.Int32 // what other threads asked for: see Cancel
-	nextWake *Task
+	waking atomic.Bool // in Loop.wakes
+	woken  list.Link[Task]
+	wanted atomic.Int32 // what other threads asked for: see Cancel
 
 	// What of a context other goroutines may look at.
 	ended  atomic.Bool
@@ -110,31 +111,34 @@ func goKid(parent *Task, name string, fn func(ctx context.Context) error, apart 
 // Post does. ended, if not nil, is called on the loop with what fn returned:
 // a *PanicError if it panicked, ErrGoexit if it went that way.
 func (l *Loop) Go(name string, fn func(ctx context.Context) error, ended func(error)) error {
+	return l.goTask(name, fn, ended, l.Post)
+}
+
+// goTask is Go by way of post, which is Post or what the library has in its place.
+func (l *Loop) goTask(name string, fn func(ctx context.Context) error, ended func(error), post func(func()) error) error {
 	if l.onThread() {
 		l.spawn(&l.root, name, fn, ended)
 		return nil
 	}
-	return l.Post(func() { l.spawn(&l.root, name, fn, ended) })
+	return post(func() { l.spawn(&l.root, name, fn, ended) })
 }
 
 // Call runs fn as a task on the loop and returns what it returned, when it
 // has ended. The caller may be an ordinary goroutine, a task of another loop
 // (which is suspended meanwhile), or on this loop already. If ctx belongs to a
 // task of this loop, what runs fn is a child of that task. Otherwise the end
-// of ctx kills it.
+// of ctx kills it. From elsewhere than the loop's thread it fails as Post does.
 func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
-	return l.call(ctx, name, fn, l.opts.MaxPosts)
+	return l.callBy(ctx, name, fn, l.Post)
 }
 
-// Finish is Call for what ends something, or goes on with what has begun, and so
-// comes no more often than there is something: it is never refused because MaxPosts
-// functions wait, and no context cuts it short. What fn waits for may have one.
-func (l *Loop) Finish(name string, fn func(ctx context.Context) error) error {
-	return l.call(context.Background(), name, fn, noLimit)
+// call is Call for the library itself: see post.
+func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
+	return l.callBy(ctx, name, fn, l.post)
 }
 
-// call is Call with post's limit.
-func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Context) error, limit int) error {
+// callBy is Call by way of post.
+func (l *Loop) callBy(ctx context.Context, name string, fn func(ctx context.Context) error, post func(func()) error) error {
 	if t := l.current(); t != nil {
 		return fn(t.context())
 	}
@@ -160,7 +164,7 @@ func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Contex
 		})
 		defer stop()
 	}
-	err := l.post(func() {
+	err := post(func() {
 		if ctx.Err() != nil && parent == &l.root {
 			result = ctx.Err()
 			done.Set()
@@ -177,7 +181,7 @@ func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Contex
 		if cutShort() {
 			t.cancel(true) // it ended before child was there to be seen
 		}
-	}, limit)
+	})
 	if err != nil {
 		return err
 	}
@@ -311,10 +315,10 @@ func (t *Task) bodyEnded(err error) {
 	t.foreign.drop(t.loop)
 	t.loop.timers.stop(&t.sleep)
 	t.endContext()
-	for kid := t.kids; kid != nil; kid = kid.next {
+	for kid := range t.kids.All() {
 		kid.cancel(true)
 	}
-	if t.kids == nil {
+	if t.kids.Len() == 0 {
 		t.finish(err)
 	}
 }
@@ -325,7 +329,7 @@ func (t *Task) finish(err error) {
 	t.endContext()
 	t.loop.tasks--
 	p := t.parent
-	p.removeKid(t)
+	p.kids.Remove(&t.sibling)
 	if t.onEnd != nil {
 		// A panic of it is contained too. It is no task's: t, whose coroutine
 		// this may be, is over and could not be resumed if it waited.
@@ -336,33 +340,18 @@ func (t *Task) finish(err error) {
 		t.onEnd = nil
 	}
 	t.joiners.wakeAll()
-	if p.body && p.kids == nil && !p.over {
+	if p.body && p.kids.Len() == 0 && !p.over {
 		p.finish(p.err)
 	}
 }
 
 func (t *Task) addKid(k *Task) {
-	k.parent, k.next = t, t.kids
-	if t.kids != nil {
-		t.kids.prev = k
-	}
-	t.kids = k
-}
-
-func (t *Task) removeKid(k *Task) {
-	if k.prev != nil {
-		k.prev.next = k.next
-	} else {
-		t.kids = k.next
-	}
-	if k.next != nil {
-		k.next.prev = k.prev
-	}
-	k.prev, k.next = nil, nil
+	k.parent = t
+	t.kids.PushFront(&k.sibling, k)
 }
 
 func (t *Task) eachKid(f func(*Task)) {
-	for k := t.kids; k != nil; k = k.next {
+	for k := range t.kids.All() {
 		f(k)
 		k.eachKid(f)
 	}
@@ -405,7 +394,7 @@ func (t *Task) cancel(kill bool) {
 	if kill {
 		t.killed = true
 	}
-	for k := t.kids; k != nil; k = k.next {
+	for k := range t.kids.All() {
 		if kill || !k.apart {
 			k.cancel(kill)
 		}

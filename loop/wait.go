@@ -6,17 +6,18 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/noria-go/noria/internal/list"
 )
 
 // A waiter is a task, or an ordinary goroutine, that waits in a list.
 type waiter struct {
-	task       *Task
-	ch         chan struct{} // of a goroutine
-	fn         func()        // of neither: see Notify
-	loop       *Loop         // where fn runs
-	list       *waitList
-	prev, next *waiter
-	with       Source // of a Both: see there
+	task *Task
+	ch   chan struct{} // of a goroutine
+	fn   func()        // of neither: see Notify
+	loop *Loop         // where fn runs
+	node list.Node[waiter]
+	with Source // of a Both: see there
 }
 
 func (w *waiter) wake() {
@@ -28,7 +29,7 @@ func (w *waiter) wake() {
 		if w.loop.onThread() {
 			w.loop.nextTurn.push(w.fn)
 		} else {
-			_ = w.loop.post(w.fn, noLimit) // else the loop has ended
+			_ = w.loop.post(w.fn) // else the loop has ended
 		}
 		return
 	}
@@ -49,47 +50,28 @@ func (t *Task) wake() {
 
 // A waitList is first in, first out. It belongs to one loop, or to whoever
 // holds the mutex that stands beside it.
-type waitList struct{ head, tail *waiter }
+type waitList struct{ list.List[waiter] }
 
-func (l *waitList) add(w *waiter) {
-	w.list, w.prev, w.next = l, l.tail, nil
-	if l.tail != nil {
-		l.tail.next = w
-	} else {
-		l.head = w
-	}
-	l.tail = w
-}
+func (l *waitList) add(w *waiter) { l.PushBack(&w.node, w) }
 
 // remove takes w out and reports whether it was still in: if not, somebody
 // has woken it.
 func (l *waitList) remove(w *waiter) bool {
-	if w.list != l {
+	if w.node.List() != &l.List {
 		return false
 	}
-	if w.prev != nil {
-		w.prev.next = w.next
-	} else {
-		l.head = w.next
-	}
-	if w.next != nil {
-		w.next.prev = w.prev
-	} else {
-		l.tail = w.prev
-	}
-	w.list, w.prev, w.next = nil, nil, nil
+	l.Remove(&w.node)
 	return true
 }
 
 func (l *waitList) wakeOne() {
-	if w := l.head; w != nil {
-		l.remove(w)
+	if w := l.PopFront(); w != nil {
 		w.wake()
 	}
 }
 
 func (l *waitList) wakeAll() {
-	for l.head != nil {
+	for l.Len() > 0 {
 		l.wakeOne()
 	}
 }
@@ -331,7 +313,7 @@ func (c *both) unpoll(w *waiter) {
 // Notify has fn called once, on the loop, when src may have something: it is
 // what WaitAny is for code that is no task. It is called on the loop's thread. If
 // src belongs to a loop, it must be this one.
-func (l *Loop) Notify(src Source, fn func()) {
+func (l *Loop) notify(src Source, fn func()) {
 	l.mustBeOn("Notify")
 	if home := homeOf(src); home != nil && home != l {
 		panic("loop: Notify of what belongs to another loop")
@@ -342,7 +324,7 @@ func (l *Loop) Notify(src Source, fn func()) {
 		fn()
 	}
 	if src.poll(w) {
-		l.NextTurn(fn)
+		l.onNextTurn(fn)
 	}
 }
 
@@ -350,7 +332,7 @@ func (l *Loop) Notify(src Source, fn func()) {
 // loop ends. It is called on the loop's thread, and unlike Post it cannot fail; what
 // is given to it when the loop has ended, or by a function that its end calls, is not
 // called any more.
-func (l *Loop) NextTurn(fn func()) {
+func (l *Loop) onNextTurn(fn func()) {
 	l.mustBeOn("NextTurn (use Post)")
 	l.nextTurn.push(fn)
 }

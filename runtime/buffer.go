@@ -3,6 +3,8 @@ package runtime
 import (
 	"fmt"
 	"sync/atomic"
+
+	"github.com/noria-go/noria/internal/list"
 )
 
 // A Buffer is a piece of memory with a window on it: the bytes that it holds
@@ -33,10 +35,10 @@ type Buffer struct {
 
 	home  home
 	pool  *Pool
-	index uint32  // the home's own number for it
-	class int8    // of the pool; -1 if it has a mapping of its own
-	chunk *chunk  // of the pool
-	next  *Buffer // in a free list, or in the list of those released by other threads
+	index uint32            // the home's own number for it
+	class int8              // of the pool; -1 if it has a mapping of its own
+	chunk *chunk            // of the pool
+	link  list.Link[Buffer] // in a free list, or in the list of those released by other threads
 }
 
 // A buffer's state is three counts in one atomic word, because they are checked

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/list"
 )
 
 // Friend returns what the loop and the backends of this module may do with a
@@ -172,15 +173,12 @@ func (p *poolFriend) Collect() {
 		return
 	}
 	p.mu.Lock()
-	b := p.foreign
-	p.foreign = nil
+	released := p.foreign
+	p.foreign = list.Stack[Buffer]{}
 	p.pending.Store(false)
 	p.mu.Unlock()
-	for b != nil {
-		next := b.next
-		b.next = nil
+	for b := released.Pop(); b != nil; b = released.Pop() {
 		b.home.PutBack(b)
-		b = next
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/noria-go/noria/internal/list"
 )
 
 // Pool sizes, in bytes.
@@ -35,11 +37,11 @@ const (
 type Pool struct {
 	limit  int64
 	mapped int64
-	out    int            // buffers with an owner
-	free   [classes]class // chunks with free slabs and some in use
-	big    [24]*Buffer    // free, by size
-	spare  int64          // bytes in big
-	idle   []*chunk       // without a slab in use, the newest last
+	out    int                    // buffers with an owner
+	free   [classes]class         // chunks with free slabs and some in use
+	big    [24]list.Stack[Buffer] // free, by size
+	spare  int64                  // bytes in big
+	idle   []*chunk               // without a slab in use, the newest last
 	peak   int64
 
 	onLoop func() bool
@@ -47,20 +49,19 @@ type Pool struct {
 	orphan bool // the loop has ended; guarded by mu
 
 	mu       sync.Mutex
-	foreign  *Buffer // released by other threads
+	foreign  list.Stack[Buffer] // released by other threads
 	pending  atomic.Bool
 	unlocked atomic.Bool // orphan, readable without mu
 }
 
-type class struct{ chunks *chunk }
+type class struct{ chunks list.List[chunk] }
 
 type chunk struct {
-	class      int8
-	mem        []byte
-	free       *Buffer
-	used       int
-	prev, next *chunk
-	listed     bool
+	class int8
+	mem   []byte
+	free  list.Stack[Buffer]
+	used  int
+	node  list.Node[chunk] // of its class, if some is free and some is used
 }
 
 // PoolStats describes a Pool at one moment.
@@ -95,7 +96,7 @@ func (p *Pool) takeForeign(b *Buffer) {
 		p.mu.Unlock()
 		return
 	}
-	b.next, p.foreign = p.foreign, b
+	p.foreign.Push(&b.link, b)
 	first := !p.pending.Swap(true)
 	p.mu.Unlock()
 	if first {
@@ -160,17 +161,16 @@ func (p *Pool) Unmap(mem []byte) error {
 }
 
 func (p *Pool) getSlab(c int) (*Buffer, error) {
-	ch := p.free[c].chunks
+	ch := p.free[c].chunks.First()
 	if ch == nil {
 		var err error
 		if ch, err = p.nextChunk(c); err != nil {
 			return nil, err
 		}
 	}
-	b := ch.free
-	ch.free, b.next = b.next, nil
+	b := ch.free.Pop()
 	ch.used++
-	if ch.free == nil {
+	if ch.free.Empty() {
 		p.free[c].unlist(ch)
 	}
 	p.out++
@@ -200,37 +200,18 @@ func (p *Pool) newChunk(c int) (*chunk, error) {
 		b := &bufs[i]
 		b.mem = mem[i*size : (i+1)*size : (i+1)*size]
 		b.home, b.pool, b.class, b.chunk = (*poolFriend)(p), p, ch.class, ch
-		b.next, ch.free = ch.free, b
+		ch.free.Push(&b.link, b)
 	}
 	p.free[c].list(ch)
 	return ch, nil
 }
 
-func (cl *class) list(ch *chunk) {
-	ch.listed = true
-	ch.prev, ch.next = nil, cl.chunks
-	if cl.chunks != nil {
-		cl.chunks.prev = ch
-	}
-	cl.chunks = ch
-}
+func (cl *class) list(ch *chunk) { cl.chunks.PushFront(&ch.node, ch) }
 
-func (cl *class) unlist(ch *chunk) {
-	ch.listed = false
-	if ch.prev != nil {
-		ch.prev.next = ch.next
-	} else {
-		cl.chunks = ch.next
-	}
-	if ch.next != nil {
-		ch.next.prev = ch.prev
-	}
-	ch.prev, ch.next = nil, nil
-}
+func (cl *class) unlist(ch *chunk) { cl.chunks.Remove(&ch.node) }
 
 func (p *Pool) getBig(lg int) (*Buffer, error) {
-	if b := p.big[lg]; b != nil {
-		p.big[lg], b.next = b.next, nil
+	if b := p.big[lg].Pop(); b != nil {
 		p.spare -= int64(len(b.mem))
 		p.out++
 		return b.Hand(0, 0), nil
@@ -258,9 +239,9 @@ func (f *poolFriend) PutBack(b *Buffer) {
 		return
 	}
 	ch, cl := b.chunk, &p.free[b.class]
-	b.next, ch.free = ch.free, b
+	ch.free.Push(&b.link, b)
 	ch.used--
-	if !ch.listed {
+	if ch.node.List() == nil {
 		cl.list(ch)
 	}
 	if ch.used == 0 {
@@ -293,19 +274,18 @@ func (p *Pool) putBig(b *Buffer) {
 		return
 	}
 	lg := bits.Len(uint(size - 1))
-	b.next, p.big[lg] = p.big[lg], b
+	p.big[lg].Push(&b.link, b)
 	p.spare += size
 }
 
 // dropSpare returns all memory that no buffer uses to the system.
 func (p *Pool) dropSpare() {
-	for lg, b := range p.big {
-		for ; b != nil; b = b.next {
+	for lg := range p.big {
+		for b := p.big[lg].Pop(); b != nil; b = p.big[lg].Pop() {
 			mem := b.mem
 			b.mem = nil
 			_ = p.Unmap(mem)
 		}
-		p.big[lg] = nil
 	}
 	p.spare = 0
 	for _, ch := range p.idle {
@@ -330,13 +310,9 @@ func (p *Pool) Close() error {
 	}
 	p.orphan = true
 	p.unlocked.Store(true)
-	for b := p.foreign; b != nil; {
-		next := b.next
-		b.next = nil
+	for b := p.foreign.Pop(); b != nil; b = p.foreign.Pop() {
 		b.home.PutBack(b)
-		b = next
 	}
-	p.foreign = nil
 	p.dropSpare()
 	if p.out > 0 || p.mapped > 0 {
 		return fmt.Errorf("buffer pool closed while %d buffers are in use (%d bytes stay mapped): %w", p.out, p.mapped, errLeak)

@@ -313,3 +313,41 @@ func TestReaderWhileClosingAfterPeer(t *testing.T) {
 		})
 	})
 }
+
+// Close that waits for a Writer comes right after that Writer: what is sent when the
+// Writer has ended, and before Close goes on, is refused.
+func TestSendBetweenWriterAndClose(t *testing.T) {
+	for name, send := range map[string]func(ctx context.Context, c *ws.Conn) error{
+		"Send": func(ctx context.Context, c *ws.Conn) error {
+			return c.Send(ctx, ws.NewMessage(ws.Text, []byte("too late")))
+		},
+		"SendText": func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "too late") },
+		"SendPrepared": func(ctx context.Context, c *ws.Conn) error {
+			return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("too late")))
+		},
+		"NextWriter": func(ctx context.Context, c *ws.Conn) error { _, err := c.NextWriter(ctx, ws.Text); return err },
+	} {
+		t.Run(name, func(t *testing.T) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+				result := make(chan error, 1)
+				addr := serve(t, backendtest.Group(t, v, 1), &ws.Server{Handler: func(ctx context.Context, c *ws.Conn) error {
+					w, err := c.NextWriter(ctx, ws.Text)
+					if err != nil {
+						return err
+					}
+					_, err = io.WriteString(w, "in time")
+					closer, cerr := closeBeside(ctx, c)
+					if err = errors.Join(err, cerr, w.Close()); err == nil {
+						result <- send(ctx, c)
+						err = closer.Wait(ctx)
+					}
+					return err
+				}})
+				p := connect(t, addr)
+				p.want(frame.Text, "in time")
+				p.wantClose(4001)
+				require.ErrorIs(t, <-result, net.ErrClosed)
+			})
+		})
+	}
+}

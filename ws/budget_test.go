@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -123,10 +124,10 @@ func TestLoopEndUnchargesQueued(t *testing.T) {
 				queued <- errors.Join(c.SendText(context.Background(), "one"), c.SendText(context.Background(), "two"))
 			}()
 			<-done
-			c.Loop().Stop()
+			c.Loop().Friend(friend.Key{}).Stop()
 		}))
 		require.NoError(t, <-queued)
-		<-c.Loop().Stopped()
+		<-c.Loop().Friend(friend.Key{}).Stopped()
 		require.Zero(t, budget.Used())
 		require.ErrorIs(t, c.SendText(context.Background(), "late"), net.ErrClosed)
 		require.Zero(t, budget.Used())

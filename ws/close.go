@@ -17,7 +17,7 @@ import (
 // Options.CloseTimeout, and closes the transport. What had been sent before
 // goes out first, and what others send from now on is refused; a message that a
 // Writer has begun has as long as CloseTimeout to end. If the peer does not read, what
-// is queued is tried for as long as the stream lingers (loop.DefaultLinger) after
+// is queued is tried for as long as the stream lingers after
 // that. Messages that still come are dropped; a Receive that waits, or is called
 // meanwhile, ends with the peer's *CloseError, or with net.ErrClosed if none comes in
 // time. A code that must not be sent, or a reason that is too long, is an
@@ -36,8 +36,8 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	if len(reason) > maxReason || !utf8.ValidString(reason) || code == StatusNoStatus && reason != "" {
 		return fmt.Errorf("ws: close: the reason %.40q…: want at most %d bytes of UTF-8, and a code with it", reason, maxReason)
 	}
-	if !c.loop.OnLoop() {
-		return c.loop.Finish("ws: close", func(context.Context) error { return c.Close(code, reason) })
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
+		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.Close(code, reason) })
 	}
 	if c.closed {
 		return errClosed
@@ -107,8 +107,8 @@ func (c *Conn) dropWriter() {
 // CloseNow closes the connection without a word to the peer. It may be called
 // from any goroutine.
 func (c *Conn) CloseNow() error {
-	if !c.loop.OnLoop() {
-		return c.loop.Finish("ws: close", func(context.Context) error { return c.CloseNow() })
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
+		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.CloseNow() })
 	}
 	if c.closed {
 		return errClosed
@@ -214,7 +214,7 @@ func (c *Conn) CloseRead(ctx context.Context) context.Context {
 			m.Release()
 		}
 	}
-	if !c.loop.OnLoop() {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		go func() { cancel(c.elsewhere(ctx, "receive", receive)) }()
 		return read
 	}

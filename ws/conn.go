@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
@@ -93,7 +95,7 @@ type Conn struct {
 	quiet    *loop.Event // see nextQuiet
 	pingSeq  uint64
 
-	held    *Message                // received, and with the handler
+	held    list.List[Message]      // received, and with the handler
 	foreign atomic.Pointer[Message] // released by other threads, not yet unlinked
 }
 
@@ -150,10 +152,10 @@ func (c *Conn) RemoteAddr() net.Addr { return c.stream.RemoteAddr() }
 
 // LocalAddr returns the address of this end; nil once the loop has ended.
 func (c *Conn) LocalAddr() (a net.Addr) {
-	if c.loop.OnLoop() {
+	if c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.stream.LocalAddr()
 	}
-	_ = c.loop.Finish("ws: address", func(context.Context) error {
+	_ = c.elsewhere(context.Background(), "address", func(context.Context) error {
 		a = c.stream.LocalAddr()
 		return nil
 	})
@@ -164,7 +166,7 @@ func (c *Conn) LocalAddr() (a net.Addr) {
 // HTTPHandler's connection is over TLS, that is not the peer's: net/http has it.) It may
 // be called from any goroutine.
 func (c *Conn) SetOption(opt runtime.Option, value int) error {
-	if c.loop.OnLoop() {
+	if c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.stream.SetOption(opt, value)
 	}
 	return c.elsewhere(context.Background(), "set option", func(context.Context) error { return c.stream.SetOption(opt, value) })
@@ -187,7 +189,7 @@ func (c *Conn) Queued() int { return c.sink.Queued() }
 // it: a later Receive goes on. While Close waits for the peer it is net.ErrClosed, and
 // changes nothing: that has a time of its own.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	if !c.loop.OnLoop() {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.elsewhere(context.Background(), "set read deadline", func(context.Context) error { return c.SetReadDeadline(t) })
 	}
 	if c.closing {
@@ -198,7 +200,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 
 // elsewhere carries out a call that came from another thread.
 func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Context) error) error {
-	err := c.loop.Call(ctx, "ws: "+what, f)
+	err := c.loop.Friend(friend.Key{}).Call(ctx, "ws: "+what, f)
 	if errors.Is(err, runtime.ErrCanceled) || errors.Is(err, context.Canceled) {
 		if cerr := ended(ctx); cerr != nil { // what cancelled the call, and it may have been a deadline
 			return cerr
@@ -207,26 +209,13 @@ func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Co
 	return err
 }
 
-// link notes that the handler has m.
-func (c *Conn) link(m *Message) {
-	m.prev, m.next = nil, c.held
-	if c.held != nil {
-		c.held.prev = m
-	}
-	c.held = m
-}
+// post has the loop call f, outside any task. It fails only if the loop has ended.
+func (c *Conn) post(f func()) error { return c.loop.Friend(friend.Key{}).Post(f) }
 
-func (c *Conn) unlink(m *Message) {
-	if m.prev != nil {
-		m.prev.next = m.next
-	} else {
-		c.held = m.next
-	}
-	if m.next != nil {
-		m.next.prev = m.prev
-	}
-	m.prev, m.next = nil, nil
-}
+// link notes that the handler has m.
+func (c *Conn) link(m *Message) { c.held.PushFront(&m.node, m) }
+
+func (c *Conn) unlink(m *Message) { c.held.Remove(&m.node) }
 
 // returned takes note of a message that was released on another thread. Its
 // place in the list of held ones is the loop's to change.
@@ -285,8 +274,7 @@ func (c *Conn) dropReceived() {
 func (c *Conn) reclaim() {
 	c.letGo()
 	n, first := 0, ""
-	for m := c.held; m != nil; {
-		next := m.next
+	for m := range c.held.All() {
 		if m.away.CompareAndSwap(0, awayReclaimed) {
 			if n++; n == 1 {
 				first = fmt.Sprintf("%s of %d bytes", m.typ, m.size)
@@ -299,7 +287,6 @@ func (c *Conn) reclaim() {
 			m.eachSegment(func(s *segment) { c.frames.release(s.buf) })
 			m.first, m.rest, m.conn = segment{}, nil, nil
 		}
-		m = next
 	}
 	if n > 0 {
 		c.opts.Logger.Warn("noria: a handler returned without releasing what it received; it was reclaimed",

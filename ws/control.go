@@ -5,6 +5,7 @@ import (
 	"errors"
 	"unicode/utf8"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
@@ -72,7 +73,7 @@ func (c *Conn) sent() {
 	}
 	if c.short && !c.overBudget() {
 		c.short = false
-		c.loop.NextTurn(c.takeRemote)
+		c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 	}
 	if c.pongDue && c.pongsGone() && !c.closed {
 		c.latePong()

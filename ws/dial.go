@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/handshake"
@@ -55,7 +56,7 @@ func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 		return nil, fmt.Errorf("ws: dial: the URL: %w", errors.Unwrap(err)) // its own text has all of it, perhaps a password
 	}
 	t := loop.TaskOf(ctx)
-	if t == nil || !t.Loop().OnLoop() {
+	if t == nil || !t.Loop().Friend(friend.Key{}).OnLoop() {
 		return nil, &runtime.OpError{Op: "dial", Detail: u.Redacted(), Err: loop.ErrOffLoop}
 	}
 	c, err := dial(ctx, t.Loop(), u, &opts)
@@ -165,7 +166,7 @@ func shake(ctx context.Context, t compat.Stream, attempt *handshake.Attempt, dea
 	over := false
 	stop := context.AfterFunc(ctx, func() {
 		// If this fails, the loop is ending: then the task is killed.
-		_ = t.Loop().Post(func() {
+		_ = t.Loop().Friend(friend.Key{}).Post(func() {
 			if !over {
 				_ = t.SetDeadline(past)
 			}

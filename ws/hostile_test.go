@@ -349,7 +349,7 @@ func TestStalledPeers(t *testing.T) {
 		st, err := g.Stats()
 		require.NoError(t, err)
 		// Slabs are powers of two: up to twice what lies in them.
-		per := int64(2*(ws.DefaultSendQueue+loop.DefaultInboxLimit) + 256<<10)
+		per := int64(2*(ws.DefaultSendQueue+256<<10) + 256<<10)
 		require.Less(t, st[0].Pool.Mapped, int64(many())*per+16<<20, "what one peer can make the server hold is bounded")
 	})
 }

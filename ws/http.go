@@ -13,7 +13,6 @@ import (
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 )
 
@@ -54,7 +53,7 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	l := h.g.Loop()
 	select {
-	case <-l.Stopped():
+	case <-l.Friend(friend.Key{}).Stopped():
 		http.Error(w, "the server has stopped", http.StatusServiceUnavailable)
 		return
 	default:
@@ -111,19 +110,14 @@ func (h *httpHandler) takeOver(l *loop.Loop, w http.ResponseWriter, r *http.Requ
 	if err != nil {
 		return errors.Join(err, nc.Close())
 	}
-	for {
-		err := h.serve(l, r, stream, open)
-		if !errors.Is(err, runtime.ErrBusy) {
-			return err // the loop has ended, and closes what it has; or none
-		}
-		time.Sleep(time.Millisecond) // on net/http's goroutine, until the loop has caught up
-	}
+	return h.serve(l, r, stream, open)
 }
 
-// serve starts the task that serves a connection that was taken over.
+// serve starts the task that serves a connection that was taken over. It fails if the
+// loop has ended, which closes the connection.
 func (h *httpHandler) serve(l *loop.Loop, r *http.Request, stream *loop.Stream, open func(compat.Stream) *Conn) error {
 	taken := false
-	return l.Go("connection "+r.RemoteAddr, func(ctx context.Context) error {
+	return l.Friend(friend.Key{}).Go("connection "+r.RemoteAddr, func(ctx context.Context) error {
 		taken = true
 		loop.TaskOf(ctx).Friend(friend.Key{}).SetValues(r.Context()) // its end means nothing any more
 		h.s.tcp.ServeConn(ctx, stream, func(ctx context.Context, _ *tcp.Conn) error {

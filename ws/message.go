@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -35,12 +36,13 @@ type Message struct {
 	first segment
 	rest  []segment
 
-	conn       *Conn  // received it, and takes it back if its handler does not
-	local      *local // where the Message itself goes back to; nil: nowhere
-	prev, next *Message
-	nextAway   *Message     // see Conn.returned
-	away       atomic.Int32 // see awayReleased
-	from       string       // the stack that received it, if somebody wants to know
+	conn     *Conn              // received it, and takes it back if its handler does not
+	local    *local             // where the Message itself goes back to; nil: nowhere
+	node     list.Node[Message] // of Conn.held
+	unused   list.Link[Message] // of local.messages
+	nextAway *Message           // see Conn.returned
+	away     atomic.Int32       // see awayReleased
+	from     string             // the stack that received it, if somebody wants to know
 }
 
 // Values of Message.away: what happened to a message that was released
@@ -110,7 +112,7 @@ func (m *Message) Segments() [][]byte {
 func (m *Message) Release() {
 	m.check("Release")
 	m.gone = true
-	if m.local != nil && m.local.loop.OnLoop() {
+	if m.local != nil && m.local.loop.Friend(friend.Key{}).OnLoop() {
 		m.free()
 		return
 	}
@@ -129,9 +131,9 @@ func (m *Message) Release() {
 // returns, and returns m.
 func (m *Message) Keep() *Message {
 	m.check("Keep")
-	if c := m.conn; c != nil && !c.loop.OnLoop() {
+	if c := m.conn; c != nil && !c.loop.Friend(friend.Key{}).OnLoop() {
 		// If the loop has ended, nobody looks at its list any more.
-		_ = c.loop.Finish("ws: keep", func(context.Context) error { m.unhold(); return nil })
+		_ = c.elsewhere(context.Background(), "keep", func(context.Context) error { m.unhold(); return nil })
 		return m
 	}
 	m.unhold()
@@ -226,7 +228,7 @@ func (m *Message) recycle() {
 		return
 	}
 	l.spare++
-	m.next, l.messages = l.messages, m
+	l.messages.Push(&m.unused, m)
 }
 
 // add appends s, whose owner the message becomes.
@@ -297,7 +299,7 @@ func (m *Message) settle() {
 // join makes one segment of all.
 func (m *Message) join() {
 	var b *runtime.Buffer
-	if m.local != nil && m.local.loop.OnLoop() {
+	if m.local != nil && m.local.loop.Friend(friend.Key{}).OnLoop() {
 		b, _ = m.local.loop.Pool().Get(headroom + m.size) // without: see below
 	}
 	var all []byte
@@ -324,8 +326,8 @@ func (m *Message) join() {
 // A local is what the connections of one loop share.
 type local struct {
 	loop     *loop.Loop
-	messages *Message // free ones
-	spare    int      // how many
+	messages list.Stack[Message] // free ones
+	spare    int                 // how many
 	masks    masks
 	scratch  []byte // for compressing
 }
@@ -336,15 +338,14 @@ type localKey struct{}
 
 // localOf is called on the loop.
 func localOf(l *loop.Loop) *local {
-	return l.Local(localKey{}, func() any { return &local{loop: l} }).(*local)
+	return l.Friend(friend.Key{}).Local(localKey{}, func() any { return &local{loop: l} }).(*local)
 }
 
 func (l *local) newMessage(c *Conn, t Type) *Message {
-	m := l.messages
+	m := l.messages.Pop()
 	if m == nil {
 		m = &Message{local: l}
 	} else {
-		l.messages, m.next = m.next, nil
 		l.spare--
 		m.gone = false
 	}

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -49,7 +50,7 @@ func (n *netConn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if !n.c.loop.OnLoop() {
+	if !n.c.loop.Friend(friend.Key{}).OnLoop() {
 		var k int
 		err := n.c.elsewhere(n.ctx, "receive", func(context.Context) (err error) {
 			k, err = n.read(p)

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
@@ -80,7 +81,7 @@ func TestWriterWithoutBuffers(t *testing.T) {
 						if err = errors.Join(err, w.Flush()); err != nil {
 							return err
 						}
-						for c.Queued() > 0 && c.Loop().OnLoop() { // what is queued has memory that goes on
+						for c.Queued() > 0 && c.Loop().Friend(friend.Key{}).OnLoop() { // what is queued has memory that goes on
 							_ = loop.Yield(ctx)
 						}
 						err = onLoop(ctx, c, func() { restore = exhaust(c.Loop().Pool()) })

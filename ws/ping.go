@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -29,7 +30,7 @@ type ping struct {
 // what arrives, it is subject to the read deadline, as Receive is: one that has passed
 // is to be moved before. It may be called from any goroutine and from tasks of any loop.
 func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
-	if !c.loop.OnLoop() {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		var d time.Duration
 		err := c.elsewhere(ctx, "ping", func(ctx context.Context) (err error) {
 			d, err = c.Ping(ctx)

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
@@ -58,7 +59,7 @@ func (c *Conn) SendPrepared(ctx context.Context, p *Prepared) error {
 		if err := loop.Offload(ctx, func() { p.compressed(d) }); err != nil {
 			return fmt.Errorf("ws: send: %w", err)
 		}
-	case !c.loop.OnLoop():
+	case !c.loop.Friend(friend.Key{}).OnLoop():
 		p.compressed(d) // here, not on c's loop
 	}
 	return c.send(ctx, outgoing{prepared: p})

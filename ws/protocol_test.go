@@ -292,7 +292,7 @@ func TestDialErrors(t *testing.T) {
 		require.Equal(t, 404, status.Status)
 		require.ErrorContains(t, err, "404")
 		require.ErrorContains(t, dial(func(string) string { return switching("another key") }), "Sec-WebSocket-Accept")
-		require.ErrorContains(t, dial(func(string) string { return "SSH-2.0-OpenSSH_9.2\r\n\r\n" }), "no HTTP")
+		require.ErrorContains(t, dial(func(string) string { return "SSH-2.0-OpenSSH_9.2\r\n\r\n" }), "not HTTP")
 		require.ErrorContains(t, dial(func(string) string { return strings.Repeat("x", 100_000) }), "too long")
 		require.ErrorIs(t, backendtest.Run(t, g, func(ctx context.Context) error {
 			_, err := ws.Dial(ctx, "ftp://localhost/", ws.DialOptions{})

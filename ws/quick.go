@@ -78,7 +78,7 @@ func (c *Conn) quickReceive() (m *Message, idle bool) {
 
 // quickSend queues m and takes it, if that can be done at once.
 func (c *Conn) quickSend(m *Message) bool {
-	if !c.quick || len(m.rest) > 0 || c.client || c.failed != nil || c.sentClose != 0 || c.gotClose != nil || c.closed || c.writer != nil || c.pongDue || c.overtaken() {
+	if !c.quick || len(m.rest) > 0 || c.client || c.failed != nil || c.sentClose != 0 || c.gotClose != nil || c.closed || c.ending || c.writer != nil || c.pongDue || c.overtaken() {
 		return false
 	}
 	n := 2

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+
+	"github.com/noria-go/noria/internal/friend"
 )
 
 // NextReader waits for the beginning of the next message and returns a Reader
@@ -13,7 +15,7 @@ import (
 //
 // ctx bounds the Reader's calls too. Only one caller at a time may receive.
 func (c *Conn) NextReader(ctx context.Context) (Type, *Reader, error) {
-	if !c.loop.OnLoop() {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		var r *Reader
 		err := c.elsewhere(ctx, "receive", func(cctx context.Context) (err error) {
 			_, r, err = c.NextReader(cctx)
@@ -156,7 +158,7 @@ func (u *unread) drop(c *Conn) {
 
 // Read reads what has arrived, and waits if that is nothing.
 func (r *Reader) Read(p []byte) (n int, err error) {
-	if !r.c.loop.OnLoop() {
+	if !r.c.loop.Friend(friend.Key{}).OnLoop() {
 		err = r.c.elsewhere(r.ctx, "receive", func(ctx context.Context) error {
 			var rerr error
 			n, rerr = r.read(ctx, p)
@@ -189,7 +191,7 @@ func (r *Reader) read(ctx context.Context, p []byte) (int, error) {
 
 // WriteTo is io.WriterTo: what arrives is given to w without a copy.
 func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
-	if !r.c.loop.OnLoop() {
+	if !r.c.loop.Friend(friend.Key{}).OnLoop() {
 		return io.Copy(w, struct{ io.Reader }{r}) // w is not for the loop's thread
 	}
 	for {

@@ -7,6 +7,7 @@ import (
 	"math"
 	"runtime/debug"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -23,7 +24,7 @@ import (
 //
 // Only one caller at a time may receive.
 func (c *Conn) Receive(ctx context.Context) (*Message, error) {
-	if !c.loop.OnLoop() {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.receiveElsewhere(ctx)
 	}
 	for waited := false; ; waited = true {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -87,11 +88,11 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		switch policy {
 		case Drop:
 			o.drop()
-			_ = c.loop.Post(func() { c.dropped(t, n) }) // one that has ended, or takes no more, calls no hook
+			_ = c.post(func() { c.dropped(t, n) }) // a loop that has ended calls no hook
 			return ErrDropped
 		case Disconnect:
 			o.drop()
-			c.surely(func() { _ = c.tooSlow(); c.failRemote(ErrTooSlow) })
+			_ = c.post(func() { _ = c.tooSlow(); c.failRemote(ErrTooSlow) }) // a loop that has ended has closed it
 			return ErrTooSlow
 		}
 		sources := []loop.Source{room}
@@ -113,7 +114,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			case ended(ctx) != nil:
 				return ended(ctx)
 			case errors.Is(err, context.DeadlineExceeded):
-				c.surely(func() { _ = c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
+				_ = c.post(func() { _ = c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
 				return fmt.Errorf("%w: no room to send for %v", ErrTooSlow, c.opts.WriteTimeout)
 			}
 			return fmt.Errorf("ws: send: %w", err)
@@ -121,22 +122,11 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 	}
 }
 
-// surely posts f, also to a loop that takes no more functions for now, without waiting
-// for it: the loop may be waiting for the caller.
-func (c *Conn) surely(f func()) {
-	if errors.Is(c.loop.Post(f), runtime.ErrBusy) {
-		go func() { _ = c.loop.Finish("ws: send", func(context.Context) error { f(); return nil }) }()
-	}
-}
-
 // put appends o, under r.mu.
 func (c *Conn) put(r *remote, o outgoing) error {
 	if !r.posted {
-		if err := c.loop.Post(c.takeRemote); err != nil {
-			if errors.Is(err, runtime.ErrClosed) {
-				err = errClosed
-			}
-			return fmt.Errorf("ws: send: %w", err)
+		if c.post(c.takeRemote) != nil { // the loop has ended
+			return fmt.Errorf("ws: send: %w", errClosed)
 		}
 		r.posted = true
 	}
@@ -174,12 +164,12 @@ func (c *Conn) takeRemote() {
 				err = c.readErr // nobody knows whether there will be room
 			case !c.waited:
 				c.waited = true // what one turn queues cannot have left yet, however fast the peer is
-				c.loop.NextTurn(c.takeRemote)
+				c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 				return
 			default:
 				r.wait(true)
 				if full {
-					c.loop.Notify(c.writable, c.takeRemote)
+					c.loop.Friend(friend.Key{}).Notify(c.writable, c.takeRemote)
 				} else {
 					c.short = true // sent goes on: others' room is of no use while this peer takes nothing
 				}
@@ -193,7 +183,7 @@ func (c *Conn) takeRemote() {
 		c.waited = false
 		r.wait(false)
 		if packed >= deflateTurn { // others have their turn
-			c.loop.NextTurn(c.takeRemote)
+			c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 			return
 		}
 		o, ok := c.pop(r)
@@ -253,7 +243,7 @@ func (c *Conn) writeRemote(o outgoing) (packed int) {
 	returned := false
 	defer func() {
 		if !returned {
-			c.loop.NextTurn(c.takeRemote)
+			c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 		}
 	}()
 	_ = c.write(o)

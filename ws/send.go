@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -22,7 +23,7 @@ import (
 // It may be called from any goroutine and from tasks of any loop.
 func (c *Conn) Send(ctx context.Context, m *Message) error {
 	m.check("Send")
-	if !c.loop.OnLoop() {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.sendElsewhere(ctx, outgoing{m: m.portable()})
 	}
 	if m.local != nil && m.local != c.local {
@@ -63,7 +64,7 @@ func (c *Conn) SendText(ctx context.Context, s string) error { return c.sendCopy
 func (c *Conn) SendBinary(ctx context.Context, p []byte) error { return c.sendCopy(ctx, Binary, p) }
 
 func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
-	if !c.loop.OnLoop() {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.Send(ctx, NewMessage(t, append([]byte(nil), p...)))
 	}
 	if c.deflate.takesLong(len(p)) {
@@ -103,7 +104,7 @@ func (o outgoing) drop() {
 
 // send is Send for either.
 func (c *Conn) send(ctx context.Context, o outgoing) error {
-	if !c.loop.OnLoop() {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.sendElsewhere(ctx, o)
 	}
 	t, n := o.what()

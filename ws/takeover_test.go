@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -59,7 +60,7 @@ func TestHTTPHandlerOnABusyLoop(t *testing.T) {
 			require.NoError(t, p.Close())
 		}
 		require.Eventually(t, func() bool {
-			st, err := l.Stats()
+			st, err := l.Friend(friend.Key{}).Stats()
 			return err == nil && st.Streams == 0 && srv.Stats().Active == 0
 		}, patience, patience/1000, "connections stay that nobody serves")
 	})

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -63,7 +64,7 @@ func (k *tlsSink) Grow(n, more int) ([]byte, error) {
 		k.buf = b
 		if !k.due {
 			k.due = true
-			k.raw.Loop().NextTurn(k.flushDue)
+			k.raw.Loop().Friend(friend.Key{}).NextTurn(k.flushDue)
 		}
 	}
 	at := k.buf.Len()

@@ -55,7 +55,7 @@ func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
 		return nil
 	}
 	var err error
-	if c.loop.OnLoop() {
+	if c.loop.Friend(friend.Key{}).OnLoop() {
 		err = begin(ctx)
 	} else {
 		err = c.elsewhere(ctx, "send", begin)
@@ -122,11 +122,11 @@ const (
 )
 
 func (w *Writer) send(end ending) error {
-	if w.c.loop.OnLoop() {
+	if w.c.loop.Friend(friend.Key{}).OnLoop() {
 		return w.sendHere(end)
 	}
 	// It gets there whatever has ended meanwhile: others wait for the Writer.
-	return w.c.loop.Finish("ws: send", func(context.Context) error { return w.sendHere(end) })
+	return w.c.elsewhere(context.Background(), "send", func(context.Context) error { return w.sendHere(end) })
 }
 
 func (w *Writer) sendHere(end ending) error {
@@ -192,7 +192,7 @@ func (c *Conn) unlock() {
 	}
 	if c.behind {
 		c.behind = false
-		c.loop.NextTurn(c.takeRemote)
+		c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 	}
 }
 

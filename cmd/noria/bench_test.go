@@ -162,18 +162,18 @@ func TestBenchRefuses(t *testing.T) {
 	}
 }
 
-// The client notices a server that sends back other bytes than it received.
+// A server that sends other bytes than it received is detected.
 func TestBenchChecksWhatComesBack(t *testing.T) {
 	self, err := os.Executable()
 	require.NoError(t, err)
 	for _, tt := range []struct{ proto, lie, says string }{
-		{"tcp", "change", "sent something else than it was given, from byte 0"},
-		{"tcp", "add", "sent 1 bytes more than it was given"},
+		{"tcp", "change", "sent other bytes than it received, from byte 0"},
+		{"tcp", "add", "sent 1 bytes more than it received"},
 		{"tcp", "close", "the server ended a connection"},
-		{"ws", "change", "sent something else than it was given, from byte 2"},
-		{"ws", "add", "sent 1 bytes more than it was given"},
+		{"ws", "change", "sent other bytes than it received, from byte 2"},
+		{"ws", "add", "sent 1 bytes more than it received"},
 		{"ws", "close", "the server ended a connection"},
-		{"ws", "header", "sent a frame with header 02 40 where 82 40 was due"},
+		{"ws", "header", "sent a frame with header 02 40 instead of 82 40"},
 	} {
 		names := map[string]string{"tcp": backends.Names()[0], "ws": "ws-" + backends.Names()[0]}
 		out, err := exec.Command(program, "bench", "echo", "--proto", tt.proto, "--quick", "--contenders", names[tt.proto],

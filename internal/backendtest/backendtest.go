@@ -1,6 +1,6 @@
-// Package backendtest gives tests their backends and groups of loops on them. The
-// backends are those of the build, and io_uring once more with every optional feature
-// switched off. Each group is checked for leaks when the test ends.
+// Package backendtest provides tests with backends: those of this build, and
+// io_uring without its optional features. It also provides groups of loops on them,
+// which are checked for leaks when the test ends.
 package backendtest
 
 import (
@@ -20,14 +20,14 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A Variant is a backend in one configuration.
+// A Variant is a backend with particular options.
 type Variant struct {
 	Name string
 	New  func() (runtime.Runtime, error)
 }
 
-// Variants returns the variants on which every behaviour is tested: each backend of
-// this build as a server gets it, the preferred one first, and io_uring without its
+// Variants returns the variants that every behaviour is tested on: each backend of
+// this build with default options, the preferred one first, and io_uring without its
 // optional features.
 func Variants() []Variant {
 	var variants []Variant
@@ -44,15 +44,26 @@ func Each(t *testing.T, f func(t *testing.T, v Variant)) {
 	}
 }
 
-// Group starts loops on v. It stops them when the test ends, and then requires that no
-// buffer, task, descriptor or goroutine is left.
+// Group starts a group of loops on v. When the test ends, it stops the group and
+// fails the test if a buffer, task, descriptor or goroutine is left.
 func Group(t testing.TB, v Variant, loops int) *loop.Group {
 	t.Helper()
-	if r, w, err := os.Pipe(); err == nil { // makes Go's own poller open its descriptors
+	return group(t, v, loops, loop.LoopOptions{})
+}
+
+// CrowdedGroup is Group with loops for Crowd.
+func CrowdedGroup(t testing.TB, v Variant, loops int) *loop.Group {
+	t.Helper()
+	return group(t, v, loops, loop.LoopOptions{MaxPosts: 1, StallAfter: -1})
+}
+
+func group(t testing.TB, v Variant, loops int, opts loop.LoopOptions) *loop.Group {
+	t.Helper()
+	if r, w, err := os.Pipe(); err == nil { // Go's own poller opens descriptors when it is first used
 		_ = errors.Join(r.Close(), w.Close())
 	}
 	fds, goroutines := OpenFDs(), goruntime.NumGoroutine()
-	g, err := loop.StartGroup(loop.GroupOptions{Loops: loops, New: func(int) (runtime.Runtime, error) { return v.New() }})
+	g, err := loop.StartGroup(loop.GroupOptions{Loops: loops, New: func(int) (runtime.Runtime, error) { return v.New() }, Loop: opts})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, g.Stop())
@@ -62,7 +73,7 @@ func Group(t testing.TB, v Variant, loops int) *loop.Group {
 	return g
 }
 
-// Run runs f as a task on the group's first loop and returns what it returned.
+// Run runs f as a task on the group's first loop and returns its error.
 func Run(t testing.TB, g *loop.Group, f func(ctx context.Context) error) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
@@ -70,7 +81,36 @@ func Run(t testing.TB, g *loop.Group, f func(ctx context.Context) error) error {
 	return g.Loops()[0].Call(ctx, t.Name(), f)
 }
 
-// soon waits for ok on the calling goroutine, since it counts goroutines.
+// Crowd blocks l and fills its queue of posts until release is called. l must be a
+// loop of a CrowdedGroup.
+func Crowd(t testing.TB, l *loop.Loop) (release func()) {
+	t.Helper()
+	held, gate, last := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	require.NoError(t, l.Post(func() { close(held); <-gate }))
+	<-held
+	require.NoError(t, l.Post(func() { close(last) }))
+	require.ErrorIs(t, l.Post(func() {}), runtime.ErrBusy)
+	return func() {
+		close(gate)
+		<-last
+	}
+}
+
+// WhileCrowded crowds l, calls f, which waits for l, and releases l when f has had
+// time to reach its wait. It returns the error of f.
+func WhileCrowded(t testing.TB, l *loop.Loop, f func() error) error {
+	t.Helper()
+	release, done := Crowd(t, l), make(chan error, 1)
+	go func() { done <- f() }()
+	for range 1000 {
+		goruntime.Gosched()
+	}
+	release()
+	return <-done
+}
+
+// soon waits until ok returns true. It polls on the calling goroutine, because ok
+// may count goroutines.
 func soon(ok func() bool) bool {
 	for deadline := time.Now().Add(5 * time.Second); !ok(); goruntime.Gosched() {
 		if time.Now().After(deadline) {
@@ -85,7 +125,7 @@ func stacks() string {
 	return string(buf[:goruntime.Stack(buf, true)])
 }
 
-// OpenFDs returns how many descriptors the process has.
+// OpenFDs returns the number of open descriptors of the process.
 func OpenFDs() int {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
@@ -104,8 +144,8 @@ func fdList() string {
 	return strings.Join(names, " ")
 }
 
-// Seed returns a seed for the test's random numbers, and logs it. The environment
-// variable NORIA_SEED sets it.
+// Seed returns a random seed for the test and logs it. The environment variable
+// NORIA_SEED sets it, which repeats a test.
 func Seed(t testing.TB) uint64 {
 	t.Helper()
 	seed := uint64(time.Now().UnixNano())

@@ -16,7 +16,7 @@ func plainVariants() []Variant {
 func uringFeatures() (names []string) {
 	rt, err := uring.New(uring.Options{})
 	if err != nil {
-		return nil // then the variant fails and reports the error
+		return nil // the variant fails with the reason
 	}
 	for _, f := range rt.Info().Features {
 		names = append(names, f.Name)

@@ -9,8 +9,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// closeConn refuses new operations, cancels those that wait, and closes the
-// descriptor when the last has come back.
+// closeConn refuses new operations, cancels the waiting ones, and closes the
+// descriptor after the last has completed.
 func (r *Runtime) closeConn(c *conn, op *runtime.Op) {
 	c.closer = op
 	c.ops++ // until everything is cancelled
@@ -19,7 +19,7 @@ func (r *Runtime) closeConn(c *conn, op *runtime.Op) {
 	r.closeIfDone(c)
 }
 
-// cancelConn ends what stands in line on c.
+// cancelConn cancels the waiting operations of c.
 func (r *Runtime) cancelConn(c *conn) {
 	if c.in.parked {
 		r.unparkConn(c)
@@ -34,14 +34,14 @@ func (r *Runtime) cancelConn(c *conn) {
 	}
 }
 
-// closeIfDone closes c if that was asked for and nothing is in flight on it.
+// closeIfDone closes c if its close was submitted and nothing is in flight on it.
 func (r *Runtime) closeIfDone(c *conn) {
 	if c.closer == nil || c.ops > 0 {
 		return
 	}
 	op := c.closer
 	if c.file {
-		// Closing a file may write, and so block.
+		// Closing a file may write, and thus block.
 		op.Sys.N = c.fd
 		r.forget(c)
 		r.files.add(op)
@@ -50,27 +50,27 @@ func (r *Runtime) closeIfDone(c *conn) {
 	r.finish(nil, op, 0, 0, r.closeFD(c))
 }
 
-// closeFD closes a socket and takes its handle out. The kernel takes it out of
-// epoll with the last descriptor of the socket; if somebody else may have
-// another, that is done here, or its events would go on, and find a stale
-// handle, for as long as that one is open.
+// closeFD closes a socket and removes its handle. The kernel removes a socket from
+// epoll with its last descriptor. If the socket was adopted, another descriptor may
+// be open, so closeFD removes it explicitly. Otherwise stale events would continue
+// for as long as that descriptor is open.
 func (r *Runtime) closeFD(c *conn) error {
 	fd := c.fd
 	if c.adopted && c.registered {
-		_ = r.poller.remove(fd) // if it cannot be, there are those events
+		_ = r.poller.remove(fd) // a failure only causes stale events
 	}
 	if c.retryAt != 0 {
 		r.retries = slices.DeleteFunc(r.retries, func(o *conn) bool { return o == c })
 	}
 	r.forget(c)
-	if err := unix.Close(fd); err != nil && err != unix.EINTR { // EINTR: it is closed all the same
+	if err := unix.Close(fd); err != nil && err != unix.EINTR { // after EINTR the descriptor is closed too
 		return err
 	}
 	return nil
 }
 
-// Close cancels everything, waits for what a worker has in its hands, and
-// closes what is open.
+// Close cancels all operations, waits for those that a worker runs, and closes
+// everything.
 func (r *Runtime) Close() error {
 	if r.closed || r.closing {
 		return opErr("close runtime", 0, runtime.ErrClosed)
@@ -95,7 +95,7 @@ func (r *Runtime) Close() error {
 		r.fds.Remove(h)
 	}
 	r.files.stop()
-	errs = append(errs, r.waker.close(), r.poller.close())
+	errs = append(errs, r.waker.Close(), r.poller.close())
 	if r.hot != nil {
 		errs = append(errs, r.hot.Close())
 	}
@@ -103,8 +103,8 @@ func (r *Runtime) Close() error {
 	return errors.Join(errs...)
 }
 
-// drain delivers until nothing is in flight. What a Done submits meanwhile is
-// refused and comes back too.
+// drain delivers results until nothing is in flight. An operation that a Done
+// submits meanwhile is refused and completes too.
 func (r *Runtime) drain() {
 	for r.live > 0 {
 		r.delivered = 0

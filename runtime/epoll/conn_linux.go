@@ -1,37 +1,39 @@
 package epoll
 
-import "github.com/noria-go/noria/runtime"
+import (
+	"github.com/noria-go/noria/internal/list"
+	"github.com/noria-go/noria/runtime"
+)
 
-// A conn is what we know about a handle.
+// A conn is the state of a handle.
 type conn struct {
 	h          runtime.Handle
 	fd         int
-	file       bool // goes to the workers
+	file       bool // a file, which the workers serve
 	registered bool
-	adopted    bool // somebody else may have a descriptor of it
+	adopted    bool // another descriptor of it may be open
 	unix       bool // a unix socket
-	broken     bool // an event said so: every try tells the rest
-	urgent     bool // an event told of TCP's urgent data, and the end of what is there was not seen since
-	news       bool // an event came that OpPolls have not looked at
+	broken     bool // an event reported an end or an error, which only tries can show
+	urgent     bool // an event reported TCP's urgent data, and no read has found EAGAIN since
+	news       bool // an event arrived that the OpPolls have not seen
 	ops        int  // in flight, but for closer
 	in, out    direction
 	polls      opQueue
 	closer     *runtime.Op // the OpClose: nothing new is taken
 	retryAt    int64
 
-	queue      *connQueue
-	prev, next *conn
+	turn list.Node[conn] // of Runtime.turns
 }
 
-// A direction is what stands in line to receive or to send.
+// A direction is the queue of operations that receive or send on a handle.
 type direction struct {
 	opQueue
 	ready  bool // the next try may succeed
-	parked bool // until a hot buffer is free: see Runtime.parked
+	parked bool // waits for a hot buffer: see Runtime.parked
 }
 
-// runnable reports whether a try makes sense. A shutdown needs no readiness,
-// only its turn.
+// runnable reports whether a try makes sense. A shutdown needs only its turn, not
+// readiness.
 func (d *direction) runnable() bool {
 	return d.head != nil && !d.parked && (d.ready || d.head.Code == runtime.OpShutdown)
 }
@@ -40,15 +42,16 @@ func (c *conn) runnable() bool {
 	return c.in.runnable() || c.out.runnable() || c.news && c.polls.head != nil
 }
 
-// Where an operation is: Op.Sys.State.
+// The places of an operation: Op.Sys.State.
 const (
-	inLine    = iota + 1 // of a direction, or among the polls
-	inDone               // its result waits
-	inWorkers            // queued there
-	inWork               // a worker has it
+	inLine    = iota + 1 // in the queue of a direction or of the polls
+	inDone               // its result waits for Poll
+	inWorkers            // queued for a worker
+	inWork               // run by a worker
 )
 
-// An opQueue is first in, first out, through Op.Sys.
+// An opQueue is first in, first out. Its links are the contract's, in Op.Sys, which
+// any backend may use; so it is no list.List.
 type opQueue struct {
 	head, tail *runtime.Op
 	n          int
@@ -88,44 +91,4 @@ func (q *opQueue) pop() *runtime.Op {
 		q.remove(op)
 	}
 	return op
-}
-
-// A connQueue is first in, first out; a conn is in at most one.
-type connQueue struct {
-	head, tail *conn
-	n          int
-}
-
-func (q *connQueue) push(c *conn) {
-	c.queue, c.prev, c.next = q, q.tail, nil
-	if q.tail != nil {
-		q.tail.next = c
-	} else {
-		q.head = c
-	}
-	q.tail = c
-	q.n++
-}
-
-func (q *connQueue) remove(c *conn) {
-	if c.prev != nil {
-		c.prev.next = c.next
-	} else {
-		q.head = c.next
-	}
-	if c.next != nil {
-		c.next.prev = c.prev
-	} else {
-		q.tail = c.prev
-	}
-	c.queue, c.prev, c.next = nil, nil, nil
-	q.n--
-}
-
-func (q *connQueue) pop() *conn {
-	c := q.head
-	if c != nil {
-		q.remove(c)
-	}
-	return c
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// What every backend must do, conformance tests. These are epoll's own affairs.
+// What every backend must do is tested by package conformance. These tests are
+// about epoll alone.
 
 // start returns a Runtime that belongs to the test's thread.
 func start(t *testing.T) (*Runtime, *runtime.Pool) {
@@ -39,7 +40,7 @@ func pair(t *testing.T) (a, b int) {
 	return fds[0], fds[1]
 }
 
-// registered counts what the epoll descriptor knows: see proc(5), fdinfo.
+// registered counts the descriptors registered with epoll: see proc(5), fdinfo.
 func (r *Runtime) registered(t *testing.T) int {
 	t.Helper()
 	info, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", r.poller.fd))
@@ -58,8 +59,8 @@ func until(t *testing.T, r *Runtime, ok func() bool) {
 	t.Fatal("waited in vain")
 }
 
-// A socket of which somebody else has a descriptor does not stay registered
-// when ours is closed, or detached.
+// A socket that another process shares is unregistered when this process closes or
+// detaches it.
 func TestSharedSocketIsUnregistered(t *testing.T) {
 	r, _ := start(t)
 	before := r.registered(t)

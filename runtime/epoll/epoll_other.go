@@ -9,10 +9,10 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Runtime does not exist here.
+// Runtime is unavailable on this system.
 type Runtime struct{ runtime.Runtime }
 
-// New fails: epoll is Linux's.
+// New fails: only Linux has epoll.
 func New(Options) (*Runtime, error) {
-	return nil, fmt.Errorf("epoll: this system has none: %w", errors.ErrUnsupported)
+	return nil, fmt.Errorf("epoll: only Linux has it: %w", errors.ErrUnsupported)
 }

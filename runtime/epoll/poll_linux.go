@@ -10,19 +10,19 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Poll tries what can be tried, and looks at epoll: to wait if nothing is to
-// be delivered, and otherwise at least every other time, lest those who are
-// busy keep the rest from being seen.
+// Poll tries what may be ready and takes events from epoll. It waits for events if
+// there is nothing to deliver. Otherwise it takes them at least every other time,
+// so that busy handles do not starve the rest.
 func (r *Runtime) Poll(deadline int64) error {
 	r.delivered = 0
 	if !r.started || r.closing {
-		r.deliver() // what was submitted after Close
+		r.deliver() // operations that were submitted after Close
 		return opErr("poll", 0, runtime.ErrClosed)
 	}
 	r.work()
 	if r.delivered > 0 && !r.skipped {
 		r.skipped = true
-		r.waker.woken()
+		r.waker.Woken()
 		return nil
 	}
 	r.skipped = false
@@ -45,7 +45,7 @@ func (r *Runtime) look(deadline int64) (late, woken bool, err error) {
 		timeout = max(0, deadline-r.Now())
 		late = timeout == 0
 	}
-	if r.turns.head != nil || r.done.head != nil || r.delivered > 0 || r.canUnpark() {
+	if r.turns.Len() > 0 || r.done.head != nil || r.delivered > 0 || r.canUnpark() {
 		timeout = 0
 	}
 	if at := r.nextRetry(); at != 0 && timeout != 0 {
@@ -53,7 +53,7 @@ func (r *Runtime) look(deadline int64) (late, woken bool, err error) {
 			timeout = left
 		}
 	}
-	if timeout != 0 && !r.waker.sleep() {
+	if timeout != 0 && !r.waker.Sleep() {
 		timeout = 0
 	}
 	n, err := r.poller.wait(timeout)
@@ -63,10 +63,11 @@ func (r *Runtime) look(deadline int64) (late, woken bool, err error) {
 	for i := range n {
 		r.event(&r.poller.events[i])
 	}
-	return late, r.waker.woken(), nil
+	return late, r.waker.Woken(), nil
 }
 
-// event takes one event. It may be stale: the handle says.
+// event handles one event. A stale event has the handle of a closed connection and
+// is ignored.
 func (r *Runtime) event(ev *unix.EpollEvent) {
 	s := r.fds.Get(runtime.MakeHandle(uint32(ev.Fd), uint32(ev.Pad)))
 	if s == nil {
@@ -90,33 +91,33 @@ func (r *Runtime) event(ev *unix.EpollEvent) {
 	r.schedule(c)
 }
 
-// schedule has c tried, if that makes sense and is not so already.
+// schedule queues c for a try, if it is runnable and not queued yet.
 func (r *Runtime) schedule(c *conn) {
-	if c.queue == nil && c.runnable() {
-		r.turns.push(c)
+	if c.turn.List() == nil && c.runnable() {
+		r.turns.PushBack(&c.turn, c)
 	}
 }
 
-// work delivers what is done and tries what may be ready, one try for each
-// direction of a handle in turn, up to the budget. What becomes possible
-// meanwhile is for the next time.
+// work delivers results and tries the queued handles in turn, one try for each
+// direction, up to the budget. Handles that become runnable meanwhile are left to
+// the next call.
 func (r *Runtime) work() {
 	r.takeFiles()
 	r.retry()
 	r.unpark()
 	r.deliver()
-	for n := r.turns.n; n > 0 && r.turns.head != nil && r.delivered < r.opts.Budget && !r.breather(); n-- {
-		h := r.turns.pop().h
+	for n := r.turns.Len(); n > 0 && r.turns.Len() > 0 && r.delivered < r.opts.Budget && !r.receiversFirst(); n-- {
+		h := r.turns.PopFront().h
 		r.turn(h)
 	}
 	r.deliver()
 }
 
-// breather reports whether to let those who received have their turn first:
-// buffers are short, and so many have come back since it was last so that they
-// will again. A burst from many connections is no reason to copy; peers that
-// do not give buffers back are.
-func (r *Runtime) breather() bool {
+// receiversFirst reports whether work should stop, so that receivers can use and
+// release their buffers. It does if buffers are short and enough have been released
+// since it last did, so that more releases can be expected. This avoids copies in a
+// burst from many connections. It does not avoid them if peers keep the buffers.
+func (r *Runtime) receiversFirst() bool {
 	if !r.hot.Short() || r.returned < r.hot.Count()/4 {
 		return false
 	}
@@ -124,8 +125,8 @@ func (r *Runtime) breather() bool {
 	return true
 }
 
-// turn tries both directions of h once. The handle is looked up again after
-// tryIn, whose Done may have closed it.
+// turn tries both directions of h once. It looks the handle up again after each
+// try, whose Done may have closed it.
 func (r *Runtime) turn(h runtime.Handle) {
 	if s := r.fds.Get(h); s != nil {
 		r.tryPolls(&s.Data)
@@ -139,8 +140,8 @@ func (r *Runtime) turn(h runtime.Handle) {
 	}
 }
 
-// deliver gives back what is done, but only what is there now: what a Done
-// submits and is refused at once waits its turn.
+// deliver delivers the results that exist now. An operation that a Done submits,
+// and that ends at once, waits for the next call.
 func (r *Runtime) deliver() {
 	for n := r.done.n; n > 0 && r.delivered < r.opts.Budget; n-- {
 		op := r.done.pop()
@@ -153,7 +154,7 @@ func (r *Runtime) deliver() {
 	}
 }
 
-// finish ends an operation: its result waits for Poll.
+// finish ends an operation. Its result waits for Poll.
 func (r *Runtime) finish(c *conn, op *runtime.Op, n int, got runtime.Handle, err error) {
 	op.Sys.N, op.Sys.Got, op.Sys.Err = n, got, err
 	r.done.push(op, inDone)
@@ -166,13 +167,13 @@ func (r *Runtime) finish(c *conn, op *runtime.Op, n int, got runtime.Handle, err
 
 func (r *Runtime) canUnpark() bool { return len(r.parked) > 0 && len(r.idle) > 0 }
 
-// unparkConn takes c out of those that wait for a hot buffer.
+// unparkConn removes c from the handles that wait for a hot buffer.
 func (r *Runtime) unparkConn(c *conn) {
 	c.in.parked = false
 	r.parked = slices.DeleteFunc(r.parked, func(h runtime.Handle) bool { return h == c.h })
 }
 
-// unpark lets as many receives go on as there are buffers.
+// unpark resumes as many parked receives as there are free buffers.
 func (r *Runtime) unpark() {
 	n := min(len(r.idle), len(r.parked))
 	for _, h := range r.parked[:n] {

@@ -1,11 +1,7 @@
 package epoll
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 	"unsafe"
@@ -13,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/runtime/internal/wake"
 )
 
 // A poller is the epoll descriptor.
@@ -21,7 +18,7 @@ type poller struct {
 	pwait2 bool
 	why    string
 	events [256]unix.EpollEvent
-	ts     unix.Timespec // what the kernel reads; not on a stack
+	ts     unix.Timespec // read by the kernel; not on a stack, which can move
 }
 
 func (p *poller) open(noPwait2 bool) (err error) {
@@ -43,7 +40,7 @@ func (p *poller) open(noPwait2 bool) (err error) {
 
 func (p *poller) close() error { return unix.Close(p.fd) }
 
-// add registers fd for good: both directions, edges only. What is ready
+// add registers fd for both directions, edge-triggered. A direction that is ready
 // already is reported too.
 func (p *poller) add(fd int, h runtime.Handle) error {
 	ev := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET, Fd: int32(h.Slot()), Pad: int32(h.Gen())}
@@ -52,12 +49,16 @@ func (p *poller) add(fd int, h runtime.Handle) error {
 
 func (p *poller) remove(fd int) error { return unix.EpollCtl(p.fd, unix.EPOLL_CTL_DEL, fd, nil) }
 
-// wait waits for events, at most for timeout nanoseconds; negative means
-// without end.
+// addWaker registers a waker's eventfd. It is never read: each signal is a new edge.
+// No handle has the generation 0.
+func (p *poller) addWaker(w *wake.Waker) error { return p.add(w.FD(), 0) }
+
+// wait waits for events for at most timeout nanoseconds; a negative timeout means
+// no limit.
 func (p *poller) wait(timeout int64) (int, error) {
 	events := uintptr(unsafe.Pointer(&p.events))
 	if timeout == 0 {
-		// It cannot block, so the scheduler need not hear of it.
+		// It cannot block, so a raw system call is enough.
 		n, _, errno := syscall.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), events, uintptr(len(p.events)), 0, 0, 0)
 		if errno == 0 && p.pwait2 && p.why == "" {
 			errno = p.probePwait2()
@@ -79,7 +80,7 @@ func (p *poller) wait(timeout int64) (int, error) {
 	return count2(syscall.Syscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), events, uintptr(len(p.events)), uintptr(ms), 0, 0))
 }
 
-// probePwait2 tries the call with a timeout that is over.
+// probePwait2 tries epoll_pwait2 with a timeout of 0.
 func (p *poller) probePwait2() syscall.Errno {
 	p.ts = unix.Timespec{}
 	_, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), uintptr(unsafe.Pointer(&p.ts)), 0, 0)
@@ -93,59 +94,4 @@ func count(n uintptr, errno syscall.Errno) (int, error) {
 		return 0, errno
 	}
 	return int(n), nil
-}
-
-// A waker gets a loop out of its wait, with an eventfd. Nobody pays for a
-// system call unless the loop really sleeps.
-type waker struct {
-	state atomic.Uint32
-	mu    sync.Mutex
-	fd    int // guarded by mu; -1 after close
-}
-
-// The states of a waker.
-const (
-	loopRuns   = iota // Poll is not waiting
-	loopSleeps        // it waits, or is about to
-	loopWoken         // a Wake came that no Poll has returned for
-)
-
-func (w *waker) open(p *poller) (err error) {
-	if w.fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return fmt.Errorf("eventfd: %w", err)
-	}
-	// Edge-triggered and never read: each write is a new edge. No handle has the
-	// generation 0.
-	if err := p.add(w.fd, 0); err != nil {
-		return errors.Join(fmt.Errorf("epoll_ctl: %w", err), unix.Close(w.fd))
-	}
-	return nil
-}
-
-// wake may be called by anybody at any time.
-func (w *waker) wake() {
-	if w.state.Swap(loopWoken) != loopSleeps {
-		return
-	}
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.fd >= 0 {
-		_, _ = unix.Write(w.fd, one[:]) // EAGAIN: it was signalled 2^64-1 times already
-	}
-}
-
-// sleep announces a wait. It reports false if there was a Wake: do not.
-func (w *waker) sleep() bool { return w.state.CompareAndSwap(loopRuns, loopSleeps) }
-
-// woken ends a wait, or none, and reports whether there was a Wake.
-func (w *waker) woken() bool { return w.state.Swap(loopRuns) == loopWoken }
-
-func (w *waker) close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	fd := w.fd
-	w.fd = -1
-	return unix.Close(fd)
 }

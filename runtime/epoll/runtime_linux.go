@@ -7,32 +7,35 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/runtime/internal/hot"
 	"github.com/noria-go/noria/runtime/internal/sys"
+	"github.com/noria-go/noria/runtime/internal/wake"
 )
 
-// Runtime is a runtime.Runtime on epoll.
+// Runtime is a runtime.Runtime on epoll: see New. Wake, Now and Info may be called
+// from anywhere, all other methods only on the thread that called Start.
 type Runtime struct {
 	opts   Options
 	pool   *runtime.Pool
 	poller poller
-	waker  waker
+	waker  wake.Waker
 	fds    sys.Table[conn]
 	hot    *hot.Set
-	idle   []uint32 // hot buffers that are free, the last used on top: it is in the cache
+	idle   []uint32 // free hot buffers; the one used last, and thus cached, is reused first
 
-	turns   connQueue        // handles with something to try
-	parked  []runtime.Handle // whose receive waits for a hot buffer, in order
+	turns   list.List[conn]  // handles with an operation to try
+	parked  []runtime.Handle // handles whose receive waits for a hot buffer, in order
 	retries []*conn          // connecting unix sockets whose peer's backlog is full
-	done    opQueue          // results that wait to be delivered
+	done    opQueue          // operations whose results wait for Poll
 	files   workers
 	scratch vec
-	peer    sys.RawAddr // what connect gives the kernel: not on a stack, which may move
+	peer    sys.RawAddr // the address for connect: not on a stack, which can move
 
 	live      int // operations in flight
-	delivered int // in this Poll
-	returned  int // hot buffers, since the last breather
+	delivered int // completions of this Poll
+	returned  int // hot buffers released since receivers last had priority
 	skipped   bool
 	started   bool
 	closing   bool
@@ -41,7 +44,7 @@ type Runtime struct {
 
 var _ runtime.Runtime = (*Runtime)(nil)
 
-// New makes a Runtime.
+// New makes a Runtime. It fails if the options are invalid or epoll is unavailable.
 func New(opts Options) (*Runtime, error) {
 	opts.Buffers = max(opts.Buffers, 0)
 	if opts.BufferSize <= 0 {
@@ -60,14 +63,17 @@ func New(opts Options) (*Runtime, error) {
 	if err := r.poller.open(slices.Contains(opts.Off, FeaturePwait2)); err != nil {
 		return nil, err
 	}
-	if err := r.waker.open(&r.poller); err != nil {
-		return nil, errors.Join(err, r.poller.close())
+	if err := r.waker.Open(); err != nil {
+		return nil, errors.Join(fmt.Errorf("eventfd: %w", err), r.poller.close())
+	}
+	if err := r.poller.addWaker(&r.waker); err != nil {
+		return nil, errors.Join(fmt.Errorf("epoll_ctl: %w", err), r.waker.Close(), r.poller.close())
 	}
 	r.files.init(opts.Workers, r.Wake)
 	return r, nil
 }
 
-// Start makes the calling thread the owner.
+// Start makes the calling thread the owner and allocates the receive buffers.
 func (r *Runtime) Start(pool *runtime.Pool) error {
 	if r.started || r.closed {
 		return &runtime.OpError{Op: "start", Err: runtime.ErrBusy}
@@ -87,13 +93,14 @@ func (r *Runtime) Start(pool *runtime.Pool) error {
 	return nil
 }
 
-// Now is the monotonic clock.
+// Now returns the nanoseconds since the process started. It may be called from
+// anywhere.
 func (r *Runtime) Now() int64 { return sys.Now() }
 
-// Wake makes Poll return.
-func (r *Runtime) Wake() { r.waker.wake() }
+// Wake makes Poll return. It may be called from anywhere.
+func (r *Runtime) Wake() { r.waker.Wake() }
 
-// Info describes the Runtime.
+// Info describes the Runtime. It may be called from anywhere.
 func (r *Runtime) Info() runtime.Info {
 	return runtime.Info{Backend: "epoll", Kernel: sys.Kernel(), Features: []runtime.Feature{
 		{Name: FeaturePwait2, On: r.poller.pwait2, Why: r.poller.why, Since: "5.11"},
@@ -107,7 +114,8 @@ func opErr(op string, h runtime.Handle, err error) error {
 	return &runtime.OpError{Op: op, Handle: h, Err: err}
 }
 
-// conn returns the handle's state if it is open and not being closed.
+// conn returns the handle's state, or ErrClosed if the handle is closed or being
+// closed.
 func (r *Runtime) conn(h runtime.Handle) (*conn, error) {
 	s := r.fds.Get(h)
 	if s == nil || s.Data.closer != nil {
@@ -116,15 +124,15 @@ func (r *Runtime) conn(h runtime.Handle) (*conn, error) {
 	return &s.Data, nil
 }
 
-// open makes a handle of fd.
+// open adds fd to the table and returns its handle.
 func (r *Runtime) open(fd int, file bool) runtime.Handle {
 	h, s := r.fds.Add(fd)
 	s.Data = conn{h: h, fd: fd, file: file}
-	s.Data.in.ready, s.Data.out.ready = true, true // who knows: try
+	s.Data.in.ready, s.Data.out.ready = true, true // unknown, so try both
 	return h
 }
 
-// openSocket is open for a socket of which it is known whether it is a unix one.
+// openSocket is open for a socket that is known to be a unix socket or not.
 func (r *Runtime) openSocket(fd int, unix bool) runtime.Handle {
 	h := r.open(fd, false)
 	r.fds.Get(h).Data.unix = unix
@@ -143,8 +151,8 @@ func (r *Runtime) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime
 	return r.openSocket(fd, addr.Path != ""), nil
 }
 
-// Adopt makes fd the Runtime's own. A socket becomes non-blocking, for
-// everybody who has it: a blocking one would stop the loop.
+// Adopt takes over fd. It makes a socket non-blocking, also for all other
+// users of it, because a blocking socket would stop the loop.
 func (r *Runtime) Adopt(fd int) (runtime.Handle, error) {
 	if r.closing {
 		return 0, opErr("adopt", 0, runtime.ErrClosed)
@@ -163,13 +171,14 @@ func (r *Runtime) Adopt(fd int) (runtime.Handle, error) {
 	h := r.open(fd, file)
 	c := &r.fds.Get(h).Data
 	c.adopted = true
-	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil { // else it is no socket
+	if domain, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_DOMAIN); err == nil { // otherwise fd is not a socket
 		c.unix = domain == unix.AF_UNIX
 	}
 	return h, nil
 }
 
-// Detach gives the descriptor away.
+// Detach closes a handle without closing its descriptor, which then belongs to the
+// caller.
 func (r *Runtime) Detach(h runtime.Handle) (int, error) {
 	c, err := r.conn(h)
 	if err != nil {
@@ -188,10 +197,10 @@ func (r *Runtime) Detach(h runtime.Handle) (int, error) {
 	return fd, nil
 }
 
-// forget takes the handle out; the descriptor is the caller's business.
+// forget removes the handle. The caller owns the descriptor.
 func (r *Runtime) forget(c *conn) {
-	if c.queue != nil {
-		c.queue.remove(c)
+	if c.turn.List() != nil {
+		r.turns.Remove(&c.turn)
 	}
 	r.fds.Remove(c.h)
 }
@@ -205,12 +214,12 @@ func (r *Runtime) SetOption(h runtime.Handle, opt runtime.Option, value int) err
 	return opErr("set option", h, err)
 }
 
-// LocalAddr asks the socket for its address.
+// LocalAddr returns the socket's local address.
 func (r *Runtime) LocalAddr(h runtime.Handle) (runtime.Addr, error) {
 	return r.addr("local address", h, sys.LocalAddr)
 }
 
-// PeerAddr asks the socket for its peer's address.
+// PeerAddr returns the address of the socket's peer.
 func (r *Runtime) PeerAddr(h runtime.Handle) (runtime.Addr, error) {
 	return r.addr("peer address", h, sys.PeerAddr)
 }

@@ -11,12 +11,12 @@ import (
 	"github.com/noria-go/noria/runtime/internal/sys"
 )
 
-// retryAfter is how long a connect to a unix socket whose backlog is full
-// waits: no event tells when there is room.
+// retryAfter is how long a connect to a unix socket with a full backlog waits
+// before its next try. No event reports room in the backlog.
 const retryAfter = int64(5 * time.Millisecond)
 
-// Submit takes op. What can be refused at once becomes a result for the next
-// Poll like any other.
+// Submit takes op. It never waits: an op that is refused gets its result from the
+// next Poll, like any other.
 func (r *Runtime) Submit(op *runtime.Op) {
 	invalid := op.Begin()
 	r.live++
@@ -38,12 +38,12 @@ func (r *Runtime) Submit(op *runtime.Op) {
 		r.watch(c, op)
 	case runtime.OpSend, runtime.OpSendVec:
 		if !c.out.ready {
-			r.vacate(op) // it will wait for the peer
+			r.vacate(op) // the send will wait for the peer
 		}
 		c.ops++
 		c.out.push(op, inLine)
 		if c.out.head == op {
-			r.tryOut(c) // now, so that its buffer is back before the next receive
+			r.tryOut(c) // at once, so that its buffer is free before the next receive
 		}
 		r.schedule(c)
 	case runtime.OpShutdown:
@@ -52,13 +52,14 @@ func (r *Runtime) Submit(op *runtime.Op) {
 			r.shutdown(c, op)
 			return
 		}
-		r.standInLine(c, &c.out, op)
+		r.enqueue(c, &c.out, op)
 	default:
-		r.standInLine(c, &c.in, op)
+		r.enqueue(c, &c.in, op)
 	}
 }
 
-// admit finds the handle of op, if it has one and op is valid.
+// admit returns the handle's state, or nil if op has no handle. It fails with the
+// error with which op ends.
 func (r *Runtime) admit(op *runtime.Op, invalid error) (*conn, error) {
 	if r.closing {
 		return nil, runtime.ErrClosed
@@ -73,14 +74,14 @@ func (r *Runtime) admit(op *runtime.Op, invalid error) (*conn, error) {
 	return r.conn(op.Handle)
 }
 
-func (r *Runtime) standInLine(c *conn, d *direction, op *runtime.Op) {
+func (r *Runtime) enqueue(c *conn, d *direction, op *runtime.Op) {
 	c.ops++
 	d.push(op, inLine)
 	r.schedule(c)
 }
 
-// watch queues an OpPoll. What is ready already makes no further edge, so the
-// handle is looked at once in any case.
+// watch enqueues an OpPoll. A handle that is already ready causes no edge, so it is
+// always checked once.
 func (r *Runtime) watch(c *conn, op *runtime.Op) {
 	c.ops++
 	if err := r.register(c); err != nil && !errors.Is(err, unix.EPERM) { // EPERM: a regular file, always ready
@@ -92,7 +93,7 @@ func (r *Runtime) watch(c *conn, op *runtime.Op) {
 	r.schedule(c)
 }
 
-// connect makes a socket and begins to connect it.
+// connect makes a socket and starts to connect it.
 func (r *Runtime) connect(op *runtime.Op) {
 	fd, err := sys.Socket(op.Addr, true)
 	if err != nil {
@@ -129,7 +130,7 @@ func (r *Runtime) startConnect(c *conn, op *runtime.Op) {
 	}
 }
 
-// nextRetry returns when the first connect is to be tried again; 0: none.
+// nextRetry returns when the next connect must be retried, or 0 if there is none.
 func (r *Runtime) nextRetry() int64 {
 	if len(r.retries) == 0 {
 		return 0
@@ -137,7 +138,7 @@ func (r *Runtime) nextRetry() int64 {
 	return r.retries[0].retryAt
 }
 
-// retry tries the connects whose time has come: they are in the order of it.
+// retry retries the connects that are due. They are in order of retryAt.
 func (r *Runtime) retry() {
 	for len(r.retries) > 0 && r.retries[0].retryAt <= r.Now() {
 		c := r.retries[0]
@@ -148,7 +149,7 @@ func (r *Runtime) retry() {
 	}
 }
 
-// Cancel asks that op end soon.
+// Cancel requests that op end soon. It never waits.
 func (r *Runtime) Cancel(op *runtime.Op) {
 	if !op.InFlight() || op.Code == runtime.OpClose {
 		return
@@ -163,7 +164,7 @@ func (r *Runtime) Cancel(op *runtime.Op) {
 	}
 }
 
-// connOf returns the state of the handle that op is on; nil if on none.
+// connOf returns the state of op's handle, or nil if it has none.
 func (r *Runtime) connOf(op *runtime.Op) *conn {
 	if op.Code == runtime.OpOpen {
 		return nil
@@ -190,12 +191,12 @@ func (r *Runtime) cancelInLine(op *runtime.Op) {
 		c.out.remove(op)
 	default:
 		if c.in.head == op && c.in.parked {
-			r.unparkConn(c) // the next in line may need no hot buffer
+			r.unparkConn(c) // the next operation may need no hot buffer
 		}
 		c.in.remove(op)
 	}
 	r.finish(c, op, 0, 0, runtime.ErrCanceled)
 	if s := r.fds.Get(op.Handle); s != nil {
-		r.schedule(&s.Data) // the next in line may go on
+		r.schedule(&s.Data) // the next operation may be runnable
 	}
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/noria-go/noria/runtime/internal/sys"
 )
 
-// vec is what a vectored send gives the kernel, once for all of them.
+// vec is the memory of a vectored send, shared by all of them.
 type vec struct {
 	msg unix.Msghdr
 	iov [runtime.MaxVec]unix.Iovec
 }
 
-// longCall is from how many bytes on a system call may take long enough for
-// the scheduler to be told.
+// longCall is the size in bytes from which a system call may take long enough that
+// the scheduler must know of it.
 const longCall = 128 << 10
 
 func call(trap, a, b, c, d uintptr, long bool) (int, syscall.Errno) {
@@ -40,8 +40,8 @@ func (r *Runtime) recv(fd int, p []byte) (int, syscall.Errno) {
 	return call(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), 0, len(p) > longCall)
 }
 
-// notReady notes that op, the first in line, has to wait for an event, and sees
-// to it that there will be one. If that cannot be, op ends.
+// notReady makes the first operation of d wait for an event, and registers c for
+// one. If that fails, the operation ends.
 func (r *Runtime) notReady(c *conn, d *direction) {
 	if err := r.register(c); err != nil {
 		r.finish(c, d.pop(), 0, 0, err)
@@ -50,7 +50,7 @@ func (r *Runtime) notReady(c *conn, d *direction) {
 	d.ready = false
 }
 
-// register has epoll tell about c from now on, if it does not yet.
+// register registers c with epoll, if it is not registered yet.
 func (r *Runtime) register(c *conn) error {
 	if c.registered {
 		return nil
@@ -62,27 +62,29 @@ func (r *Runtime) register(c *conn) error {
 	return nil
 }
 
-// short notes that a call did less than it could have: the next try would find
-// nothing. If epoll cannot tell when that changes, trying must go on.
+// short records that a call transferred less than it could have, so that the next
+// try would find nothing. If c cannot be registered, there will be no event and the
+// tries continue.
 func (r *Runtime) short(c *conn, d *direction) {
 	if r.register(c) == nil {
 		d.ready = false
 	}
 }
 
-// drained is short for a read. An event that has told of an end comes once, so
-// reading must go on until it is seen. And it must where the kernel stops before
-// the end: at TCP's urgent data, and at a unix socket's message that carries
-// descriptors (or urgent data: it has that too); there only EAGAIN tells.
+// drained is short for a read. The event of an end comes only once, so reads must
+// continue until they see the end. They must also continue where the kernel stops
+// before its data ends: at TCP's urgent data, and at a message of a unix socket
+// that carries descriptors or urgent data. In these cases only EAGAIN shows that
+// nothing is left.
 func (r *Runtime) drained(c *conn) {
 	if !c.broken && !c.urgent && !c.unix {
 		r.short(c, &c.in)
 	}
 }
 
-// empty notes that a read has found nothing. Where TCP's urgent data was, the
-// kernel also says so if a signal is pending (tcp_recvmsg_locked), such as Go's
-// own; then the next try will do.
+// empty records that a read found nothing. On a socket with TCP's urgent data, the
+// kernel also reports EAGAIN when a signal is pending (tcp_recvmsg_locked), such as
+// one of Go's own. Then the read is tried again.
 func (r *Runtime) empty(c *conn) {
 	if c.urgent {
 		if ready, err := ask(c.fd); err == nil && ready&runtime.DirRead != 0 {
@@ -93,7 +95,7 @@ func (r *Runtime) empty(c *conn) {
 	r.notReady(c, &c.in)
 }
 
-// tryIn tries what stands first in line to receive.
+// tryIn tries the first operation of the receiving direction.
 func (r *Runtime) tryIn(c *conn) {
 	if !c.in.runnable() {
 		return
@@ -119,7 +121,7 @@ func (r *Runtime) tryIn(c *conn) {
 	}
 }
 
-// end finishes op with a system call's result.
+// end finishes op with the result of a system call.
 func (r *Runtime) end(c *conn, op *runtime.Op, n int, errno syscall.Errno) {
 	if errno != 0 {
 		r.finish(c, op, 0, 0, errno)
@@ -163,7 +165,7 @@ func (r *Runtime) tryAccept(c *conn, op *runtime.Op) {
 	case errno == unix.EAGAIN:
 		r.notReady(c, &c.in)
 	case errno == unix.ECONNABORTED:
-		// The peer gave up before we came. The next in the queue is as good.
+		// The peer closed the connection in the backlog. The next try accepts another.
 	case errno != 0:
 		c.in.remove(op)
 		r.end(c, op, 0, errno)
@@ -176,7 +178,7 @@ func (r *Runtime) tryAccept(c *conn, op *runtime.Op) {
 	}
 }
 
-// tryOut tries what stands first in line to send.
+// tryOut tries the first operation of the sending direction.
 func (r *Runtime) tryOut(c *conn) {
 	if !c.out.runnable() {
 		return
@@ -206,8 +208,8 @@ func (r *Runtime) tryOut(c *conn) {
 	r.end(c, op, n, errno)
 }
 
-// vacate moves what op sends out of the few receive buffers before it waits
-// for the peer.
+// vacate moves the data of op out of the few receive buffers before op waits for
+// the peer.
 func (r *Runtime) vacate(op *runtime.Op) {
 	if op.Code == runtime.OpSend {
 		r.hot.Vacate(op.Buf)
@@ -243,14 +245,14 @@ func (r *Runtime) send(fd int, op *runtime.Op) (n, size int, errno syscall.Errno
 	return n, size, errno
 }
 
-// tryConnect looks at how connecting went.
+// tryConnect checks the outcome of a connect.
 func (r *Runtime) tryConnect(c *conn, op *runtime.Op) {
 	if !c.registered {
 		r.notReady(c, &c.out)
 		return
 	}
-	// The first event may be the registration's own, which says that a socket
-	// that is not connected yet is hung up.
+	// The first event may be the registration's own, which reports a hang-up for a
+	// socket that is not connected yet.
 	v, err := unix.GetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_ERROR)
 	if err == nil && v != 0 {
 		err = syscall.Errno(v)
@@ -266,7 +268,8 @@ func (r *Runtime) tryConnect(c *conn, op *runtime.Op) {
 	r.connected(c, op, err)
 }
 
-// connected ends a connect: the handle becomes the caller's, or goes.
+// connected ends a connect. On success the handle goes to the caller, otherwise it
+// is closed.
 func (r *Runtime) connected(c *conn, op *runtime.Op, err error) {
 	c.ops--
 	if err != nil {
@@ -278,8 +281,8 @@ func (r *Runtime) connected(c *conn, op *runtime.Op, err error) {
 	r.finish(nil, op, 0, c.h, nil)
 }
 
-// tryPolls ends the OpPolls whose handle is ready. Edges do not say what is
-// ready now, so the kernel is asked.
+// tryPolls ends the OpPolls whose handle is ready. Edges do not say what is ready
+// now, so it asks the kernel.
 func (r *Runtime) tryPolls(c *conn) {
 	if c.polls.head == nil || !c.news {
 		return

@@ -9,18 +9,19 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// workers are goroutines that do what blocks: operations on files. The loop
-// puts work into a list and never waits; results come back through another.
+// workers are goroutines that make the blocking calls: operations on files. The
+// loop adds operations to todo and takes results from ready. It never waits for a
+// worker, except in Close.
 type workers struct {
 	max  int
-	wake func() // gets the loop to take results
+	wake func() // wakes the loop to take results
 
 	mu      sync.Mutex
 	work    sync.Cond
 	results sync.Cond
 	todo    []*fileOp
 	ready   []*fileOp
-	running int // at work
+	running int // number of workers that run an operation
 	idle    int
 	started int
 	quit    bool
@@ -28,7 +29,7 @@ type workers struct {
 	free    []*fileOp
 }
 
-// A fileOp is an operation with the descriptor that it is for, and its result.
+// A fileOp is an operation, the descriptor that it is for, and its result.
 type fileOp struct {
 	op  *runtime.Op
 	fd  int
@@ -41,7 +42,7 @@ func (w *workers) init(limit int, wake func()) {
 	w.work.L, w.results.L = &w.mu, &w.mu
 }
 
-// toWorkers gives op, which is on c unless it opens a file, to a worker.
+// toWorkers passes op to the workers. c is nil if op opens a file.
 func (r *Runtime) toWorkers(c *conn, op *runtime.Op) {
 	if c != nil {
 		c.ops++
@@ -50,7 +51,7 @@ func (r *Runtime) toWorkers(c *conn, op *runtime.Op) {
 	r.files.add(op)
 }
 
-// add queues op; its descriptor is in op.Sys.N.
+// add queues op, whose descriptor is in op.Sys.N.
 func (w *workers) add(op *runtime.Op) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -94,7 +95,7 @@ func (w *workers) serve() {
 	}
 }
 
-// do makes the system call, again if a signal came in between.
+// do makes the system call, and repeats it if a signal interrupts it.
 func (f *fileOp) do() (n int, err error) {
 	for {
 		n, err = f.once()
@@ -102,7 +103,7 @@ func (f *fileOp) do() (n int, err error) {
 			return max(n, 0), err
 		}
 		if f.op.Code == runtime.OpClose {
-			return 0, nil // it is closed all the same: close(2)
+			return 0, nil // the descriptor is closed even so: close(2)
 		}
 	}
 }
@@ -128,9 +129,9 @@ func (f *fileOp) once() (int, error) {
 	return 0, unix.EINVAL
 }
 
-// open opens a file. What is none, such as a named pipe, could keep a worker,
-// and Close, waiting for as long as its other end pleases; so it is opened
-// non-blocking, which means nothing to a file.
+// open opens a file. The path may name something else, such as a named pipe, whose
+// open would keep a worker, and Close, waiting for the pipe's other end. So open
+// adds O_NONBLOCK, which has no effect on a file.
 func open(op *runtime.Op) (int, error) {
 	fd, err := unix.Open(op.Path, op.Flags|unix.O_CLOEXEC|unix.O_NONBLOCK, op.Mode)
 	if err == nil && op.Flags&unix.O_NONBLOCK == 0 {
@@ -142,7 +143,7 @@ func open(op *runtime.Op) (int, error) {
 	return fd, err
 }
 
-// takeFiles takes in what the workers have done.
+// takeFiles takes the results of the workers.
 func (r *Runtime) takeFiles() {
 	w := &r.files
 	w.mu.Lock()
@@ -154,7 +155,7 @@ func (r *Runtime) takeFiles() {
 		n, got, err := f.n, runtime.Handle(0), f.err
 		if op.Code == runtime.OpOpen && err == nil {
 			if n = 0; r.closing {
-				_ = unix.Close(f.n) // nobody wants it
+				_ = unix.Close(f.n) // the runtime is closing
 				err = runtime.ErrCanceled
 			} else {
 				got = r.open(f.n, true)
@@ -173,7 +174,7 @@ func (r *Runtime) takeFiles() {
 	}
 }
 
-// cancel takes op out of the queue, if no worker has it yet.
+// cancel removes op from the queue, and reports false if a worker has taken it.
 func (w *workers) cancel(op *runtime.Op) bool {
 	return len(w.cancelIf(func(o *runtime.Op) bool { return o == op })) > 0
 }
@@ -186,7 +187,8 @@ func (w *workers) cancelAll() []*runtime.Op {
 	return w.cancelIf(func(*runtime.Op) bool { return true })
 }
 
-// cancelIf takes what is queued and matches out of the queue; a close stays.
+// cancelIf removes the matching operations from the queue and returns them. It
+// leaves every close.
 func (w *workers) cancelIf(match func(*runtime.Op) bool) (out []*runtime.Op) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -200,7 +202,7 @@ func (w *workers) cancelIf(match func(*runtime.Op) bool) (out []*runtime.Op) {
 	return out
 }
 
-// waitResult waits until a worker has finished something.
+// waitResult waits until a worker has a result.
 func (w *workers) waitResult() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -209,7 +211,7 @@ func (w *workers) waitResult() {
 	}
 }
 
-// stop ends the goroutines.
+// stop ends the workers.
 func (w *workers) stop() {
 	w.mu.Lock()
 	w.quit = true

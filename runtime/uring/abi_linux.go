@@ -5,8 +5,8 @@ import (
 	"unsafe"
 )
 
-// What the kernel's include/uapi/linux/io_uring.h has and go-uring keeps to
-// itself or does not know.
+// Definitions of the kernel's include/uapi/linux/io_uring.h that go-uring does not
+// export or does not know.
 const (
 	sysSetup    = 425
 	sysEnter    = 426
@@ -78,8 +78,8 @@ const (
 	opRecv          = 27
 )
 
-// params is struct io_uring_params. go-uring's own has this layout and a
-// private type; setup_linux.go says how we get at it.
+// params is struct io_uring_params. go-uring's own type has this layout but is
+// unexported: see opt.
 type params struct {
 	sqEntries, cqEntries      uint32
 	flags                     uint32

@@ -6,20 +6,19 @@ import (
 	"unsafe"
 )
 
-// A bufRing is a ring of provided buffers that the kernel takes from at the
-// moment it has bytes for one: IORING_REGISTER_PBUF_RING in
-// io_uring_register(2). It is first in, first out, so all buffers pass through
-// the cache in turn.
+// A bufRing is a ring of provided buffers. The kernel takes a buffer from it at the
+// moment it has bytes: IORING_REGISTER_PBUF_RING in io_uring_register(2). The ring
+// is first in, first out, so every buffer passes through the CPU cache in turn.
 type bufRing struct {
 	fd      int
 	group   uint16
 	entries []bufEntry
 	tail    uint16
-	shown   uint16 // the tail that the kernel knows
+	shown   uint16 // the published tail
 }
 
-// newBufRing registers a ring for count buffers in mem, which must be page
-// aligned and stay until unregister.
+// newBufRing registers a ring for count buffers in mem, which must be page aligned
+// and stay mapped until unregister.
 func newBufRing(fd int, group uint16, mem []byte, count int) (*bufRing, error) {
 	n := ringEntries(count)
 	b := &bufRing{fd: fd, group: group, entries: unsafe.Slice((*bufEntry)(unsafe.Pointer(&mem[0])), n)}
@@ -31,7 +30,7 @@ func newBufRing(fd int, group uint16, mem []byte, count int) (*bufRing, error) {
 	return b, nil
 }
 
-// ringEntries returns the length of a ring for count buffers: a power of two.
+// ringEntries returns the length of a ring for count buffers, a power of two.
 func ringEntries(count int) int {
 	n := 1
 	for n < count {
@@ -40,15 +39,15 @@ func ringEntries(count int) int {
 	return n
 }
 
-// bufRingSize is how much memory newBufRing needs for count buffers.
+// bufRingSize returns how many bytes of memory newBufRing needs for count buffers.
 func bufRingSize(count int) int { return ringEntries(count) * int(unsafe.Sizeof(bufEntry{})) }
 
-// unregister takes the ring away from the kernel.
+// unregister removes the ring from the kernel.
 func (b *bufRing) unregister() error {
 	return register(b.fd, registerUnregisterPbuf, unsafe.Pointer(&bufReg{group: b.group}), 1)
 }
 
-// add puts a buffer behind the others; publish makes it known.
+// add appends a buffer. publish makes it visible to the kernel.
 func (b *bufRing) add(id uint32, mem []byte) {
 	e := &b.entries[int(b.tail)&(len(b.entries)-1)]
 	e.addr = uint64(uintptr(unsafe.Pointer(&mem[0])))
@@ -57,10 +56,9 @@ func (b *bufRing) add(id uint32, mem []byte) {
 	b.tail++
 }
 
-// publish stores the tail so that the kernel sees the entries before it. The
-// tail is 16 bits wide and Go has no atomic store of that width, so it is
-// stored together with its neighbour, the first entry's id, which only we
-// write.
+// publish stores the tail so that the kernel sees the entries before it. Go has no
+// atomic store of 16 bits, so publish stores the tail together with its neighbour,
+// the id of the first entry, which only this side writes.
 func (b *bufRing) publish() {
 	if b.shown == b.tail {
 		return

@@ -9,7 +9,7 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Cancel asks that op end soon.
+// Cancel requests that op end soon. It never waits.
 func (r *Runtime) Cancel(op *runtime.Op) {
 	if !op.InFlight() {
 		return
@@ -19,8 +19,8 @@ func (r *Runtime) Cancel(op *runtime.Op) {
 	}
 }
 
-// cancel ends f if the kernel does not have it, and otherwise asks the kernel.
-// A close cannot be cancelled.
+// cancel ends f if the kernel does not have it, and otherwise submits a
+// cancellation. A close cannot be cancelled.
 func (r *Runtime) cancel(f *flight) {
 	if f.canceled || f.op.Code == runtime.OpClose {
 		return
@@ -28,30 +28,30 @@ func (r *Runtime) cancel(f *flight) {
 	f.canceled = true
 	switch f.phase {
 	case phaseWaiting, phaseBacklog, phaseParked:
-		f.queue.remove(f)
+		f.leaveQueue()
 		r.finish(f, 0, 0, runtime.ErrCanceled)
 	case phaseKernel:
 		r.sendCancel(f.userData())
 	}
 }
 
-// sendCancel asks the kernel to cancel what has this user_data, or all there
-// is if it is 0. The request goes the way of all operations, behind its target.
+// sendCancel submits a cancellation of the flight with this user_data, or of
+// everything if it is 0. It takes the same path as all operations, so it stays
+// behind its target.
 func (r *Runtime) sendCancel(target uint64) {
 	f := r.table.take(nil)
 	f.target = target
 	r.push(f)
 }
 
-// maxCancels bounds how often a target that the kernel does not find is asked
-// for again.
+// maxCancels bounds how often a cancellation is repeated for a target that the
+// kernel does not find.
 const maxCancels = 16
 
-// canceled handles the answer to a cancellation. ENOENT about a target that
-// is still here means that the kernel had it in its hands at that moment,
-// between a poll that fired and the retry: it is asked again, or the target
-// could wait for ever. (EALREADY is a target that a worker runs: it was
-// interrupted and will come back.)
+// canceled handles the result of a cancellation. ENOENT for a target that is still
+// in flight means that the kernel was between the target's poll and its retry. The
+// cancellation is then repeated, or the target could wait for ever. (EALREADY means
+// that a worker runs the target: it was interrupted and will complete.)
 func (r *Runtime) canceled(f *flight, errno syscall.Errno) {
 	target := r.table.get(f.target)
 	if errno == unix.ENOENT && f.target != 0 && target != nil && target.phase == phaseKernel && f.tries < maxCancels {
@@ -62,29 +62,29 @@ func (r *Runtime) canceled(f *flight, errno syscall.Errno) {
 	r.table.drop(f)
 }
 
-// closeConn begins to close a handle: everything on it is cancelled and comes
-// back, and then the descriptor goes. close(2) alone would cancel nothing, and
-// the peer would not see the end as long as an operation keeps the socket.
+// closeConn begins to close a handle: it cancels every operation on it, and the
+// descriptor is closed after the last of them. close(2) alone cancels nothing, and
+// the peer sees no end while an operation keeps the socket open.
 func (r *Runtime) closeConn(f *flight) {
 	slot := r.conns.Get(f.op.Handle)
 	c := &slot.Data
-	for on := c.ops; on != nil; on = on.cnext {
+	for on := range c.ops.All() {
 		r.cancel(on)
 	}
-	if c.count == 0 {
+	if c.ops.Len() == 0 {
 		r.closeNow(c)
 	}
 }
 
-// closeNow closes the descriptor of a handle on which nothing is left.
+// closeNow closes the descriptor of a handle that has no operation in flight.
 func (r *Runtime) closeNow(c *conn) {
 	f := c.closer
 	r.conns.Remove(c.handle)
 	r.push(f)
 }
 
-// Close cancels everything, waits until it has come back, and frees what the
-// kernel could see only then.
+// Close cancels every operation, waits until all have completed, and only then
+// frees the memory that the kernel uses.
 func (r *Runtime) Close() error {
 	if r.closed || r.closing {
 		return &runtime.OpError{Op: "close runtime", Err: runtime.ErrClosed}
@@ -102,12 +102,12 @@ func (r *Runtime) Close() error {
 		err = errors.Join(err, r.closeBuffers(), r.ring.close())
 	}
 	r.closed = true
-	return errors.Join(err, r.waker.close())
+	return errors.Join(err, r.waker.Close())
 }
 
-// drain brings everything back.
+// drain cancels every operation and waits until all have completed.
 func (r *Runtime) drain() error {
-	r.waker.signal() // its poll ends; it is not armed again
+	r.waker.Signal() // ends its poll, which is not armed again
 	r.removeTimer()
 	all := r.can.has(FeatureCancelAll)
 	r.cancelFlights(!all)
@@ -125,7 +125,7 @@ func (r *Runtime) drain() error {
 		}
 		switch {
 		case !r.busy() || r.table.live < before || r.ready():
-		case !one: // what the one cancellation did not find
+		case !one: // some operations escaped the one cancellation
 			one = true
 			r.cancelKernel()
 		default:
@@ -137,12 +137,12 @@ func (r *Runtime) drain() error {
 	return nil
 }
 
-// busy reports whether anything has not come back yet.
+// busy reports whether anything is still in flight.
 func (r *Runtime) busy() bool {
-	return r.table.live > 0 || r.waker.armed || r.timer.armed || r.done.head != nil
+	return r.table.live > 0 || r.wakeArmed || r.timer.armed || r.done.Len() > 0
 }
 
-// step enters the kernel and delivers all there is.
+// step enters the kernel and delivers all results.
 func (r *Runtime) step(wait bool) error {
 	errno := r.ring.turn()
 	if wait && !r.ready() {
@@ -156,8 +156,8 @@ func (r *Runtime) step(wait bool) error {
 	return nil
 }
 
-// cancelFlights cancels every operation, and asks the kernel for each if each
-// is set.
+// cancelFlights cancels every operation that the kernel does not have, and every
+// other one too if each is set.
 func (r *Runtime) cancelFlights(each bool) {
 	for _, page := range r.table.pages {
 		for i := range page {
@@ -173,7 +173,8 @@ func (r *Runtime) cancelFlights(each bool) {
 	}
 }
 
-// cancelKernel asks for every operation that the kernel still has.
+// cancelKernel submits a cancellation for every operation that the kernel still
+// has.
 func (r *Runtime) cancelKernel() {
 	for _, page := range r.table.pages {
 		for i := range page {

@@ -8,17 +8,17 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// finish ends f without the kernel: the result waits for the next Poll, since
-// Submit and Cancel never call Done.
+// finish ends f without the kernel. The result waits for the next Poll, because
+// Submit and Cancel must not call Done.
 func (r *Runtime) finish(f *flight, n int, got runtime.Handle, err error) {
 	f.n, f.got, f.err = n, got, err
 	r.done.push(f, phaseDone)
-	r.leaveLine(f)
+	r.startNext(f)
 }
 
-// end gives the Op of f back to its owner.
+// end completes the Op of f.
 func (r *Runtime) end(f *flight, n int, got runtime.Handle, err error) {
-	r.leaveLine(f)
+	r.startNext(f)
 	op, c := f.op, f.conn
 	if c != nil {
 		c.remove(f)
@@ -28,15 +28,15 @@ func (r *Runtime) end(f *flight, n int, got runtime.Handle, err error) {
 	}
 	r.putBuffer(f)
 	r.table.drop(f)
-	if c != nil && c.closer != nil && c.count == 0 {
+	if c != nil && c.closer != nil && c.ops.Len() == 0 {
 		r.closeNow(c)
 	}
 	r.delivered++
 	op.Complete(n, got, err)
 }
 
-// leaveLine lets the next operation in f's direction begin, if it was f's turn.
-func (r *Runtime) leaveLine(f *flight) {
+// startNext starts the next operation in f's direction, if f was the active one.
+func (r *Runtime) startNext(f *flight) {
 	if f.conn == nil {
 		return
 	}
@@ -51,11 +51,11 @@ func (r *Runtime) leaveLine(f *flight) {
 	}
 }
 
-// completed handles what the kernel says about a flight.
+// completed handles a completion of the kernel.
 func (r *Runtime) completed(userData uint64, res int32, flags uint32) {
 	f := r.table.get(userData)
 	if f == nil {
-		return // cannot be: a flight stays until its last completion
+		return // cannot happen: a flight stays until its last completion
 	}
 	if flags&cqeMore == 0 {
 		f.phase = phaseIdle
@@ -75,7 +75,7 @@ func (r *Runtime) completed(userData uint64, res int32, flags uint32) {
 	}
 }
 
-// polled goes on with an operation whose handle became ready.
+// polled continues an operation whose handle became ready.
 func (r *Runtime) polled(f *flight, res int32) {
 	switch {
 	case f.canceled:
@@ -95,7 +95,7 @@ func (r *Runtime) succeeded(f *flight, n int, flags uint32) {
 		r.accepted(f, n, flags)
 	case runtime.OpConnect:
 		if r.closing {
-			r.end(f, 0, 0, runtime.ErrCanceled) // and the socket is closed
+			r.end(f, 0, 0, runtime.ErrCanceled) // end closes the socket
 			return
 		}
 		r.end(f, 0, r.open(int(f.fd)), nil)
@@ -113,8 +113,9 @@ func (r *Runtime) succeeded(f *flight, n int, flags uint32) {
 	}
 }
 
-// accepted hands out a connection. Nobody wants it if the listener is being
-// closed; after a mere Cancel it is delivered, because it won the race.
+// accepted delivers a connection. It closes the connection instead if the listener
+// or the runtime is being closed. After a mere Cancel it delivers the connection,
+// because the accept won the race.
 func (r *Runtime) accepted(f *flight, fd int, flags uint32) {
 	unwanted := r.closing || f.conn.closer != nil
 	if unwanted {
@@ -137,7 +138,7 @@ func (r *Runtime) accepted(f *flight, fd int, flags uint32) {
 	}
 }
 
-// again submits f anew, unless it was cancelled.
+// again resubmits f, unless it was cancelled.
 func (r *Runtime) again(f *flight) {
 	if f.canceled {
 		r.end(f, 0, 0, runtime.ErrCanceled)
@@ -146,35 +147,35 @@ func (r *Runtime) again(f *flight) {
 	r.push(f)
 }
 
-// failed ends f with an error, or tries again where the error only means that.
+// failed ends f with an error, or retries it if the error is transient.
 func (r *Runtime) failed(f *flight, errno syscall.Errno) {
 	code := f.op.Code
 	switch {
 	case errno == unix.ECANCELED:
 		r.end(f, 0, 0, runtime.ErrCanceled)
 	case errno == unix.EINTR && code == runtime.OpClose:
-		r.end(f, 0, 0, nil) // it is closed all the same: close(2)
+		r.end(f, 0, 0, nil) // the descriptor is closed even so: close(2)
 	case errno == unix.EINTR,
 		errno == unix.ECONNABORTED && (code == runtime.OpAccept || code == runtime.OpAcceptMany):
 		r.again(f)
 	case errno == unix.EAGAIN && code != runtime.OpConnect:
-		r.notNow(f)
+		r.wouldBlock(f)
 	default:
 		r.end(f, 0, 0, errno)
 	}
 }
 
-// notNow handles EAGAIN, which comes from descriptors that are non-blocking
-// (adopted ones) and from sends: they are told not to wait at first, so that
-// we hear of a peer that does not read. It must not hold any of the few receive
-// buffers, neither by this send nor by those behind it.
-func (r *Runtime) notNow(f *flight) {
+// wouldBlock handles EAGAIN. Non-blocking descriptors, which were adopted, return
+// it, and so do sends: the first attempt is non-blocking, so that the runtime
+// learns that the peer does not read. From then on neither this send nor those
+// behind it may hold one of the few receive buffers.
+func (r *Runtime) wouldBlock(f *flight) {
 	switch f.op.Code {
 	case runtime.OpSend, runtime.OpSendVec:
 		if f.nowait {
 			f.nowait, f.blocked = false, true
 			r.vacate(f.op)
-			for next := f.conn.lines[lineSend].waiting.head; next != nil; next = next.qnext {
+			for next := range f.conn.lines[lineSend].waiting.All() {
 				r.vacate(next.op)
 			}
 			break
@@ -188,7 +189,7 @@ func (r *Runtime) notNow(f *flight) {
 	r.again(f)
 }
 
-// vacate moves what op sends, if it is a send, out of the receive buffers.
+// vacate moves the data of op, if it is a send, out of the receive buffers.
 func (r *Runtime) vacate(op *runtime.Op) {
 	if op.Code == runtime.OpSend {
 		r.buffers.set.Vacate(op.Buf)

@@ -21,8 +21,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Many more operations than either queue has room for, cancellations among
-// them: everything comes back, nothing is dropped.
+// Many more operations than either queue has room for, and cancellations among
+// them: every one completes.
 func TestFullQueues(t *testing.T) {
 	everywhere(t, Options{Entries: 4, CQEntries: 4, Budget: 3}, func(t *testing.T, w *world) {
 		const conns = 64
@@ -57,11 +57,10 @@ func TestFullQueues(t *testing.T) {
 	})
 }
 
-// One turn hands over all that is there, in several calls: nothing waits for
-// another turn.
+// One turn submits everything, in several calls. Nothing waits for another turn.
 func TestManyAtOnce(t *testing.T) {
 	everywhere(t, Options{Entries: 8 * rawBatch}, func(t *testing.T, w *world) {
-		require.NoError(t, w.r.Poll(0)) // the runtime's own
+		require.NoError(t, w.r.Poll(0)) // submits the runtime's own entries
 		h, _ := w.pair()
 		var calls []*call
 		for range 3*rawBatch + 1 {
@@ -78,8 +77,8 @@ func TestManyAtOnce(t *testing.T) {
 	})
 }
 
-// A kernel that takes nothing for a while (EBUSY; here the ring's descriptor is
-// hidden from us) loses nothing: operations and cancellations wait in order.
+// A kernel that takes nothing for a while (EBUSY, simulated by hiding the ring's
+// descriptor) loses nothing: operations and cancellations wait in order.
 func TestBacklog(t *testing.T) {
 	everywhere(t, Options{Entries: 4}, func(t *testing.T, w *world) {
 		require.NoError(t, w.r.Poll(0))
@@ -91,7 +90,7 @@ func TestBacklog(t *testing.T) {
 			w.write(peer, "noria")
 			calls = append(calls, w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}))
 		}
-		require.Positive(t, w.r.backlog.len)
+		require.Positive(t, w.r.backlog.Len())
 		for _, c := range calls[:10] { // some are in the queue, others behind it
 			w.r.Cancel(&c.Op)
 		}
@@ -107,8 +106,8 @@ func TestBacklog(t *testing.T) {
 	})
 }
 
-// More connections have bytes than there are buffers: the kernel ends some
-// receives with ENOBUFS, and none of them is lost.
+// More connections have bytes than there are buffers. The kernel ends some receives
+// with ENOBUFS, and every byte is still delivered.
 func TestFewBuffers(t *testing.T) {
 	everywhere(t, Options{Buffers: 2, BufferSize: 4096}, func(t *testing.T, w *world) {
 		var many []*call
@@ -135,9 +134,8 @@ func TestFewBuffers(t *testing.T) {
 	})
 }
 
-// Receivers hold every buffer and the pool has nothing for copies: a
-// connection is parked, can be cancelled there, and goes on when a buffer is
-// back.
+// Receivers hold every buffer and the pool has no memory for copies. A receive is
+// parked, can be cancelled while parked, and continues when a buffer is free.
 func TestParked(t *testing.T) {
 	for name, off := range map[string][]string{"ring": nil, "single": {FeatureMultishotRecv}, "no ring": {FeatureBufferRing}} {
 		t.Run(name, func(t *testing.T) {
@@ -165,14 +163,15 @@ func TestParked(t *testing.T) {
 				ops = append(ops, take(h))
 				w.write(peer, "noria")
 			}
-			w.until(func() bool { return w.r.parked.len == 2 })
+			w.until(func() bool { return w.r.parked.Len() == 2 })
 			require.Len(t, held, 2)
 			before := w.r.Now()
 			require.NoError(t, w.r.Poll(before+int64(time.Millisecond)))
 			require.Len(t, held, 2)
 			require.GreaterOrEqual(t, w.r.Now()-before, int64(time.Millisecond), "parked, not spinning")
 
-			last := w.r.parked.tail.op
+			parked := slices.Collect(w.r.parked.All())
+			last := parked[1].op
 			w.r.Cancel(last)
 			w.until(func() bool { return !last.InFlight() })
 			require.ErrorIs(t, last.Err, runtime.ErrCanceled)
@@ -184,13 +183,13 @@ func TestParked(t *testing.T) {
 			for _, op := range ops {
 				require.ErrorIs(t, op.Err, runtime.ErrCanceled)
 			}
-			w.pool = runtime.NewPool(0) // the other one is full of what this test mapped
+			w.pool = runtime.NewPool(0) // the first pool is full of this test's mappings
 		})
 	}
 }
 
-// A peer that does not read makes a send wait, and a send that waits holds no
-// receive buffer: its bytes move to the pool, unseen by who sent them.
+// A peer that does not read makes a send wait, and a waiting send holds no receive
+// buffer: its bytes move to the pool, unnoticed by the sender.
 func TestWaitingSendLeavesHotBuffer(t *testing.T) {
 	everywhere(t, Options{Buffers: 4}, func(t *testing.T, w *world) {
 		from, source := w.pair()
@@ -241,7 +240,7 @@ func TestWaitingSendLeavesHotBuffer(t *testing.T) {
 	})
 }
 
-// Descriptors that are non-blocking make io_uring answer EAGAIN.
+// io_uring answers EAGAIN for non-blocking descriptors.
 func TestNonBlockingDescriptor(t *testing.T) {
 	everywhere(t, Options{}, func(t *testing.T, w *world) {
 		h, peer := w.pair()
@@ -280,7 +279,7 @@ func TestNonBlockingDescriptor(t *testing.T) {
 	})
 }
 
-// An accept that succeeded for a listener that is being closed does not leak.
+// An accept that succeeds while its listener is being closed leaks no descriptor.
 func TestUnwantedAccept(t *testing.T) {
 	everywhere(t, Options{}, func(t *testing.T, w *world) {
 		for _, code := range []runtime.OpCode{runtime.OpAccept, runtime.OpAcceptMany} {
@@ -302,7 +301,8 @@ func TestUnwantedAccept(t *testing.T) {
 	})
 }
 
-// Out of descriptors ends an accept with the error, and it can go on later.
+// Running out of descriptors ends an accept with the error, and a later accept
+// works.
 func TestAcceptOutOfDescriptors(t *testing.T) {
 	w := newWorld(t, Options{})
 	l, addr := w.listen()
@@ -311,7 +311,7 @@ func TestAcceptOutOfDescriptors(t *testing.T) {
 	defer closeAll(client)
 	var old unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))
-	// io_uring takes the limit as it is when the accept is submitted.
+	// io_uring reads the limit when the accept is submitted.
 	require.NoError(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: old.Max}))
 	many := w.submit(runtime.Op{Code: runtime.OpAcceptMany, Handle: l})
 	err = w.r.Poll(0)
@@ -324,8 +324,8 @@ func TestAcceptOutOfDescriptors(t *testing.T) {
 	require.NoError(t, again.Err)
 }
 
-// A wait ends at its deadline and not before, whatever the collector does to
-// memory meanwhile: go-uring's own timeout fired at once 50 times of 50.
+// A wait ends at its deadline and not before, even if the garbage collector runs.
+// go-uring's own timeout fired at once in 50 of 50 runs.
 func TestDeadlineSurvivesCollection(t *testing.T) {
 	for name, opts := range map[string]Options{"ext-arg": {}, "timeout": {Off: []string{FeatureExtArg}}} {
 		t.Run(name, func(t *testing.T) {
@@ -339,7 +339,7 @@ func TestDeadlineSurvivesCollection(t *testing.T) {
 				}
 			}()
 			for i := range 50 {
-				// Later, then earlier than the timer that is in the kernel.
+				// First later, then earlier than the timer that the kernel has.
 				wait := int64(4-i%3) * int64(time.Millisecond)
 				deadline := w.r.Now() + wait
 				require.NoError(t, w.r.Poll(deadline))
@@ -351,7 +351,7 @@ func TestDeadlineSurvivesCollection(t *testing.T) {
 	}
 }
 
-// No Wake is lost, however it falls into a Poll.
+// No Wake is lost, at any moment of a Poll.
 func TestWakeRaces(t *testing.T) {
 	everywhere(t, Options{}, func(t *testing.T, w *world) {
 		const rounds, wakers = 500, 3
@@ -379,11 +379,11 @@ func TestWakeRaces(t *testing.T) {
 			<-finished
 		}
 		w.r.Wake()
-		require.NoError(t, w.r.Poll(runtime.Forever)) // one before counts
+		require.NoError(t, w.r.Poll(runtime.Forever)) // a Wake before Poll counts
 	})
 }
 
-// Nothing is allocated for an operation.
+// An operation allocates nothing.
 func TestNoAllocation(t *testing.T) {
 	w := newWorld(t, Options{})
 	a, b := w.pair()
@@ -421,7 +421,7 @@ func TestNoAllocation(t *testing.T) {
 	require.ErrorIs(t, err, runtime.ErrBusy)
 }
 
-// Features that are off say why, and so do those that cannot be without them.
+// Features that are switched off say so, and so do those that need them.
 func TestFeatures(t *testing.T) {
 	for _, name := range Features() {
 		r, err := New(Options{Off: []string{name}})
@@ -446,7 +446,7 @@ func TestFeatures(t *testing.T) {
 	require.NoError(t, r.Close())
 }
 
-// Whoever cannot have a ring is told what to do.
+// The error of a failed setup says what to do.
 func TestExplain(t *testing.T) {
 	for errno, want := range map[syscall.Errno]string{
 		syscall.ENOSYS: "built without", syscall.EPERM: "seccomp", syscall.ENOMEM: "memlock",
@@ -465,7 +465,7 @@ func TestExplain(t *testing.T) {
 	}
 }
 
-// The rings, the buffers and the descriptors of a closed runtime are gone.
+// A closed runtime leaves no ring, buffer or descriptor.
 func TestNothingIsLeft(t *testing.T) {
 	count := func() (mappings, fds int) {
 		maps, err := os.ReadFile("/proc/self/maps")

@@ -3,87 +3,87 @@ package uring
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/runtime/internal/sys"
 )
 
-// A flight is one operation from Submit to its terminal completion, or a
-// cancellation from its being asked to its answer. It lies in a table, and the
-// kernel knows it by slot and generation only, so a late completion or cancel
-// cannot reach what has the slot next. Through the table everything that the
-// kernel sees stays reachable: the Op with its buffers, and mem.
+// A flight is one operation from Submit to its terminal completion, or one
+// cancellation from its submission to its result. It is a slot of a table, and the
+// kernel knows it only by slot and generation, so a late completion or cancellation
+// cannot reach the next flight in the slot. The table keeps everything that the
+// kernel uses reachable: the Op with its buffers, and mem.
 type flight struct {
-	op     *runtime.Op // nil: this is a cancellation
-	target uint64      // of a cancellation; 0: everything
-	tries  int         // cancellations of the target so far
+	op     *runtime.Op // nil for a cancellation
+	target uint64      // user_data to cancel; 0 means everything
+	tries  int         // how often the cancellation was repeated
 
-	conn *conn // what it is on, if that is a handle
+	conn *conn // nil for an operation without a handle
 	fd   int32
 	mem  *kernelMem
-	buf  int32 // hot buffer that it fills (where there is no buffer ring), or -1
+	buf  int32 // hot buffer that it fills, without a buffer ring, or -1
 
 	slot, gen uint32
 	phase     phase
 	used      bool
-	canceled  bool // somebody wants it to end
-	poll      bool // waits for readiness; the operation itself comes after
-	nowait    bool // a send that is tried and must not wait: see notNow
-	blocked   bool // a send that waits for its peer
-	async     bool // by a worker of the kernel
+	canceled  bool // the caller asked for its end
+	poll      bool // waits for readiness before the operation itself
+	nowait    bool // a send that must not wait: see wouldBlock
+	blocked   bool // a send that waits for the peer
+	async     bool // to be run by a worker of the kernel
 
 	// The result, while it waits in Runtime.done.
 	n   int
 	got runtime.Handle
 	err error
 
-	// A flight is in at most one queue, and in the list of its conn.
-	queue        *queue
-	qnext, qprev *flight
-	cnext, cprev *flight
+	queued list.Node[flight] // in at most one queue
+	onConn list.Node[flight] // in conn.ops
 }
 
-// phase says where a flight is.
+// A phase is where a flight is.
 type phase uint8
 
 const (
-	phaseIdle    phase = iota // here, being worked on
-	phaseWaiting              // behind another one in the same direction of a handle
-	phaseBacklog              // the submission queue was full
+	phaseIdle    phase = iota // in this process, being handled
+	phaseWaiting              // behind another operation in the same direction of its handle
+	phaseBacklog              // waits for room in the submission queue
 	phaseKernel               // in the submission queue or in the kernel
-	phaseParked               // until a receive buffer is free
+	phaseParked               // waits for a receive buffer
 	phaseDone                 // its result waits for Poll
 )
 
-// kernelMem is memory of one operation that the kernel reads: never on a
-// stack, which moves.
+// kernelMem is the memory of one operation that the kernel reads. It must not be on
+// a stack, which can move.
 type kernelMem struct {
 	msg  unix.Msghdr
 	iov  [runtime.MaxVec]unix.Iovec
 	addr sys.RawAddr
 	path []byte
-	next *kernelMem
+	free list.Link[kernelMem]
 }
 
 const (
 	pageBits = 8
 	pageSize = 1 << pageBits
-	genMask  = 1<<31 - 1 // the top bit of user_data is for what is not a flight
+	genMask  = 1<<31 - 1 // the top bit of user_data marks completions that are not of a flight
 )
 
-// A table holds the flights. It grows by pages, so that they stay where they are.
+// A table holds the flights. It grows by pages, so that flights never move.
 type table struct {
 	pages []*[pageSize]flight
-	free  *flight // by qnext
+	free  []*flight // the last is the next to be taken
 	live  int
-	mems  *kernelMem
+	mems  list.Stack[kernelMem]
 }
 
 func (t *table) take(op *runtime.Op) *flight {
-	if t.free == nil {
+	if len(t.free) == 0 {
 		t.grow()
 	}
-	f := t.free
-	t.free, f.qnext = f.qnext, nil
+	last := len(t.free) - 1
+	f := t.free[last]
+	t.free = t.free[:last]
 	f.gen = f.gen&genMask + 1
 	if f.gen > genMask {
 		f.gen = 1
@@ -99,16 +99,16 @@ func (t *table) grow() {
 	for i := pageSize - 1; i >= 0; i-- {
 		f := &page[i]
 		f.slot = base + uint32(i)
-		f.qnext, t.free = t.free, f
+		t.free = append(t.free, f)
 	}
 	t.pages = append(t.pages, page)
 }
 
-// drop makes the slot free for another flight.
+// drop frees the slot of f.
 func (t *table) drop(f *flight) {
 	t.putMem(f)
-	*f = flight{slot: f.slot, gen: f.gen, qnext: t.free}
-	t.free = f
+	*f = flight{slot: f.slot, gen: f.gen}
+	t.free = append(t.free, f)
 	t.live--
 }
 
@@ -119,21 +119,20 @@ func (t *table) putMem(f *flight) {
 	}
 	clear(m.iov[:m.msg.Iovlen]) // keep no buffer alive
 	m.msg, m.path = unix.Msghdr{}, nil
-	m.next, t.mems = t.mems, m
+	t.mems.Push(&m.free, m)
 	f.mem = nil
 }
 
 func (t *table) takeMem(f *flight) *kernelMem {
 	if f.mem == nil {
-		if f.mem = t.mems; f.mem == nil {
+		if f.mem = t.mems.Pop(); f.mem == nil {
 			f.mem = &kernelMem{}
 		}
-		t.mems, f.mem.next = f.mem.next, nil
 	}
 	return f.mem
 }
 
-// at returns the flight in a slot, whatever its generation.
+// at returns the flight in a slot, of any generation.
 func (t *table) at(slot uint32) *flight {
 	if int(slot>>pageBits) >= len(t.pages) {
 		return nil
@@ -141,7 +140,7 @@ func (t *table) at(slot uint32) *flight {
 	return &t.pages[slot>>pageBits][slot&(pageSize-1)]
 }
 
-// get returns the flight that user_data names, or nil if it is over.
+// get returns the flight with this user_data, or nil if it has ended.
 func (t *table) get(userData uint64) *flight {
 	f := t.at(uint32(userData))
 	if f == nil || f.gen != uint32(userData>>32) || !f.used {
@@ -153,53 +152,32 @@ func (t *table) get(userData uint64) *flight {
 func (f *flight) userData() uint64 { return uint64(f.gen)<<32 | uint64(f.slot) }
 
 // A queue is a first-in-first-out list of flights.
-type queue struct {
-	head, tail *flight
-	len        int
-}
+type queue struct{ list.List[flight] }
 
 func (q *queue) push(f *flight, p phase) {
-	f.queue, f.phase = q, p
-	f.qprev, f.qnext = q.tail, nil
-	if q.tail != nil {
-		q.tail.qnext = f
-	} else {
-		q.head = f
-	}
-	q.tail = f
-	q.len++
+	q.PushBack(&f.queued, f)
+	f.phase = p
 }
 
 func (q *queue) pop() *flight {
-	f := q.head
+	f := q.PopFront()
 	if f != nil {
-		q.remove(f)
+		f.phase = phaseIdle
 	}
 	return f
 }
 
-func (q *queue) remove(f *flight) {
-	if f.qprev != nil {
-		f.qprev.qnext = f.qnext
-	} else {
-		q.head = f.qnext
-	}
-	if f.qnext != nil {
-		f.qnext.qprev = f.qprev
-	} else {
-		q.tail = f.qprev
-	}
-	f.queue, f.qnext, f.qprev = nil, nil, nil
+// leaveQueue takes f out of the queue that it is in.
+func (f *flight) leaveQueue() {
+	f.queued.List().Remove(&f.queued)
 	f.phase = phaseIdle
-	q.len--
 }
 
 // A conn is what we know about a handle.
 type conn struct {
 	handle runtime.Handle
 	fd     int32
-	ops    *flight // in flight on it, but for closer
-	count  int
+	ops    list.List[flight] // in flight on it, but for closer
 	lines  [2]line
 	closer *flight // the OpClose: nothing new is taken
 }
@@ -218,9 +196,9 @@ const (
 	noLine = -1
 )
 
-// lineOf says in which line of its handle an operation stands. Accepts,
-// polls and file operations stand in none. A shutdown of the sending side
-// waits for the sends before it.
+// lineOf returns the direction of its handle that an operation waits in. Accepts,
+// polls and file operations wait in none. A shutdown of the sending side waits for
+// the sends before it.
 func lineOf(op *runtime.Op) int {
 	switch op.Code {
 	case runtime.OpRecv, runtime.OpRecvMany:
@@ -237,23 +215,10 @@ func lineOf(op *runtime.Op) int {
 
 func (c *conn) add(f *flight) {
 	f.conn, f.fd = c, c.fd
-	f.cnext = c.ops
-	if c.ops != nil {
-		c.ops.cprev = f
-	}
-	c.ops = f
-	c.count++
+	c.ops.PushFront(&f.onConn, f)
 }
 
 func (c *conn) remove(f *flight) {
-	if f.cprev != nil {
-		f.cprev.cnext = f.cnext
-	} else {
-		c.ops = f.cnext
-	}
-	if f.cnext != nil {
-		f.cnext.cprev = f.cprev
-	}
-	f.conn, f.cnext, f.cprev = nil, nil, nil
-	c.count--
+	c.ops.Remove(&f.onConn)
+	f.conn = nil
 }

@@ -15,10 +15,10 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// patience is how long a test waits for what must happen.
+// patience is how long a test waits for an event that must happen.
 const patience = 10 * time.Second
 
-// A world is a started runtime on the test's own, locked thread.
+// A world is a started runtime on the test's locked thread.
 type world struct {
 	t    testing.TB
 	r    *Runtime
@@ -47,12 +47,12 @@ func (w *world) until(done func() bool) {
 	w.t.Helper()
 	limit := w.r.Now() + int64(patience)
 	for !done() {
-		require.Less(w.t, w.r.Now(), limit, "it does not happen")
+		require.Less(w.t, w.r.Now(), limit, "the condition did not become true")
 		require.NoError(w.t, w.r.Poll(limit))
 	}
 }
 
-// A call is an operation with what came of it.
+// A call is an operation and its result.
 type call struct {
 	runtime.Op
 	times int
@@ -78,7 +78,7 @@ func (w *world) submit(op runtime.Op) *call {
 	return c
 }
 
-// do submits op and polls until it is over.
+// do submits op and polls until it has completed.
 func (w *world) do(op runtime.Op) *call {
 	w.t.Helper()
 	c := w.submit(op)
@@ -123,7 +123,8 @@ func (w *world) listen() (runtime.Handle, runtime.Addr) {
 	return h, addr
 }
 
-// variants are the ways of running: all features, none, and each without one.
+// variants are the configurations to test: all features, none, and each feature
+// missing.
 func variants() map[string]Options {
 	v := map[string]Options{"all": {}, "none": {Off: Features()}}
 	for _, name := range Features() {

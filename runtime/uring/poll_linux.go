@@ -12,12 +12,13 @@ import (
 	"github.com/noria-go/noria/runtime/internal/sys"
 )
 
-// Poll makes one system call as long as there is work: it hands over what was
-// submitted, and waits in a second one if nothing came of that.
+// Poll submits everything, delivers results, and waits for one, until the deadline
+// or a Wake, if there is none. While there is work it makes one system call; a
+// second one is only needed to wait.
 func (r *Runtime) Poll(deadline int64) error {
 	r.delivered = 0
 	if !r.started || r.closing {
-		r.deliver(r.done.len) // what was submitted after Close
+		r.deliver(r.done.Len()) // operations that were submitted after Close
 		return &runtime.OpError{Op: "poll", Err: runtime.ErrClosed}
 	}
 	for {
@@ -33,21 +34,21 @@ func (r *Runtime) Poll(deadline int64) error {
 	}
 }
 
-// rearm queues what an earlier turn could not.
+// rearm submits what had no room or no buffer in an earlier turn.
 func (r *Runtime) rearm() {
 	r.drainBacklog()
 	r.armWake()
 	r.unpark()
 }
 
-// turn enters the kernel if there is a reason to: something to hand over,
-// deferred work, or something to wait for. What was handed over completes at
-// once as a rule, and under load more has arrived meanwhile; so the first call
-// does not wait, which is what lets it be a raw one (see ring.turn), and an
-// idle loop makes a second one.
+// turn enters the kernel if there is something to submit, deferred work, or
+// something to wait for. Most operations complete when they are submitted, and
+// under load more has arrived meanwhile. So the first call does not wait, which
+// allows it to be a raw system call (see ring.turn), and only an idle loop makes a
+// second one.
 func (r *Runtime) turn(deadline int64) (late, woken bool, err error) {
 	timeout := int64(-1)
-	wait := !r.ready() && r.waker.armed
+	wait := !r.ready() && r.wakeArmed
 	if deadline != runtime.Forever {
 		now := int64(0)
 		if deadline > 0 {
@@ -64,27 +65,27 @@ func (r *Runtime) turn(deadline int64) (late, woken bool, err error) {
 		err = r.entered(r.ring.turn())
 		wait = wait && err == nil && !r.ready()
 	}
-	if wait && r.waker.sleep() {
+	if wait && r.waker.Sleep() {
 		err = r.entered(r.ring.wait(timeout))
 	}
-	return late, r.waker.woken(), err
+	return late, r.waker.Woken(), err
 }
 
-// ready reports whether something can be delivered without the kernel.
+// ready reports whether a result can be delivered without entering the kernel.
 func (r *Runtime) ready() bool {
-	return r.done.head != nil || r.event < r.evts || r.fetch()
+	return r.done.Len() > 0 || r.event < r.evts || r.fetch()
 }
 
-// entered says what an enter's error means for Poll.
+// entered handles the result of an enter and returns the error for Poll.
 func (r *Runtime) entered(errno syscall.Errno) error {
 	switch errno {
 	case 0, syscall.ETIME, syscall.EINTR:
 		return nil
 	case syscall.EAGAIN, syscall.EBUSY:
-		// The kernel is short of memory, or wants its completions to be taken
-		// first. Those that it has deferred it puts into the queue only when it is
-		// asked to, and a call that it refuses does not ask. If there are none to
-		// take then, let it breathe.
+		// The kernel is short of memory, or wants its completions read first. Those
+		// that it has deferred reach the queue only when an enter asks for them, and
+		// a refused enter does not. If there are none, a short wait gives the kernel
+		// time.
 		if !r.ready() {
 			r.ring.work()
 		}
@@ -97,20 +98,20 @@ func (r *Runtime) entered(errno syscall.Errno) error {
 	return fmt.Errorf("io_uring_enter: %w", errno)
 }
 
-// fetch copies completions out of the queue, so that it has room again while
-// they are worked on.
+// fetch copies completions out of the queue, so that the queue has room while they
+// are handled.
 func (r *Runtime) fetch() bool {
 	r.event = 0
 	r.evts = r.ring.peek(r.events[:], r.scratch[:])
 	return r.evts > 0
 }
 
-// deliver handles completions in the order in which they came, until budget
-// of them were delivered or none is left. Results that were made here go
-// first, but only those that are there now: a Done that submits the like again
-// must not keep the kernel's waiting.
+// deliver handles completions in order until it has delivered budget of them or
+// none is left. It begins with the results that were made without the kernel, but
+// only those that exist now: a Done that submits such an operation again must not
+// delay the kernel's completions for ever.
 func (r *Runtime) deliver(budget int) {
-	for n := r.done.len; n > 0 && r.delivered < budget; n-- {
+	for n := r.done.Len(); n > 0 && r.delivered < budget; n-- {
 		if f := r.done.pop(); f != nil {
 			r.end(f, f.n, f.got, f.err)
 		}
@@ -126,7 +127,7 @@ func (r *Runtime) deliver(budget int) {
 	}
 }
 
-// pollMask puts poll events where a submission entry has them: 32 bits whose
+// pollMask converts poll events to the form of a submission entry: 32 bits whose
 // halves are swapped on big-endian machines.
 func pollMask(events uint32) uint32 {
 	if probe := uint16(1); *(*byte)(unsafe.Pointer(&probe)) == 0 {
@@ -135,7 +136,7 @@ func pollMask(events uint32) uint32 {
 	return events
 }
 
-// pollEvents and pollReady translate Op.Flags of OpPoll to events and back.
+// pollEvents and pollReady convert the flags of OpPoll to events and back.
 func pollEvents(flags int) (events uint32) {
 	if flags&runtime.DirRead != 0 {
 		events |= unix.POLLIN | unix.POLLRDHUP

@@ -16,42 +16,42 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A feature is something that not every kernel has: what it is called, what
-// it is good for, which kernel brought it (for people only), and what it
-// cannot be without.
+// A feature is something that only some kernels have. good says what it gains,
+// since names the first kernel with it (for display only), and needs the feature
+// that it depends on.
 type feature struct {
 	name, good, since string
 	needs             string
-	try               func(*prober) string // why not, or ""
+	try               func(*prober) string // returns why it is unavailable, or ""
 }
 
 var features = []feature{
 	{FeatureRDisabled, "the ring is set up anywhere and enabled on its loop's thread", "5.10", "",
 		func(p *prober) string { return p.flag(setupRDisabled) }},
-	{FeatureSingleIssuer, "the kernel spares itself locks, since one thread submits", "6.0", "",
+	{FeatureSingleIssuer, "the kernel needs fewer locks, because one thread submits", "6.0", "",
 		func(p *prober) string { return p.flag(setupSingleIssuer) }},
 	{FeatureDeferTaskrun, "completion work runs in batches when the loop asks for it", "6.1", FeatureSingleIssuer,
 		func(p *prober) string { return p.flag(setupSingleIssuer | setupDeferTaskrun | setupTaskrunFlag) }},
 	{FeatureCoopTaskrun, "completions do not interrupt the loop's thread", "5.19", "",
 		func(p *prober) string { return p.flag(setupCoopTaskrun | setupTaskrunFlag) }},
-	{FeatureSubmitAll, "a bad submission does not hold up those behind it", "5.18", "",
+	{FeatureSubmitAll, "an invalid submission does not delay those after it", "5.18", "",
 		func(p *prober) string { return p.flag(setupSubmitAll) }},
-	{FeatureExtArg, "one system call submits, waits and times out", "5.11", "",
+	{FeatureExtArg, "one system call submits and waits with a timeout", "5.11", "",
 		func(p *prober) string { return p.bit(featExtArg) }},
 	{FeatureNoIowait, "an idle loop is not counted as waiting for a disk", "6.15", "",
 		func(p *prober) string { return p.bit(featNoIowait) }},
 	{FeatureBufferRing, "idle connections hold no memory and the kernel picks a buffer when bytes arrive", "5.19", "",
 		(*prober).bufferRing},
-	{FeatureMultishotRecv, "one submission receives again and again", "6.0", FeatureBufferRing,
+	{FeatureMultishotRecv, "one submission receives repeatedly", "6.0", FeatureBufferRing,
 		(*prober).multishotRecv},
-	{FeatureMultishotAccept, "one submission accepts again and again", "5.19", "",
+	{FeatureMultishotAccept, "one submission accepts repeatedly", "5.19", "",
 		(*prober).multishotAccept},
-	{FeatureCancelAll, "everything in flight is cancelled by one submission", "5.19", "",
+	{FeatureCancelAll, "one submission cancels everything in flight", "5.19", "",
 		(*prober).cancelAll},
 }
 
-// required are the opcodes without which there is no backend: all are of
-// kernel 5.6.
+// required are the opcodes without which the backend cannot work. All are in kernel
+// 5.6.
 var required = []struct {
 	code int
 	name string
@@ -62,24 +62,24 @@ var required = []struct {
 	{opSend, "send"}, {opRecv, "recv"},
 }
 
-// abilities says for each feature why it is not there, or "".
+// abilities maps each feature to why it is unavailable, or "".
 type abilities map[string]string
 
 var (
 	probeMu sync.Mutex
-	kernel  abilities // what the kernel can, once known
+	kernel  abilities // what the kernel supports, once probed
 )
 
-// probe finds out what the kernel can do. The kernel does not change while we
-// run, so that is done once; a failure is not remembered, since what was short
-// (memory, descriptors) may be there the next time.
+// probe finds out what the kernel supports. It does so once, because the kernel
+// does not change during a process. It does not remember a failure, because memory
+// or descriptors that were short may be available the next time.
 func probe() (abilities, error) {
 	probeMu.Lock()
 	defer probeMu.Unlock()
 	if kernel != nil {
 		return kernel, nil
 	}
-	stdruntime.LockOSThread() // a single-issuer ring remembers who made it
+	stdruntime.LockOSThread() // a single-issuer ring belongs to the thread that made it
 	defer stdruntime.UnlockOSThread()
 	p := &prober{}
 	if err := p.open(); err != nil {
@@ -107,8 +107,7 @@ func probe() (abilities, error) {
 	return found, nil
 }
 
-// without returns what is left of a when the features named off, and those
-// that need them, are switched off.
+// without returns a without the features named in off and those that need them.
 func (a abilities) without(off []string) (abilities, error) {
 	left := abilities{}
 	for _, name := range off {
@@ -139,7 +138,7 @@ var setupFlags = map[string]uint32{
 	FeatureDeferTaskrun: setupDeferTaskrun,
 }
 
-// flags returns what io_uring_setup is to be told.
+// flags returns the flags for io_uring_setup.
 func (a abilities) flags() (flags uint32) {
 	for name, flag := range setupFlags {
 		if a.has(name) {
@@ -147,12 +146,12 @@ func (a abilities) flags() (flags uint32) {
 		}
 	}
 	if flags&(setupCoopTaskrun|setupDeferTaskrun) != 0 {
-		flags |= setupTaskrunFlag // both have it, and it cannot be without them
+		flags |= setupTaskrunFlag // both use it, and it is invalid without them
 	}
 	return flags
 }
 
-// list is Info.Features.
+// list returns the abilities as Info.Features.
 func (a abilities) list() []runtime.Feature {
 	var out []runtime.Feature
 	for _, f := range features {
@@ -165,12 +164,12 @@ func (a abilities) list() []runtime.Feature {
 	return out
 }
 
-// A prober tries features on a small ring with no flags, on which everything
+// A prober tries features on a small ring without flags. On such a ring everything
 // that can complete at once has completed when enter returns.
 type prober struct {
 	ring     *ring
 	features uint32
-	last     uint64 // user_data
+	last     uint64 // user_data of the last submission
 	mem      []byte // a page: a buffer ring and, in its second half, a buffer
 }
 
@@ -200,7 +199,7 @@ func (p *prober) close() error {
 	return err
 }
 
-// require fails unless everything is there that has no fallback.
+// require fails if the kernel lacks something that has no fallback.
 func (p *prober) require() error {
 	if p.features&featNodrop == 0 {
 		return fmt.Errorf("%w: the kernel drops completions that do not fit into the queue (no IORING_FEAT_NODROP)", errors.ErrUnsupported)
@@ -226,7 +225,7 @@ func (p *prober) flag(flags uint32) string {
 	if err != nil {
 		return "io_uring_setup refuses it: " + err.Error()
 	}
-	// Nothing was submitted: only the entries' mapping is left to go.
+	// Nothing was submitted, so only the mapping of the entries is left to free.
 	first, err := lib.NextSQE()
 	_ = lib.Close()
 	if err == nil {
@@ -256,8 +255,8 @@ func (p *prober) bufferRing() string {
 	return ""
 }
 
-// do submits one operation and returns its first completion, if it came at
-// once, and its user_data.
+// do submits one operation. It returns the completion, if there is one at once, and
+// the operation's user_data.
 func (p *prober) do(fill func(*uring.SQEntry)) (cqe uring.CQEvent, id uint64, ok bool) {
 	p.last++
 	id = p.last
@@ -271,7 +270,7 @@ func (p *prober) do(fill func(*uring.SQEntry)) (cqe uring.CQEvent, id uint64, ok
 	return cqe, id, ok
 }
 
-// completion looks for one of id and drops the others.
+// completion returns the next completion of id and drops the others.
 func (p *prober) completion(id uint64) (uring.CQEvent, bool) {
 	var events [1]uring.CQEvent
 	var scratch [1]*uring.CQEvent
@@ -283,17 +282,17 @@ func (p *prober) completion(id uint64) (uring.CQEvent, bool) {
 	return uring.CQEvent{}, false
 }
 
-// multishot submits an operation that should complete at once and stay armed,
-// and takes it back.
+// multishot submits an operation that should complete at once and stay armed, and
+// then cancels it.
 func (p *prober) multishot(fill func(*uring.SQEntry)) (uring.CQEvent, string) {
 	cqe, id, ok := p.do(fill)
 	switch {
 	case !ok:
-		return cqe, "it was tried and did not complete"
+		return cqe, "the trial did not complete"
 	case cqe.Res < 0:
-		return cqe, "it was tried and failed: " + syscall.Errno(-cqe.Res).Error()
+		return cqe, "the trial failed: " + syscall.Errno(-cqe.Res).Error()
 	case cqe.Flags&cqeMore == 0:
-		return cqe, "it was tried and completed only once"
+		return cqe, "the trial completed only once"
 	}
 	sqe := p.ring.next()
 	sqe.OpCode, sqe.Addr = opAsyncCancel, id
@@ -305,7 +304,7 @@ func (p *prober) multishot(fill func(*uring.SQEntry)) (uring.CQEvent, string) {
 			return cqe, ""
 		}
 	}
-	return cqe, "it was tried and could not be cancelled"
+	return cqe, "the trial could not be cancelled"
 }
 
 func (p *prober) multishotRecv() string {
@@ -329,7 +328,7 @@ func (p *prober) multishotRecv() string {
 		sqe.Flags, sqe.BufIG = sqeBufferSelect, probeGroup
 	})
 	if why == "" && (cqe.Res != 1 || cqe.Flags&cqeBuffer == 0) {
-		return "it was tried and used no provided buffer"
+		return "the trial used no provided buffer"
 	}
 	return why
 }
@@ -344,7 +343,7 @@ func (p *prober) multishotAccept() string {
 		defer closeAll(fd)
 		fds[i] = fd
 	}
-	// An empty name is bound to a free one of the abstract name space: unix(7).
+	// An empty name is bound to a free name in the abstract namespace: unix(7).
 	err := unix.Bind(fds[0], &unix.SockaddrUnix{})
 	if err == nil {
 		err = unix.Listen(fds[0], 1)
@@ -368,16 +367,16 @@ func (p *prober) multishotAccept() string {
 	return why
 }
 
-// cancelAll tries to cancel whatever there is, which is nothing.
+// cancelAll tries to cancel everything in flight, which is nothing.
 func (p *prober) cancelAll() string {
 	cqe, _, ok := p.do(func(sqe *uring.SQEntry) {
 		sqe.OpCode, sqe.OpcodeFlags = opAsyncCancel, cancelAll|cancelAny
 	})
 	if !ok {
-		return "it was tried and did not complete"
+		return "the trial did not complete"
 	}
 	if cqe.Res < 0 && syscall.Errno(-cqe.Res) != syscall.ENOENT {
-		return "it was tried and failed: " + syscall.Errno(-cqe.Res).Error()
+		return "the trial failed: " + syscall.Errno(-cqe.Res).Error()
 	}
 	return ""
 }

@@ -11,18 +11,17 @@ import (
 	"github.com/noria-go/noria/runtime/internal/hot"
 )
 
-const recvGroup = 1 // of the provided buffers
+const recvGroup = 1 // group of the provided buffers
 
-// buffers are the receive buffers and how the kernel gets at them: through a
-// ring, or, without one, each for a single receive once there is something to
-// be received.
+// buffers are the receive buffers. The kernel gets them through a ring or, without
+// one, each for a single receive once the socket is readable.
 type buffers struct {
 	set  *hot.Set
-	ring *bufRing // nil: there is none
-	mem  []byte   // the ring's
-	free int      // buffers that are with nobody
+	ring *bufRing // nil without the feature
+	mem  []byte   // memory of the ring
+	free int      // number of buffers that neither a receiver nor a receive holds
 
-	idle []uint32 // without a ring: those, last used first, since they are in the cache
+	idle []uint32 // the free buffers, without a ring; the one used last, and thus cached, is reused first
 }
 
 func (r *Runtime) openBuffers() error {
@@ -64,14 +63,14 @@ func (r *Runtime) openBufRing() error {
 	return nil
 }
 
-// closeBuffers is for when nothing is in flight any more.
+// closeBuffers must be called when nothing is in flight.
 func (r *Runtime) closeBuffers() error {
 	b := &r.buffers
 	if b.ring != nil {
 		r.ring.provided = nil
 		err := b.ring.unregister()
 		if err != nil {
-			return err // the kernel still has it: better a leak than a wild write
+			return err // the kernel still uses the memory: a leak is better than a stray write
 		}
 		if err := r.pool.Unmap(b.mem); err != nil {
 			return err
@@ -84,7 +83,7 @@ func (r *Runtime) closeBuffers() error {
 	return b.set.Close()
 }
 
-// recycle offers buffer i to the next receive.
+// recycle makes buffer i available to a receive.
 func (r *Runtime) recycle(i uint32) {
 	b := &r.buffers
 	b.free++
@@ -95,7 +94,7 @@ func (r *Runtime) recycle(i uint32) {
 	}
 }
 
-// putBuffer takes back what f had for itself.
+// putBuffer recycles the buffer that f holds.
 func (r *Runtime) putBuffer(f *flight) {
 	if f.buf >= 0 {
 		r.recycle(uint32(f.buf))
@@ -103,13 +102,14 @@ func (r *Runtime) putBuffer(f *flight) {
 	}
 }
 
-// armRecv begins or goes on with an OpRecvMany.
+// armRecv begins or continues an OpRecvMany.
 func (r *Runtime) armRecv(f *flight) {
 	f.poll = r.buffers.ring == nil
 	r.push(f)
 }
 
-// recvReady: without a ring, something is there to be received.
+// recvReady submits a receive. Without a ring the socket is readable now, and the
+// receive gets a buffer of its own or is parked.
 func (r *Runtime) recvReady(f *flight) {
 	b := &r.buffers
 	if b.ring == nil {
@@ -125,10 +125,9 @@ func (r *Runtime) recvReady(f *flight) {
 	r.push(f)
 }
 
-// unpark goes on with receives that found no buffer, as many as there are
-// buffers now.
+// unpark continues parked receives, as many as there are free buffers.
 func (r *Runtime) unpark() {
-	for n := r.buffers.free; n > 0 && r.parked.head != nil; n-- {
+	for n := r.buffers.free; n > 0 && r.parked.Len() > 0; n-- {
 		r.recvReady(r.parked.pop())
 	}
 }
@@ -137,7 +136,7 @@ func (r *Runtime) fillRecv(f *flight, sqe *uring.SQEntry) {
 	sqe.OpCode = opRecv
 	if f.buf >= 0 {
 		sqe.Addr, sqe.Len = bytesAt(r.buffers.set.Target(uint32(f.buf)))
-		sqe.OpcodeFlags = unix.MSG_DONTWAIT // it would hold the buffer
+		sqe.OpcodeFlags = unix.MSG_DONTWAIT // a receive that waits would hold the buffer
 		return
 	}
 	sqe.Flags |= sqeBufferSelect
@@ -151,7 +150,7 @@ func (r *Runtime) fillRecv(f *flight, sqe *uring.SQEntry) {
 func (r *Runtime) received(f *flight, res int32, flags uint32) {
 	buf := f.buf
 	f.buf = -1
-	if flags&cqeBuffer != 0 { // also when it failed: the buffer is ours again
+	if flags&cqeBuffer != 0 { // on failure too: the kernel has given the buffer back
 		buf = int32(flags >> cqeBufferShift)
 		r.buffers.free--
 	}
@@ -185,7 +184,7 @@ func (r *Runtime) received(f *flight, res int32, flags uint32) {
 	}
 }
 
-// recvAgain goes on after a receive that was not to be the last one.
+// recvAgain continues an OpRecvMany whose receive was not meant to be the last.
 func (r *Runtime) recvAgain(f *flight) {
 	if f.canceled {
 		r.end(f, 0, 0, runtime.ErrCanceled)

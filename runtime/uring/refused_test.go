@@ -13,8 +13,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// greetings submits a send on each of n sockets, which is more than one raw call
-// hands over, and returns them with the sockets' other ends.
+// greetings submits a send on each of n sockets, more than one raw call submits. It
+// returns the sends and the sockets' other ends.
 func (w *world) greetings(n int) (sends []*call, peers []int) {
 	for i := range n {
 		h, peer := w.pair()
@@ -24,8 +24,8 @@ func (w *world) greetings(n int) (sends []*call, peers []int) {
 	return sends, peers
 }
 
-// refuse has f asked before each call to the kernel: see ring.refuse. It ends before
-// the runtime is closed, or a test that failed would hang there.
+// refuse installs f as the hook ring.refuse. It is removed before the runtime is
+// closed, or a failed test would hang there.
 func (w *world) refuse(f func(n, flags uintptr) syscall.Errno) {
 	w.r.ring.refuse = f
 	w.t.Cleanup(func() { w.r.ring.refuse = nil })
@@ -33,8 +33,8 @@ func (w *world) refuse(f func(n, flags uintptr) syscall.Errno) {
 
 func greeting(i int) string { return fmt.Sprintf("greeting %d", i) }
 
-// requireGreeted checks that each send has ended once, and that its peer has its
-// bytes, and has them once.
+// requireGreeted checks that each send has ended exactly once, and that its peer
+// has its bytes exactly once.
 func (w *world) requireGreeted(sends []*call, peers []int) {
 	w.t.Helper()
 	for _, c := range sends {
@@ -53,13 +53,14 @@ func (w *world) requireGreeted(sends []*call, peers []int) {
 	}
 }
 
-// Of what goes in several calls the first is taken and the second is refused, once
-// or for a while: the rest goes later, nothing is lost, and nothing goes twice.
+// Entries that go to the kernel in several calls: the first call is accepted and
+// the second refused, once or for a while. The rest is submitted later. Nothing is
+// lost or sent twice.
 func TestSecondBatchIsRefused(t *testing.T) {
 	for _, tt := range []struct {
 		errno syscall.Errno
 		times int
-		hard  bool // Poll returns it
+		hard  bool // Poll returns the error
 	}{
 		{unix.EINTR, 1, false},
 		{unix.EINTR, 5, false},
@@ -71,7 +72,7 @@ func TestSecondBatchIsRefused(t *testing.T) {
 	} {
 		t.Run(fmt.Sprintf("%s-%d", unix.ErrnoName(tt.errno), tt.times), func(t *testing.T) {
 			everywhere(t, Options{Entries: 8 * rawBatch}, func(t *testing.T, w *world) {
-				require.NoError(t, w.r.Poll(0)) // the runtime's own
+				require.NoError(t, w.r.Poll(0)) // submits the runtime's own entries
 				sends, peers := w.greetings(3*rawBatch + 1)
 				require.EqualValues(t, len(sends), w.r.ring.pending())
 				calls := 0
@@ -100,9 +101,9 @@ func TestSecondBatchIsRefused(t *testing.T) {
 	}
 }
 
-// A kernel that takes nothing more until its completions are taken (EAGAIN,
-// EBUSY) may still hold them back as deferred work, and a refused call does none:
-// they have to be asked for, or it would refuse for ever.
+// A kernel that takes nothing until its completions are read (EAGAIN, EBUSY) may
+// hold them back as deferred work, and a refused call runs none. The loop must ask
+// for that work, or the kernel would refuse for ever.
 func TestRefusedUntilDeferredWorkIsDone(t *testing.T) {
 	for _, errno := range []syscall.Errno{unix.EAGAIN, unix.EBUSY} {
 		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
@@ -111,7 +112,7 @@ func TestRefusedUntilDeferredWorkIsDone(t *testing.T) {
 				waits := w.submit(runtime.Op{Code: runtime.OpRecv, Handle: h, Buf: w.room(10)})
 				require.NoError(t, w.r.Poll(0))
 				require.False(t, waits.over)
-				w.write(peer, "noria") // which completes it, or leaves work to do so
+				w.write(peer, "noria") // completes the receive, or leaves deferred work that does
 				sends, peers := w.greetings(rawBatch + 1)
 				w.refuse(func(n, _ uintptr) syscall.Errno {
 					if n > 0 && !waits.over {

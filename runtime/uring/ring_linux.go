@@ -8,47 +8,48 @@ import (
 	"github.com/godzie44/go-uring/uring"
 )
 
-// A ring is one io_uring with our own submission side.
+// A ring is one io_uring with a submission side of its own.
 //
-// go-uring's submission tail and what publishes it are private, its Submit
-// cannot wait, and its waits cannot submit. So we map the submission ring once
-// more and do that part ourselves: entries are written in place, the index
-// array is the identity for ever, and one enter publishes the tail, submits,
-// runs deferred work, and waits with a timeout. go-uring's Submit is never
-// called, and its NextSQE only once, for the address of the first entry.
+// go-uring keeps its submission tail private, its Submit cannot wait, and its waits
+// cannot submit. So this type maps the submission ring a second time and submits by
+// itself: entries are written in place, the index array is always the identity, and
+// one enter publishes the tail, submits, runs deferred work, and waits with a
+// timeout. go-uring's Submit is never called. NextSQE is called once, for the
+// address of the first entry.
 type ring struct {
 	lib *uring.Ring
 	fd  int
 
 	sqes   []uring.SQEntry
-	mem    []byte // our mapping of the submission ring
+	mem    []byte // the second mapping of the submission ring
 	head   *uint32
 	ktail  *uint32
 	kflags *uint32
 	mask   uint32
-	tail   uint32 // of what we have filled in; *ktail follows in enter
+	tail   uint32 // of the entries filled in; publish copies it to *ktail
 
-	// What a wait points at. A ring lies in the heap, which does not move.
+	// The arguments of a wait. A ring is allocated on the heap, where its address is
+	// stable.
 	arg getEventsArg
 	ts  timespec
 
-	// timeouts is the memory of timeout operations, where EXT_ARG is not to be
-	// had: one for each entry, since the kernel reads it when it takes the
-	// entry, and an entry's place is not used again before that.
+	// timeouts is the memory of timeout operations, which are used without EXT_ARG.
+	// There is one for each entry: the kernel reads it when it takes the entry, and
+	// the entry is not reused before that.
 	timeouts []timespec
 
 	extArg   bool
 	noIowait uint32   // enterNoIowait or 0
-	taskrun  uint32   // sqTaskrun if the kernel says when it has deferred work, or 0
-	provided *bufRing // what was added to it is shown before each enter; may be nil
-	deferred bool     // work is deferred and there is no telling
+	taskrun  uint32   // sqTaskrun if the kernel flags deferred work, or 0
+	provided *bufRing // published before each enter; may be nil
+	deferred bool     // work is deferred and the kernel does not flag it
 
-	// refuse is for tests: asked before each call, it may answer in the kernel's
-	// place. n is how many entries the call would hand over.
+	// refuse is a hook for tests. It is called before each enter, and a non-zero
+	// result replaces the call. n is how many entries the call would submit.
 	refuse func(n, flags uintptr) syscall.Errno
 }
 
-// newRing sets up a ring. Sizes are clamped to what the kernel allows.
+// newRing sets up a ring. The kernel's limits clamp its sizes.
 func newRing(entries, cqEntries, flags uint32) (*ring, error) {
 	lib, p, err := setup(entries, cqEntries, flags|setupClamp)
 	if err != nil {
@@ -67,7 +68,7 @@ func newRing(entries, cqEntries, flags uint32) (*ring, error) {
 	for i, array := uint32(0), unsafe.Slice(word(p.sq.array), p.sqEntries); i < p.sqEntries; i++ {
 		array[i] = i
 	}
-	first, err := lib.NextSQE() // a fresh ring has one
+	first, err := lib.NextSQE() // cannot fail on a new ring of at least one entry
 	if err != nil {
 		_ = syscall.Munmap(g.mem)
 		_ = lib.Close()
@@ -79,11 +80,11 @@ func newRing(entries, cqEntries, flags uint32) (*ring, error) {
 	return g, nil
 }
 
-// close frees the ring. Nothing may be in flight: an operation that is would
-// go on writing into its buffer, because go-uring's Close leaves the mapping
-// of the submission entries behind, and that mapping keeps the ring alive. We
-// unmap it; its slice has the length that go-uring gave to syscall.Mmap, and
-// so syscall.Munmap knows it.
+// close frees the ring. No operation may be in flight, or the kernel would continue
+// to write to its buffer: go-uring's Close leaves the submission entries mapped,
+// and that mapping keeps the ring alive. close unmaps it. syscall.Munmap accepts
+// the slice because it has the address and length that go-uring got from
+// syscall.Mmap.
 func (g *ring) close() error {
 	entries := unsafe.Slice((*byte)(unsafe.Pointer(&g.sqes[0])), len(g.sqes)*int(unsafe.Sizeof(uring.SQEntry{})))
 	err := g.lib.Close()
@@ -97,8 +98,7 @@ func (g *ring) close() error {
 	return err
 }
 
-// next returns the next free submission entry, zeroed, or nil when all are
-// taken.
+// next returns the next free submission entry, zeroed, or nil if all are taken.
 func (g *ring) next() *uring.SQEntry {
 	if g.tail-atomic.LoadUint32(g.head) > g.mask {
 		return nil
@@ -109,25 +109,25 @@ func (g *ring) next() *uring.SQEntry {
 	return sqe
 }
 
-// timeout returns the timespec that belongs to the entry that next gave last.
+// timeout returns the timespec of the entry that next returned last.
 func (g *ring) timeout() *timespec { return &g.timeouts[(g.tail-1)&g.mask] }
 
 // pending returns how many entries the kernel has not taken yet.
 func (g *ring) pending() uint32 { return g.tail - atomic.LoadUint32(g.head) }
 
-// hasWork reports whether the kernel has something to put into the completion
-// queue as soon as it is entered: deferred work, or completions that did not
-// fit. Peeking alone would never see them.
+// hasWork reports whether an enter would add to the completion queue: deferred
+// work, or completions that did not fit. Without an enter, peek would never see
+// them.
 func (g *ring) hasWork() bool {
 	return g.deferred || atomic.LoadUint32(g.kflags)&(g.taskrun|sqCQOverflow) != 0
 }
 
-// rawBatch is how many entries one raw system call hands over at most.
+// rawBatch is the largest number of entries that one raw system call submits.
 const rawBatch = 32
 
-// wait submits what is pending, has the kernel do its deferred work, and waits
-// for a completion, at most timeout nanoseconds if that is not negative (which
-// needs EXT_ARG).
+// wait submits the pending entries, runs the kernel's deferred work, and waits for
+// a completion. A timeout of at least 0, in nanoseconds, limits the wait; this
+// needs EXT_ARG.
 func (g *ring) wait(timeout int64) syscall.Errno {
 	flags := uint32(enterGetEvents) | g.noIowait
 	var arg unsafe.Pointer
@@ -147,23 +147,24 @@ func (g *ring) wait(timeout int64) syscall.Errno {
 	return errno
 }
 
-// turn submits what is pending and has the kernel do its deferred work, but
-// does not wait.
+// turn submits the pending entries and runs the kernel's deferred work without
+// waiting.
 //
-// These are raw system calls: Go's scheduler keeps its P with us. Told of a
-// call, it gives the P away after 20 µs if nothing is idle, and the loop has to
-// queue for another one: a tenth of the throughput of a busy echo server; and
-// its monitor keeps waking to look, on our CPU if there is no other. The price is
-// that a garbage collection cannot stop the world until the call is back, and a
-// send runs through the whole network stack inside it, some 3 µs each; hence
-// several calls for many. See docs/performance.md.
+// It makes raw system calls, so that Go's scheduler leaves the P with this thread.
+// During an ordinary call the scheduler takes the P away after 20 µs if no P is
+// idle, and the loop must queue for another: that costs a tenth of the throughput
+// of a busy echo server. The scheduler's monitor also wakes up to check, on this
+// CPU if there is no other. The price is that a garbage collection cannot stop the
+// world before the call returns. A send runs through the whole network stack within
+// the call, about 3 µs each, so many entries are submitted by several calls. See
+// docs/performance.md.
 func (g *ring) turn() syscall.Errno { return g.call(enterGetEvents) }
 
-// submit hands over what is pending and does nothing else.
+// submit submits the pending entries and does nothing else.
 func (g *ring) submit() syscall.Errno { return g.call(0) }
 
-// work has the kernel do its deferred work and nothing else. A call that also
-// submits does none when its submission is refused, whatever its flags.
+// work runs the kernel's deferred work and submits nothing. An enter whose
+// submission is refused runs none, whatever its flags.
 func (g *ring) work() { _ = g.enter(0, enterGetEvents) }
 
 func (g *ring) call(flags uintptr) syscall.Errno {
@@ -174,15 +175,15 @@ func (g *ring) call(flags uintptr) syscall.Errno {
 		}
 		left := uintptr(g.pending())
 		if left >= n {
-			break // the kernel takes no more now
+			break // the kernel takes no more for now
 		}
 		n = left
 	}
 	return g.enter(min(n, rawBatch), flags)
 }
 
-// enter is a function of its own so that whoever wants to stop the world can do
-// so between two calls.
+// enter is not inlined, so that a garbage collection can stop the world between two
+// calls.
 //
 //go:noinline
 func (g *ring) enter(n, flags uintptr) syscall.Errno {
@@ -195,7 +196,7 @@ func (g *ring) enter(n, flags uintptr) syscall.Errno {
 	return errno
 }
 
-// publish shows the kernel what was filled in, and returns how many entries it
+// publish makes the filled entries visible to the kernel, and returns how many it
 // has not taken yet.
 func (g *ring) publish() uintptr {
 	if g.provided != nil {
@@ -205,8 +206,8 @@ func (g *ring) publish() uintptr {
 	return uintptr(g.pending())
 }
 
-// peek returns completions in order: as many as fit into buf. They are gone
-// from the queue then.
+// peek removes completions from the queue, in order, as many as fit into buf, and
+// returns how many.
 func (g *ring) peek(buf []uring.CQEvent, scratch []*uring.CQEvent) int {
 	n := g.lib.PeekCQEventBatch(scratch[:len(buf)])
 	if n == 0 {

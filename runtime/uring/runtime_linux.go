@@ -12,6 +12,7 @@ import (
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/runtime/internal/hot"
 	"github.com/noria-go/noria/runtime/internal/sys"
+	"github.com/noria-go/noria/runtime/internal/wake"
 )
 
 // Defaults and limits of Options.
@@ -19,15 +20,15 @@ const (
 	defaultEntries = 512
 	cqFactor       = 8
 	defaultBudget  = 256
-	maxEntries     = 1 << 15 // the kernel clamps to it, and go-uring refuses more
-	maxBuffers     = 1 << 15 // as long as a ring of provided buffers can be
+	maxEntries     = 1 << 15 // the kernel's limit, and go-uring refuses more
+	maxBuffers     = 1 << 15 // the longest ring of provided buffers
 	minBufferSize  = 2 * hot.Headroom
 	maxBufferSize  = 1 << 30
-	batchSize      = 64 // completions copied out of the queue at once
+	batchSize      = 64 // completions copied from the queue at once
 )
 
-// A Runtime is an io_uring runtime: see New. Except for Wake, Now and Info it
-// belongs to the thread that called Start.
+// A Runtime is an io_uring runtime: see New. Wake, Now and Info may be called from
+// anywhere, all other methods only on the thread that called Start.
 type Runtime struct {
 	opts  Options
 	can   abilities
@@ -36,20 +37,21 @@ type Runtime struct {
 	table table
 	conns sys.Table[conn]
 
-	backlog queue // the submission queue was full
+	backlog queue // flights that wait for room in the submission queue
 	parked  queue // receives that wait for a buffer
-	done    queue // results that need no kernel
+	done    queue // flights that ended without the kernel
 
-	events      [batchSize]uring.CQEvent // read and not handled yet
+	events      [batchSize]uring.CQEvent // copied from the queue
 	scratch     [batchSize]*uring.CQEvent
-	event, evts int // the next of them, and how many there are
+	event, evts int // the next of events, and how many there are
 
 	delivered int // completions of this Poll
-	waker     waker
+	waker     wake.Waker
+	wakeArmed bool // its poll is in the kernel
 	timer     timer
 	buffers   buffers
 
-	multiAccept, multiRecv bool // features, for the hot path
+	multiAccept, multiRecv bool // features that the hot path checks
 
 	started, closing, closed bool
 
@@ -59,8 +61,9 @@ type Runtime struct {
 
 var _ runtime.Runtime = (*Runtime)(nil)
 
-// New makes an io_uring runtime, or says why there is none: an error that
-// wraps errors.ErrUnsupported, and the kernel's own, and says what to do.
+// New makes an io_uring runtime. It fails if the kernel, or its configuration, does
+// not permit one: the error wraps errors.ErrUnsupported and the kernel's error, and
+// says what to do.
 func New(opts Options) (runtime.Runtime, error) {
 	if err := opts.complete(); err != nil {
 		return nil, err
@@ -77,14 +80,14 @@ func New(opts Options) (runtime.Runtime, error) {
 	if err := r.openRing(); err != nil {
 		return nil, err
 	}
-	// Without R_DISABLED, a single-issuer ring belongs to the thread that made
-	// it. So this one only showed that it can be made; Start makes another.
+	// Without R_DISABLED a single-issuer ring belongs to the thread that made it. So
+	// this ring only showed that one can be made, and Start makes another.
 	if !can.has(FeatureRDisabled) {
 		err = r.ring.close()
 		r.ring = nil
 	}
 	if err == nil {
-		err = r.waker.open()
+		err = r.waker.Open()
 	}
 	if err != nil {
 		if r.ring != nil {
@@ -95,7 +98,7 @@ func New(opts Options) (runtime.Runtime, error) {
 	return r, nil
 }
 
-// complete fills in the defaults and refuses what cannot be.
+// complete fills in the defaults and checks the options.
 func (o *Options) complete() error {
 	def := func(v *int, d int) {
 		if *v == 0 {
@@ -121,8 +124,8 @@ func (o *Options) complete() error {
 	return nil
 }
 
-// openRing makes the ring with all flags that the kernel is known to have.
-// Each was tried by itself; should it refuse them together, it gets fewer.
+// openRing makes the ring with all flags that the kernel supports. Each was tried
+// on its own. If the kernel refuses the combination, openRing tries fewer.
 func (r *Runtime) openRing() error {
 	flags := r.can.flags()
 	for _, fewer := range []uint32{0, setupDeferTaskrun, setupCoopTaskrun | setupTaskrunFlag, setupSingleIssuer | setupSubmitAll} {
@@ -141,11 +144,12 @@ func (r *Runtime) openRing() error {
 	return explain(syscall.EINVAL)
 }
 
-// tune tells the ring and the world which flags it got.
+// tune configures the ring for the flags that it got, and drops the features of the
+// others.
 func (r *Runtime) tune(flags uint32) {
 	for name, flag := range setupFlags {
 		if r.can.has(name) && flags&flag == 0 {
-			r.lose(name, "the kernel refuses it together with the others")
+			r.lose(name, "the kernel refuses it in combination with the others")
 		}
 	}
 	r.ring.extArg = r.can.has(FeatureExtArg)
@@ -158,7 +162,7 @@ func (r *Runtime) tune(flags uint32) {
 	r.ring.deferred = flags&(setupDeferTaskrun|setupTaskrunFlag) == setupDeferTaskrun
 }
 
-// lose notes that a feature cannot be had after all.
+// lose marks a feature, and those that need it, as unavailable.
 func (r *Runtime) lose(name, why string) {
 	r.infoMu.Lock()
 	defer r.infoMu.Unlock()
@@ -171,17 +175,19 @@ func (r *Runtime) lose(name, why string) {
 	r.info.Features = r.can.list()
 }
 
-// Info describes the runtime.
+// Info describes the runtime. It may be called from anywhere.
 func (r *Runtime) Info() runtime.Info {
 	r.infoMu.Lock()
 	defer r.infoMu.Unlock()
 	return r.info
 }
 
-// Now is the time since the process started.
+// Now returns the nanoseconds since the process started. It may be called from
+// anywhere.
 func (r *Runtime) Now() int64 { return sys.Now() }
 
-// Start enables the ring on this thread and gives it its receive buffers.
+// Start makes the calling thread the owner, enables the ring on it and provides its
+// receive buffers.
 func (r *Runtime) Start(pool *runtime.Pool) error {
 	switch {
 	case r.closed || r.closing:
@@ -216,14 +222,14 @@ func (r *Runtime) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime
 	return r.open(fd), nil
 }
 
-// open makes a handle of a descriptor.
+// open adds a descriptor to the table and returns its handle.
 func (r *Runtime) open(fd int) runtime.Handle {
 	h, slot := r.conns.Add(fd)
 	slot.Data.handle, slot.Data.fd = h, int32(fd)
 	return h
 }
 
-// Adopt takes over a descriptor. It may be non-blocking: what then answers
+// Adopt takes over a descriptor, which may be non-blocking: an operation that gets
 // EAGAIN waits for readiness and is tried again.
 func (r *Runtime) Adopt(fd int) (runtime.Handle, error) {
 	err := error(runtime.ErrClosed)
@@ -236,7 +242,7 @@ func (r *Runtime) Adopt(fd int) (runtime.Handle, error) {
 	return r.open(fd), nil
 }
 
-// conn returns what h names, or nil if it is closed or being closed.
+// conn returns the state of h, or nil if h is closed or being closed.
 func (r *Runtime) conn(h runtime.Handle) *conn {
 	slot := r.conns.Get(h)
 	if slot == nil || slot.Data.closer != nil {
@@ -245,13 +251,14 @@ func (r *Runtime) conn(h runtime.Handle) *conn {
 	return &slot.Data
 }
 
-// Detach gives the descriptor of a handle back to the caller.
+// Detach closes a handle without closing its descriptor, which then belongs to the
+// caller.
 func (r *Runtime) Detach(h runtime.Handle) (int, error) {
 	c := r.conn(h)
 	if c == nil {
 		return -1, &runtime.OpError{Op: "detach", Handle: h, Err: runtime.ErrClosed}
 	}
-	if c.count > 0 {
+	if c.ops.Len() > 0 {
 		return -1, &runtime.OpError{Op: "detach", Handle: h, Err: runtime.ErrBusy}
 	}
 	fd := int(c.fd)
@@ -271,7 +278,7 @@ func (r *Runtime) SetOption(h runtime.Handle, opt runtime.Option, value int) err
 	return nil
 }
 
-// LocalAddr returns the socket's own address.
+// LocalAddr returns the socket's local address.
 func (r *Runtime) LocalAddr(h runtime.Handle) (runtime.Addr, error) {
 	return r.ask("local address", h, sys.LocalAddr)
 }

@@ -11,10 +11,10 @@ import (
 	"github.com/godzie44/go-uring/uring"
 )
 
-// opt makes a go-uring option out of a function on the raw parameters. Its
-// SetupOption is func(*P) with a P that we cannot name, but inference can: so
-// flags that go-uring does not know are set all the same. P has the kernel's
-// layout, since it is what go-uring gives to the kernel.
+// opt makes a go-uring option from a function on the raw parameters. go-uring's
+// SetupOption is func(*P) with an unexported P, which type inference can supply. So
+// flags that go-uring does not know can be set. P has the kernel's layout, because
+// go-uring passes it to the kernel.
 func opt[O ~func(*P), P any](f func(*params)) O {
 	return func(p *P) { f((*params)(unsafe.Pointer(p))) }
 }
@@ -31,7 +31,7 @@ func setup(entries, cqEntries uint32, flags uint32) (*uring.Ring, *params, error
 		}
 	}))
 	if err != nil {
-		if lib != nil { // the ring is there but could not be mapped
+		if lib != nil { // the ring was made but could not be mapped
 			_ = syscall.Close(lib.Fd())
 		}
 		return nil, nil, err
@@ -39,7 +39,8 @@ func setup(entries, cqEntries uint32, flags uint32) (*uring.Ring, *params, error
 	return lib, (*params)(unsafe.Pointer(lib.Params)), nil
 }
 
-// explain says what a failed io_uring_setup means and what to do about it.
+// explain adds to the error of io_uring_setup what it means and what to do about
+// it.
 func explain(err error) error {
 	why := ""
 	switch {
@@ -48,7 +49,7 @@ func explain(err error) error {
 	case errors.Is(err, syscall.EPERM):
 		why = whyNotPermitted("/proc/sys/kernel/io_uring_disabled")
 	case errors.Is(err, syscall.ENOMEM):
-		why = "no memory for the rings: raise the limit of locked memory (ulimit -l, LimitMEMLOCK= of systemd, " +
+		why = "no memory is left for the rings: raise the limit of locked memory (ulimit -l, LimitMEMLOCK= of systemd, " +
 			"--ulimit memlock of docker), or ask for fewer Entries"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		why = "no file descriptor is left: raise ulimit -n"
@@ -60,16 +61,16 @@ func explain(err error) error {
 	return fmt.Errorf("io_uring: %w: %s: %w", errors.ErrUnsupported, why, err)
 }
 
-// whyNotPermitted tells the two sources of EPERM apart: the sysctl (see
-// io_uring_disabled in https://docs.kernel.org/admin-guide/sysctl/kernel.html)
-// and a seccomp filter such as Docker's default profile.
+// whyNotPermitted distinguishes the two causes of EPERM: the sysctl
+// (io_uring_disabled in https://docs.kernel.org/admin-guide/sysctl/kernel.html) and
+// a seccomp filter such as Docker's default profile.
 func whyNotPermitted(sysctl string) string {
 	value, err := os.ReadFile(sysctl)
 	switch strings.TrimSpace(string(value)) {
 	case "2":
-		return "sysctl kernel.io_uring_disabled=2 forbids it to everybody; set it to 0"
+		return "sysctl kernel.io_uring_disabled=2 forbids it to every process; set it to 0"
 	case "1":
-		return "sysctl kernel.io_uring_disabled=1 forbids it to those outside of the group kernel.io_uring_group; " +
+		return "sysctl kernel.io_uring_disabled=1 forbids it to processes outside the group kernel.io_uring_group; " +
 			"set it to 0 or join the group"
 	}
 	if err != nil {

@@ -20,8 +20,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// An echoer serves one connection, and now and then cancels its receive and
-// begins it anew, or closes the connection in the middle.
+// An echoer serves one connection. From time to time it cancels its receive and
+// starts it anew, or closes the connection in the middle.
 type echoer struct {
 	w          *world
 	rnd        *rand.Rand
@@ -95,11 +95,11 @@ func (e *echoer) close() {
 	}})
 }
 
-// errCut is what a client says whose echo was cut short.
+// errCut is the error of a client whose echo was cut short.
 var errCut = errors.New("cut")
 
-// client echoes a random text in random pieces. Without a reset or a close by
-// the server every byte comes back, in order.
+// client sends a random text in random pieces and reads its echo. Unless the
+// connection is reset or closed by the server, every byte returns in order.
 func client(addr string, rnd *rand.Rand) error {
 	c, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -134,7 +134,7 @@ func client(addr string, rnd *rand.Rand) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return fmt.Errorf("%d of %d bytes after %v: %w", len(got), len(text), patience, err)
 	case !bytes.HasPrefix(text, got):
-		return fmt.Errorf("the echo of %d bytes differs within the %d that came", len(text), len(got))
+		return fmt.Errorf("the echo of %d bytes differs within the %d bytes received", len(text), len(got))
 	case len(got) < len(text):
 		return errCut
 	}
@@ -178,7 +178,7 @@ func TestStress(t *testing.T) {
 			}()
 		}
 		defer func() {
-			if t.Failed() { // it was seen once that this does not end: see docs/open.md
+			if t.Failed() { // this test did not end once: see docs/open.md
 				t.Logf("%d clients left, %d whole, %d refused; %d of %d connections open, %d flights, %d buffers free",
 					left.Load(), whole.Load(), len(failed), open, serial, w.r.table.live, w.r.buffers.free)
 			}
@@ -193,7 +193,7 @@ func TestStress(t *testing.T) {
 	})
 }
 
-// An operation that is cancelled before the kernel has heard of it comes back.
+// An operation that is cancelled before the kernel has it completes.
 func TestCancelBeforePoll(t *testing.T) {
 	everywhere(t, Options{}, func(t *testing.T, w *world) {
 		h, _ := w.pair()
@@ -214,7 +214,8 @@ func TestCancelBeforePoll(t *testing.T) {
 	})
 }
 
-// A connect that gets no answer can be cancelled, and a runtime with one closed.
+// A connect without an answer can be cancelled, and a runtime with such a connect
+// can be closed.
 func TestCancelConnect(t *testing.T) {
 	everywhere(t, Options{}, func(t *testing.T, w *world) {
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -227,7 +228,7 @@ func TestCancelConnect(t *testing.T) {
 		addr, err := w.r.LocalAddr(l)
 		require.NoError(t, err)
 		var calls []*call
-		for range 5 { // a queue of one, and nobody accepts: the others hang
+		for range 5 { // a backlog of one, and no accept: the other connects hang
 			calls = append(calls, w.submit(runtime.Op{Code: runtime.OpConnect, Addr: addr}))
 		}
 		w.until(func() bool { return calls[0].over })

@@ -10,8 +10,8 @@ import (
 	"github.com/noria-go/noria/runtime/internal/sys"
 )
 
-// Submit takes op. What can be refused at once becomes a result for the next
-// Poll like any other.
+// Submit takes op. It never waits: an op that is refused gets its result from the
+// next Poll, like any other.
 func (r *Runtime) Submit(op *runtime.Op) {
 	invalid := op.Begin()
 	f := r.table.take(op)
@@ -30,11 +30,12 @@ func (r *Runtime) Submit(op *runtime.Op) {
 	case runtime.OpOpen:
 		r.openFile(f)
 	default:
-		r.standInLine(f)
+		r.enqueue(f)
 	}
 }
 
-// admit ties the flight to its handle, unless its op is invalid.
+// admit attaches the flight to its handle, or returns the error with which the op
+// ends.
 func (r *Runtime) admit(f *flight, invalid error) error {
 	if r.closing {
 		return runtime.ErrClosed
@@ -58,9 +59,8 @@ func (r *Runtime) admit(f *flight, invalid error) error {
 	return nil
 }
 
-// standInLine starts f, or has it wait for the one before it in the same
-// direction.
-func (r *Runtime) standInLine(f *flight) {
+// enqueue starts f, or lets it wait for the active operation of its direction.
+func (r *Runtime) enqueue(f *flight) {
 	if i := lineOf(f.op); i != noLine {
 		l := &f.conn.lines[i]
 		if l.active != nil {
@@ -75,7 +75,7 @@ func (r *Runtime) standInLine(f *flight) {
 	r.start(f)
 }
 
-// start begins an operation whose turn it is.
+// start begins an operation that is the active one of its direction.
 func (r *Runtime) start(f *flight) {
 	switch f.op.Code {
 	case runtime.OpShutdown:
@@ -90,14 +90,14 @@ func (r *Runtime) start(f *flight) {
 	}
 }
 
-// shutdown is done here and now: shutdown(2) does not block, and io_uring would
-// give it to a worker thread.
+// shutdown calls shutdown(2) at once, because it does not block and io_uring would
+// run it on a worker thread.
 func (r *Runtime) shutdown(f *flight) {
 	r.finish(f, 0, 0, sys.Shutdown(int(f.fd), f.op.Flags))
 }
 
-// connect makes the socket. It is a blocking one, since on a non-blocking one
-// io_uring answers EAGAIN instead of waiting; nothing here ever blocks on it.
+// connect makes the socket. It is a blocking socket: on a non-blocking one io_uring
+// answers EAGAIN instead of waiting. No call here ever blocks on it.
 func (r *Runtime) connect(f *flight) {
 	m := r.table.takeMem(f)
 	err := m.addr.Set(f.op.Addr)
@@ -122,11 +122,11 @@ func (r *Runtime) openFile(f *flight) {
 	r.push(f)
 }
 
-// push gives f to the kernel with the next enter. When there is no room and
-// none can be made, it goes to the backlog, behind what is there already: a
-// cancellation must not overtake its target, and is never dropped.
+// push adds f to the next enter. If the submission queue is full and cannot be
+// flushed, f joins the end of the backlog. The order is kept, because a
+// cancellation must not overtake its target.
 func (r *Runtime) push(f *flight) {
-	if r.backlog.head == nil {
+	if r.backlog.Len() == 0 {
 		if sqe := r.sqe(); sqe != nil {
 			r.fill(f, sqe)
 			return
@@ -135,9 +135,9 @@ func (r *Runtime) push(f *flight) {
 	r.backlog.push(f, phaseBacklog)
 }
 
-// drainBacklog pushes what waits for room.
+// drainBacklog submits the backlog as far as the submission queue has room.
 func (r *Runtime) drainBacklog() {
-	for r.backlog.head != nil {
+	for r.backlog.Len() > 0 {
 		sqe := r.sqe()
 		if sqe == nil {
 			return
@@ -146,12 +146,12 @@ func (r *Runtime) drainBacklog() {
 	}
 }
 
-// sqe returns a submission entry. If all are taken it hands them over first,
-// and returns nil if the kernel does not want them now.
+// sqe returns a free submission entry. If there is none, it flushes the queue
+// first. It returns nil if the kernel takes no entries now.
 func (r *Runtime) sqe() *uring.SQEntry {
 	sqe := r.ring.next()
 	if sqe == nil {
-		_ = r.ring.submit() // an error that lasts shows in Poll
+		_ = r.ring.submit() // Poll reports a permanent error
 		sqe = r.ring.next()
 	}
 	return sqe
@@ -232,8 +232,9 @@ func fillFile(f *flight, sqe *uring.SQEntry) {
 	}
 }
 
-// fillSend writes a send. Several buffers go as one message; their msghdr and
-// iovecs are read when the kernel takes the entry, and stay until the end.
+// fillSend writes the entry of a send. Several buffers are one message, whose
+// msghdr and iovecs the kernel reads when it takes the entry. They stay allocated
+// until the end.
 func (r *Runtime) fillSend(f *flight, sqe *uring.SQEntry) {
 	op := f.op
 	sqe.OpcodeFlags = unix.MSG_NOSIGNAL

@@ -1,67 +1,65 @@
-// Package uring is the io_uring backend: a runtime.Runtime on Linux's
-// completion queue, through github.com/godzie44/go-uring.
+// Package uring is the io_uring backend: a runtime.Runtime on Linux's completion
+// queue, with github.com/godzie44/go-uring.
 //
 // # How it works
 //
-// Submit puts an operation into a table slot (a flight) and fills a submission
-// entry whose user_data is that slot and its generation, never a pointer. No
-// system call is made then. Poll makes one io_uring_enter, which hands over
-// everything that was queued and runs the kernel's deferred work for this ring;
-// only if nothing came of it, a second one waits: for a completion, a Wake, or
-// the deadline. Then it reads the completion queue in order and calls Done, up
-// to a budget. So one system call serves as many operations as there are.
+// Submit puts an operation into a slot of a table (a flight) and fills a submission
+// entry. The entry's user_data is the slot and its generation, never a pointer.
+// Submit makes no system call. Poll makes one io_uring_enter, which submits all
+// entries and runs the kernel's deferred work for this ring. Only if that produced
+// no completion, a second enter waits for one, for a Wake, or for the deadline.
+// Then Poll reads the completion queue in order and calls Done, up to a budget. So
+// one system call serves all operations that are ready.
 //
-// Receiving holds no memory while a peer is idle: OpRecvMany is a multishot
-// receive that takes a buffer from a ring of provided buffers (runtime/
-// internal/hot) at the moment bytes arrive, and the receiver becomes the owner
-// of that very buffer. When all buffers are out, the kernel ends the receive
-// with ENOBUFS: the connection is parked, and armed again when a buffer is
-// back.
+// An idle connection holds no receive memory. OpRecvMany is a multishot receive
+// that takes a buffer from a ring of provided buffers (runtime/internal/hot) at the
+// moment bytes arrive, and the receiver becomes the owner of that buffer. When no
+// buffer is left, the kernel ends the receive with ENOBUFS. The receive is then
+// parked, and armed again when a buffer is free.
 //
-// On one handle only one send is in the kernel at a time, and only one
-// receive; the others wait here in order. Two sends in the kernel could be
-// reordered when the socket's buffer is full, since each is retried on its own.
+// Of each handle only one send and one receive are in the kernel at a time, and the
+// others wait in order. The kernel could reorder two sends when the socket's buffer
+// is full, because it retries each on its own.
 //
-// # What go-uring does and what we do
+// # What go-uring does
 //
-// go-uring sets the ring up, maps it and reads its completion queue. We do
-// what it gets wrong or does not know: flags (setup_linux.go), submission and
-// waiting with our own enter (ring_linux.go), unmapping the submission entries,
-// opcodes newer than it, and buffer rings (buffers_linux.go).
+// go-uring sets up the ring, maps it and reads its completion queue. This package
+// does what go-uring lacks or does wrongly: flags (setup_linux.go), submission and
+// waiting with its own enter (ring_linux.go), unmapping the submission entries,
+// newer opcodes, and buffer rings (buffers_linux.go).
 //
 // # Features
 //
-// Everything that not every kernel has is a Feature with a name. It is tried,
-// once a process, on a small ring of its own (probe_linux.go); a version number
-// decides nothing. Each has a fallback, and Options.Off switches it off, which
-// is how the fallbacks are tested on a kernel that has it all.
+// Everything that only some kernels have is a named Feature. It is tried once per
+// process, on a small ring of its own (probe_linux.go); kernel version numbers are
+// not used. Each feature has a fallback. Options.Off switches features off, so that
+// the fallbacks can be tested on a kernel that has them all.
 package uring
 
-// Options are the settings of one Runtime. The zero value is a good server's.
+// Options are the options of a Runtime. The zero value suits a server.
 type Options struct {
-	// Entries is the length of the submission queue, a power of two or
-	// rounded up to one. When it is full it is flushed early, so it bounds
-	// nothing but the size of a batch. 0: 512.
+	// Entries is the length of the submission queue, rounded up to a power of two. A
+	// full queue is flushed early, so Entries limits only the size of a batch. 0
+	// means 512.
 	Entries int
 
-	// CQEntries is the length of the completion queue. What does not fit in
-	// it waits in the kernel's memory and costs more. 0: eight times Entries.
+	// CQEntries is the length of the completion queue. Completions beyond it wait in
+	// kernel memory, which is slower. 0 means eight times Entries.
 	CQEntries int
 
-	// Buffers and BufferSize are the receive buffers that the kernel fills:
-	// few and large ones. 0: 256 of 32 KiB, and fewer in a small pool.
+	// Buffers and BufferSize are the number and size in bytes of the receive
+	// buffers. 0 means 256 of 32 KiB, and fewer in a small pool.
 	Buffers, BufferSize int
 
-	// Budget is the largest number of completions that one Poll delivers, so
-	// that a busy loop comes back to its timers. 0: 256.
+	// Budget is the largest number of completions that one Poll delivers. It keeps a
+	// busy loop from delaying its timers. 0 means 256.
 	Budget int
 
-	// Off are names of features to do without: see Features.
+	// Off names features to switch off: see Features.
 	Off []string
 }
 
-// The names of the optional features, as Info lists them and Options.Off
-// takes them.
+// The names of the optional features, as in Info and Options.Off.
 const (
 	FeatureRDisabled       = "r-disabled"
 	FeatureSingleIssuer    = "single-issuer"

@@ -10,7 +10,7 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// New fails: io_uring is a part of Linux.
+// New fails: only Linux has io_uring.
 func New(Options) (runtime.Runtime, error) {
-	return nil, fmt.Errorf("io_uring: %w on %s: it is a part of Linux", errors.ErrUnsupported, stdruntime.GOOS)
+	return nil, fmt.Errorf("io_uring: %w on %s: only Linux has it", errors.ErrUnsupported, stdruntime.GOOS)
 }

@@ -86,7 +86,7 @@ func TestFiles(t *testing.T) {
 	})
 }
 
-// What a cancelled operation was doing does not matter: it comes back.
+// A cancelled operation completes, whatever it was doing.
 func TestCancel(t *testing.T) {
 	everywhere(t, Options{}, func(t *testing.T, w *world) {
 		h, _ := w.pair()
@@ -113,8 +113,8 @@ func TestCancel(t *testing.T) {
 	})
 }
 
-// Closing a handle brings back what is in flight on it first, and the peer
-// sees the end.
+// Closing a handle first completes what is in flight on it. Then the peer sees the
+// end.
 func TestCloseJoins(t *testing.T) {
 	everywhere(t, Options{}, func(t *testing.T, w *world) {
 		h, peer := w.pair()
@@ -147,8 +147,8 @@ func TestCloseJoins(t *testing.T) {
 	})
 }
 
-// A runtime that is closed with everything pending returns, and every
-// operation comes back once.
+// Close returns with every kind of operation pending, and each operation completes
+// once.
 func TestCloseWithPending(t *testing.T) {
 	everywhere(t, Options{Entries: 8}, func(t *testing.T, w *world) {
 		var calls []*call
@@ -199,8 +199,8 @@ func TestOptions(t *testing.T) {
 	}
 }
 
-// A pool too small for the buffer ring costs the feature, one too small for
-// the buffers fails Start; both can be closed.
+// A pool too small for the buffer ring costs the feature, and one too small for the
+// buffers fails Start. Both runtimes can be closed.
 func TestStartWithLittleMemory(t *testing.T) {
 	stdruntime.LockOSThread()
 	defer stdruntime.UnlockOSThread()
@@ -223,8 +223,8 @@ func TestStartWithLittleMemory(t *testing.T) {
 	}
 }
 
-// A receiver may keep a buffer longer than the runtime lives: Close says so,
-// and the memory stays until it is released.
+// A receiver may keep a buffer after Close. Close reports it, and the memory stays
+// mapped until the buffer is released.
 func TestBufferOutlivesRuntime(t *testing.T) {
 	w := newWorld(t, Options{})
 	h, peer := w.pair()

@@ -1,13 +1,6 @@
 package uring
 
-import (
-	"encoding/binary"
-	"sync"
-	"sync/atomic"
-	"syscall"
-
-	"golang.org/x/sys/unix"
-)
+import "golang.org/x/sys/unix"
 
 // What is in the kernel and is no flight has the top bit of user_data set.
 const (
@@ -18,78 +11,19 @@ const (
 	userKind     = 1<<timeoutShift - 1
 )
 
-// A waker gets a loop out of its wait: an eventfd with a one-shot poll on it,
-// armed again each time it fired. (A multishot poll may end unseen, and a
-// plain read of an eventfd hung on one kernel.) Nobody pays for a system call
-// unless the loop really sleeps.
-type waker struct {
-	state atomic.Uint32
-	armed bool // the poll is in the kernel; of the loop's thread
-	mu    sync.Mutex
-	fd    int // guarded by mu for all but the loop's thread; -1 after close
-}
-
-// The states of a waker.
-const (
-	loopRuns   = iota // Poll is not waiting
-	loopSleeps        // it waits, or is about to
-	loopWoken         // a Wake came that no Poll has returned for
-)
-
-func (w *waker) open() (err error) {
-	w.fd, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	return err
-}
-
-// wake may be called by anybody at any time.
-func (w *waker) wake() {
-	if w.state.Swap(loopWoken) == loopSleeps {
-		w.signal()
-	}
-}
-
-func (w *waker) signal() {
-	var one [8]byte
-	binary.NativeEndian.PutUint64(one[:], 1)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.fd >= 0 {
-		_, _ = unix.Write(w.fd, one[:]) // EAGAIN would mean that it is signalled 2^64-1 times over
-	}
-}
-
-// sleep announces a wait. It reports false if there was a Wake: do not.
-func (w *waker) sleep() bool { return w.state.CompareAndSwap(loopRuns, loopSleeps) }
-
-// woken ends a wait, or none, and reports whether there was a Wake.
-func (w *waker) woken() bool { return w.state.Swap(loopRuns) == loopWoken }
-
-// clear takes the signal off the eventfd, so that the next poll waits.
-func (w *waker) clear() {
-	w.armed = false
-	var count [8]byte
-	_, _ = syscall.Read(w.fd, count[:]) // non-blocking; EAGAIN is as good
-}
-
-func (w *waker) close() error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	fd := w.fd
-	w.fd = -1
-	return unix.Close(fd)
-}
-
 // Wake makes Poll return.
-func (r *Runtime) Wake() { r.waker.wake() }
+func (r *Runtime) Wake() { r.waker.Wake() }
 
-// armWake sees to it that the poll is there before the loop sleeps.
+// armWake sees to it that a poll of the waker is in the kernel before the loop
+// sleeps: a one-shot poll, armed again each time it fired. (A multishot poll may end
+// unseen, and a plain read of an eventfd hung on one kernel.)
 func (r *Runtime) armWake() {
-	if r.waker.armed || r.closing {
+	if r.wakeArmed || r.closing {
 		return
 	}
 	if sqe := r.sqe(); sqe != nil {
-		sqe.OpCode, sqe.Fd, sqe.OpcodeFlags, sqe.UserData = opPollAdd, int32(r.waker.fd), pollMask(unix.POLLIN), userWake
-		r.waker.armed = true
+		sqe.OpCode, sqe.Fd, sqe.OpcodeFlags, sqe.UserData = opPollAdd, int32(r.waker.FD()), pollMask(unix.POLLIN), userWake
+		r.wakeArmed = true
 	}
 }
 
@@ -146,7 +80,8 @@ func (r *Runtime) removeTimer() bool {
 func (r *Runtime) fired(userData uint64) {
 	switch userData & (userInternal | userKind) {
 	case userWake:
-		r.waker.clear()
+		r.waker.Clear()
+		r.wakeArmed = false
 		r.armWake()
 	case userTimeout:
 		if userData == r.timer.userData() {

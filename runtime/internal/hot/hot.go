@@ -1,13 +1,14 @@
-// Package hot keeps a backend's few large receive buffers.
+// Package hot manages the few large receive buffers of a backend.
 //
-// They are few so that all of them stay in the processor's cache, and large
-// so that a big message needs few of them; a receiver becomes the owner of the
-// very buffer that the kernel filled. Few buffers that receivers hold is also
-// how a server dies: whoever holds all of them stops everybody else. So below
-// a low-water mark a receiver gets a copy of the right size from the pool, and
-// the hot buffer is free again at once. Peers that make a server hold bytes
-// can then use up memory of the pool, which has a limit of its own, and never
-// the buffers that the others need.
+// They are few so that all stay in the CPU cache, and large so that a big message
+// needs few of them. The receiver becomes the owner of the buffer that the kernel
+// filled.
+//
+// Receivers that hold all buffers would stop all other connections. So when free
+// buffers fall to a low-water mark, a receiver gets a copy of the right size from
+// the pool, and the hot buffer is free again at once. Peers that make a server hold
+// bytes then use up memory of the pool, which has its own limit, and not the
+// buffers that the others need.
 package hot
 
 import (
@@ -18,33 +19,33 @@ import (
 )
 
 const (
-	// DefaultCount and DefaultSize are what measured best: see docs/performance.md.
-	// One enter of a ring may fill a buffer for each connection that has bytes, and
-	// a ring that runs empty ends each multishot receive that meets it, to be armed
-	// anew. With 64 buffers and 100 busy connections that was the end of 95 receives
-	// of 100, and a message took 8 % more CPU; with 256 of none.
+	// DefaultCount and DefaultSize measured best: see docs/performance.md. One enter
+	// of a ring may fill a buffer for each connection that has bytes. When the ring
+	// runs out of buffers, each multishot receive that needs one ends and must be
+	// armed again. With 64 buffers and 100 busy connections that ended 95 of 100
+	// receives and cost 8 % more CPU per message; with 256 it ended none.
 	DefaultCount = 256
 	DefaultSize  = 32 << 10
 
-	// Headroom is what each buffer leaves free in front of what is received,
+	// Headroom is how many bytes each buffer leaves free before the received ones,
 	// so that a protocol can put a header there.
 	Headroom = 32
 )
 
-// A Set is the hot buffers of one runtime. It belongs to the loop's thread.
+// A Set is the hot buffers of one runtime. Only the loop's thread may use it.
 type Set struct {
 	pool   *runtime.Pool
 	slab   []byte
 	bufs   []*runtime.Buffer
-	held   int // with receivers
-	low    int // copy when fewer than this would be free
+	held   int // number of buffers that receivers hold
+	low    int // copy if fewer than this would stay free
 	copied int64
 	back   func(i uint32)
 	closed bool
 }
 
-// fit returns how many buffers of this size there are by default: fewer, down to
-// eight, where they would take more than a quarter of what the pool may map.
+// fit returns the default number of buffers of this size: DefaultCount, halved
+// until they take at most a quarter of the pool's limit, but at least 8.
 func fit(pool *runtime.Pool, size int) int {
 	n := DefaultCount
 	for limit := pool.Stats().Limit / 4; n > 8 && int64(n)*int64(size) > limit; {
@@ -53,9 +54,9 @@ func fit(pool *runtime.Pool, size int) int {
 	return n
 }
 
-// New maps count buffers of size bytes from pool; 0 means DefaultCount, or fewer
-// if the pool is small. back is called, on the loop's thread, with the number
-// of each buffer that a receiver has released.
+// New maps count buffers of size bytes from pool. 0 means DefaultCount, or fewer if
+// the pool is small. back is called on the loop's thread with the index of each
+// buffer that a receiver has released.
 func New(pool *runtime.Pool, count, size int, back func(i uint32)) (*Set, error) {
 	if count == 0 {
 		count = fit(pool, size)
@@ -71,10 +72,10 @@ func New(pool *runtime.Pool, count, size int, back func(i uint32)) (*Set, error)
 	return s, nil
 }
 
-// Count returns how many buffers there are.
+// Count returns the number of buffers.
 func (s *Set) Count() int { return len(s.bufs) }
 
-// Held returns how many are with receivers.
+// Held returns how many buffers receivers hold.
 func (s *Set) Held() int { return s.held }
 
 // Copied returns how many deliveries were copies because buffers were short.
@@ -83,14 +84,14 @@ func (s *Set) Copied() int64 { return s.copied }
 // Short reports whether the next delivery would be a copy.
 func (s *Set) Short() bool { return len(s.bufs)-s.held <= s.low }
 
-// Target returns the memory of buffer i that the kernel may fill.
+// Target returns the memory of buffer i for the kernel to fill.
 func (s *Set) Target(i uint32) []byte { return s.bufs[i].Friend(friend.Key{}).Memory()[Headroom:] }
 
-// Deliver returns a buffer that holds the first n bytes of Target(i) and
-// belongs to the receiver: buffer i itself, or, when buffers are short, a
-// copy, and then kept is false and buffer i is still the backend's own. If the
-// pool has no memory for a copy, the buffer itself goes out: bytes that
-// arrived are never dropped.
+// Deliver returns a buffer with the first n bytes of Target(i), which then belongs
+// to the receiver. It is buffer i itself, with kept set. If buffers are short, it
+// is a copy, kept is false, and the backend keeps buffer i. If the pool has no
+// memory for a copy, Deliver returns buffer i, because received bytes are never
+// dropped.
 func (s *Set) Deliver(i uint32, n int) (b *runtime.Buffer, kept bool) {
 	if s.Short() {
 		if b, err := s.pool.Copy(Headroom, s.Target(i)[:n]); err == nil {
@@ -102,12 +103,11 @@ func (s *Set) Deliver(i uint32, n int) (b *runtime.Buffer, kept bool) {
 	return s.bufs[i].Hand(Headroom, Headroom+n), true
 }
 
-// Vacate moves what b holds out of this set's memory and into the pool's, if
-// that is where it is; b itself, its owner and the operation that has it stay
-// as they are. A backend does so before it lets a send wait for a peer: peers
-// that do not read must not hold hot buffers. It reports whether b's memory is
-// not (or no longer) the set's; where the pool has no memory, or somebody else
-// looks at these bytes too, they stay.
+// Vacate moves the contents of b from the set's memory into the pool's, if they are
+// in the set's. b itself, its owner and its operation stay the same. A backend
+// calls it before a send waits for its peer, so that peers that do not read hold no
+// hot buffers. It returns false if the contents stay in the set's memory: the pool
+// has no memory, or they are shared.
 func (s *Set) Vacate(b *runtime.Buffer) bool {
 	if b.Friend(friend.Key{}).Home() != s {
 		return true
@@ -125,7 +125,7 @@ func (s *Set) Vacate(b *runtime.Buffer) bool {
 	return true
 }
 
-// PutBack takes back a buffer that its last owner has released.
+// PutBack takes back a buffer whose last owner has released it.
 func (s *Set) PutBack(b *runtime.Buffer) {
 	s.held--
 	if !s.closed {
@@ -137,9 +137,9 @@ func (s *Set) PutBack(b *runtime.Buffer) {
 	}
 }
 
-// Close gives the memory back. It is for after the kernel has let go of it.
-// If receivers still hold buffers, their memory stays mapped until the last
-// is released, and the error says so.
+// Close frees the memory. The kernel must no longer use it. If receivers still hold
+// buffers, the memory stays mapped until the last of them is released, and Close
+// returns an error.
 func (s *Set) Close() error {
 	if s.closed {
 		return nil

@@ -10,8 +10,8 @@ import (
 	"github.com/noria-go/noria/runtime/internal/hot"
 )
 
-// A send that waits for its peer leaves hot memory, and its owner gets back
-// the very buffer that it gave, with the same bytes.
+// A send that waits for its peer vacates hot memory. Its owner gets the same buffer
+// back, with the same bytes.
 func TestVacate(t *testing.T) {
 	pool := runtime.NewPool(0)
 	var back []uint32
@@ -25,14 +25,14 @@ func TestVacate(t *testing.T) {
 	op := &runtime.Op{Code: runtime.OpSend, Buf: b, Done: func(*runtime.Op) {}}
 	require.NoError(t, op.Begin())
 	require.True(t, set.Vacate(b))
-	require.Equal(t, []uint32{1}, back, "the hot buffer is free while the send goes on")
+	require.Equal(t, []uint32{1}, back, "the hot buffer is free while the send waits")
 	require.Zero(t, set.Held())
 	copy(set.Target(1), strings.Repeat("x", len(text)))
 	require.Equal(t, text, string(op.Unsent(0)))
 	op.Complete(len(text), 0, nil)
 	require.Equal(t, text, string(b.Bytes()))
 	require.Equal(t, hot.Headroom, b.Headroom())
-	require.True(t, set.Vacate(b), "it is not there any more")
+	require.True(t, set.Vacate(b), "its contents are in the pool already")
 	b.Release()
 	require.Equal(t, []uint32{1}, back)
 
@@ -46,7 +46,7 @@ func TestVacate(t *testing.T) {
 	require.NoError(t, pool.Close())
 }
 
-// The default leaves most of a small pool to others.
+// The default leaves most of a small pool to other users.
 func TestDefaultFits(t *testing.T) {
 	for limit, want := range map[int64]int{0: hot.DefaultCount, 4 << 20: 32, 512 << 10: 8} {
 		pool := runtime.NewPool(limit)

@@ -13,8 +13,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A RawAddr is a socket address as the kernel has it. While the kernel may
-// look at it, it must lie on the heap.
+// A RawAddr is a socket address in the kernel's form. It must be on the heap while
+// the kernel may use it.
 type RawAddr struct {
 	Any unix.RawSockaddrAny
 	Len uint32
@@ -22,10 +22,10 @@ type RawAddr struct {
 
 const (
 	pathOffset = int(unsafe.Offsetof(unix.RawSockaddrUnix{}.Path))
-	maxPath    = len(unix.RawSockaddrUnix{}.Path) // with the final zero, where there is one
+	maxPath    = len(unix.RawSockaddrUnix{}.Path) // including the final zero, if there is one
 )
 
-// Set makes r stand for a.
+// Set sets r to the address a.
 func (r *RawAddr) Set(a runtime.Addr) error {
 	*r = RawAddr{}
 	ip := a.AddrPort.Addr()
@@ -62,7 +62,7 @@ func (r *RawAddr) setUnix(path string) error {
 		limit = maxPath
 	}
 	if len(path) > limit {
-		return fmt.Errorf("the path of a unix socket may have %d bytes, this has %d: %w", limit, len(path), unix.ENAMETOOLONG)
+		return fmt.Errorf("the path of a unix socket may have at most %d bytes, this one has %d: %w", limit, len(path), unix.ENAMETOOLONG)
 	}
 	sa := (*unix.RawSockaddrUnix)(unsafe.Pointer(&r.Any))
 	sa.Family = unix.AF_UNIX
@@ -78,8 +78,8 @@ func (r *RawAddr) setUnix(path string) error {
 	return nil
 }
 
-// Addr returns what r stands for; the zero Addr for an unnamed unix socket
-// and for families that we do not know.
+// Addr returns the address in r. It is the zero Addr for an unnamed unix socket and
+// for unknown address families.
 func (r *RawAddr) Addr() runtime.Addr {
 	switch r.Any.Addr.Family {
 	case unix.AF_INET:
@@ -120,7 +120,7 @@ func (r *RawAddr) unixPath() string {
 	return string(path)
 }
 
-// Ports are in network byte order, whatever the machine's is.
+// Ports are in network byte order on every machine.
 func setPort(to *uint16, port uint16) {
 	binary.BigEndian.PutUint16((*[2]byte)(unsafe.Pointer(to))[:], port)
 }
@@ -155,8 +155,8 @@ const (
 	getpeername nameFunc = unix.SYS_GETPEERNAME
 )
 
-// ask calls getsockname or getpeername. x/sys has them too, and makes a
-// Sockaddr of what they say, which we would have to take apart again.
+// ask calls getsockname or getpeername. The functions of x/sys return a Sockaddr,
+// which would have to be converted again.
 func (f nameFunc) ask(fd int) (runtime.Addr, error) {
 	r := RawAddr{Len: uint32(unsafe.Sizeof(unix.RawSockaddrAny{}))}
 	if _, _, errno := unix.RawSyscall(uintptr(f), uintptr(fd), uintptr(unsafe.Pointer(&r.Any)), uintptr(unsafe.Pointer(&r.Len))); errno != 0 {
@@ -165,8 +165,8 @@ func (f nameFunc) ask(fd int) (runtime.Addr, error) {
 	return r.Addr(), nil
 }
 
-// LocalAddr returns the address of this end of fd.
+// LocalAddr returns the local address of fd.
 func LocalAddr(fd int) (runtime.Addr, error) { return getsockname.ask(fd) }
 
-// PeerAddr returns the address of the other end of fd.
+// PeerAddr returns the address of fd's peer.
 func PeerAddr(fd int) (runtime.Addr, error) { return getpeername.ask(fd) }

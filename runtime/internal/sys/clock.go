@@ -4,6 +4,6 @@ import "time"
 
 var processStart = time.Now()
 
-// Now is the clock of the backends that live in real time: nanoseconds since the
-// process started, monotonic and never 0.
+// Now returns the nanoseconds since the process started, the clock of the backends
+// on real time. It is monotonic and never 0.
 func Now() int64 { return int64(time.Since(processStart)) + 1 }

@@ -1,4 +1,4 @@
-// Package sys is what Linux backends share: the clock, the table of handles, socket
-// addresses as the kernel has them, and the making of sockets. It knows nothing
-// of rings or readiness. On other systems only the clock is left.
+// Package sys is what the Linux backends share: the clock, the table of handles,
+// socket addresses in the kernel's form, and the creation of sockets. It knows
+// nothing of rings or readiness. On other systems it has only the clock.
 package sys

@@ -21,7 +21,7 @@ func family(a runtime.Addr) int {
 	}
 }
 
-// Socket makes a stream socket to connect to a.
+// Socket makes a stream socket of a's address family, for connecting or listening.
 func Socket(a runtime.Addr, nonblock bool) (int, error) {
 	flags := unix.SOCK_STREAM | unix.SOCK_CLOEXEC
 	if nonblock {
@@ -33,40 +33,40 @@ func Socket(a runtime.Addr, nonblock bool) (int, error) {
 	}
 	if a.Path == "" {
 		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1); err != nil {
-			_ = unix.Close(fd) // it was never used
+			_ = unix.Close(fd) // never used, so an error does not matter
 			return -1, fmt.Errorf("TCP_NODELAY: %w", err)
 		}
 	}
 	return fd, nil
 }
 
-// Listen makes a listening socket. Sockets that it accepts inherit its
-// TCP_NODELAY, which saves a system call for each.
+// Listen makes a listening socket. Sockets that it accepts inherit its TCP_NODELAY,
+// which saves a system call for each.
 func Listen(a runtime.Addr, o runtime.ListenOptions, nonblock bool) (int, error) {
 	fd, err := listen(a, o, nonblock)
 	if errors.Is(err, unix.EAFNOSUPPORT) && a.AddrPort.Addr() == netip.IPv6Unspecified() {
-		// "Every interface" is what was meant, and this system has no IPv6.
+		// The address means every interface, and this system has no IPv6.
 		v4 := runtime.Addr{AddrPort: netip.AddrPortFrom(netip.IPv4Unspecified(), a.AddrPort.Port())}
 		return listen(v4, o, nonblock)
 	}
 	if errors.Is(err, unix.EADDRINUSE) && a.Path != "" && a.Path[0] != '@' && stale(a) {
 		if err := unix.Unlink(a.Path); err != nil {
-			return -1, fmt.Errorf("remove a socket that nobody listens on: %w", err)
+			return -1, fmt.Errorf("remove a stale socket: %w", err)
 		}
 		return listen(a, o, nonblock)
 	}
 	return fd, err
 }
 
-// stale reports whether a is the path of a socket on which nobody listens: one
-// that a program left behind.
+// stale reports whether a is the path of a socket without a listener, which an
+// earlier program left behind.
 func stale(a runtime.Addr) bool {
 	var st unix.Stat_t
 	if unix.Lstat(a.Path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFSOCK {
 		return false
 	}
-	// A socket of another type: one that listens refuses it with EPROTOTYPE, and
-	// never sees a connection that nobody meant.
+	// A socket of another type: a listener refuses it with EPROTOTYPE and sees no
+	// stray connection.
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false
@@ -82,7 +82,7 @@ func listen(a runtime.Addr, o runtime.ListenOptions, nonblock bool) (fd int, err
 	}
 	defer func() {
 		if err != nil {
-			_ = unix.Close(fd) // it was never used
+			_ = unix.Close(fd) // never used, so an error does not matter
 			fd = -1
 		}
 	}()
@@ -114,14 +114,15 @@ func listen(a runtime.Addr, o runtime.ListenOptions, nonblock bool) (fd int, err
 	}
 	backlog := o.Backlog
 	if backlog <= 0 {
-		backlog = 1<<31 - 1 // the kernel cuts it to net.core.somaxconn
+		backlog = 1<<31 - 1 // the kernel limits it to net.core.somaxconn
 	}
 	if err = unix.Listen(fd, backlog); err != nil {
 		return fd, err
 	}
 	if o.Joinable && a.Path == "" {
-		// Not earlier: two that are bound with SO_REUSEADDR and do not listen yet
-		// do not see each other, and with SO_REUSEPORT too both would get to listen.
+		// Not before listen: two sockets that are bound with SO_REUSEADDR and do not
+		// listen yet do not see each other, and with SO_REUSEPORT set both could then
+		// listen.
 		set(unix.SOL_SOCKET, unix.SO_REUSEPORT, 1, "SO_REUSEPORT")
 	}
 	return fd, err
@@ -180,7 +181,7 @@ func SetOption(fd int, o runtime.Option, v int) error {
 	return fmt.Errorf("option %d: %w", o, unix.ENOPROTOOPT)
 }
 
-// Kernel returns what uname -r says.
+// Kernel returns the kernel's release, as uname -r prints it.
 func Kernel() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
@@ -189,14 +190,15 @@ func Kernel() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// Shutdown shuts the directions of a socket that flags of an OpShutdown name.
+// Shutdown shuts down the directions of a socket that the flags of an OpShutdown
+// name.
 func Shutdown(fd, flags int) error {
 	how := [...]int{runtime.DirRead: unix.SHUT_RD, runtime.DirWrite: unix.SHUT_WR, runtime.DirRead | runtime.DirWrite: unix.SHUT_RDWR}
 	if flags <= 0 || flags >= len(how) {
 		return unix.EINVAL
 	}
 	err := unix.Shutdown(fd, how[flags])
-	if err == unix.ENOTCONN { // the peer is gone already: what was wanted
+	if err == unix.ENOTCONN { // the peer has closed already, which is no error
 		return nil
 	}
 	return err

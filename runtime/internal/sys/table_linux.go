@@ -8,24 +8,23 @@ import (
 
 const pageSlots = 256
 
-// A Slot is an open descriptor and what its backend keeps about it.
+// A Slot is an open descriptor and the data that its backend keeps for it.
 type Slot[T any] struct {
 	FD   int
 	Data T
-	gen  uint32 // changes whenever the slot is given to something else; odd while it is in use
+	gen  uint32 // incremented by Add and Remove, so odd while the slot is in use
 }
 
-// A Table maps handles to descriptors. A handle is a slot and a generation, so
-// one that was kept too long finds nothing, whoever has the slot or the
-// descriptor's number by now. Pointers to slots stay valid. The zero Table is
-// empty.
+// A Table maps handles to descriptors. A handle is a slot and a generation, so an
+// outdated one finds nothing, even if its slot or descriptor number is in use
+// again. Pointers to slots stay valid. The zero Table is empty.
 type Table[T any] struct {
 	pages [][]Slot[T] // of pageSlots each: growing moves nothing
 	free  []uint32
 	n     int
 }
 
-// Add gives fd a slot.
+// Add puts fd into a slot and returns its handle and the slot.
 func (t *Table[T]) Add(fd int) (runtime.Handle, *Slot[T]) {
 	if len(t.free) == 0 {
 		base := uint32(len(t.pages) * pageSlots)
@@ -45,7 +44,7 @@ func (t *Table[T]) Add(fd int) (runtime.Handle, *Slot[T]) {
 
 func (t *Table[T]) slot(i uint32) *Slot[T] { return &t.pages[i/pageSlots][i%pageSlots] }
 
-// Get returns h's slot, or nil if h is not, or no longer, a handle.
+// Get returns the slot of h, or nil if h was never a handle or has been removed.
 func (t *Table[T]) Get(h runtime.Handle) *Slot[T] {
 	i := h.Slot()
 	if int(i) >= len(t.pages)*pageSlots {
@@ -58,7 +57,7 @@ func (t *Table[T]) Get(h runtime.Handle) *Slot[T] {
 	return s
 }
 
-// Remove takes h out. The descriptor is the caller's business.
+// Remove frees the slot of h. The caller owns the descriptor.
 func (t *Table[T]) Remove(h runtime.Handle) {
 	s := t.Get(h)
 	if s == nil {
@@ -71,10 +70,10 @@ func (t *Table[T]) Remove(h runtime.Handle) {
 	t.free = append(t.free, h.Slot())
 }
 
-// Len returns how many slots are in use.
+// Len returns the number of slots in use.
 func (t *Table[T]) Len() int { return t.n }
 
-// All yields what is in use. The table may change meanwhile.
+// All yields the slots in use. The table may be changed during the iteration.
 func (t *Table[T]) All() iter.Seq2[runtime.Handle, *Slot[T]] {
 	return func(yield func(runtime.Handle, *Slot[T]) bool) {
 		for p := 0; p < len(t.pages); p++ {

@@ -11,7 +11,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/deflate"
 )
 
-// Not under the race detector, whose sync.Pool loses things on purpose.
+// Not under the race detector, whose sync.Pool drops items on purpose.
 func TestNoAllocationPerMessage(t *testing.T) {
 	for _, takeover := range []bool{false, true} {
 		for _, bits := range []int{10, 15} {

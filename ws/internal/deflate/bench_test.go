@@ -12,7 +12,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/deflate"
 )
 
-// benchSizes are messages like those that the conformance suite sends.
+// benchSizes are the sizes of the messages that the conformance suite sends.
 var benchSizes = []int{64, 1024, 16 << 10, 256 << 10}
 
 func benchMessage(size int) []byte {
@@ -43,7 +43,7 @@ func BenchmarkCompress(b *testing.B) {
 	}
 }
 
-// Each message of a connection whose compressor others have taken away.
+// Each message is from a connection whose compressor another one has taken.
 func BenchmarkCompressTakenAway(b *testing.B) {
 	m := benchMessage(1024)
 	var cs []*deflate.Compressor

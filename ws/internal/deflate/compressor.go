@@ -9,28 +9,28 @@ import (
 	"github.com/klauspost/compress/flate"
 )
 
-// A Compressor deflates the messages that this side of a connection sends. It
-// must not be used by two goroutines at once.
+// A Compressor deflates the messages of this side of a connection. Only one
+// goroutine may use it at a time.
 //
-// A message is one call of Message; or any number of Append and Flush, and End:
+// A message is one call of Message, or any number of calls of Append and Flush and
+// then one of End:
 //
-//	out = c.Append(out, part)   // out may be sent whenever it is large enough
+//	out = c.Append(out, part)   // out may be sent at any time
 //	out = c.End(out[:0])
 type Compressor struct {
 	takeover bool
 	class    class
-	history  history // with takeover: what the other side knows
+	history  history // with takeover: the bytes that the peer knows
 
-	w      *writer                // while a message lasts
-	parked atomic.Pointer[writer] // between two, with takeover; others take it
-	spot   spot                   // of the lot, and under its lock
+	w      *writer                // during a message
+	parked atomic.Pointer[writer] // between two messages, with takeover; another Compressor may take it
+	spot   spot                   // in the lot; guarded by its lock
 	closed bool
 }
 
-// NewCompressor returns a Compressor that refers no further back than this
-// window and, if takeover is set, into earlier messages. Level is 1 (fastest)
-// to 9; 0 means DefaultLevel. With a window below 32 KiB there is one level
-// only.
+// NewCompressor returns a Compressor for a window of this size, whose messages
+// refer into earlier ones if takeover is set. Level is 1 (fastest) to 9; 0 means
+// DefaultLevel. With a window below 32 KiB the level has no effect.
 func NewCompressor(windowBits int, takeover bool, level int) *Compressor {
 	if level == 0 {
 		level = DefaultLevel
@@ -53,16 +53,16 @@ func checkBits(n int) int {
 	return n
 }
 
-// WindowBits returns the window that the compressor was made with.
+// WindowBits returns the window size that c was made with.
 func (c *Compressor) WindowBits() int { return bits.Len(uint(c.history.max)) - 1 }
 
-// Message appends to dst the payload of the message p.
+// Message deflates the message p and appends its payload to dst.
 func (c *Compressor) Message(dst, p []byte) []byte {
 	return c.End(c.Append(dst, p))
 }
 
-// Append deflates the next part of a message, and appends to dst what of its
-// payload is complete. That may be nothing: up to 64 KiB wait for more.
+// Append deflates the next part of a message and appends to dst the payload that is
+// complete. That may be nothing: up to 64 KiB may be held back.
 func (c *Compressor) Append(dst, p []byte) []byte {
 	w := c.writer()
 	w.out = dst
@@ -74,9 +74,9 @@ func (c *Compressor) Append(dst, p []byte) []byte {
 	return w.take()
 }
 
-// Flush appends to dst all of the payload that the parts so far make: whoever
-// has it can inflate them. That costs a few bytes, and the message goes on; where
-// it is cut into frames is free (RFC 7692, section 6.1).
+// Flush appends to dst the rest of the payload of all parts so far, so that the
+// peer can inflate them. It costs a few bytes. The message continues and may be cut
+// into frames anywhere (RFC 7692 §6.1).
 func (c *Compressor) Flush(dst []byte) []byte {
 	w := c.writer()
 	w.out = dst
@@ -84,8 +84,8 @@ func (c *Compressor) Flush(dst []byte) []byte {
 	return w.take()
 }
 
-// End ends the message and appends to dst the rest of its payload. A message
-// with no Append is an empty one.
+// End ends the message and appends the rest of its payload to dst. Without an
+// Append the message is empty.
 func (c *Compressor) End(dst []byte) []byte {
 	w := c.writer()
 	from := len(dst)
@@ -105,9 +105,9 @@ func (c *Compressor) End(dst []byte) []byte {
 	return dst[:n]
 }
 
-// Sent says that p was sent compressed by somebody else, without references to
-// earlier messages: a broadcast that is compressed once. With takeover the
-// other side knows p from now on. It must not be called within a message.
+// Sent records that the message p was sent but compressed elsewhere, without
+// references to earlier messages, as a broadcast is. With takeover, later messages
+// may refer to p. It must not be called within a message.
 func (c *Compressor) Sent(p []byte) {
 	if c.w != nil {
 		panic("deflate: Sent within a message")
@@ -121,12 +121,12 @@ func (c *Compressor) Sent(p []byte) {
 	c.history.add(p)
 }
 
-// Held returns how many bytes of memory c holds until its next message, a
-// parked writer not counted: see Parked.
+// Held returns how many bytes of memory c keeps until its next message, without a
+// parked writer: see Parked.
 func (c *Compressor) Held() int { return cap(c.history.buf) }
 
-// Close gives back what c holds, in the middle of a message too. It may be
-// called again; c is of no more use.
+// Close frees what c holds, even in the middle of a message. It may be called more
+// than once. c is unusable afterwards.
 func (c *Compressor) Close() {
 	if c.takeover && !c.closed {
 		parked.leave(c)
@@ -142,8 +142,8 @@ func (c *Compressor) Close() {
 	c.history.buf = nil
 }
 
-// writer returns the writer of the message that is being made; at its start
-// that is the one that was parked, or one from the pool.
+// writer returns the writer of the current message. At the start of a message that
+// is the parked one, or one from the pool.
 func (c *Compressor) writer() *writer {
 	if c.w != nil {
 		return c.w
@@ -160,8 +160,8 @@ func (c *Compressor) writer() *writer {
 	return w
 }
 
-// A class is what writers can be exchanged for each other: a level, or beyond
-// that a window.
+// A class is a set of interchangeable writers: those of one level or, above
+// windowClass, of one window.
 type class uint8
 
 const (
@@ -171,7 +171,7 @@ const (
 
 var writers [classes]sync.Pool
 
-// A writer is what compressing takes, and the memory that it writes to.
+// A writer is the state of the compressor and the memory that it writes to.
 type writer struct {
 	class class
 	flate *flate.Writer
@@ -194,26 +194,27 @@ func (k class) get() *writer {
 	return w
 }
 
-// Write is io.Writer's, for flate.
+// Write implements io.Writer for flate.
 func (w *writer) Write(p []byte) (int, error) {
 	w.out = append(w.out, p...)
 	return len(p), nil
 }
 
-// take returns what was written to and forgets it.
+// take returns the output and forgets it.
 func (w *writer) take() []byte {
 	out := w.out
 	w.out = nil
 	return out
 }
 
-// known returns h in one piece.
+// known returns the bytes of h in one piece.
 func (w *writer) known(h *history) []byte {
 	n := h.read(w.dict[:], h.len())
 	return w.dict[:n]
 }
 
-// must: flate fails only with what it writes to, and that cannot fail.
+// must panics on an error: flate fails only if its destination does, and Write
+// cannot fail.
 func (w *writer) must(err error) {
 	if err != nil {
 		panic(fmt.Sprintf("deflate: compressing failed: %v", err))

@@ -14,8 +14,8 @@ import (
 	"github.com/noria-go/noria/ws/internal/deflate"
 )
 
-// inflate inflates a message that comes in pieces into memory that comes in
-// pieces.
+// inflate inflates a message in pieces of srcPiece bytes into memory of dstPiece
+// bytes at a time.
 func inflate(d *deflate.Decompressor, payload []byte, srcPiece, dstPiece int, limit int64) (out []byte, err error) {
 	d.Begin(limit)
 	dst := make([]byte, dstPiece)
@@ -54,7 +54,7 @@ func inflateAll(t *testing.T, d *deflate.Decompressor, payload []byte) string {
 	return string(out)
 }
 
-// messages returns messages of all sizes and kinds, the same for each seed.
+// messages returns messages of many sizes and kinds, the same for each seed.
 func messages(seed uint64) (list [][]byte) {
 	rnd := rand.New(rand.NewPCG(seed, 6))
 	noise := make([]byte, 300_000)
@@ -118,8 +118,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// No reference goes further back than the window: an inflater that is given
-// room for one byte at a time has nothing but its window.
+// No reference goes further back than the window. An inflater with room for one
+// byte at a time has only its window.
 func TestTheWindowIsHonoured(t *testing.T) {
 	for bits := deflate.MinWindowBits; bits < deflate.MaxWindowBits; bits++ {
 		c := deflate.NewCompressor(bits, true, 0)
@@ -144,7 +144,7 @@ func TestTheWindowIsHonoured(t *testing.T) {
 // stdInflate inflates with the standard library.
 func stdInflate(t *testing.T, payload, dict []byte) []byte {
 	t.Helper()
-	// A final block behind the tail: it wants an end.
+	// The standard library needs a final block after the tail.
 	r := stdflate.NewReaderDict(io.MultiReader(bytes.NewReader(payload), bytes.NewReader([]byte("\x00\x00\xff\xff\x01\x00\x00\xff\xff"))), dict)
 	out, err := io.ReadAll(r)
 	require.NoError(t, err)
@@ -192,7 +192,7 @@ func TestItInflatesTheStandardLibrarys(t *testing.T) {
 			require.NoError(t, err)
 			require.True(t, bytes.Equal(m, got))
 
-			// A message of its own that ends with a final block.
+			// An independent message that ends with a final block.
 			var own bytes.Buffer
 			w2, err := stdflate.NewWriter(&own, level)
 			require.NoError(t, err)
@@ -206,7 +206,7 @@ func TestItInflatesTheStandardLibrarys(t *testing.T) {
 	}
 }
 
-// The examples of RFC 7692 §7.2.3, and what else may come.
+// The examples of RFC 7692 §7.2.3, and other valid payloads.
 func TestPayloads(t *testing.T) {
 	hello := "\xf2\x48\xcd\xc9\xc9\x07\x00"
 	stored := "\x00\x05\x00\xfa\xffHello"

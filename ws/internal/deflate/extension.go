@@ -6,34 +6,33 @@ import (
 	"strings"
 )
 
-// An Extension is one element of Sec-WebSocket-Extensions: an offer or an
-// answer (RFC 6455 §9.1).
+// An Extension is one element of Sec-WebSocket-Extensions: an offer or an answer
+// (RFC 6455 §9.1).
 type Extension struct {
 	Name   string
 	Params []Param
 }
 
-// A Param is a parameter of an Extension. HasValue tells "a" from "a=".
+// A Param is a parameter of an Extension. HasValue distinguishes "a" from "a=".
 type Param struct {
 	Name, Value string
 	HasValue    bool
 }
 
-// maxExtensions and maxParams bound what one header may hold: far more than
-// there are extensions.
+// maxExtensions and maxParams bound what one header may contain, far above any use.
 const (
 	maxExtensions = 64
 	maxParams     = 32
 )
 
 // ParseExtensions parses the values of all Sec-WebSocket-Extensions headers of a
-// message, in order:
+// request or response, in order:
 //
 //	extension-list = 1#extension
 //	extension      = token *( ";" token [ "=" (token | quoted-string) ] )
 //
-// A quoted value must be a token once it is unquoted. Empty elements are passed
-// over, as RFC 9110 §5.6.1 asks of a receiver.
+// A quoted value must be a token once it is unquoted. Empty elements are skipped,
+// as RFC 9110 §5.6.1 requires of a recipient.
 func ParseExtensions(values []string) ([]Extension, error) {
 	var list []Extension
 	for _, v := range values {
@@ -62,7 +61,7 @@ func ParseExtensions(values []string) ([]Extension, error) {
 	return list, nil
 }
 
-// A scanner takes a header's value apart.
+// A scanner splits a header's value.
 type scanner struct{ rest string }
 
 func (s *scanner) space() { s.rest = strings.TrimLeft(s.rest, " \t") }
@@ -139,7 +138,7 @@ func (s *scanner) value() (string, error) {
 			fallthrough
 		default:
 			if !IsTokenByte(s.rest[i]) {
-				return "", fmt.Errorf("a quoted value contains %q, which no token does", s.rest[i])
+				return "", fmt.Errorf("a quoted value contains %q, which a token cannot", s.rest[i])
 			}
 			b.WriteByte(s.rest[i])
 		}
@@ -147,7 +146,7 @@ func (s *scanner) value() (string, error) {
 	return "", errors.New("a quoted value has no end")
 }
 
-// IsTokenByte says whether c may be part of a token (RFC 9110 §5.6.2).
+// IsTokenByte reports whether c may be part of a token (RFC 9110 §5.6.2).
 func IsTokenByte(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/deflate"
 )
 
-// An accepted offer gives parameters in range, and an answer that parses.
+// An accepted offer gives valid parameters and an answer that parses.
 func FuzzNegotiate(f *testing.F) {
 	for _, s := range []string{"permessage-deflate", "permessage-deflate; client_max_window_bits, x", `a;b="c"`, "permessage-deflate; server_max_window_bits=9; client_no_context_takeover", ",,;"} {
 		f.Add(s, 0, 9)
@@ -41,8 +41,8 @@ func FuzzNegotiate(f *testing.F) {
 	})
 }
 
-// Whatever comes: it never writes more than the limit, it says the same in
-// whatever pieces, and what it inflates the standard library inflates alike.
+// For any input, Inflate never writes more than the limit, gives the same result in
+// any pieces, and agrees with the standard library.
 func FuzzInflate(f *testing.F) {
 	f.Add([]byte("\xf2\x48\xcd\xc9\xc9\x07\x00"), uint8(0), uint8(1), uint8(3))
 	f.Add([]byte("\x00\x05\x00\xfa\xffHello\x00"), uint8(7), uint8(2), uint8(1))
@@ -73,14 +73,16 @@ func FuzzInflate(f *testing.F) {
 		std, serr := io.ReadAll(io.LimitReader(stdflate.NewReaderDict(io.MultiReader(bytes.NewReader(payload), bytes.NewReader([]byte("\x00\x00\xff\xff\x01\x00\x00\xff\xff"))), dict), limit+1))
 		switch {
 		case err == nil && serr == nil:
-			// It ends with the first final block. Here more may follow.
+			// The standard library stops at the first final block. This inflater may
+			// continue.
 			require.True(t, bytes.HasPrefix(whole, std))
 		case err == nil:
-			// It has no idea of an end without the tail, and takes the whole
-			// reading back then: what there is must agree.
+			// The standard library requires the tail and rejects the whole read
+			// without it, so only the common part must agree.
 			require.True(t, bytes.HasPrefix(whole, std) || bytes.HasPrefix(std, whole))
 		case serr == nil && len(std) <= limit:
-			// Only what cannot end, or ends amid a block, is refused here alone.
+			// Only a message that cannot end, or ends within a block, is refused by
+			// this inflater alone.
 			require.ErrorIs(t, err, deflate.ErrCorrupt)
 			require.True(t, bytes.HasPrefix(std, whole) || bytes.HasPrefix(whole, std))
 		}

@@ -1,13 +1,13 @@
 package deflate
 
-// minHistory is what a history starts with, in bytes.
+// minHistory is the smallest capacity of a history in bytes.
 const minHistory = 512
 
-// A history is the last bytes that went by: what a match may refer to. It grows
-// as they come, and from its maximum on is a ring.
+// A history is the window: the last bytes of the messages, to which a match may
+// refer. It grows up to its maximum and is a ring from then on.
 type history struct {
-	buf  []byte // len is how much is known; cap is at most max
-	next int    // where the next byte goes, once len is max
+	buf  []byte // cap is at most max
+	next int    // index of the oldest byte, which the next one replaces, once len is max
 	max  int
 }
 
@@ -15,7 +15,7 @@ func (h *history) len() int { return len(h.buf) }
 
 func (h *history) forget() { h.buf, h.next = h.buf[:0], 0 }
 
-// add appends p.
+// add appends p and forgets what exceeds the maximum.
 func (h *history) add(p []byte) {
 	if len(p) >= h.max {
 		p = p[len(p)-h.max:]
@@ -27,7 +27,7 @@ func (h *history) add(p []byte) {
 		h.buf = append(h.buf, p[:n]...)
 		p = p[n:]
 	}
-	for len(p) > 0 { // the ring is full: over the oldest
+	for len(p) > 0 { // the ring is full: overwrite the oldest bytes
 		n := copy(h.buf[h.next:], p)
 		if h.next += n; h.next == h.max {
 			h.next = 0
@@ -36,7 +36,8 @@ func (h *history) add(p []byte) {
 	}
 }
 
-// grow makes room for n bytes in all: twice what is there, up to the maximum.
+// grow makes room for n bytes in total. The capacity at least doubles, up to the
+// maximum.
 func (h *history) grow(n int) {
 	if n <= cap(h.buf) {
 		return
@@ -46,11 +47,11 @@ func (h *history) grow(n int) {
 	h.buf = bigger
 }
 
-// read copies to dst what begins back bytes before the end, and returns how
-// much it was. back is at most len().
+// read copies to dst the bytes that begin back bytes before the end, and returns
+// how many. back must be at most len().
 func (h *history) read(dst []byte, back int) int {
 	at := len(h.buf) - back
-	if len(h.buf) == h.max { // a ring; next is 0 while it is not full
+	if len(h.buf) == h.max { // a full ring; until then next is 0
 		if at += h.next; at >= h.max {
 			at -= h.max
 		}

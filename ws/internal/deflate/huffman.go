@@ -1,18 +1,18 @@
 package deflate
 
-// A code is what a Huffman table has for the bits that come next.
+// A code is the entry of a Huffman table for the next bits of the input.
 //
-//	bits 0–4    length of the code word in bits; of a link: of the part before it
+//	bits 0–4    length of the code word in bits; of a link: of its first part
 //	bits 5–7    kind
-//	bits 8–15   extra bits that follow; of a link: bits that index the subtable
-//	bits 16–31  the literal, the base length or distance, or the subtable's place
+//	bits 8–15   number of extra bits that follow; of a link: bits that index the subtable
+//	bits 16–31  the literal, the base length or distance, or the index of the subtable
 //
-// The zero value is a word that no code has.
+// The zero value marks bits that are not a word of the code.
 type code uint32
 
 const (
-	kindLiteral code = 1 << 5 // also a code length's number
-	kindBase    code = 2 << 5 // a length or distance, less its extra bits
+	kindLiteral code = 1 << 5 // also the symbol of a code length
+	kindBase    code = 2 << 5 // a length or distance without its extra bits
 	kindEnd     code = 3 << 5 // the end of the block
 	kindLink    code = 4 << 5
 	kindMask    code = 7 << 5
@@ -24,21 +24,21 @@ func (c code) extra() uint  { return uint(c >> 8 & 0xff) }
 func (c code) value() int   { return int(c >> 16) }
 
 const (
-	maxWord = 15 // bits of a code word
+	maxWord = 15 // length of the longest code word in bits
 
-	literals  = 286 // symbols of literals and lengths that may be used
+	literals  = 286 // number of valid literal and length symbols
 	distances = 30
 	endSymbol = 256
 
-	// What the tables index at once, in bits, and how large they get with the
+	// How many bits index each table directly, and how large the table gets with the
 	// subtables for longer words. The sizes are the worst case over all complete
-	// codes, as zlib's enough.c counts it.
+	// codes, as counted by zlib's enough.c.
 	literalBits, literalTable   = 10, 1334
 	distanceBits, distanceTable = 8, 402
 	lengthBits, lengthTable     = 7, 128
 )
 
-// The symbols of RFC 1951 §3.2.5, with no length yet.
+// The symbols of RFC 1951 §3.2.5, without the lengths of their words.
 var literalCodes = func() (list [288]code) {
 	for i := range endSymbol {
 		list[i] = kindLiteral | code(i)<<16
@@ -51,7 +51,7 @@ var literalCodes = func() (list [288]code) {
 		base += 1 << extra
 	}
 	list[285] = kindBase | 258<<16
-	return list // 286 and 287 take part in the fixed code and mean nothing
+	return list // 286 and 287 have words in the fixed code but are invalid
 }()
 
 var distanceCodes = func() (list [32]code) {
@@ -98,11 +98,12 @@ var fixedLiterals, fixedDistances = func() (lit [512]code, dist [32]code) {
 	return lit, dist
 }()
 
-// buildTable makes the table of the code in which symbols[i] has a word of
+// buildTable builds the table of the code in which symbols[i] has a word of
 // lengths[i] bits (0: none). It returns how many bits index the table, at most
-// root. It says no if that is no code: words that are prefixes of others, or,
-// but for a single word of one bit, bits that are no word. A code without words
-// is one; what uses it is corrupt.
+// root. It returns false if the lengths make no valid code: a word would be a
+// prefix of another, or some bits would be no word. Two incomplete codes are valid:
+// a single word of one bit, and no word at all, which makes any use of the code
+// corrupt.
 func buildTable(table []code, root uint, lengths []uint8, symbols []code) (uint, bool) {
 	var count [maxWord + 1]int
 	for _, n := range lengths {
@@ -126,7 +127,7 @@ func buildTable(table []code, root uint, lengths []uint8, symbols []code) (uint,
 		}
 		clear(table[:2]) // no word, or one of one bit
 	}
-	// The symbols in the order of their words.
+	// The symbols sorted by their words.
 	var from [maxWord + 2]int
 	for n := 1; n <= maxWord; n++ {
 		from[n+1] = from[n] + count[n]
@@ -141,7 +142,7 @@ func buildTable(table []code, root uint, lengths []uint8, symbols []code) (uint,
 	used := 1 << root
 	var sub []code
 	subBits, subFor := uint(0), -1
-	word := uint(0) // the next word, its first bit lowest, as it is read
+	word := uint(0) // the next word, with its first bit lowest, as in the input
 	for i := range from[longest] {
 		symbol := sorted[i]
 		n := uint(lengths[symbol])
@@ -155,7 +156,7 @@ func buildTable(table []code, root uint, lengths []uint8, symbols []code) (uint,
 			}
 		} else {
 			if start := int(word & (1<<root - 1)); start != subFor {
-				// As many bits as the words take that begin like this one.
+				// As many bits as the longest of the words with this prefix needs.
 				subBits = n - root
 				for open := 1 << subBits; ; open <<= 1 {
 					if open -= count[root+subBits]; open <= 0 || root+subBits >= uint(longest) {
@@ -173,7 +174,7 @@ func buildTable(table []code, root uint, lengths []uint8, symbols []code) (uint,
 			}
 		}
 		count[n]--
-		// One more, with the carry going towards the high bits.
+		// Increment the word, with the carry going towards the high bits.
 		carry := uint(1) << (n - 1)
 		for word&carry != 0 {
 			carry >>= 1
@@ -187,5 +188,5 @@ func buildTable(table []code, root uint, lengths []uint8, symbols []code) (uint,
 	return root, true
 }
 
-// mask returns n ones.
+// mask returns a word whose lowest n bits are set.
 func mask(n uint) uint64 { return 1<<(n&63) - 1 }

@@ -2,37 +2,37 @@ package deflate
 
 import "encoding/binary"
 
-// A mode is what an inflater is about to read.
+// A mode is what an inflater reads next.
 type mode uint8
 
 const (
 	atBlock        mode = iota // a block's header
-	atStoredLength             // a stored block's length, after skipping to a byte
+	atStoredLength             // a stored block's length, at a byte boundary
 	inStored                   // stored bytes
-	atCounts                   // how many lengths there are, of three codes
-	atLengthCode               // the lengths of the code that the lengths are in
-	atLengths                  // the lengths
+	atCounts                   // how many lengths each of the three codes has
+	atLengthCode               // the lengths of the code in which the lengths are written
+	atLengths                  // the lengths of the literal and distance codes
 	atSymbol                   // a literal or a length
 	atDistance                 // the distance that follows a length
-	inMatch                    // nothing: a match is being copied
+	inMatch                    // nothing: a match is copied
 )
 
-// An inflater is what inflating one message takes: RFC 1951 as a machine that
-// stops when it has no input or no room, and goes on from there.
+// An inflater is the state of inflating one message: RFC 1951 as a state machine
+// that stops when it has no more input or output space, and continues from there.
 type inflater struct {
-	bits  uint64 // read but not used, the next one lowest
-	nbits uint   // of them
+	bits  uint64 // read but not used; the next one is lowest
+	nbits uint   // how many of bits are valid
 	mode  mode
-	final bool // the block says it is the last
-	full  bool // inflate returned since dst is full
+	final bool // the current block is the last
+	full  bool // inflate returned because dst is full
 
-	length   int // of the match, or of the stored bytes that are left
+	length   int // what is left of the match or the stored block
 	distance int
 
 	literals, distances         []code // the tables of the block
 	literalBits, distanceBits   uint
-	nliteral, ndistance, nwords int // of a dynamic block
-	known                       int // how many of them have been read
+	nliteral, ndistance, nwords int // number of lengths in a dynamic block
+	known                       int // how many of those have been read
 
 	lengths  [literals + distances]uint8
 	litTable [literalTable]code
@@ -40,26 +40,27 @@ type inflater struct {
 	lenTable [lengthTable]code
 	lenBits  uint
 
-	scratch history // the window, for a connection that has none of its own
+	scratch history // the window of a connection without context takeover
 }
 
-// reset makes z ready for a message. Tables need no clearing.
+// reset prepares z for a message. The tables need no clearing.
 func (z *inflater) reset() {
 	z.bits, z.nbits, z.mode, z.final = 0, 0, atBlock, false
 	z.scratch.forget()
 }
 
-// between says whether everything that was read has been used, and no block is
-// open: a message may end here.
+// between reports whether all input has been used and no block is open: a message
+// may end here.
 func (z *inflater) between() bool { return z.mode == atBlock && z.nbits == 0 }
 
-// An input is the input of one call.
+// An input is the input of one call of inflate.
 type input struct {
 	src []byte
 	at  int
 }
 
-// want reads on until n bits are there. n is at most 32.
+// want reads until n bits are available, and reports whether they are. n is at most
+// 32.
 func (z *inflater) want(in *input, n uint) bool {
 	for z.nbits < n {
 		if in.at == len(in.src) {
@@ -72,7 +73,7 @@ func (z *inflater) want(in *input, n uint) bool {
 	return true
 }
 
-// take takes n bits that are there.
+// take consumes n bits, which must be available.
 func (z *inflater) take(n uint) uint {
 	v := uint(z.bits & mask(n))
 	z.bits >>= n & 63
@@ -80,16 +81,16 @@ func (z *inflater) take(n uint) uint {
 	return v
 }
 
-// peek returns the next code of a table, once all bits of its word are there.
-// It takes none.
+// peek returns the next code of a table once all bits of its word are available. It
+// consumes none.
 func (z *inflater) peek(in *input, table []code, root uint) (code, bool) {
 	for {
 		c := table[z.bits&mask(root)]
 		if c.kind() == kindLink {
 			c = table[c.value()+int(z.bits>>(c.length()&63)&mask(c.extra()))]
 		}
-		// Bits that are not there read as zero. A word that is longer than what
-		// is there is not the right one; nor is it corrupt yet.
+		// Bits that are not available read as zero. A word that is longer than the
+		// available bits is a wrong guess, but the input is not corrupt yet.
 		if n := max(1, c.length()); n <= z.nbits && (c != 0 || z.nbits >= maxWord) {
 			return c, true
 		}
@@ -100,8 +101,8 @@ func (z *inflater) peek(in *input, table []code, root uint) (code, bool) {
 	}
 }
 
-// inflate reads src and writes dst from dst[n] on; what is before follows the
-// bytes of h. It returns the new n and how much of src it used. When it returns,
+// inflate reads src and writes to dst from dst[n] on. The window is h followed by
+// dst[:n]. It returns the new n and how many bytes of src it used. When it returns,
 // src is used up, or dst is full and there is more to write: z.full.
 func (z *inflater) inflate(dst []byte, n int, src []byte, h *history) (written, read int, err error) {
 	in := input{src: src}
@@ -110,7 +111,8 @@ func (z *inflater) inflate(dst []byte, n int, src []byte, h *history) (written, 
 		switch z.mode {
 		case atBlock:
 			if z.final {
-				// RFC 7692 §7.2.3.4: what follows a final block begins at a byte.
+				// RFC 7692 §7.2.3.4: the block after a final one begins at a byte
+				// boundary.
 				z.take(z.nbits & 7)
 				z.final = false
 			}
@@ -237,7 +239,7 @@ func (z *inflater) inflate(dst []byte, n int, src []byte, h *history) (written, 
 
 		case inMatch:
 			if z.distance > n+h.len() {
-				return n, in.at, ErrCorrupt // before the beginning
+				return n, in.at, ErrCorrupt // before the start of the window
 			}
 			c := copyMatch(dst, n, z.distance, z.length, h)
 			n += c
@@ -250,12 +252,12 @@ func (z *inflater) inflate(dst []byte, n int, src []byte, h *history) (written, 
 	}
 }
 
-// lengthOrder is the order in which a block has the lengths of the code that
-// the lengths are in.
+// lengthOrder is the order in which a block lists the lengths of the code in which
+// its other lengths are written.
 var lengthOrder = [...]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
 
-// readLengths reads the lengths of the words of a block's two codes, and says
-// whether all of them are there.
+// readLengths reads the word lengths of a block's two codes, and reports whether it
+// has all of them.
 func (z *inflater) readLengths(in *input) (bool, error) {
 	for all := z.nliteral + z.ndistance; z.known < all; {
 		c, ok := z.peek(in, z.lenTable[:], z.lenBits)
@@ -272,7 +274,8 @@ func (z *inflater) readLengths(in *input) (bool, error) {
 			z.known++
 			continue
 		}
-		// 16: the last length 3 to 6 times; 17, 18: none, 3 to 10 and 11 to 138 times.
+		// 16 repeats the last length 3 to 6 times; 17 and 18 stand for 3 to 10 and 11
+		// to 138 zeros.
 		extra, times, value := uint(2), 3, uint8(0)
 		switch symbol {
 		case 16:
@@ -302,7 +305,7 @@ func (z *inflater) readLengths(in *input) (bool, error) {
 
 func (z *inflater) buildTables() error {
 	if z.lengths[endSymbol] == 0 {
-		return ErrCorrupt // the block could not end
+		return ErrCorrupt // without a word for its end the block could not end
 	}
 	var ok1, ok2 bool
 	z.literalBits, ok1 = buildTable(z.litTable[:], literalBits, z.lengths[:z.nliteral], literalCodes[:])
@@ -320,9 +323,9 @@ const (
 	maxSymbolBits = 48
 )
 
-// fast reads symbols while there is so much input and room that neither has to
-// be looked at for each step. What is rare it leaves to the slow way: the mode
-// says where it stopped.
+// fast reads symbols while there is so much input and space that no step needs to
+// check for either. It leaves rare cases to the caller; the mode says where it
+// stopped.
 func (z *inflater) fast(dst []byte, n int, in *input, h *history) int {
 	src, at := in.src, in.at
 	bits, nbits := z.bits, z.nbits
@@ -330,8 +333,8 @@ func (z *inflater) fast(dst []byte, n int, in *input, h *history) int {
 	distances, distanceMask := z.distances, mask(z.distanceBits)
 	for at+8 <= len(src) && n+maxMatch <= len(dst) {
 		if nbits < maxSymbolBits {
-			// As many whole bytes as fit. Bits above nbits may be set: they are
-			// the same that are read again later.
+			// Add as many whole bytes as fit. Bits above nbits may be set: they equal
+			// the bits that are read again later.
 			bits |= binary.LittleEndian.Uint64(src[at:]) << (nbits & 63)
 			at += int((63 - nbits) >> 3)
 			nbits |= 56
@@ -347,7 +350,7 @@ func (z *inflater) fast(dst []byte, n int, in *input, h *history) int {
 			n++
 			continue
 		}
-		if c&kindMask != kindBase { // the end, or nothing: for the slow way
+		if c&kindMask != kindBase { // the end of the block or a bad code: left to the caller
 			break
 		}
 		bits >>= c & 31
@@ -369,7 +372,7 @@ func (z *inflater) fast(dst []byte, n int, in *input, h *history) int {
 		distance := c.value() + int(bits&mask(c.extra()))
 		bits >>= c.extra() & 63
 		nbits -= c.extra()
-		// There is room for all of it.
+		// All of the match fits into dst.
 		if distance > n {
 			if distance > n+h.len() {
 				z.length, z.distance, z.mode = length, distance, inMatch
@@ -395,15 +398,15 @@ func (z *inflater) fast(dst []byte, n int, in *input, h *history) int {
 	return n
 }
 
-// copyMatch copies length bytes that begin distance before dst[n], some of
-// which may be in h, as far as dst has room. It returns how many.
+// copyMatch copies length bytes from distance before dst[n], some of which may be
+// in h, as far as dst has room. It returns how many it copied.
 func copyMatch(dst []byte, n, distance, length int, h *history) int {
 	length = min(length, len(dst)-n)
 	at, end := n, n+length
 	for at < end && distance > at {
 		at += h.read(dst[at:end], distance-at)
 	}
-	// A match may overlap what it makes: each copy doubles what there is.
+	// A match may overlap itself: each copy doubles the bytes available.
 	for from := at - distance; at < end; {
 		at += copy(dst[at:end], dst[from:at])
 	}

@@ -44,7 +44,7 @@ func TestWithoutTakeoverNothingIsKnown(t *testing.T) {
 	require.ErrorIs(t, err, deflate.ErrCorrupt)
 }
 
-// A bomb writes what the limit allows and no byte more, in whatever pieces.
+// A decompression bomb writes exactly what the limit allows, in any pieces.
 func TestTheLimitHoldsWhileInflating(t *testing.T) {
 	var bomb bytes.Buffer
 	w, err := stdflate.NewWriter(&bomb, 9)
@@ -87,7 +87,7 @@ func TestExactlyTheLimit(t *testing.T) {
 	}
 }
 
-// What a fragment holds comes out before the next one is there.
+// The content of a fragment is returned before the next fragment arrives.
 func TestInflatesAsItComes(t *testing.T) {
 	text := bytes.Repeat([]byte("text that goes on, "), 100)
 	p := deflate.NewCompressor(15, false, 0).Message(nil, text)
@@ -116,7 +116,7 @@ func TestAMessageGivenUp(t *testing.T) {
 		require.False(t, done)
 		_, err = inflate(d, p, 100, 100, 0)
 		if takeover {
-			require.ErrorContains(t, err, "given up")
+			require.ErrorContains(t, err, "abandoned")
 		} else {
 			require.NoError(t, err)
 		}
@@ -140,8 +140,7 @@ func TestMessagesInParts(t *testing.T) {
 	}
 }
 
-// A broadcast is compressed once and goes out among each connection's own
-// messages.
+// A broadcast is compressed once and sent among the messages of each connection.
 func TestSent(t *testing.T) {
 	once := deflate.NewCompressor(8, false, 0)
 	c, d := deflate.NewCompressor(15, true, 0), deflate.NewDecompressor(15, true)
@@ -158,8 +157,8 @@ func TestSent(t *testing.T) {
 	}
 }
 
-// More connections than may keep their compressor, on several goroutines: they
-// take them away from each other, and every message still refers to the last.
+// More connections than Parked, on several goroutines, take compressors from each
+// other. Every message still refers to the one before it.
 func TestParkedAreTakenAway(t *testing.T) {
 	const connections, goroutines, rounds = 3 * deflate.Parked, 4, 30
 	var wg sync.WaitGroup

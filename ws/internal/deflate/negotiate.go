@@ -15,8 +15,8 @@ const (
 	clientWindow     = "client_max_window_bits"
 )
 
-// Params are what both sides have agreed on. Server… is what the server may do
-// with what it sends, Client… the client.
+// Params are the parameters that both sides agreed on. Those named Server… apply to
+// the messages that the server sends, those named Client… to the client's.
 type Params struct {
 	ServerNoContextTakeover bool
 	ClientNoContextTakeover bool
@@ -24,8 +24,8 @@ type Params struct {
 	ClientMaxWindowBits     int
 }
 
-// Compressor and Decompressor return what the server, or the client, needs.
-// See NewCompressor for level.
+// Compressor returns the compressor of the server or the client. See NewCompressor
+// for level.
 func (p Params) Compressor(server bool, level int) *Compressor {
 	if server {
 		return NewCompressor(p.ServerMaxWindowBits, !p.ServerNoContextTakeover, level)
@@ -33,6 +33,7 @@ func (p Params) Compressor(server bool, level int) *Compressor {
 	return NewCompressor(p.ClientMaxWindowBits, !p.ClientNoContextTakeover, level)
 }
 
+// Decompressor returns the decompressor of the server or the client.
 func (p Params) Decompressor(server bool) *Decompressor {
 	if server {
 		return NewDecompressor(p.ClientMaxWindowBits, !p.ClientNoContextTakeover)
@@ -40,7 +41,7 @@ func (p Params) Decompressor(server bool) *Decompressor {
 	return NewDecompressor(p.ServerMaxWindowBits, !p.ServerNoContextTakeover)
 }
 
-// String returns the parameters as the header has them.
+// String returns the parameters as the header's value.
 func (p Params) String() string { return p.header(p.ClientMaxWindowBits < MaxWindowBits) }
 
 func (p Params) header(clientBits bool) string {
@@ -61,11 +62,11 @@ func (p Params) header(clientBits bool) string {
 	return b.String()
 }
 
-// A Config is what one side wants. The zero value agrees to context takeover
-// both ways with windows of 32 KiB.
+// A Config is what one side wants to negotiate. The zero value agrees to context
+// takeover both ways with windows of 32 KiB.
 //
-// A server with ClientMaxWindowBits set asks this of clients that allow it;
-// others get the full window.
+// A server can limit the window of those clients only that permit it in their
+// offer. For the others ClientMaxWindowBits has no effect.
 type Config struct {
 	ServerNoContextTakeover bool
 	ClientNoContextTakeover bool
@@ -73,7 +74,7 @@ type Config struct {
 	ClientMaxWindowBits     int
 }
 
-// Check says what is wrong with c.
+// Check reports what is wrong with c.
 func (c Config) Check() error {
 	for _, w := range []struct {
 		name string
@@ -93,10 +94,10 @@ func orMax(bits int) int {
 	return bits
 }
 
-// Accept chooses among a client's offers the first that can be met, and returns
-// what is agreed on and the answer's value. Offers of other extensions, and
-// those with parameters that are unknown, repeated or out of range, are passed
-// over (RFC 7692 §5, §7.1); if none is left, compression is not used: not ok.
+// Accept chooses the first of a client's offers that can be met, and returns the
+// parameters and the value of the answer. It skips offers of other extensions and
+// offers with unknown, repeated or invalid parameters (RFC 7692 §5, §7.1). If none
+// is left, ok is false and compression is not used.
 func (c Config) Accept(offers []Extension) (p Params, answer string, ok bool) {
 	for _, e := range offers {
 		o, err := parseParams(e, true)
@@ -109,7 +110,7 @@ func (c Config) Accept(offers []Extension) (p Params, answer string, ok bool) {
 			ServerMaxWindowBits:     min(orMax(o.ServerMaxWindowBits), orMax(c.ServerMaxWindowBits)),
 			ClientMaxWindowBits:     MaxWindowBits,
 		}
-		if o.hasClientBits { // else it must not be in the answer: §7.1.2.2
+		if o.hasClientBits { // otherwise the answer must not contain it: §7.1.2.2
 			p.ClientMaxWindowBits = min(orMax(o.ClientMaxWindowBits), orMax(c.ClientMaxWindowBits))
 		}
 		return p, p.String(), true
@@ -117,8 +118,8 @@ func (c Config) Accept(offers []Extension) (p Params, answer string, ok bool) {
 	return Params{}, "", false
 }
 
-// Offer returns a client's offer. It always allows the server to choose the
-// client's window.
+// Offer returns the value of a client's offer. It always permits the server to
+// choose the client's window.
 func (c Config) Offer() string {
 	p := Params{c.ServerNoContextTakeover, c.ClientNoContextTakeover, orMax(c.ServerMaxWindowBits), orMax(c.ClientMaxWindowBits)}
 	if p.ClientMaxWindowBits == MaxWindowBits {
@@ -127,9 +128,9 @@ func (c Config) Offer() string {
 	return p.header(true)
 }
 
-// Confirm checks a server's answer against the offer that c made. Without an
-// extension compression is not used: not ok. An error means that the connection
-// must be failed (RFC 7692 §7.1, RFC 6455 §4.1).
+// Confirm checks a server's answer to the offer that c made. ok is false if the
+// answer has no extension: compression is not used. After an error the caller must
+// fail the connection (RFC 7692 §7.1, RFC 6455 §4.1).
 func (c Config) Confirm(answer []Extension) (p Params, ok bool, err error) {
 	if len(answer) == 0 {
 		return Params{}, false, nil
@@ -146,8 +147,8 @@ func (c Config) Confirm(answer []Extension) (p Params, ok bool, err error) {
 	case orMax(a.ServerMaxWindowBits) > orMax(c.ServerMaxWindowBits):
 		return Params{}, false, fmt.Errorf("the server answered %s=%d, offered was %d", serverWindow, orMax(a.ServerMaxWindowBits), c.ServerMaxWindowBits)
 	}
-	// What the server does not ask of the client, the client does all the same
-	// if it was told to: a smaller window is within the larger one.
+	// The client keeps to its own limits even if the server does not ask for them: a
+	// smaller window is valid within a larger one.
 	return Params{
 		ServerNoContextTakeover: a.ServerNoContextTakeover,
 		ClientNoContextTakeover: a.ClientNoContextTakeover || c.ClientNoContextTakeover,
@@ -156,7 +157,7 @@ func (c Config) Confirm(answer []Extension) (p Params, ok bool, err error) {
 	}, true, nil
 }
 
-// given are the parameters that an extension has; bits that it has not are 0.
+// given are the parameters of one extension. Window bits that are absent are 0.
 type given struct {
 	Params
 	hasClientBits bool
@@ -169,7 +170,7 @@ func parseParams(e Extension, offer bool) (g given, err error) {
 	seen := map[string]bool{}
 	for _, p := range e.Params {
 		if seen[p.Name] {
-			return g, fmt.Errorf("%s is there twice", p.Name)
+			return g, fmt.Errorf("%s is listed twice", p.Name)
 		}
 		seen[p.Name] = true
 		switch p.Name {

@@ -29,10 +29,10 @@ func TestAccept(t *testing.T) {
 		{config: deflate.Config{ServerMaxWindowBits: 10, ClientMaxWindowBits: 11}, offer: "permessage-deflate", want: ptr(params(false, false, 10, 15)), answer: "permessage-deflate; server_max_window_bits=10"},
 		{config: deflate.Config{ServerMaxWindowBits: 10, ClientMaxWindowBits: 11}, offer: "permessage-deflate; client_max_window_bits; server_max_window_bits=12", want: ptr(params(false, false, 10, 11)), answer: "permessage-deflate; server_max_window_bits=10; client_max_window_bits=11"},
 		{config: deflate.Config{ClientMaxWindowBits: 11}, offer: "permessage-deflate; client_max_window_bits=9", want: ptr(params(false, false, 15, 9)), answer: "permessage-deflate; client_max_window_bits=9"},
-		// The first that can be met.
+		// The first offer that can be met.
 		{offer: "permessage-deflate; server_max_window_bits=7, permessage-deflate; server_max_window_bits=9, permessage-deflate", want: ptr(params(false, false, 9, 15)), answer: "permessage-deflate; server_max_window_bits=9"},
 		{offer: "x-webkit-deflate-frame, permessage-bzip2; level=9, permessage-deflate", want: &full, answer: "permessage-deflate"},
-		// None.
+		// No offer.
 		{offer: ""},
 		{offer: "permessage-bzip2"},
 		{offer: "Permessage-Deflate"},
@@ -57,7 +57,7 @@ func TestAccept(t *testing.T) {
 		require.Equal(t, tt.answer, answer, tt.offer)
 		if ok {
 			require.Equal(t, *tt.want, p, tt.offer)
-			// A client that made this offer agrees.
+			// A client that made this offer accepts the answer.
 			agreed, err := deflate.ParseExtensions([]string{answer})
 			require.NoError(t, err)
 			_, ok, err := deflate.Config{}.Confirm(agreed)
@@ -109,8 +109,8 @@ func TestOfferAndConfirm(t *testing.T) {
 	}
 }
 
-// What one side of this package offers the other accepts, and both then
-// understand each other.
+// One side of this package accepts what the other offers, and both understand each
+// other afterwards.
 func TestBothSides(t *testing.T) {
 	each := func(f func(deflate.Config)) {
 		for i := range 4 {
@@ -169,8 +169,8 @@ func TestParseExtensions(t *testing.T) {
 		`a; b=""`:       "is empty",
 		`a; b="x`:       "no end",
 		`a; b="x\`:      "no end",
-		`a; b="x y"`:    "which no token does",
-		`a; b="x\"y"`:   "which no token does",
+		`a; b="x y"`:    "which a token cannot",
+		`a; b="x\"y"`:   "which a token cannot",
 		"a\x00":         "unexpected",
 		"a; b=1\r\nX:1": "unexpected",
 		"\xff":          "missing before",

@@ -2,20 +2,21 @@ package deflate
 
 import "sync"
 
-// Parked is how many connections with context takeover keep their compressor
-// between two messages, over all loops: those that sent last.
+// Parked is how many connections with context takeover, over all loops, keep their
+// compressor between two messages: those that sent most recently.
 const Parked = 32
 
-// A lot is where writers are parked. A Compressor takes its writer back by
-// itself, with one exchange. The lot only remembers who came when, to take one
-// away when there are too many: a list, the youngest first.
+// A lot is where writers are parked. A Compressor takes its own writer back with
+// one atomic exchange. The lot keeps the Compressors in the order in which they
+// parked, most recent first, so that the oldest loses its writer when there are too
+// many.
 type lot struct {
 	mu         sync.Mutex
 	count      int
 	head, tail *Compressor
 }
 
-// A spot is a Compressor's place in a lot's list, under the lot's lock.
+// A spot is a Compressor's place in the list of a lot, guarded by its lock.
 type spot struct {
 	younger, older *Compressor
 	in             bool
@@ -23,7 +24,7 @@ type spot struct {
 
 var parked lot
 
-// park leaves w with c until c wants it, or too many others have been parked
+// park leaves w with c until c takes it or Parked other Compressors have parked
 // since.
 func (l *lot) park(c *Compressor, w *writer) {
 	l.mu.Lock()
@@ -49,7 +50,7 @@ func (l *lot) park(c *Compressor, w *writer) {
 	}
 }
 
-// leave forgets c.
+// leave removes c from the list.
 func (l *lot) leave(c *Compressor) {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,11 +1,10 @@
-// Package frame is the codec of WebSocket frames (RFC 6455, section 5), without
-// any I/O: it reads headers out of bytes that have arrived, in pieces of any
-// size, checks them, unmasks payloads in place, and writes headers in front of
-// payloads.
+// Package frame reads, checks and writes the headers of WebSocket frames (RFC 6455
+// §5), and masks payloads in place. It does no I/O, and its input may arrive in
+// pieces of any size.
 //
-// A Decoder keeps what has come of a header that is not complete, at most 13
-// bytes. Payloads are never kept or copied here: the caller has them in its own
-// buffers and gives each piece to Mask as it comes.
+// A Decoder keeps the bytes of an incomplete header, at most 13 of them. It never
+// keeps or copies a payload: the caller has the payload in its own buffers and
+// passes each piece to Mask.
 package frame
 
 import (
@@ -15,10 +14,10 @@ import (
 	gobwas "github.com/gobwas/ws"
 )
 
-// An Opcode says what a frame is: RFC 6455, section 5.2.
+// An Opcode is the kind of a frame (RFC 6455 §5.2).
 type Opcode uint8
 
-// The opcodes there are. All others are reserved.
+// The defined opcodes. All others are reserved.
 const (
 	Continuation Opcode = 0x0
 	Text         Opcode = 0x1
@@ -28,8 +27,8 @@ const (
 	Pong         Opcode = 0xa
 )
 
-// IsControl reports whether frames of this kind may come between the fragments
-// of a message.
+// IsControl reports whether o is a control frame, which may come between the
+// fragments of a message.
 func (o Opcode) IsControl() bool { return o&0x8 != 0 }
 
 func (o Opcode) String() string {
@@ -54,7 +53,7 @@ const (
 	// MaxHeader is the length of the longest header, in bytes.
 	MaxHeader = 14
 
-	// MaxControl is how many bytes of payload a control frame may have.
+	// MaxControl is the largest payload of a control frame, in bytes.
 	MaxControl = 125
 )
 
@@ -65,7 +64,7 @@ const (
 	Rsv3 = 0x1
 )
 
-// A Header is what stands in front of a frame's payload.
+// A Header is the header of a frame.
 type Header struct {
 	Len    int64 // of the payload, in bytes
 	Mask   [4]byte
@@ -75,7 +74,7 @@ type Header struct {
 	Masked bool
 }
 
-// Size returns how many bytes h takes.
+// Size returns the length of the encoded header in bytes.
 func (h *Header) Size() int {
 	n := 2
 	switch {
@@ -90,8 +89,8 @@ func (h *Header) Size() int {
 	return n
 }
 
-// Put writes h to p, which must have room for it, in the shortest form, and
-// returns how many bytes that took.
+// Put writes h to p in its shortest form and returns the number of bytes written.
+// p must have room for it.
 func (h *Header) Put(p []byte) int {
 	b0 := byte(h.Op) | h.Rsv<<4
 	if h.Fin {
@@ -116,16 +115,15 @@ func (h *Header) Put(p []byte) int {
 	return n
 }
 
-// Mask masks or unmasks p in place. at is where in its frame's payload p
-// begins.
+// Mask masks or unmasks p in place. at is the offset of p in its frame's payload.
 func Mask(p []byte, key [4]byte, at int64) { gobwas.Cipher(p, key, int(at&3)) }
 
-// An Error says how a header breaks the protocol.
+// An Error is a violation of the protocol by a header.
 type Error string
 
 func (e Error) Error() string { return string(e) }
 
-// What can be wrong with a header, whoever sends it.
+// The violations.
 const (
 	ErrReserved   = Error("reserved bits are set and no extension was negotiated that defines them")
 	ErrOpcode     = Error("a reserved opcode")
@@ -137,26 +135,26 @@ const (
 	ErrNotMinimal = Error("a length that is not in its shortest form")
 )
 
-// A Decoder reads headers. The zero value is a server's, without extensions.
+// A Decoder reads headers. The zero value is a server's, with no extensions.
 type Decoder struct {
-	// Client says that the peer is a server: its frames must not be masked.
+	// Client is set if the peer is a server: its frames must not be masked.
 	Client bool
 
-	// Rsv are the bits that a negotiated extension defines for the first frame
+	// Rsv is the set of bits that a negotiated extension defines for the first frame
 	// of a data message.
 	Rsv uint8
 
 	part [MaxHeader]byte
-	n    int // of part
+	n    int // bytes in part
 }
 
-// Partial returns how many bytes of an incomplete header have come.
+// Partial returns how many bytes of an incomplete header the Decoder keeps.
 func (d *Decoder) Partial() int { return d.n }
 
-// Next reads the header that p begins with, or goes on with one whose first
-// bytes came earlier. n is how many bytes of p belong to it; ok says that it is
-// complete. What breaks the protocol is reported by the first byte that shows
-// it, and the Decoder is of no use afterwards.
+// Next reads the header at the start of p, or the rest of one whose first bytes
+// were passed to earlier calls. n is how many bytes of p belong to the header; ok
+// reports whether it is complete. An error is returned at the first byte that shows
+// it, and the Decoder must not be used afterwards.
 func (d *Decoder) Next(p []byte, h *Header) (n int, ok bool, err error) {
 	if d.n > 0 {
 		return d.resume(p, h)
@@ -175,8 +173,8 @@ func (d *Decoder) Next(p []byte, h *Header) (n int, ok bool, err error) {
 	return d.n, false, nil
 }
 
-// resume adds bytes to the incomplete header until it is complete. It is off
-// the fast path: headers that are cut are rare.
+// resume adds bytes to the incomplete header until it is complete. It is not on the
+// fast path, since few headers are split.
 func (d *Decoder) resume(p []byte, h *Header) (n int, ok bool, err error) {
 	for n < len(p) {
 		d.part[d.n] = p[n]
@@ -212,11 +210,11 @@ func (d *Decoder) first(b0 byte) error {
 	return nil
 }
 
-// parse reads a header from p, which has at least two bytes. It returns 0 if
-// there are not enough.
+// parse reads a header from p, which has at least two bytes. It returns 0 if p does
+// not hold all of the header.
 func (d *Decoder) parse(p []byte, h *Header) (n int, err error) {
 	b0, b1 := p[0], p[1]
-	if b0 != 0x80|byte(Text) && b0 != 0x80|byte(Binary) { // the most frequent two are right
+	if b0 != 0x80|byte(Text) && b0 != 0x80|byte(Binary) { // the two most frequent ones are valid
 		if err := d.first(b0); err != nil {
 			return 0, err
 		}
@@ -250,7 +248,7 @@ func (d *Decoder) parse(p []byte, h *Header) (n int, err error) {
 	return n, nil
 }
 
-// longLength reads a length of 16 or 64 bits. n is 0 if it is not all there.
+// longLength reads a 16-bit or 64-bit length. n is 0 if p does not hold all of it.
 func longLength(p []byte, kind int64) (length int64, n int, err error) {
 	if kind == 126 {
 		if len(p) < 4 {

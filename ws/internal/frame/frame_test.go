@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// decode gives p to a Decoder in pieces of these sizes, over and over.
+// decode passes p to a Decoder in pieces whose sizes cycle through sizes.
 func decode(d *Decoder, p []byte, sizes ...int) (h Header, used int, ok bool, err error) {
 	for i := 0; used < len(p); i++ {
 		n := min(sizes[i%len(sizes)], len(p)-used)
@@ -55,8 +55,8 @@ func TestRoundTrip(t *testing.T) {
 	}
 }
 
-// What breaks the protocol is found whatever the pieces, by the first byte that
-// shows it: at is how many bytes that takes.
+// A violation is found by the first byte that shows it, in whatever pieces the
+// bytes arrive. at is how many bytes that takes.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -119,9 +119,8 @@ func TestNames(t *testing.T) {
 	}
 }
 
-// FuzzDecoder: a Decoder takes the same of any bytes, whatever the pieces they
-// come in, and what it takes for a header is one: written again it is the same
-// bytes.
+// FuzzDecoder: a Decoder makes the same of any bytes in whatever pieces they
+// arrive, and a header that it accepts encodes to the same bytes again.
 func FuzzDecoder(f *testing.F) {
 	f.Add([]byte("\x81\x85abcdhello\x89\x80abcd\x88\x82abcdxx"), uint64(1), false, uint8(0))
 	f.Add([]byte("\x02\x7e\x01\x00"), uint64(2), true, uint8(4))

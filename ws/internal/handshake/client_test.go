@@ -55,7 +55,7 @@ func TestTheRequest(t *testing.T) {
 		require.False(t, keys[key], "a key twice")
 		keys[key] = true
 
-		// The server here takes it.
+		// The server of this package accepts it.
 		s := &handshake.Server{Subprotocols: []string{"chat"}, Deflate: &deflate.Config{ServerMaxWindowBits: 12}, Origins: []string{"here"}}
 		accepted, response, err := s.Accept(a.Request)
 		require.NoError(t, err)
@@ -78,16 +78,16 @@ func TestWhatCannotBeStarted(t *testing.T) {
 		url string
 		c   handshake.Client
 	}{
-		"scheme":        {url: "tcp://a/"},
-		"no host":       {url: "ws:///a"},
-		"%23":           {url: "ws://a/b#c"},
-		"subprotocol":   {url: "ws://a/", c: handshake.Client{Subprotocols: []string{"a\r\nX: 1"}}},
-		"twice":         {url: "ws://a/", c: handshake.Client{Subprotocols: []string{"a", "a"}}},
-		"end the line":  {url: "ws://a/", c: handshake.Client{Header: http.Header{"X": {"1\nY: 2"}}}},
-		"is no token":   {url: "ws://a/", c: handshake.Client{Header: http.Header{"X Y": {"1"}}}},
-		"cannot be set": {url: "ws://a/", c: handshake.Client{Header: http.Header{"sec-websocket-key": {"1"}}}},
-		"the host":      {url: "ws://a/", c: handshake.Client{Host: "a\r\nX: 1"}},
-		"MaxWindowBits": {url: "ws://a/", c: handshake.Client{Deflate: &deflate.Config{ClientMaxWindowBits: 99}}},
+		"scheme":         {url: "tcp://a/"},
+		"no host":        {url: "ws:///a"},
+		"%23":            {url: "ws://a/b#c"},
+		"subprotocol":    {url: "ws://a/", c: handshake.Client{Subprotocols: []string{"a\r\nX: 1"}}},
+		"twice":          {url: "ws://a/", c: handshake.Client{Subprotocols: []string{"a", "a"}}},
+		"end the line":   {url: "ws://a/", c: handshake.Client{Header: http.Header{"X": {"1\nY: 2"}}}},
+		"is not a token": {url: "ws://a/", c: handshake.Client{Header: http.Header{"X Y": {"1"}}}},
+		"cannot be set":  {url: "ws://a/", c: handshake.Client{Header: http.Header{"sec-websocket-key": {"1"}}}},
+		"the host":       {url: "ws://a/", c: handshake.Client{Host: "a\r\nX: 1"}},
+		"MaxWindowBits":  {url: "ws://a/", c: handshake.Client{Deflate: &deflate.Config{ClientMaxWindowBits: 99}}},
 	} {
 		_, err := tt.c.Start(address(t, tt.url))
 		require.ErrorContains(t, err, says)
@@ -98,7 +98,7 @@ func TestTheResponse(t *testing.T) {
 	const good = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: KEY\r\n\r\n"
 	for name, tt := range map[string]struct {
 		old, new string
-		says     string // "": it is good
+		says     string // "": no error
 	}{
 		"good":                          {},
 		"no reason":                     {" Switching Protocols", "", ""},
@@ -106,9 +106,9 @@ func TestTheResponse(t *testing.T) {
 		"a subprotocol":                 {"\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\n\r\n", ""},
 		"compression":                   {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=9\r\n\r\n", ""},
 		"HTTP/1.0":                      {"HTTP/1.1", "HTTP/1.0", "HTTP/1.1"},
-		"no HTTP":                       {"HTTP/1.1 101", "SSH-2.0", "no HTTP"},
-		"no number":                     {"101", "1O1", "no HTTP"},
-		"four digits":                   {"101", "0101", "no HTTP"},
+		"no HTTP":                       {"HTTP/1.1 101", "SSH-2.0", "not HTTP"},
+		"no number":                     {"101", "1O1", "not HTTP"},
+		"four digits":                   {"101", "0101", "not HTTP"},
 		"bare line feed":                {"\r\nUpgrade", "\nUpgrade", "line feed"},
 		"folded":                        {"Upgrade: websocket", "Upgrade:\r\n websocket", "next line"},
 		"no upgrade":                    {"Upgrade: websocket\r\n", "", "Upgrade: websocket"},
@@ -116,11 +116,11 @@ func TestTheResponse(t *testing.T) {
 		"no connection":                 {"Connection: Upgrade\r\n", "", "Connection: Upgrade"},
 		"no accept":                     {"Sec-WebSocket-Accept: KEY\r\n", "", "0 Sec-WebSocket-Accept"},
 		"two accepts":                   {"\r\n\r\n", "\r\nSec-WebSocket-Accept: KEY\r\n\r\n", "2 Sec-WebSocket-Accept"},
-		"somebody else's accept":        {"KEY", exampleAccept, "does not belong"},
-		"a subprotocol nobody asked":    {"\r\n\r\n", "\r\nSec-WebSocket-Protocol: Chat\r\n\r\n", "not asked for"},
+		"accept of another key":         {"KEY", exampleAccept, "does not match"},
+		"a subprotocol not offered":     {"\r\n\r\n", "\r\nSec-WebSocket-Protocol: Chat\r\n\r\n", "did not offer"},
 		"two subprotocols":              {"\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat\r\nSec-WebSocket-Protocol: chat\r\n\r\n", "2 subprotocols"},
-		"a list of subprotocols":        {"\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat, chat\r\n\r\n", "not asked for"},
-		"an extension nobody offered":   {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: x-frame\r\n\r\n", "not offered"},
+		"a list of subprotocols":        {"\r\n\r\n", "\r\nSec-WebSocket-Protocol: chat, chat\r\n\r\n", "did not offer"},
+		"an extension not offered":      {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: x-frame\r\n\r\n", "not offered"},
 		"two extensions":                {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate, permessage-deflate\r\n\r\n", "2 extensions"},
 		"extensions that do not parse":  {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: ;\r\n\r\n", "Sec-WebSocket-Extensions"},
 		"a window that was not offered": {"\r\n\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate; server_max_window_bits=16\r\n\r\n", "want 8 to 15"},
@@ -168,5 +168,5 @@ func TestAnotherStatus(t *testing.T) {
 	require.Len(t, status.Body, handshake.MaxErrorBody)
 	require.EqualError(t, err, `the server answered 401 Who are you: "log in first"`)
 	_, err = a.Response([]byte("HTTP/1.0 302 Found\r\nLocation: http://else.where/\r\n\r\n"), nil)
-	require.EqualError(t, err, `the server answered 302 Found, which sends to "http://else.where/" (not followed)`)
+	require.EqualError(t, err, `the server answered 302 Found, which redirects to "http://else.where/" (not followed)`)
 }

@@ -15,8 +15,8 @@ import (
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
 
-// Whatever comes, the answer is one HTTP response and nothing behind it; and
-// what is accepted here, net/http and this package's other entry take alike.
+// Any input is answered with exactly one HTTP response, and net/http and AcceptHTTP
+// accept what Accept accepts.
 func FuzzRequest(f *testing.F) {
 	f.Add(request())
 	f.Add(request("Origin: http://server.example.com", "Sec-WebSocket-Protocol: a, chat", "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"))
@@ -27,8 +27,8 @@ func FuzzRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, head []byte) { checkRequest(t, s, head) })
 }
 
-// FuzzHeaders is FuzzRequest with the rest of the request in order, so that it
-// gets to what is in the headers.
+// FuzzHeaders is FuzzRequest with the rest of the request valid, so that the fuzzer
+// reaches the code that reads the headers.
 func FuzzHeaders(f *testing.F) {
 	f.Add("/", "a", "http://a", "chat", "permessage-deflate", "Upgrade", "websocket", "X: y")
 	f.Add("http://b/?x", "a:80", "https://x.example.com", "a, chat", "x; y=\"z\", permessage-deflate; client_max_window_bits=9", "keep-alive, upgrade", "h2c, WebSocket", "Content-Length: 0")
@@ -59,7 +59,7 @@ func checkRequest(t *testing.T, s *handshake.Server, head []byte) {
 	require.Contains(t, []string{"", "chat"}, r.Header.Get("Sec-WebSocket-Protocol"))
 	hr, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
 	if err != nil {
-		return // it refuses some hosts and paths that mean nothing here
+		return // net/http refuses some hosts and paths that this package ignores
 	}
 	require.Equal(t, hr.Host, a.Request.Host)
 	ha, hresponse, err := s.AcceptHTTP(hr)
@@ -68,8 +68,8 @@ func checkRequest(t *testing.T, s *handshake.Server, head []byte) {
 	require.Equal(t, response, hresponse)
 }
 
-// Whatever a server answers, what is agreed on was asked for, and the accept key
-// was right.
+// Whatever a server answers, a client accepts only what it offered, and only with
+// the right accept key.
 func FuzzResponse(f *testing.F) {
 	f.Add("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: KEY\r\nSec-WebSocket-Protocol: chat\r\n\r\n", []byte{})
 	f.Add("HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: KEY\r\nSec-WebSocket-Extensions: permessage-deflate; client_max_window_bits=9\r\n\r\n", []byte{})

@@ -1,21 +1,21 @@
-// Package handshake is the opening handshake of WebSocket (RFC 6455 §4), for
-// both sides. It does no I/O: a complete head goes in, and what is to be sent
-// comes out. The caller collects the head, up to the empty line and up to a
-// limit of its own, and keeps what follows it.
+// Package handshake is the opening handshake of WebSocket (RFC 6455 §4) for both
+// sides. It does no I/O: it takes a complete head and returns the bytes to send.
+// The caller collects the head up to the empty line, limits its size, and keeps the
+// bytes that follow it.
 //
-// A request is taken apart here, more strictly than a web server would: what
-// two programs could read in two ways is refused, since one of them may stand
-// before the other (RFC 9112 §11). Then it is decided on, in this order: is it
-// HTTP that can be understood, is it an upgrade at all, are the headers of the
-// handshake right, may this origin do it, does the program's own check agree.
-// The handshake proper, the accept key and the response, is gobwas/ws's: its
-// Upgrader is given the request in its plainest form.
+// Requests are parsed here, more strictly than a web server would. A request that
+// two programs could read in two ways is refused, because a proxy in front of the
+// server may be one of the two (RFC 9112 §11). A server then checks, in this order:
+// that it is valid HTTP, that it asks for an upgrade, that the headers of the
+// handshake are right, that the origin is allowed, and that the program's own check
+// agrees. The response with its accept key is written by the Upgrader of gobwas/ws,
+// which is given the request in its plainest form.
 //
-// Who is refused is told what is wrong and what to do, in a response that has a
-// status and one line of text: Refusal.
+// A refusal has a status and one line of text that says what is wrong and what to
+// do: see Refusal.
 //
-// The client's request is written by gobwas/ws's Dialer. Its check of the
-// response wants to read it itself, so that is done here.
+// A client's request is written by the Dialer of gobwas/ws. Its check of the
+// response reads from a connection, so the response is checked here.
 package handshake
 
 import (
@@ -28,13 +28,13 @@ import (
 	"github.com/noria-go/noria/ws/internal/deflate"
 )
 
-// Version is the version of the protocol: the only one there is.
+// Version is the version of the protocol. There is only one.
 const Version = "13"
 
-// End ends a head.
+// End is the end of a head.
 const End = "\r\n\r\n"
 
-// The headers, as http.Header has them.
+// The header names in canonical form.
 const (
 	headerHost       = "Host"
 	headerUpgrade    = "Upgrade"
@@ -49,24 +49,23 @@ const (
 	headerEncoding   = "Transfer-Encoding"
 )
 
-// A Request is what a client asked for in its opening handshake.
+// A Request is a client's opening handshake.
 type Request struct {
-	Method string      // GET, for a handshake
-	URI    string      // path and query, as it was sent
+	Method string      // GET for a handshake
+	URI    string      // path and query, as sent
 	Host   string      // the Host header
-	Header http.Header // all others; its keys are canonical: see http.CanonicalHeaderKey
+	Header http.Header // all other headers, with canonical keys: see http.CanonicalHeaderKey
 }
 
-// A Response is an HTTP response with a body, after which the connection is
-// closed.
+// A Response is an HTTP response with a body. The connection is closed after it.
 type Response struct {
 	Status int         // 200 to 599
-	Header http.Header // more headers; those about the body are added
+	Header http.Header // further headers; those that describe the body are added
 	Body   []byte
 }
 
-// Append appends the response as it is sent. A response to HEAD has no body,
-// but says how long it would be; one that can have none does not (RFC 9110, section 8.6).
+// Append appends the encoded response to dst. A response to HEAD has no body but
+// states its length. A status that permits no body has neither (RFC 9110 §8.6).
 func (r *Response) Append(dst []byte, method string) []byte {
 	dst = fmt.Appendf(dst, "HTTP/1.1 %d %s\r\n", r.Status, http.StatusText(r.Status))
 	dst = appendHeader(dst, r.Header)
@@ -88,18 +87,18 @@ func (r *Response) Append(dst []byte, method string) []byte {
 
 func appendHeader(dst []byte, h http.Header) []byte {
 	var b strings.Builder
-	_ = h.Write(&b) // in order of the names; a Builder does not fail
+	_ = h.Write(&b) // sorted by name; a Builder does not fail
 	return append(dst, b.String()...)
 }
 
-// A Refusal is why a handshake is refused: an error that knows its response. A
+// A Refusal is the error of a refused handshake and carries its response. A
 // program's own check may return one.
 type Refusal struct {
 	Status int         // 300 to 599; 0 means 403
-	Text   string      // for the client: what is wrong and what to do; "" is the status's own
-	Header http.Header // more headers of the response
+	Text   string      // for the client: what is wrong and what to do; "" means the status text
+	Header http.Header // further headers of the response
 
-	// Err is the cause, for the log; the client does not see it.
+	// Err is the cause, for the log. The client does not see it.
 	Err error
 }
 
@@ -127,7 +126,7 @@ func (r *Refusal) text() string {
 	return r.Text
 }
 
-// Response returns what the client is told.
+// Response returns the response that the client receives.
 func (r *Refusal) Response() *Response {
 	return &Response{Status: r.status(), Header: r.Header, Body: []byte(r.text() + "\n")}
 }
@@ -145,18 +144,18 @@ func (r *Refusal) with(key, value string) *Refusal {
 	return r
 }
 
-// TooLong is for a request of more than limit bytes.
+// TooLong returns the refusal of a request whose head exceeds limit bytes.
 func TooLong(limit int) *Refusal {
 	return refuse(http.StatusRequestHeaderFieldsTooLarge, "the request has more than %d bytes before its empty line: send fewer or shorter headers", limit)
 }
 
-// TooSlow is for a request that was not complete in time.
+// TooSlow returns the refusal of a request that was not complete in time.
 func TooSlow() *Refusal {
 	return refuse(http.StatusRequestTimeout, "the request was not complete in time")
 }
 
-// Reserved says whether a header of this name belongs to the handshake, or to
-// the message it is in, and cannot be set from outside.
+// Reserved reports whether a header of this name belongs to the handshake or
+// describes the message itself, so that the program cannot set it.
 func Reserved(name string) bool {
 	switch name := http.CanonicalHeaderKey(name); name {
 	case headerHost, headerUpgrade, headerConnection, headerLength, headerEncoding, "Trailer", "Te":
@@ -166,33 +165,33 @@ func Reserved(name string) bool {
 	}
 }
 
-// checkHeader says whether h may be sent: nothing in it ends a line.
+// checkHeader checks that h can be sent: no name or value may end a line.
 func checkHeader(h http.Header) error {
 	for name, values := range h {
 		if !isToken(name) {
-			return fmt.Errorf("the header name %q is no token", name)
+			return fmt.Errorf("the header name %q is not a token", name)
 		}
 		if Reserved(name) {
 			return fmt.Errorf("the header %s belongs to the handshake and cannot be set", name)
 		}
 		for _, v := range values {
 			if i := badValueByte(v); i >= 0 {
-				return fmt.Errorf("the value of header %s contains %q: it would end the line, or is no text", name, v[i])
+				return fmt.Errorf("the value of header %s contains %q: it would end the line, or is not text", name, v[i])
 			}
 		}
 	}
 	return nil
 }
 
-// checkProtocols says whether these may be offered, or chosen.
+// checkProtocols checks that these subprotocols may be offered or chosen.
 func checkProtocols(list []string) error {
 	seen := map[string]bool{}
 	for _, p := range list {
 		if !isToken(p) {
-			return fmt.Errorf("the subprotocol %q is no token (RFC 9110 §5.6.2): letters, digits and !#$%%&'*+-.^_`|~", p)
+			return fmt.Errorf("the subprotocol %q is not a token (RFC 9110 §5.6.2): letters, digits and !#$%%&'*+-.^_`|~", p)
 		}
 		if seen[p] {
-			return fmt.Errorf("the subprotocol %q is there twice", p)
+			return fmt.Errorf("the subprotocol %q is listed twice", p)
 		}
 		seen[p] = true
 	}
@@ -208,8 +207,8 @@ func isToken(s string) bool {
 	return s != ""
 }
 
-// badValueByte returns where s has a byte that a header's value may not have, or
-// -1. Bytes from 0x80 on are left alone (RFC 9110 §5.5, obs-text).
+// badValueByte returns the index of the first byte of s that a header value must
+// not contain, or -1. Bytes from 0x80 on are permitted (RFC 9110 §5.5, obs-text).
 func badValueByte(s string) int {
 	for i := range len(s) {
 		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
@@ -219,7 +218,8 @@ func badValueByte(s string) int {
 	return -1
 }
 
-// tokens returns the elements of a list of tokens, over all values of a header.
+// tokens returns the elements of a comma-separated list of tokens, over all values
+// of a header.
 func tokens(values []string) (list []string, err error) {
 	for _, v := range values {
 		for e := range strings.SplitSeq(v, ",") {
@@ -227,7 +227,7 @@ func tokens(values []string) (list []string, err error) {
 				continue // RFC 9110 §5.6.1.2
 			}
 			if !isToken(e) {
-				return nil, fmt.Errorf("%q is no token", e)
+				return nil, fmt.Errorf("%q is not a token", e)
 			}
 			list = append(list, e)
 		}
@@ -235,7 +235,7 @@ func tokens(values []string) (list []string, err error) {
 	return list, nil
 }
 
-// hasToken says whether a header's list has this element, in whatever case.
+// hasToken reports whether a header's list contains want, ignoring case.
 func hasToken(values []string, want string) bool {
 	for _, v := range values {
 		for e := range strings.SplitSeq(v, ",") {

@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// MaxHeaders is how many header lines a head may have.
+// MaxHeaders is the largest number of header lines in a head.
 const MaxHeaders = 128
 
-// parseHead takes a head apart: its first line, and its headers. The head ends
+// parseHead splits a head into its first line and its headers. The head must end
 // with the empty line. An error says what is wrong with it.
 func parseHead(head []byte) (first string, h http.Header, err error) {
 	s, ok := strings.CutSuffix(string(head), End)
@@ -32,7 +32,7 @@ func parseHead(head []byte) (first string, h http.Header, err error) {
 			return "", nil, errors.New("there is an empty line before the end")
 		}
 		if line[0] == ' ' || line[0] == '\t' {
-			return "", nil, errors.New("a header goes on in the next line: write it in one (RFC 9112 §5.2)")
+			return "", nil, errors.New("a header continues on the next line: write it in one (RFC 9112 §5.2)")
 		}
 		if i := badLineByte(line); i >= 0 {
 			return "", nil, badByte(line[i], "a header")
@@ -42,7 +42,7 @@ func parseHead(head []byte) (first string, h http.Header, err error) {
 			return "", nil, errors.New("a header line has no colon")
 		}
 		if !isToken(name) {
-			return "", nil, fmt.Errorf("the header name %.40q is no token; nothing may stand between it and the colon", name)
+			return "", nil, fmt.Errorf("the header name %.40q is not a token; no space may precede the colon", name)
 		}
 		name = http.CanonicalHeaderKey(name)
 		h[name] = append(h[name], strings.Trim(value, " \t"))
@@ -64,20 +64,20 @@ func badByte(c byte, where string) error {
 
 func badLineByte(s string) int { return badValueByte(s) }
 
-// parseRequest takes a request's head apart and checks what every HTTP server
-// would have to, and that there is no body.
+// parseRequest splits a request's head and makes the checks that any HTTP server
+// must make. It also checks that there is no body.
 func parseRequest(head []byte) (*Request, *Refusal) {
 	first, h, err := parseHead(head)
 	if err == errTooManyHeaders {
 		return nil, refuse(http.StatusRequestHeaderFieldsTooLarge, "%v: send fewer", err)
 	}
 	if err != nil {
-		return nil, refuse(http.StatusBadRequest, "this is no HTTP request: %v", err)
+		return nil, refuse(http.StatusBadRequest, "this is not an HTTP request: %v", err)
 	}
 	method, rest, ok1 := strings.Cut(first, " ")
 	uri, version, ok2 := strings.Cut(rest, " ")
 	if !ok1 || !ok2 || !isToken(method) || !isVersion(version) {
-		return nil, refuse(http.StatusBadRequest, "this is no HTTP request: the first line is to be \"GET /path HTTP/1.1\"")
+		return nil, refuse(http.StatusBadRequest, "this is not an HTTP request: the first line must be like \"GET /path HTTP/1.1\"")
 	}
 	if version != "HTTP/1.1" {
 		return nil, refuse(http.StatusHTTPVersionNotSupported, "the request is %s: a WebSocket handshake is HTTP/1.1 (RFC 6455 §4.1)", version)
@@ -102,8 +102,8 @@ func isVersion(s string) bool {
 
 func isDigit(c byte) bool { return '0' <= c && c <= '9' }
 
-// checkTarget wants a path, or a URL, whose host then goes before the header's
-// (RFC 9112 §3.2.2).
+// checkTarget requires a path or a URL. The host of a URL replaces the Host
+// header's (RFC 9112 §3.2.2).
 func (r *Request) checkTarget() *Refusal {
 	for i := range len(r.URI) {
 		if c := r.URI[i]; c <= ' ' || c >= 0x7f || c == '#' {
@@ -133,7 +133,7 @@ func cutPrefixFold(s, prefix string) (string, bool) {
 	return s[len(prefix):], true
 }
 
-// checkHost wants what a host and a port may be made of.
+// checkHost requires a host, with or without a port, of the permitted bytes.
 func checkHost(host string) *Refusal {
 	if host == "" {
 		return refuse(http.StatusBadRequest, "the Host header is empty: send the host that the URL names")
@@ -146,7 +146,7 @@ func checkHost(host string) *Refusal {
 	return nil
 }
 
-// checkNoBody refuses what could be taken for a body by somebody else: the bytes
+// checkNoBody refuses a request that a proxy could take to have a body: the bytes
 // that follow the request are frames.
 func checkNoBody(h http.Header) *Refusal {
 	if h[headerEncoding] != nil {

@@ -9,21 +9,21 @@ import (
 	"strings"
 )
 
-// Origins are patterns of the origins whose pages may connect, besides those of
-// the server itself: the ones whose Origin header has the host and port of the
-// Host header. A client that is no browser sends no Origin and is not held up.
+// Origins are patterns of the origins whose pages may connect. The server's own
+// origin is always allowed: the one whose host and port are those of the Host
+// header. A client that is not a browser sends no Origin and is not restricted.
 //
-// A pattern is for an origin's host and port ("example.com", "*.example.com",
-// "localhost:*"), or with its scheme ("https://*.example.com"). "*" there stands
-// for any bytes, dots too, and otherwise path.Match's rules hold; case does not
-// matter. "*" alone lets everyone in, and "null" the pages that have no origin,
-// such as files.
+// A pattern matches an origin's host and port ("example.com", "*.example.com",
+// "localhost:*"), or its scheme too ("https://*.example.com"). "*" matches any
+// bytes, dots included; otherwise the rules of path.Match hold, and case is
+// ignored. "*" alone allows every origin. "null" allows pages that have no origin,
+// such as local files.
 //
-// Behind a proxy the Host header may be another than the one that the browser
-// has seen: then the outer one is to be listed here.
+// Behind a proxy the Host header may differ from the host that the browser sees.
+// Then that host must be listed here.
 type Origins []string
 
-// Validate says which pattern is malformed.
+// Validate reports a malformed pattern.
 func (o Origins) Validate() error {
 	for _, p := range o {
 		if _, err := path.Match(p, ""); err != nil {
@@ -47,7 +47,7 @@ func (o Origins) check(r *Request) *Refusal {
 	origin := values[0]
 	u, err := url.Parse(origin)
 	if err != nil || origin != "null" && (u.Scheme == "" || u.Host == "") {
-		return refuse(http.StatusForbidden, "the Origin header is no origin: %.80q", origin)
+		return refuse(http.StatusForbidden, "the Origin header is not an origin: %.80q", origin)
 	}
 	scheme, host := strings.ToLower(u.Scheme), strings.ToLower(u.Host)
 	if host != "" && withoutPort(host, scheme) == withoutPort(strings.ToLower(r.Host), scheme) {
@@ -67,19 +67,19 @@ func (o Origins) check(r *Request) *Refusal {
 			return nil
 		}
 	}
-	return &Refusal{Status: http.StatusForbidden, Text: fmt.Sprintf("pages of %.80q may not connect here: the server has to allow their origin", origin),
-		Err: fmt.Errorf("the origin is not that of %q and no pattern allows it: see Origins", r.Host)}
+	return &Refusal{Status: http.StatusForbidden, Text: fmt.Sprintf("pages of %.80q may not connect here: the server must allow their origin", origin),
+		Err: fmt.Errorf("the origin is not %q's own and no pattern allows it: see Origins", r.Host)}
 }
 
-// matches is path.Match, in which * does not stop at a slash: there is none in a
-// host, and the scheme's two are taken out of the way.
+// matches is path.Match, except that * also matches a slash. A host has none, and
+// the two of the scheme are replaced first.
 func matches(pattern, s string) bool {
 	flat := strings.NewReplacer("/", "\x00")
 	ok, err := path.Match(flat.Replace(pattern), flat.Replace(s))
 	return ok && err == nil
 }
 
-// withoutPort returns host without its port if that is the scheme's own.
+// withoutPort returns host without its port if the port is the scheme's default.
 func withoutPort(host, scheme string) string {
 	name, port, err := net.SplitHostPort(host)
 	if err != nil {

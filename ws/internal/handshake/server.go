@@ -13,32 +13,31 @@ import (
 	"github.com/noria-go/noria/ws/internal/deflate"
 )
 
-// A Server decides on requests. Its zero value takes every handshake of its own
-// origin, without subprotocol and extensions. It must not change while it is
-// used, and may be used from many goroutines.
+// A Server answers requests. The zero value accepts every handshake of its own
+// origin, without subprotocols and extensions. Any goroutine may use a Server, and
+// nothing may change it while it is in use.
 type Server struct {
-	// Subprotocols are those that are spoken. The first of the client's that is
-	// among them is agreed on; if there is none, none.
+	// Subprotocols are those that the server speaks. The first of the client's that
+	// is among them is chosen, or none.
 	Subprotocols []string
 
-	// Origins are patterns of the origins that may connect besides the server's
-	// own: see Origins.
+	// Origins are patterns of the origins that may connect besides the server's own.
 	Origins Origins
 
-	// Deflate is what compression may be agreed on; nil: none.
+	// Deflate configures the compression that the server accepts; nil means none.
 	Deflate *deflate.Config
 
-	// Check is asked last. The headers that it returns are sent in the response.
-	// An error refuses: with its status and text if it is a *Refusal, else with
-	// 403 and no reason.
+	// Check is called last. The headers that it returns are added to the response.
+	// An error refuses the handshake: with the status and text of a *Refusal, and
+	// otherwise with 403 and no reason.
 	Check func(*Request) (http.Header, error)
 
-	// Plain answers requests that ask for no upgrade; it returns nil for what it
-	// does not know, which is then refused like all are without it.
+	// Plain answers requests that ask for no upgrade. Where it returns nil, or is
+	// nil, the request is refused.
 	Plain func(*Request) *Response
 }
 
-// Validate says what is wrong with s.
+// Validate reports what is wrong with s.
 func (s *Server) Validate() error {
 	if s.Deflate != nil {
 		if err := s.Deflate.Check(); err != nil {
@@ -48,18 +47,18 @@ func (s *Server) Validate() error {
 	return errors.Join(checkProtocols(s.Subprotocols), s.Origins.Validate())
 }
 
-// An Accepted handshake is what both sides have agreed on.
+// Accepted is the outcome of a handshake that the server accepted.
 type Accepted struct {
 	Request     *Request
 	Subprotocol string          // "" if there is none
 	Deflate     *deflate.Params // nil if there is no compression
 }
 
-// Accept decides on a request's head and returns the response, which is to be
-// sent in any case. If the connection is a WebSocket from then on, it also
-// returns what was agreed on. Otherwise it is to be closed after the response;
-// then an error says why, and is a *Refusal, or there is none if Plain has
-// answered.
+// Accept answers the request with this head. It returns the response, which the
+// caller must send in any case. If the handshake is accepted, it returns the
+// Accepted and the connection is a WebSocket from then on. Otherwise the caller
+// must close the connection after the response; the error is the *Refusal, or nil
+// if Plain answered.
 func (s *Server) Accept(head []byte) (*Accepted, []byte, error) {
 	r, ref := parseRequest(head)
 	if ref != nil {
@@ -68,14 +67,14 @@ func (s *Server) Accept(head []byte) (*Accepted, []byte, error) {
 	return s.decide(r)
 }
 
-// AcceptHTTP is Accept for a request that net/http has read.
+// AcceptHTTP is Accept for a request that net/http has parsed.
 func (s *Server) AcceptHTTP(hr *http.Request) (*Accepted, []byte, error) {
 	r := &Request{Method: hr.Method, URI: hr.RequestURI, Host: hr.Host, Header: hr.Header.Clone()}
 	if r.Header == nil {
 		r.Header = http.Header{}
 	}
 	ref := r.checkTarget()
-	if ref == nil && hr.ProtoMajor > 1 && hr.ContentLength == 0 && checkHost(r.Host) == nil { // it knows no upgrade, but pages
+	if ref == nil && hr.ProtoMajor > 1 && hr.ContentLength == 0 && checkHost(r.Host) == nil { // HTTP/2 has no upgrade, but it may ask for a page
 		if answer, err := s.plain(r); answer != nil {
 			return nil, answer, err
 		}
@@ -111,7 +110,7 @@ func (s *Server) decide(r *Request) (*Accepted, []byte, error) {
 	return a, response, nil
 }
 
-// plain returns Plain's answer to a request that asks for no upgrade, nil if there is none.
+// plain returns Plain's answer to a request that asks for no upgrade, or nil.
 func (s *Server) plain(r *Request) (answer []byte, err error) {
 	if s.Plain == nil {
 		return nil, nil
@@ -127,20 +126,21 @@ func (s *Server) plain(r *Request) (answer []byte, err error) {
 	return a.Append(nil, r.Method), nil
 }
 
-// noStatus is for a program's answer that would be none, or begin another protocol.
+// noStatus is the refusal for a program's answer whose status is invalid or would
+// start another protocol.
 func noStatus(what string, status int) *Refusal {
-	return &Refusal{Status: http.StatusInternalServerError, Text: "the server's " + what + " has no status that can be sent", Err: fmt.Errorf("the status is %d", status)}
+	return &Refusal{Status: http.StatusInternalServerError, Text: "the server's " + what + " has a status that cannot be sent", Err: fmt.Errorf("the status is %d", status)}
 }
 
-// checkUpgrade checks the headers of the handshake and returns the key (RFC
-// 6455 §4.2.1).
+// checkUpgrade checks the headers of the handshake and returns the key (RFC 6455
+// §4.2.1).
 func checkUpgrade(r *Request) (key string, ref *Refusal) {
 	h := r.Header
 	if r.Method != http.MethodGet {
 		return "", refuse(http.StatusMethodNotAllowed, "the method is %.20s: a WebSocket handshake is a GET", r.Method).with("Allow", http.MethodGet)
 	}
 	if !hasToken(h[headerConnection], "upgrade") {
-		return "", refuse(http.StatusBadRequest, "the Connection header does not say Upgrade: a proxy before this server may have to be told to pass it on")
+		return "", refuse(http.StatusBadRequest, "the Connection header does not say Upgrade: a proxy in front of this server may need to be configured to pass it on")
 	}
 	switch v := h[headerVersion]; {
 	case len(v) == 0:
@@ -206,7 +206,7 @@ func (s *Server) upgrade(r *Request) (*Accepted, []byte, *Refusal) {
 	return a, response, nil
 }
 
-// choose returns the first of the client's subprotocols that is spoken here.
+// choose returns the first of the client's subprotocols that the server speaks.
 func (s *Server) choose(offered []string) string {
 	for _, p := range offered {
 		for _, spoken := range s.Subprotocols {
@@ -218,9 +218,9 @@ func (s *Server) choose(offered []string) string {
 	return ""
 }
 
-// respond has gobwas/ws make the response. It is given the request in its
-// plainest form, since it takes no list in an Upgrade header, nor a Connection
-// header in two lines.
+// respond returns the response that gobwas/ws writes. Its Upgrader is given the
+// request in its plainest form, because it accepts neither a list in an Upgrade
+// header nor two Connection headers.
 func respond(key, subprotocol, extensions string, more http.Header) ([]byte, error) {
 	request := fmt.Sprintf("GET / HTTP/1.1\r\nHost: noria\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: %s\r\nSec-WebSocket-Key: %s\r\n", Version, key)
 	if subprotocol != "" {

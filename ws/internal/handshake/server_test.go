@@ -22,8 +22,8 @@ const (
 	exampleAccept = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 )
 
-// request returns a good request. A change is "old → new" for its text, or a
-// line to add.
+// request returns a valid request. A change is "old → new" for its text, or a line
+// to add.
 func request(changes ...string) []byte {
 	s := "GET /chat?a=1 HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Key: " + exampleKey + "\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -69,12 +69,12 @@ func TestAccept(t *testing.T) {
 		"tokens in whatever case":               {changes: []string{"Upgrade: websocket → uPGRADE: WebSocket", "Connection: Upgrade → CONNECTION:keep-alive , UPGRADE"}},
 		"a list in Upgrade":                     {changes: []string{"Upgrade: websocket → Upgrade: h2c, websocket"}},
 		"two Connection headers":                {changes: []string{"Connection: keep-alive"}},
-		"the list goes on in a second header":   {changes: []string{"Connection: Upgrade → Connection: keep-alive", "Connection: Upgrade"}},
+		"the list continues in a second header": {changes: []string{"Connection: Upgrade → Connection: keep-alive", "Connection: Upgrade"}},
 		"no space after the colon, many before": {changes: []string{"Upgrade: websocket → Upgrade:  \t websocket \t "}},
 		"an absolute URI":                       {changes: []string{"/chat?a=1 → http://server.example.com/chat?a=1"}},
 		"a length of no body":                   {changes: []string{"Content-Length: 0"}},
-		"extensions nobody speaks here":         {changes: []string{"Sec-WebSocket-Extensions: permessage-deflate, x; y=\"z\""}},
-		"a subprotocol nobody speaks here":      {changes: []string{"Sec-WebSocket-Protocol: chat"}},
+		"unsupported extensions":                {changes: []string{"Sec-WebSocket-Extensions: permessage-deflate, x; y=\"z\""}},
+		"unsupported subprotocol":               {changes: []string{"Sec-WebSocket-Protocol: chat"}},
 		"the client's first":                    {server: spoken, changes: []string{"Sec-WebSocket-Protocol: chat, mqtt, graphql"}, protocol: "mqtt"},
 		"over two headers":                      {server: spoken, changes: []string{"Sec-WebSocket-Protocol: chat", "Sec-WebSocket-Protocol: graphql"}, protocol: "graphql"},
 		"compression":                           {server: spoken, changes: []string{"Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"}, deflate: &full, extensions: "permessage-deflate"},
@@ -103,7 +103,7 @@ func TestAccept(t *testing.T) {
 			require.Equal(t, tt.extensions, r.Header.Get("Sec-WebSocket-Extensions"))
 			require.True(t, bytes.HasSuffix(response, []byte("\r\n\r\n")))
 
-			// net/http reads it alike.
+			// net/http parses it alike.
 			hr, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(head)))
 			require.NoError(t, err)
 			ha, hresponse, err := s.AcceptHTTP(hr)
@@ -128,11 +128,11 @@ func TestRefuse(t *testing.T) {
 		"bare carriage return":            {[]string{"Host: server → Host: \rserver"}, 400, "carriage return"},
 		"NUL":                             {[]string{"Host: server → Host: \x00server"}, 400, "control character"},
 		"control character in line 1":     {[]string{"/chat → /ch\x01at"}, 400, "control character"},
-		"folded header":                   {[]string{"Connection: Upgrade → Connection:\r\n Upgrade"}, 400, "goes on in the next line"},
-		"space before the colon":          {[]string{"Host: → Host :"}, 400, "no token"},
+		"folded header":                   {[]string{"Connection: Upgrade → Connection:\r\n Upgrade"}, 400, "continues on the next line"},
+		"space before the colon":          {[]string{"Host: → Host :"}, 400, "not a token"},
 		"no colon":                        {[]string{"Host: server.example.com → Host"}, 400, "no colon"},
-		"empty name":                      {[]string{"Host: → :"}, 400, "no token"},
-		"empty line first":                {[]string{"GET → \r\nGET"}, 400, "no HTTP request"},
+		"empty name":                      {[]string{"Host: → :"}, 400, "not a token"},
+		"empty line first":                {[]string{"GET → \r\nGET"}, 400, "not an HTTP request"},
 		"too many headers":                {many, 431, "more than 128"},
 		"no Host":                         {[]string{"Host: server.example.com\r\n → "}, 400, "0 Host"},
 		"empty Host":                      {[]string{"Host: server.example.com → Host:"}, 400, "empty"},
@@ -169,7 +169,7 @@ func TestRefuse(t *testing.T) {
 		"no Connection":                   {[]string{"Connection: Upgrade\r\n → "}, 400, "Connection"},
 		"another Connection":              {[]string{"Connection: Upgrade → Connection: keep-alive"}, 400, "Connection"},
 		"another origin":                  {[]string{"Origin: http://evil.example"}, 403, "allow their origin"},
-		"an origin that is none":          {[]string{"Origin: evil"}, 403, "no origin"},
+		"an origin that is none":          {[]string{"Origin: evil"}, 403, "not an origin"},
 		"no origin (null)":                {[]string{"Origin: null"}, 403, "allow their origin"},
 		"an origin of another port":       {[]string{"Origin: http://server.example.com:8080"}, 403, "allow their origin"},
 		"an origin that ends alike":       {[]string{"Origin: http://eviserver.example.com"}, 403, "allow their origin"},
@@ -264,7 +264,7 @@ func TestValidate(t *testing.T) {
 	for says, s := range map[string]*handshake.Server{
 		"malformed":        {Origins: []string{"[a"}},
 		"has a path":       {Origins: []string{"https://a/b"}},
-		"no token":         {Subprotocols: []string{"a\r\nX: 1"}},
+		"not a token":      {Subprotocols: []string{"a\r\nX: 1"}},
 		"twice":            {Subprotocols: []string{"a", "a"}},
 		"ServerMaxWindowB": {Deflate: &deflate.Config{ServerMaxWindowBits: 3}},
 	} {
@@ -286,7 +286,7 @@ func TestCheck(t *testing.T) {
 		case "reserved":
 			return http.Header{"Sec-Websocket-Accept": {"x"}}, nil
 		case "303":
-			return nil, &handshake.Refusal{Status: 303, Text: "it is elsewhere", Header: http.Header{"Location": {"/there"}}}
+			return nil, &handshake.Refusal{Status: 303, Text: "moved elsewhere", Header: http.Header{"Location": {"/there"}}}
 		case "101", "99", "1000":
 			status, _ := strconv.Atoi(r.Header.Get("Cookie"))
 			return nil, &handshake.Refusal{Status: status}
@@ -302,9 +302,9 @@ func TestCheck(t *testing.T) {
 		"injecting": {500, "cannot be sent", "X-A"},
 		"reserved":  {500, "cannot be sent", "Sec-Websocket-Accept"},
 		"303":       {303, "elsewhere", "303"},
-		"101":       {500, "no status", "101"},
-		"99":        {500, "no status", "99"},
-		"1000":      {500, "no status", "1000"},
+		"101":       {500, "has a status", "101"},
+		"99":        {500, "has a status", "99"},
+		"1000":      {500, "has a status", "1000"},
 		"bad":       {403, "forbidden", "10.0.0.7"},
 	} {
 		a, response, err := s.Accept(request("Cookie: " + cookie))
@@ -322,7 +322,7 @@ func TestCheck(t *testing.T) {
 		require.ErrorContains(t, err, tt.log)
 		text := body(t, r)
 		require.Contains(t, text, tt.says)
-		require.NotContains(t, text, tt.log, "the cause is not the client's business")
+		require.NotContains(t, text, tt.log, "the client must not see the cause")
 		if tt.status == 401 {
 			require.Equal(t, "Basic", r.Header.Get("WWW-Authenticate"))
 		}
@@ -397,7 +397,7 @@ func TestRefusals(t *testing.T) {
 	require.EqualError(t, &handshake.Refusal{Status: 404, Err: errors.New("x")}, "refused with 404: not found: x")
 }
 
-// Where there is no body there is nothing about one.
+// A status without a body has no headers that describe one.
 func TestResponseWithoutBody(t *testing.T) {
 	for _, status := range []int{http.StatusNoContent, http.StatusNotModified} {
 		r := &handshake.Response{Status: status, Body: []byte("a body")}

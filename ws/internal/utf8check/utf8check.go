@@ -1,23 +1,23 @@
-// Package utf8check checks text that comes in pieces, and finds the first byte
-// that cannot be part of UTF-8 as soon as it is there: RFC 6455, section 8.1.
+// Package utf8check validates UTF-8 text that arrives in pieces, and finds the
+// first byte that cannot be valid as soon as it arrives (RFC 6455 §8.1).
 package utf8check
 
 import "unicode/utf8"
 
-// A Checker remembers the first bytes of a character that is not complete, at
-// most three. The zero value is at the beginning of a text.
+// A Checker keeps the bytes of an incomplete character, at most three. The zero
+// value is ready for a text.
 type Checker struct {
 	part [utf8.UTFMax]byte
 	n    int
 }
 
-// Write reports whether the text may still be UTF-8 after p.
+// Write reports whether the text can still be valid UTF-8 after p.
 func (c *Checker) Write(p []byte) bool {
 	for c.n > 0 && len(p) > 0 {
 		c.part[c.n] = p[0]
 		c.n++
 		p = p[1:]
-		if utf8.FullRune(c.part[:c.n]) { // complete, or wrong
+		if utf8.FullRune(c.part[:c.n]) { // complete or invalid
 			if !utf8.Valid(c.part[:c.n]) {
 				return false
 			}
@@ -34,14 +34,14 @@ func (c *Checker) Write(p []byte) bool {
 	return true
 }
 
-// Complete reports whether the text may end here.
+// Complete reports whether the text may end here: no character is incomplete.
 func (c *Checker) Complete() bool { return c.n == 0 }
 
-// Reset begins a new text.
+// Reset prepares the Checker for a new text.
 func (c *Checker) Reset() { c.n = 0 }
 
-// incomplete returns how many bytes at the end of p begin a character that can
-// still become one.
+// incomplete returns how many bytes at the end of p are the start of a character
+// that more bytes can complete.
 func incomplete(p []byte) int {
 	if n := len(p); n == 0 || p[n-1] < utf8.RuneSelf {
 		return 0

@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The first bad byte is found when it comes, not when the character would have
-// been complete.
+// The first invalid byte is found when it arrives, not when its character would
+// have been complete.
 func TestFirstBadByte(t *testing.T) {
 	for _, c := range []struct {
 		text string

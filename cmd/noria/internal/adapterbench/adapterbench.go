@@ -1,23 +1,23 @@
-// Package adapterbench measures what it costs to bring one large WebSocket
-// message through each adapter of package compat: noria bench adapters.
+// Package adapterbench measures the cost of receiving one large WebSocket message
+// through each adapter of package compat: noria bench adapters.
 //
-// A contender is a process of its own that takes messages from one connection,
-// one at a time, and answers each with an empty frame. The library is the same
-// for all (gobwas/ws's ReadHeader, io.ReadFull of the payload into memory that
-// is there already, its Cipher); what differs is what it reads from. The sender
-// is this process. Contenders take turns, and what is reported are medians over
-// the rounds with the lowest and the highest.
+// A contender is a separate process that receives messages from one connection, one
+// at a time, and answers each with an empty frame. All contenders use the same
+// library: ReadHeader of gobwas/ws, io.ReadFull of the payload into memory that is
+// already resident, and Cipher. They differ in what the library reads from. The
+// bench itself is the sender. Contenders take turns. The report has medians over the
+// rounds, with the lowest and the highest.
 //
-// What is counted: a round trip is one time that the library was told
-// ErrWouldBlock and had to be gone back to. Copies are from the first memory
-// that held a byte in this process to the user's hand, for each byte delivered;
-// what the kernel does is the same for all, and not counted. Peak buffer is the
-// most that the adapter held; peak memory is by how much the process grew from
-// before the first message (where the payload goes to is there already).
+// A round trip is one ErrWouldBlock to the library, after which it must be called
+// again. Copies are counted per delivered byte, from the first memory of the
+// contender that held the byte to the user's memory; the kernel's copies are the same
+// for all and not counted. Peak buffer is the most memory that the adapter held.
+// Peak memory is the growth of the process since before the first message, without
+// the memory of the payload.
 //
-// Each contender is at its best: a fixed buffer cannot hold the message, so the
-// payload is read piece by piece, without rollback and with whole fills; the
-// growable ones are told Exact.
+// Each contender has its best settings. A fixed buffer cannot hold the message, so
+// the payload is read piece by piece, without rollback and with full fills. The
+// growable ones use Exact.
 package adapterbench
 
 import (
@@ -38,24 +38,24 @@ import (
 
 const text = `Usage: noria bench adapters [FLAGS]
 
-Brings large WebSocket messages through the adapters of package compat, a
+Receives large WebSocket messages through the adapters of package compat, a
 task's stream, and a plain net reader, in one run. Close other programs first.
 
 Flags:
 `
 
-// settings are what the flags say.
+// settings are the values of the flags.
 type settings struct {
 	Sizes   []int  `json:"sizes"`
 	Rounds  int    `json:"rounds"`
-	Bytes   int    `json:"bytes"` // of payload in a measurement
+	Bytes   int    `json:"bytes"` // of payload per measurement
 	Backend string `json:"backend"`
 }
 
-// maxMessage is how long a message may be, in bytes.
+// maxMessage is the largest message in bytes.
 const maxMessage = 64 << 20
 
-// Main is noria bench adapters. It returns the exit status.
+// Main runs noria bench adapters and returns its exit status.
 func Main(args []string) int {
 	s := settings{Sizes: []int{64 << 10, 1 << 20, 16 << 20}, Rounds: 5, Bytes: 256 << 20, Backend: "auto"}
 	asJSON, quick := false, false
@@ -75,10 +75,10 @@ func Main(args []string) int {
 		}
 		return nil
 	})
-	fs.IntVar(&s.Rounds, "rounds", s.Rounds, "how often each is measured")
-	fs.StringVar(&s.Backend, "backend", s.Backend, "backend of the contenders that have one")
+	fs.IntVar(&s.Rounds, "rounds", s.Rounds, "`number` of measurements of each contender and size")
+	fs.StringVar(&s.Backend, "backend", s.Backend, "backend of the contenders that use one")
 	fs.BoolVar(&asJSON, "json", false, "print JSON")
-	fs.BoolVar(&quick, "quick", false, "one round of few messages: says that it works, and nothing else")
+	fs.BoolVar(&quick, "quick", false, "one round of few messages, to check that it works; the results mean nothing")
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0
@@ -109,19 +109,19 @@ func Main(args []string) int {
 	return 0
 }
 
-// A Report is what was found out. Its JSON names are stable.
+// A Report is the result of noria bench adapters. Its JSON names are stable.
 type Report struct {
 	Time     time.Time `json:"time"`
 	Settings settings  `json:"settings"`
 	Rows     []*Row    `json:"rows"`
 }
 
-// A Row is one contender with one size of message.
+// A Row is the result of one contender with one message size.
 type Row struct {
 	Size      int    `json:"size"`
 	Contender string `json:"contender"`
 	Detail    string `json:"detail"`
-	Messages  int    `json:"messages"` // in a round
+	Messages  int    `json:"messages"` // per round
 
 	Milliseconds Spread  `json:"ms_per_message"`
 	CPU          Spread  `json:"cpu_ms_per_message"` // of the contender's process
@@ -133,7 +133,7 @@ type Row struct {
 	PeakMemory   Spread  `json:"peak_memory_bytes"`
 }
 
-// A Spread is a median with the lowest and the highest.
+// A Spread is a median with the lowest and the highest value.
 type Spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
@@ -146,7 +146,7 @@ func spread(values []float64) Spread {
 	return Spread{Median: (values[(n-1)/2] + values[n/2]) / 2, Min: values[0], Max: values[n-1]}
 }
 
-// run measures.
+// run makes all measurements.
 func (s settings) run(ctx context.Context, progress io.Writer) (*Report, error) {
 	r := &Report{Time: time.Now().UTC().Truncate(time.Second), Settings: s}
 	for _, size := range s.Sizes {

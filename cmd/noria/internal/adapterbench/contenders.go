@@ -13,15 +13,15 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// A receiver takes one message into p and answers it.
+// A receiver receives one message into p and answers it.
 type receiver interface {
 	receive(p []byte) (int, error)
 	counts() compat.Counts
 	close() error
 }
 
-// A contender makes a receiver of a connection: of a task's stream, or if it
-// has no loop, of a net.Conn.
+// A contender makes a receiver from a task's stream or, if it uses no loop, from a
+// net.Conn.
 type contender struct {
 	name  string
 	task  func(s *loop.Stream) (receiver, error)
@@ -35,7 +35,7 @@ var contenders = []contender{
 	{name: "Growable doubling", task: growable(compat.Options{Exact: true})},
 	{name: "task's stream", task: func(s *loop.Stream) (receiver, error) { return &streamReceiver{s: s}, nil }},
 	{name: "net", plain: func(c net.Conn) receiver {
-		return &connReceiver{r: bufio.NewReaderSize(c, 32<<10), w: c} // it reads a payload past its buffer
+		return &connReceiver{r: bufio.NewReaderSize(c, 32<<10), w: c} // large reads bypass its buffer
 	}},
 }
 
@@ -51,10 +51,10 @@ func find(name string) (contender, error) {
 // answer is an empty binary frame.
 var answer = ws.MustCompileFrame(ws.NewBinaryFrame(nil))
 
-// readPayload is what a library does with a header that it has read.
+// readPayload reads the payload of h, as a library would.
 func readPayload(r io.Reader, h ws.Header, p []byte) (int, error) {
 	if h.Length > int64(len(p)) {
-		return 0, fmt.Errorf("a message of %d bytes, at most %d were announced", h.Length, len(p))
+		return 0, fmt.Errorf("a message of %d bytes, want at most %d", h.Length, len(p))
 	}
 	n, err := io.ReadFull(r, p[:h.Length])
 	if err != nil {
@@ -64,8 +64,8 @@ func readPayload(r io.Reader, h ws.Header, p []byte) (int, error) {
 	return n, nil
 }
 
-// fixed reads a header with rollback and the payload piece by piece: it does
-// not fit into the buffer.
+// fixed returns a contender that reads a header with rollback and the payload piece
+// by piece, because the payload does not fit into the buffer.
 func fixed(size int) func(s *loop.Stream) (receiver, error) {
 	return func(s *loop.Stream) (receiver, error) {
 		ss, err := compat.NewSyncStream(s, compat.Options{Size: size, Exact: true})
@@ -97,8 +97,8 @@ func (f *fixedReceiver) receive(p []byte) (int, error) {
 	return n, err
 }
 
-// retrying goes back to the stream when that has been filled: a reader that can
-// be interrupted needs no rollback.
+// retrying fills the stream and reads again after ErrWouldBlock. A reader that can
+// stop anywhere needs no rollback.
 type retrying struct{ ss *compat.SyncStream }
 
 func (r retrying) Read(p []byte) (int, error) {
@@ -112,7 +112,8 @@ func (r retrying) Read(p []byte) (int, error) {
 	return r.ss.Read(p)
 }
 
-// growable has the whole message in one call of the library.
+// growable returns a contender that reads the whole message in one call of the
+// library.
 func growable(opts compat.Options) func(s *loop.Stream) (receiver, error) {
 	opts.Max = maxMessage + ws.MaxHeaderSize
 	return func(s *loop.Stream) (receiver, error) {
@@ -144,15 +145,15 @@ func (g *growableReceiver) receive(p []byte) (n int, err error) {
 	return n, err
 }
 
-// streamReceiver is the library over a task's stream, which is a blocking
-// net.Conn: nothing is told that it would block.
+// streamReceiver uses the library on a task's stream, which is a blocking net.Conn:
+// no call returns ErrWouldBlock.
 type streamReceiver struct {
 	s     *loop.Stream
 	bytes int64
 }
 
 func (r *streamReceiver) counts() compat.Counts {
-	return compat.Counts{BytesCopied: r.bytes} // each is copied once, out of the stream's buffers
+	return compat.Counts{BytesCopied: r.bytes} // each byte is copied once, from the stream's buffers
 }
 
 func (r *streamReceiver) close() error { return r.s.Close() }
@@ -171,8 +172,8 @@ func (r *streamReceiver) receive(p []byte) (int, error) {
 	return n, err
 }
 
-// connReceiver is the library over a net.Conn: the kernel copies into the
-// user's hand.
+// connReceiver uses the library on a net.Conn: the kernel copies into the user's
+// memory.
 type connReceiver struct {
 	r *bufio.Reader
 	w net.Conn

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cpuSeconds returns what this process has used.
+// cpuSeconds returns the CPU time of this process in seconds.
 func cpuSeconds() float64 {
 	var u unix.Rusage
 	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
@@ -17,14 +17,14 @@ func cpuSeconds() float64 {
 	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
 }
 
-// startPeak makes the most memory that was resident what is resident now, and
-// returns it: see clear_refs in proc(5).
+// startPeak resets the peak of resident memory to the current value and returns it:
+// see clear_refs in proc(5).
 func startPeak() int64 {
-	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // if it cannot, the growth is from the peak so far
+	_ = os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) // without permission, the growth counts from the old peak
 	return peak()
 }
 
-// peak returns the most memory that was resident, in bytes.
+// peak returns the peak of resident memory in bytes.
 func peak() int64 {
 	status, err := os.ReadFile("/proc/self/status")
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"text/tabwriter"
 )
 
-// print writes the report for people.
+// print writes the report as text.
 func (r *Report) print(out io.Writer) error {
 	fmt.Fprintf(out, "%s  %d rounds; medians, (lowest..highest)\n", r.Time.Format("2006-01-02 15:04 MST"), r.Settings.Rounds)
 	size := 0

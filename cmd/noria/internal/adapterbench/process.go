@@ -24,12 +24,12 @@ import (
 const Command = "bench-adapter"
 
 const (
-	warm    = 2               // messages before those that count
-	seed    = 7               // of the mask: any will do
+	warm    = 2               // number of messages before the measured ones
+	seed    = 7               // each byte of the mask
 	tooLong = 2 * time.Minute // for one measurement
 )
 
-// A job is what a contender's process is told to do.
+// A job is what a contender's process must do.
 type job struct {
 	Contender string
 	Size      int
@@ -37,7 +37,7 @@ type job struct {
 	Backend   string
 }
 
-// A result is what it says at the end.
+// A result is the output of a contender's process.
 type result struct {
 	Detail     string
 	CPU        float64 // seconds
@@ -46,7 +46,7 @@ type result struct {
 	Flushes    int64
 	Copied     int64
 	PeakBuffer int
-	Memory     int64 // by how much it grew
+	Memory     int64 // growth of the process in bytes
 	Error      string
 }
 
@@ -55,7 +55,7 @@ type measurement struct {
 	seconds float64
 }
 
-// measure runs one contender once.
+// measure measures one contender once.
 func measure(ctx context.Context, j job) (m measurement, err error) {
 	ctx, cancel := context.WithTimeout(ctx, tooLong)
 	defer cancel()
@@ -94,8 +94,8 @@ func measure(ctx context.Context, j job) (m measurement, err error) {
 	return m, err
 }
 
-// send sends the messages, each when the one before was answered, and returns
-// how long those that count took.
+// send sends each message when the one before has been answered, and returns how
+// long the measured ones took.
 func send(ctx context.Context, address string, j job) (seconds float64, err error) {
 	payload := make([]byte, j.Size)
 	for i := range payload {
@@ -128,11 +128,11 @@ func send(ctx context.Context, address string, j job) (seconds float64, err erro
 	return time.Since(start).Seconds(), nil
 }
 
-// ProcessMain is the contender's process.
+// ProcessMain runs a contender's process and returns the exit status.
 func ProcessMain(args []string) int {
 	var j job
 	if len(args) != 1 || json.Unmarshal([]byte(args[0]), &j) != nil {
-		fmt.Fprintln(os.Stderr, "noria: "+Command+" is started by noria bench adapters")
+		fmt.Fprintln(os.Stderr, "noria: "+Command+" is only for noria bench adapters")
 		return 2
 	}
 	say := json.NewEncoder(os.Stdout)
@@ -146,7 +146,7 @@ func ProcessMain(args []string) int {
 	return 0
 }
 
-// serve listens, says where, and takes one connection's messages.
+// serve listens, reports its address, and receives the messages of one connection.
 func (j job) serve(ready func(address string) error) (r result, err error) {
 	c, err := find(j.Contender)
 	if err != nil {
@@ -189,11 +189,11 @@ func (j job) serve(ready func(address string) error) (r result, err error) {
 	return r, errors.Join(err, g.Stop())
 }
 
-// receive takes the messages. What the first ones cost is not in the result.
+// receive receives the messages. The result does not include the first ones.
 func (j job) receive(rc receiver) (r result, err error) {
 	p := make([]byte, j.Size)
 	for i := range p {
-		p[i] = 1 // it is there from now on
+		p[i] = 1 // makes the memory resident
 	}
 	defer func() { err = errors.Join(err, rc.close()) }()
 	var before compat.Counts
@@ -209,7 +209,7 @@ func (j job) receive(rc receiver) (r result, err error) {
 			return r, err
 		}
 		if n != j.Size || p[0] != 0 || p[n-1] != byte(n-1) {
-			return r, errors.New("the message is another one")
+			return r, errors.New("the message differs from the one sent")
 		}
 	}
 	after := rc.counts()

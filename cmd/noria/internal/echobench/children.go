@@ -13,12 +13,12 @@ import (
 )
 
 const (
-	startTime = 20 * time.Second // in which a child has to get ready
-	replyTime = 20 * time.Second // for a reply, beyond what it was asked to do
-	stopTime  = 5 * time.Second  // for ending, before it is killed
+	startTime = 20 * time.Second // limit for a child to get ready
+	replyTime = 20 * time.Second // limit for a reply, beyond the duration of the task
+	stopTime  = 5 * time.Second  // limit for a child to end before it is killed
 )
 
-// A child is a process of this program, run as something else.
+// A child is a process of this program that runs a hidden command.
 type child struct {
 	cmd      *exec.Cmd
 	requests io.WriteCloser
@@ -27,8 +27,8 @@ type child struct {
 	hello    hello
 }
 
-// startChild runs this program with args on a CPU. env are variables that it
-// gets besides; what chooses a backend is not among those that it inherits.
+// startChild runs this program with args, pinned to a CPU, with env added to its
+// environment. It removes the variables that choose a backend or GOMAXPROCS.
 func startChild(ctx context.Context, cpu int, env, args []string) (*child, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -67,31 +67,32 @@ func startChild(ctx context.Context, cpu int, env, args []string) (*child, error
 // ask sends a request and waits for the reply.
 func (c *child) ask(request, reply any, timeout time.Duration) error {
 	if err := json.NewEncoder(c.requests).Encode(request); err != nil {
-		return fmt.Errorf("%s is gone: %w", c.cmd.Args[1], err)
+		return fmt.Errorf("%s has ended: %w", c.cmd.Args[1], err)
 	}
 	return c.hear(reply, timeout)
 }
 
-// hear waits for what the child says next. One that takes too long is killed,
-// which ends the waiting.
+// hear waits for the child's next line. It kills a child that takes too long, which
+// ends the wait.
 func (c *child) hear(v any, timeout time.Duration) error {
 	late := time.AfterFunc(timeout, func() { _ = c.cmd.Process.Kill() })
 	err := c.replies.Decode(v)
 	if !late.Stop() {
-		return fmt.Errorf("%s said nothing for %v and was killed", c.cmd.Args[1], timeout)
+		return fmt.Errorf("%s did not answer for %v and was killed", c.cmd.Args[1], timeout)
 	}
 	if err != nil {
 		c.stop()
-		return fmt.Errorf("%s is gone: %w: %s", c.cmd.Args[1], err, strings.TrimSpace(c.stderr.String()))
+		return fmt.Errorf("%s has ended: %w: %s", c.cmd.Args[1], err, strings.TrimSpace(c.stderr.String()))
 	}
 	return nil
 }
 
-// stop ends the child, by force if it must be. More than once is fine.
+// stop ends the child, and kills it if it does not end in time. It may be called
+// more than once.
 func (c *child) stop() {
 	_ = c.requests.Close()
 	late := time.AfterFunc(stopTime, func() { _ = c.cmd.Process.Kill() })
-	_ = c.cmd.Wait() // how it ended does not matter any more
+	_ = c.cmd.Wait() // its exit status does not matter
 	late.Stop()
 }
 
@@ -99,12 +100,11 @@ func (c *child) stop() {
 type target struct {
 	address, detail string
 	pid             int
-	child           *child // nil: a peer, which cannot be asked
+	child           *child // nil for a peer, which cannot be asked
 	stop            func()
 }
 
-// stats asks the server for its counts; ok is false for one that cannot be
-// asked.
+// stats returns the server's counts. ok is false for a peer.
 func (t *target) stats() (s serverStats, ok bool, err error) {
 	if t.child == nil {
 		return s, false, nil
@@ -120,7 +120,7 @@ func startServer(ctx context.Context, cpu int, env []string, c serverConfig) (*t
 	}
 	if ch.hello.Address == "" {
 		ch.stop()
-		return nil, errors.New(ServerCommand + " does not say where it listens")
+		return nil, errors.New(ServerCommand + " did not report its address")
 	}
 	return &target{address: ch.hello.Address, detail: ch.hello.Detail, pid: ch.cmd.Process.Pid, child: ch, stop: ch.stop}, nil
 }

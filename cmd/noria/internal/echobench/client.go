@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"os"
 
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -13,16 +14,16 @@ import (
 // ClientCommand is the hidden command that the client's process runs.
 const ClientCommand = "bench-client"
 
-// verified is how many messages of each connection are compared byte for byte,
-// at least: as many as may be on their way are, in any case.
+// verified is the least number of messages of each connection that are compared
+// byte for byte. Whole scripts are compared, so it may be more.
 const verified = 3
 
-// A clientConfig is how the client's process is told what to be.
+// A clientConfig is the configuration of the client's process.
 type clientConfig struct {
 	address     string
 	proto       string
 	conns, size int
-	outstanding int // messages of a connection that are on their way
+	outstanding int // messages in flight on a connection
 	pid, cpu    int // of the server
 }
 
@@ -32,8 +33,8 @@ func (c clientConfig) args() []string {
 		fmt.Sprintf("--pid=%d", c.pid), fmt.Sprintf("--cpu=%d", c.cpu)}
 }
 
-// ClientMain is the client's process: connects, says hello, and carries out
-// tasks.
+// ClientMain runs the client's process: it connects, says hello, and carries out
+// tasks. It returns the exit status.
 func ClientMain(args []string) int {
 	c := &client{}
 	fs := flag.NewFlagSet(ClientCommand, flag.ContinueOnError)
@@ -41,7 +42,7 @@ func ClientMain(args []string) int {
 	fs.StringVar(&c.cfg.proto, "proto", protoTCP, "protocol")
 	fs.IntVar(&c.cfg.conns, "conns", 1, "connections")
 	fs.IntVar(&c.cfg.size, "size", 64, "bytes of a message")
-	fs.IntVar(&c.cfg.outstanding, "outstanding", 1, "messages on their way on each connection")
+	fs.IntVar(&c.cfg.outstanding, "outstanding", 1, "messages in flight on each connection")
 	fs.IntVar(&c.cfg.pid, "pid", 0, "of the server")
 	fs.IntVar(&c.cfg.cpu, "cpu", -1, "of the server")
 	if fs.Parse(args) != nil {
@@ -62,8 +63,9 @@ func ClientMain(args []string) int {
 	return 0
 }
 
-// A client is a loop's worth of connections, as callbacks: it must not be what
-// is measured. All but group and loop belongs to the loop's thread.
+// A client is the connections of one loop. It uses callbacks, so that it costs as
+// little as possible beside the server. All fields but group and loop belong to the
+// loop's thread.
 type client struct {
 	cfg   clientConfig
 	group *loop.Group
@@ -73,25 +75,25 @@ type client struct {
 	conns   []*clientConn
 	traffic *traffic
 
-	window // of the task that is carried out
+	window // of the current task
 	active int
 	hist   histogram
 	done   func(clientResult)
 	failed error
 }
 
-// A window is where a task stands.
+// A window is the progress of a task.
 type window struct {
 	task     task
 	messages int64
-	warm     bool  // the warming-up is over
-	turnAt   int64 // when warming-up, or the window, is over; 0: never
+	warm     bool  // the warm-up is over
+	turnAt   int64 // when the warm-up or the window ends; 0 means never
 	begin    sample
 	stopping bool
 	result   clientResult
 }
 
-// open connects, and makes sure that what comes back is what was sent.
+// open connects, and checks that the server echoes what it receives.
 func (c *client) open() (err error) {
 	addr, err := netip.ParseAddrPort(c.cfg.address)
 	if err != nil {
@@ -101,7 +103,7 @@ func (c *client) open() (err error) {
 		return err
 	}
 	c.loop = c.group.Loops()[0]
-	c.rt = c.loop.Runtime()
+	c.rt = c.loop.Friend(friend.Key{}).Runtime()
 	c.traffic = newTraffic(c.cfg.proto, c.cfg.size, c.cfg.outstanding)
 	opened := c.onLoop(func() {
 		for i := range c.cfg.conns {
@@ -121,13 +123,13 @@ func (c *client) open() (err error) {
 	return nil
 }
 
-// onLoop runs start on the loop and waits for the end of what it began.
+// onLoop runs start on the loop and waits for the end of the work that it starts.
 func (c *client) onLoop(start func()) clientResult {
 	results := make(chan clientResult, 1)
 	err := c.loop.Post(func() {
 		c.window = window{}
 		c.done = func(r clientResult) { results <- r }
-		if c.failed != nil { // while nobody was waiting
+		if c.failed != nil { // between two tasks
 			c.fail(c.failed)
 			return
 		}
@@ -153,14 +155,14 @@ func (c *client) do(t task) clientResult {
 		for _, k := range c.conns {
 			each := t.Each
 			if t.WindowNS > 0 {
-				each = -1 // until the window is over
+				each = -1 // until the window ends
 			}
 			k.begin(now, each)
 		}
 	})
 }
 
-// turn begins the window, or ends it.
+// turn begins or ends the window.
 func (c *client) turn(now int64) {
 	if !c.warm {
 		c.warm = true
@@ -175,7 +177,7 @@ func (c *client) turn(now int64) {
 	c.turnAt = 0
 	c.stopping = true
 	c.result = c.summary(now)
-	c.result.ServerCPU = processCPU(c.cfg.pid) - c.begin.cpu // first: the clock runs
+	c.result.ServerCPU = processCPU(c.cfg.pid) - c.begin.cpu // read first, because the clock runs
 	if idle, ticks := cpuTicks(c.cfg.cpu); ticks > c.begin.ticks {
 		c.result.Idle = float64(idle-c.begin.idle) / float64(ticks-c.begin.ticks)
 	}
@@ -199,7 +201,8 @@ func (c *client) ended(now int64) {
 	c.finish(c.result)
 }
 
-// fail ends the task, and every later one: a connection is missing.
+// fail ends the task and makes every later one fail, because a connection is
+// missing.
 func (c *client) fail(err error) {
 	if c.failed == nil {
 		c.failed = err
@@ -214,7 +217,7 @@ func (c *client) finish(r clientResult) {
 	}
 }
 
-// A sample is what the server's CPU had done at a moment.
+// A sample is the state of the server's CPU clocks at one moment.
 type sample struct {
 	now         int64
 	cpu         float64 // seconds that the server's process has used

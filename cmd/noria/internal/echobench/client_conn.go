@@ -7,23 +7,22 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A clientConn keeps its messages on their way: it sends as many as may be,
-// and for each that comes back another. Those that come back together are
-// answered together, with one send.
+// A clientConn keeps its messages in flight: it sends as many as it may, and
+// another for each echo. Echoes that arrive together are answered by one send.
 type clientConn struct {
 	client  *client
 	script  *script
 	connect runtime.Op
 	send    runtime.Op
 	recv    runtime.Op
-	opening bool   // until the upgrade is through
-	head    []byte // of the answer to it
+	opening bool   // until the upgrade is complete
+	head    []byte // the server's answer to the upgrade, so far
 
 	replies replies
-	left    int64 // messages still to be sent; negative: until told to stop
+	left    int64 // messages still to be sent; negative means no limit
 	free    int   // messages that may be sent now
-	away    int   // messages that have been sent, or are being sent, and are not back
-	checked int   // bytes of the script's replies that have come back in this batch
+	away    int   // messages in flight, including those being sent
+	checked int   // bytes of the script's replies that have arrived in this batch
 	sentAt  times
 }
 
@@ -60,17 +59,17 @@ func (k *clientConn) connected(op *runtime.Op) {
 	c.ended(c.rt.Now())
 }
 
-// begin is a task's start: everything is back.
+// begin starts a task. No message is in flight.
 func (k *clientConn) begin(now, each int64) {
 	k.left, k.free, k.checked = each, k.client.cfg.outstanding, 0
 	k.send.Buf = k.script.requests
 	k.next(now)
 }
 
-// next sends as many messages as may be sent, if there is more to do.
+// next sends as many messages as it may, if there is more to do.
 func (k *clientConn) next(now int64) {
 	if k.send.InFlight() {
-		return // once that is over
+		return // sent calls next again
 	}
 	n := k.free
 	if k.left >= 0 {
@@ -104,7 +103,8 @@ func (k *clientConn) sent(op *runtime.Op) {
 		k.client.rt.Submit(op)
 		return
 	}
-	// What comes back may be faster than this, and then it is up to us to go on.
+	// The echo may arrive before the send completes. Then received could send
+	// nothing, and this continues.
 	switch {
 	case k.opening:
 		if err := k.opened(); err != nil {
@@ -129,7 +129,7 @@ func (k *clientConn) received(op *runtime.Op) {
 	}
 }
 
-// take looks at what arrived, and returns how many messages are whole by it.
+// take checks the bytes that arrived and returns how many echoes they complete.
 func (k *clientConn) take(p []byte) (int, error) {
 	c := k.client
 	if k.opening {
@@ -137,19 +137,19 @@ func (k *clientConn) take(p []byte) (int, error) {
 		return 0, k.opened()
 	}
 	if extra := len(p) - (k.away*c.traffic.reply - k.replies.at); extra > 0 {
-		return 0, fmt.Errorf("the server sent %d bytes more than it was given", extra)
+		return 0, fmt.Errorf("the server sent %d bytes more than it received", extra)
 	}
 	if c.task.verify {
 		due := k.script.replies[k.checked:]
 		if i := differ(p, due); i >= 0 {
-			return 0, fmt.Errorf("the server sent something else than it was given, from byte %d on", k.checked+i)
+			return 0, fmt.Errorf("the server sent other bytes than it received, from byte %d on", k.checked+i)
 		}
 		k.checked += len(p)
 	}
 	return k.replies.whole(p)
 }
 
-// opened ends the opening once its answer is there and its send is over.
+// opened ends the opening once the answer has arrived and the send has completed.
 func (k *clientConn) opened() error {
 	if k.send.InFlight() {
 		return nil
@@ -162,7 +162,7 @@ func (k *clientConn) opened() error {
 	return err
 }
 
-// differ returns where p is not what due begins with; negative if it is.
+// differ returns the first index at which p differs from the start of due, or -1.
 func differ(p, due []byte) int {
 	if bytes.HasPrefix(due, p) {
 		return -1
@@ -175,7 +175,7 @@ func differ(p, due []byte) int {
 	return -1
 }
 
-// back goes on when n messages have come back.
+// back handles n echoes that are complete.
 func (k *clientConn) back(n int) {
 	c := k.client
 	now := c.rt.Now()
@@ -191,14 +191,14 @@ func (k *clientConn) back(n int) {
 		c.turn(now)
 	}
 	if c.task.verify && k.away > 0 {
-		return // whole scripts are compared
+		return // the rest of the script is compared first
 	}
 	k.checked = 0
 	k.next(now)
 }
 
-// times are when the messages that are away were sent, in a ring: those of one
-// send together.
+// times are the send times of the messages in flight, a ring of batches. A batch is
+// the messages of one send.
 type times struct {
 	made        []batch
 	first, used int
@@ -218,7 +218,7 @@ func (t *times) add(at int64, count int) {
 	t.used++
 }
 
-// take takes up to n of the oldest that were sent together.
+// take removes up to n messages of the oldest batch.
 func (t *times) take(n int) (at int64, count int) {
 	b := &t.made[t.first]
 	count = min(n, b.count)

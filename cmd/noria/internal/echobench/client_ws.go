@@ -12,11 +12,11 @@ import (
 	"net/http"
 )
 
-// The client has its own WebSocket, the least that will do: it shares no code
-// with a contender, and costs less than any.
+// The client has a minimal WebSocket implementation of its own: it shares no code
+// with a contender, and costs less than any of them.
 
-// appendFrameHeader appends the header of an unfragmented binary frame, less
-// the mask: RFC 6455, section 5.2.
+// appendFrameHeader appends the header of an unfragmented binary frame, without the
+// mask (RFC 6455 §5.2).
 func appendFrameHeader(b []byte, masked bool, size int) []byte {
 	const finBinary, maskBit = 0x82, 0x80
 	mask := byte(0)
@@ -32,7 +32,7 @@ func appendFrameHeader(b []byte, masked bool, size int) []byte {
 	return binary.BigEndian.AppendUint64(append(b, finBinary, mask|127), uint64(size))
 }
 
-// appendMasked appends payload as a client's frame.
+// appendMasked appends payload as a masked frame.
 func appendMasked(b, payload []byte, random *rand.ChaCha8) []byte {
 	var mask [4]byte
 	_, _ = random.Read(mask[:])
@@ -43,22 +43,22 @@ func appendMasked(b, payload []byte, random *rand.ChaCha8) []byte {
 	return b
 }
 
-// challenge is the key of every upgrade: the server cannot tell that it is
-// always the same.
-const challenge = "bm9yaWEgYmVuY2ggZWNobw==" // 16 bytes, as they have to be
+// challenge is the key of every upgrade. The server cannot tell that it is always
+// the same.
+const challenge = "bm9yaWEgYmVuY2ggZWNobw==" // 16 bytes, as required
 
-// upgradeRequest is what a connection begins with: RFC 6455, section 4.1.
+// upgradeRequest returns the request that opens a connection (RFC 6455 §4.1).
 func upgradeRequest(host string) []byte {
 	return []byte("GET / HTTP/1.1\r\nHost: " + host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Key: " + challenge + "\r\nSec-WebSocket-Version: 13\r\n\r\n")
 }
 
-// maxResponse is how long an answer to the upgrade may be.
+// maxResponse is the largest answer to the upgrade in bytes.
 const maxResponse = 16 << 10
 
-// upgraded looks at what has come back so far and says whether that is all of
-// the answer, and a good one. The server has no reason to say more: frames are
-// asked for later.
+// upgraded reports whether head is the complete answer to the upgrade. It fails if
+// the answer is not a valid one, or if more bytes follow: the server must send no
+// frame before it is asked to.
 func upgraded(head []byte) (bool, error) {
 	end := bytes.Index(head, []byte("\r\n\r\n"))
 	if end < 0 {
@@ -77,7 +77,7 @@ func upgraded(head []byte) (bool, error) {
 	}
 	sum := sha1.Sum([]byte(challenge + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	if got, want := r.Header.Get("Sec-WebSocket-Accept"), base64.StdEncoding.EncodeToString(sum[:]); got != want {
-		return false, fmt.Errorf("the server accepts the upgrade with %q where %q was due", got, want)
+		return false, fmt.Errorf("the server accepts the upgrade with %q instead of %q", got, want)
 	}
 	if extra := len(head) - end - 4; extra > 0 {
 		return false, fmt.Errorf("the server sent %d bytes more than its answer to the upgrade", extra)

@@ -10,12 +10,13 @@ import (
 	"github.com/noria-go/noria/internal/backends"
 )
 
-// A contender is a kind of server: one of ours, or a peer's command.
+// A contender is a kind of server: one of Noria's or package net's, or a peer's
+// command.
 type contender struct {
 	name    string
 	proto   string
 	server  serverConfig
-	procs   int    // GOMAXPROCS; 0: as many as the machine has CPUs
+	procs   int    // GOMAXPROCS; 0 means the number of CPUs
 	command string // of a peer
 }
 
@@ -27,15 +28,14 @@ const (
 	adapter  = "-adapter"
 )
 
-// The net package's contenders. A process that is tied to one CPU would choose
-// GOMAXPROCS 1 by itself, so "its default" is told: what it is on this machine
-// without that.
+// The contenders of package net. A process that is pinned to one CPU would choose
+// GOMAXPROCS 1. So netDefault gets the default of a process that is not pinned.
 const (
 	netDefault = "net"
 	netOne     = "net-1"
 )
 
-// known returns every contender that this build contains.
+// known returns all contenders of this build.
 func known() (list []contender) {
 	for _, backend := range backends.Names() {
 		list = append(list,
@@ -53,8 +53,8 @@ func known() (list []contender) {
 	return list
 }
 
-// defaultContenders are those of some protocols that the table has unless told
-// otherwise: a callback one for the preferred backend only.
+// defaultContenders returns the contenders of some protocols that are measured by
+// default. It includes callbacks only on the preferred backend.
 func defaultContenders(protos []string) (list []contender) {
 	preferred := backends.Names()[0]
 	for _, c := range known() {
@@ -65,8 +65,8 @@ func defaultContenders(protos []string) (list []contender) {
 	return list
 }
 
-// choose returns the contenders of some protocols with these names, in this
-// order.
+// choose returns the contenders with these names, in this order, which must speak
+// one of the protocols.
 func choose(protos, names []string) (list []contender, err error) {
 	all := known()
 	all = slices.DeleteFunc(all, func(c contender) bool { return !slices.Contains(protos, c.proto) })
@@ -89,17 +89,19 @@ func contenderNames(list []contender) (names []string) {
 
 func (c contender) isNet() bool { return c.server.kind == kindNet }
 
-// isWS says whether the contender is what the WebSocket servers are compared with.
+// isWS reports whether the contender is package ws, with which other WebSocket
+// servers are compared.
 func (c contender) isWS() bool { return c.server.kind == kindWS }
 
-// canLoad says whether the contender belongs into a row with garbage: peers
-// cannot be told to make it, and one processor for three goroutines that want
-// it would measure Go's scheduler. What is compared there is package net.
+// canLoad reports whether the contender takes part in a row with garbage. A peer
+// cannot be told to make garbage. With GOMAXPROCS 1 the row would measure Go's
+// scheduler, because three goroutines would share one P. The row compares with
+// package net, which is TCP.
 func (c contender) canLoad() bool {
 	return c.command == "" && c.procs != 1 && c.proto == protoTCP
 }
 
-// start starts the server for a row, on a CPU.
+// start starts the server for a row, pinned to a CPU.
 func (c contender) start(ctx context.Context, cpu, cpus int, row rowKey) (*target, error) {
 	if c.command != "" {
 		return startPeer(ctx, cpu, c)
@@ -116,6 +118,6 @@ func (c contender) start(ctx context.Context, cpu, cpus int, row rowKey) (*targe
 	return startServer(ctx, cpu, []string{"GOMAXPROCS=" + strconv.Itoa(procs)}, config)
 }
 
-// loadProcs is GOMAXPROCS in rows with garbage: as many as goroutines burn, so
-// that whoever serves has to get a processor from one of them.
+// loadProcs is GOMAXPROCS in rows with garbage. It equals the number of burning
+// goroutines, so that the server must get a P from one of them.
 const loadProcs = burners

@@ -22,18 +22,18 @@ const text = `Usage: noria bench echo --proto tcp|ws|tcp,ws [FLAGS]
        noria bench tasks [FLAGS]
        noria bench adapters [FLAGS]   (see its own -h)
 
-echo measures io_uring, epoll and the net package against each other, and any
---peer, each in a process of its own on one CPU, with the client on another;
-over WebSocket it measures package ws and, as -adapter, a ported library
-(examples/gobwas), and with --proto tcp,ws what WebSocket costs.
-tasks measures a task for each connection against bare callbacks on the same
-backend, and gives the interval. Close other programs first: both CPUs are
-wanted. docs/performance.md says how it measures.
+echo compares io_uring, epoll and the net package with each other and with any
+--peer. Each server is a process of its own on one CPU, and the client is on
+another. Over WebSocket it compares package ws with, as -adapter, a ported library
+(examples/gobwas); --proto tcp,ws also shows what WebSocket costs.
+tasks compares a task per connection with bare callbacks on the same backend, and
+prints the confidence interval. Close other programs first: both CPUs are needed.
+docs/performance.md describes the method.
 
 Flags:
 `
 
-// settings are what the flags say, as far as a report repeats it.
+// settings are the flags that a report repeats.
 type settings struct {
 	Protocols   []string      `json:"protocols"`
 	Sizes       []int         `json:"sizes"`
@@ -47,7 +47,7 @@ type settings struct {
 	contenders []contender
 }
 
-// options are the others.
+// options are all flags.
 type options struct {
 	settings
 	proto    string
@@ -58,7 +58,7 @@ type options struct {
 	peers    []contender
 }
 
-// Main is noria bench. It returns the exit status.
+// Main runs noria bench and returns its exit status.
 func Main(args []string) int {
 	if len(args) == 0 || args[0] != "echo" && args[0] != "tasks" {
 		newFlags("bench", &options{}, os.Stderr).Usage()
@@ -102,17 +102,17 @@ func newFlags(name string, o *options, out io.Writer) *flag.FlagSet {
 	}
 	fs.Func("sizes", "`bytes` of a message, separated by commas (default "+join(o.Sizes)+")", numbers(&o.Sizes))
 	fs.Func("conns", "`numbers` of connections (default "+join(o.Conns)+")", numbers(&o.Conns))
-	fs.IntVar(&o.Rounds, "rounds", o.Rounds, "how often each is measured")
-	fs.Func("seconds", "how `long` each measurement takes (default "+fmt.Sprint(o.Window.Seconds())+")", seconds(&o.Window))
-	fs.Func("warm", "`seconds` of warming up before each (default "+fmt.Sprint(o.Warm.Seconds())+")", seconds(&o.Warm))
-	fs.BoolVar(&o.quick, "quick", false, "one short round of one row: says that it works, and nothing else")
+	fs.IntVar(&o.Rounds, "rounds", o.Rounds, "`number` of measurements of each contender in each row")
+	fs.Func("seconds", "`seconds` of each measurement (default "+fmt.Sprint(o.Window.Seconds())+")", seconds(&o.Window))
+	fs.Func("warm", "`seconds` of warm-up before each measurement (default "+fmt.Sprint(o.Warm.Seconds())+")", seconds(&o.Warm))
+	fs.BoolVar(&o.quick, "quick", false, "one short round of one row, to check that it works; the results mean nothing")
 	fs.BoolVar(&o.json, "json", false, "print JSON")
 	if name == "tasks" {
 		fs.StringVar(&o.backends, "backends", strings.Join(backends.Names(), ","), "`names` of backends")
 		return fs
 	}
 	fs.StringVar(&o.proto, "proto", protoTCP, "`protocols`: tcp, ws, or both in the same rounds: tcp,ws")
-	fs.Func("outstanding", "`numbers` of messages that are on their way on each connection (default "+join(o.Outstanding)+")", numbers(&o.Outstanding))
+	fs.Func("outstanding", "`numbers` of messages in flight on each connection (default "+join(o.Outstanding)+")", numbers(&o.Outstanding))
 	fs.BoolVar(&o.Garbage, "garbage", false, "one more row, for tcp: "+garbageRow.String())
 	fs.StringVar(&o.names, "contenders", "", "`names`, of "+strings.Join(contenderNames(known()), ", ")+
 		" (default all of --proto, less the callbacks on "+strings.Join(backends.Names()[1:], " and ")+")")
@@ -124,7 +124,7 @@ func newFlags(name string, o *options, out io.Writer) *flag.FlagSet {
 	return fs
 }
 
-// main measures and prints.
+// main measures and prints the report.
 func (o *options) main(ctx context.Context, what string, fs *flag.FlagSet) error {
 	if fs.NArg() > 0 {
 		return fmt.Errorf("unexpected %q", fs.Arg(0))
@@ -158,7 +158,7 @@ func (o *options) main(ctx context.Context, what string, fs *flag.FlagSet) error
 	return report.print(os.Stdout)
 }
 
-// chosen returns the contenders of noria bench echo, and the peers.
+// chosen returns the contenders of noria bench echo, peers included.
 func (o *options) chosen() (list []contender, err error) {
 	if o.Protocols, err = parseProtocols(o.proto); err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func (o *options) chosen() (list []contender, err error) {
 	}
 	for _, p := range o.peers {
 		if p.proto == "" {
-			p.proto = slices.Max(o.Protocols) // ws, if it is there
+			p.proto = slices.Max(o.Protocols) // ws if it is one of them
 		}
 		if !slices.Contains(o.Protocols, p.proto) {
 			return nil, fmt.Errorf("peer %s speaks %s, which --proto %s does not have", p.name, p.proto, o.proto)
@@ -180,7 +180,7 @@ func (o *options) chosen() (list []contender, err error) {
 	return list, nil
 }
 
-// numbers reads positive ones, separated by commas.
+// numbers returns a parser for positive numbers separated by commas.
 func numbers(to *[]int) func(string) error {
 	return func(s string) error {
 		var list []int

@@ -7,18 +7,18 @@ import (
 	"time"
 )
 
-// A rowKey is what a row of the table is about.
+// A rowKey identifies a row of the table.
 type rowKey struct {
 	Size        int  `json:"size"`
 	Conns       int  `json:"conns"`
-	Outstanding int  `json:"outstanding"` // messages on their way on each connection
+	Outstanding int  `json:"outstanding"` // messages in flight on each connection
 	Garbage     bool `json:"garbage"`
 }
 
 func (r rowKey) String() string {
 	s := fmt.Sprintf("%d bytes, %d connections", r.Size, r.Conns)
 	if r.Outstanding > 1 {
-		s += fmt.Sprintf(", %d messages on their way on each", r.Outstanding)
+		s += fmt.Sprintf(", %d messages in flight on each", r.Outstanding)
 	}
 	if r.Garbage {
 		s += ", with garbage and busy goroutines in the server"
@@ -26,39 +26,39 @@ func (r rowKey) String() string {
 	return s
 }
 
-// A measurement is one contender in one row in one round.
+// A measurement is the result of one contender in one row and round.
 type measurement struct {
 	PerSecond float64 `json:"messages_per_second"`
 	CPU       float64 `json:"cpu_us_per_message"`
-	Busy      float64 `json:"server_busy"` // share of the window that the server's process ran
-	Idle      float64 `json:"cpu_idle"`    // share of the window that nobody ran on its CPU
+	Busy      float64 `json:"server_busy"` // share of the window in which the server's process ran
+	Idle      float64 `json:"cpu_idle"`    // share of the window in which its CPU was idle
 	P50       float64 `json:"p50_us"`
 	P99       float64 `json:"p99_us"`
 	P999      float64 `json:"p999_us"`
 	Max       float64 `json:"max_us"`
 
-	Calls  *float64 `json:"system_calls_per_message"` // null: could not be counted
-	Allocs *float64 `json:"allocations_per_message"`  // null: a peer does not say
+	Calls  *float64 `json:"system_calls_per_message"` // null if it could not be counted
+	Allocs *float64 `json:"allocations_per_message"`  // null for a peer, which cannot be asked
 	detail string
 }
 
-// counted is how many messages system calls and allocations are counted over,
-// if the window shows that so many take no longer than it.
+// counted is the largest number of messages over which system calls and allocations
+// are counted. It is less if so many would take longer than the window.
 const counted = 100_000
 
-// garbageWindows is how much longer a row with garbage is measured: package net
-// gets so little done there that its p99.9 would be one message's.
+// garbageWindows is how many windows a row with garbage lasts. Package net gets so
+// little done there that in one window its p99.9 would be a single message.
 const garbageWindows = 5
 
-// A bench is what one call of noria bench does.
+// A bench is one run of noria bench.
 type bench struct {
 	settings
-	serverCPU, clientCPU int // negative: not tied
+	serverCPU, clientCPU int // negative if not tied to one
 	cpus                 int
-	notes                []string // what could not be done
+	notes                []string // remarks for the report, such as what could not be measured
 }
 
-// measure makes one measurement, with processes of its own.
+// measure makes one measurement, with a server and a client process of its own.
 func (b *bench) measure(ctx context.Context, c contender, row rowKey) (m measurement, err error) {
 	server, err := c.start(ctx, b.serverCPU, b.cpus, row)
 	if err != nil {
@@ -102,12 +102,12 @@ func (m *measurement) fill(r clientResult) {
 	m.P50, m.P99, m.P999, m.Max = r.P50, r.P99, r.P999, r.Max
 }
 
-// count finds out system calls and allocations for each message. Asking costs
-// some of both, and the server does some for itself, so what a question alone
-// costs is taken off.
+// count counts system calls and allocations per message. Asking the server costs
+// some of both, and the server makes some on its own, so the cost of a question
+// alone is subtracted.
 func (b *bench) count(server *target, client *child, row rowKey, m *measurement) error {
 	if row.Garbage {
-		return nil // they would be the garbage's
+		return nil // most of them would be due to the garbage
 	}
 	each := max(int64(min(counted, m.PerSecond*b.Window.Seconds()))/int64(row.Conns), 1)
 	calls, err := countCalls(server.pid)
@@ -147,7 +147,7 @@ func (b *bench) count(server *target, client *child, row rowKey, m *measurement)
 	return nil
 }
 
-// note remembers what the report has to say besides, once.
+// note adds a remark to the report, unless it is there already.
 func (b *bench) note(s string) {
 	for _, n := range b.notes {
 		if n == s {

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supported says whether this system can measure.
+// supported returns an error if this system cannot measure.
 func supported() error { return nil }
 
 // allowedCPUs returns the CPUs that this process may use.
@@ -29,8 +29,8 @@ func allowedCPUs() (cpus []int) {
 	return cpus
 }
 
-// startOn starts cmd tied to a CPU, unless that is negative. A child inherits
-// the affinity of the thread that forks it: sched_setaffinity(2).
+// startOn starts cmd pinned to a CPU, or unpinned if cpu is negative. A child
+// inherits the affinity of the thread that forks it: sched_setaffinity(2).
 func startOn(cmd *exec.Cmd, cpu int) (err error) {
 	if cpu < 0 {
 		return cmd.Start()
@@ -52,15 +52,15 @@ func startOn(cmd *exec.Cmd, cpu int) (err error) {
 	return err
 }
 
-// ownGroup puts cmd into a process group of its own, so that a peer's children
-// can be ended with it.
+// ownGroup puts cmd into its own process group, so that a peer's children can be
+// killed with it.
 func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true} }
 
-func killGroup(pid int) { _ = unix.Kill(-pid, unix.SIGKILL) } // that it has ended already is no error
+func killGroup(pid int) { _ = unix.Kill(-pid, unix.SIGKILL) } // the group may have ended already
 
-// processCPU returns the seconds that all threads of a process have used, also
-// of those that have ended, to the nanosecond: its CPU-time clock, see
-// clock_getcpuclockid(3) for how its number is made.
+// processCPU returns the CPU time of a process in seconds, with nanosecond
+// resolution. It includes all threads, also those that have ended. The clock's
+// number is made as in clock_getcpuclockid(3).
 func processCPU(pid int) float64 {
 	const sched = 2
 	var ts unix.Timespec
@@ -70,8 +70,8 @@ func processCPU(pid int) float64 {
 	return float64(ts.Nano()) / 1e9
 }
 
-// cpuTicks returns what /proc/stat says of a CPU: ticks in which it was idle,
-// and all. See proc_stat(5).
+// cpuTicks returns the idle and the total ticks of a CPU from /proc/stat: see
+// proc_stat(5).
 func cpuTicks(cpu int) (idle, total uint64) {
 	stat, err := os.ReadFile("/proc/stat")
 	if err != nil || cpu < 0 {
@@ -82,7 +82,7 @@ func cpuTicks(cpu int) (idle, total uint64) {
 		if len(fields) < 9 || fields[0] != "cpu"+strconv.Itoa(cpu) {
 			continue
 		}
-		for i, f := range fields[1:9] { // what follows is counted in these already
+		for i, f := range fields[1:9] { // the later fields are included in these
 			n, _ := strconv.ParseUint(f, 10, 64)
 			total += n
 			if i == 3 || i == 4 { // idle, iowait
@@ -93,12 +93,12 @@ func cpuTicks(cpu int) (idle, total uint64) {
 	return idle, total
 }
 
-// A callCounter counts the system calls of a process, as perf stat -e
-// raw_syscalls:sys_enter does: see perf_event_open(2).
+// A callCounter counts the system calls of a process, like perf stat -e
+// raw_syscalls:sys_enter: see perf_event_open(2).
 type callCounter []int
 
-// countCalls starts counting. The error says why it cannot be done here, most
-// of the time because it is not allowed.
+// countCalls starts counting. Most often it fails because the process lacks the
+// permission.
 func countCalls(pid int) (c callCounter, err error) {
 	id, err := tracepoint()
 	if err != nil {
@@ -114,7 +114,7 @@ func countCalls(pid int) (c callCounter, err error) {
 		tid, _ := strconv.Atoi(t.Name())
 		fd, err := unix.PerfEventOpen(&attr, tid, -1, -1, unix.PERF_FLAG_FD_CLOEXEC)
 		if err == unix.ESRCH {
-			continue // has ended
+			continue // the thread has ended
 		}
 		if err != nil {
 			c.close()

@@ -8,7 +8,7 @@ import (
 	goruntime "runtime"
 )
 
-var errNotHere = errors.New("measuring needs Linux: CPU affinity, and clocks of other processes")
+var errNotHere = errors.New("measuring needs Linux, for CPU affinity and the CPU clocks of other processes")
 
 func supported() error { return errNotHere }
 

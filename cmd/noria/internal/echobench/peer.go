@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// portMark is what a peer's command has in place of the port.
+// portMark stands for the port in a peer's command.
 const portMark = "{port}"
 
-// parsePeer reads name=command, or protocol:name=command.
+// parsePeer parses name=command or protocol:name=command.
 func parsePeer(s string) (contender, error) {
 	name, command, ok := strings.Cut(s, "=")
 	if !ok || name == "" || !strings.Contains(command, portMark) {
@@ -26,8 +26,8 @@ func parsePeer(s string) (contender, error) {
 	return contender{name: name, command: command}, nil
 }
 
-// startPeer runs a peer's command in a shell, which it replaces, and waits
-// until it accepts connections.
+// startPeer runs a peer's command, as exec in a shell, and waits until it accepts
+// connections.
 func startPeer(ctx context.Context, cpu int, c contender) (*target, error) {
 	port, err := freePort()
 	if err != nil {
@@ -57,7 +57,7 @@ func startPeer(ctx context.Context, cpu int, c contender) (*target, error) {
 	return t, nil
 }
 
-// freePort returns one that nobody listens on at the moment.
+// freePort returns a port that no process is listening on at the moment.
 func freePort() (int, error) {
 	ln, err := net.Listen("tcp", listenAddress)
 	if err != nil {
@@ -79,9 +79,9 @@ func awaitPeer(ctx context.Context, address string, ended <-chan struct{}) error
 		}
 		select {
 		case <-ended:
-			return fmt.Errorf("it ended before it listened")
+			return fmt.Errorf("the process ended before it listened")
 		case <-ctx.Done():
-			return fmt.Errorf("it does not listen: %w", err)
+			return fmt.Errorf("the process does not listen: %w", err)
 		case <-again.C:
 		}
 	}

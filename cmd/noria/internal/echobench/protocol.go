@@ -10,15 +10,15 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// The protocols that contenders speak.
+// The protocols of the contenders.
 const (
-	protoTCP = "tcp" // a message is so many bytes
+	protoTCP = "tcp" // a message is a fixed number of bytes
 	protoWS  = "ws"  // a message is a binary frame of RFC 6455
 )
 
 var protocols = []string{protoTCP, protoWS}
 
-// parseProtocols reads names separated by commas.
+// parseProtocols parses names separated by commas.
 func parseProtocols(s string) (list []string, err error) {
 	for name := range strings.SplitSeq(s, ",") {
 		if !slices.Contains(protocols, name) {
@@ -31,31 +31,29 @@ func parseProtocols(s string) (list []string, err error) {
 	return list, nil
 }
 
-// traffic is what the connections of a client say and hear, made before
-// anything is measured: a client that masked each message anew would only
-// have less time for asking.
+// traffic is what the connections of a client send and expect. It is made before
+// the measurement, so that masking takes no time from the client.
 type traffic struct {
-	header  []byte // that each reply begins with; empty for TCP
-	reply   int    // bytes of a reply, header included
+	header  []byte // of each reply; empty for TCP
+	reply   int    // length of a reply in bytes, header included
 	scripts []script
 }
 
-// A script is as many messages, one behind the other, as a connection may have
-// on their way: to send the last k of them is to send any k, and they are the
-// same length all.
+// A script is as many messages as a connection may have in flight, one after the
+// other. All have the same length, so sending the last k of them sends any k.
 type script struct {
 	requests *runtime.Buffer
-	replies  []byte // what has to come back for all of requests
-	request  int    // bytes of one request
+	replies  []byte // the expected replies to all of requests
+	request  int    // length of one request in bytes
 }
 
 const (
-	maxScripts = 16      // that differ; connections take them in turn
-	scriptSum  = 1 << 20 // bytes that they have together, about: they are to stay in the client's caches
+	maxScripts = 16      // different scripts; connections take them in turn
+	scriptSum  = 1 << 20 // their approximate total size in bytes, so that they stay in the client's caches
 )
 
-// newTraffic makes messages of size bytes, n on their way on a connection. The
-// same in every round: the randomness has a fixed seed.
+// newTraffic makes messages of size bytes, n in flight on a connection. Its random
+// numbers have a fixed seed, so every round has the same messages.
 func newTraffic(proto string, size, n int) *traffic {
 	t := &traffic{reply: size}
 	if proto == protoWS {
@@ -86,15 +84,15 @@ func (t *traffic) newScript(random *rand.ChaCha8, size, n int) script {
 	return s
 }
 
-// replies follows the replies of a connection as they arrive, in pieces
-// that end anywhere.
+// replies counts the replies of a connection, which arrive in pieces that end
+// anywhere.
 type replies struct {
 	traffic *traffic
-	at      int // position in a reply
+	at      int // position within a reply
 }
 
-// whole takes what arrived and returns how many replies it completed. Each
-// header is looked at.
+// whole takes the bytes that arrived and returns how many replies they complete. It
+// checks each header.
 func (r *replies) whole(p []byte) (n int, err error) {
 	header, reply := r.traffic.header, r.traffic.reply
 	if len(header) == 0 {
@@ -106,7 +104,7 @@ func (r *replies) whole(p []byte) (n int, err error) {
 		if r.at < len(header) {
 			got := p[:min(len(p), len(header)-r.at)]
 			if want := header[r.at : r.at+len(got)]; !bytes.Equal(got, want) {
-				return n, fmt.Errorf("the server sent a frame with header % x where % x was due", got, want)
+				return n, fmt.Errorf("the server sent a frame with header % x instead of % x", got, want)
 			}
 		}
 		step := min(len(p), reply-r.at)

@@ -12,8 +12,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Another implementation reads what a connection sends, and its answer is what
-// has to come back.
+// Another implementation can read a connection's requests, and its answer equals
+// the expected replies.
 func TestTrafficIsWebSocket(t *testing.T) {
 	for _, size := range []int{1, 125, 126, 65535, 65536} {
 		for _, n := range []int{1, 3} {
@@ -48,7 +48,7 @@ func TestTrafficStaysSmall(t *testing.T) {
 	}
 }
 
-// However the replies are cut, as many are counted.
+// The number of replies is counted right, in whatever pieces they arrive.
 func TestRepliesInPieces(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	const n = 7
@@ -72,7 +72,7 @@ func TestRepliesInPieces(t *testing.T) {
 	}
 }
 
-// Every header is looked at, whole or in pieces.
+// Every header is checked, whole or in pieces.
 func TestRepliesWithAnotherHeader(t *testing.T) {
 	tr := newTraffic(protoWS, 200, 3)
 	for frame := range 3 {
@@ -122,7 +122,7 @@ func TestUpgraded(t *testing.T) {
 	}
 }
 
-// Times come out in the order that they went in, one for each message.
+// Times come out in the order in which they went in, one for each message.
 func TestTimes(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	const most = 16

@@ -5,11 +5,11 @@ import (
 	"time"
 )
 
-// saturated is the share of the window that a server must have been busy for
-// its messages a second to say something about it, and not about the client.
+// saturated is the least share of the window that a server must be busy for its
+// messages per second to characterize the server and not the client.
 const saturated = 0.97
 
-// A Report is what noria bench found out. Its JSON names are stable.
+// A Report is the result of noria bench. Its JSON names are stable.
 type Report struct {
 	Time      time.Time `json:"time"`
 	Kernel    string    `json:"kernel"`
@@ -22,7 +22,7 @@ type Report struct {
 	Rows      []*Row    `json:"rows"`
 	Notes     []string  `json:"notes"`
 
-	// Of noria bench tasks.
+	// Tasks is the result of noria bench tasks.
 	Tasks []*Comparison `json:"tasks,omitempty"`
 }
 
@@ -32,7 +32,7 @@ func (b *bench) newReport() *Report {
 		Go: goruntime.Version(), ServerCPU: b.serverCPU, ClientCPU: b.clientCPU, Settings: b.settings, Rows: []*Row{}}
 }
 
-// A Row is one message size and number of connections.
+// A Row is the result for one message size and number of connections.
 type Row struct {
 	rowKey
 	Contenders []*Result `json:"contenders"`
@@ -46,7 +46,7 @@ type Result struct {
 	Detail   string `json:"detail"`
 
 	PerSecond *Spread `json:"messages_per_second"`
-	CPU       *Spread `json:"cpu_us_per_message"` // null with garbage, which used most of it
+	CPU       *Spread `json:"cpu_us_per_message"` // null with garbage, which uses most of it
 	Busy      *Spread `json:"server_busy"`
 	Idle      *Spread `json:"cpu_idle"`
 	P50       *Spread `json:"p50_us"`
@@ -55,21 +55,21 @@ type Result struct {
 	Calls     *Spread `json:"system_calls_per_message"`
 	Allocs    *Spread `json:"allocations_per_message"`
 
-	// ClientBound: the server had time to spare, so its messages a second are
-	// the client's. Disturbed: it was not idle either, so somebody else used
-	// its CPU.
+	// ClientBound is set if the server was idle at times, so that the client limited
+	// its messages per second. Disturbed is set if its CPU was not idle then:
+	// another process used it.
 	ClientBound bool `json:"client_bound"`
 	Disturbed   bool `json:"disturbed"`
 
-	// Ratio, of servers that speak TCP, is messages a second over those of
-	// package net, the better of its settings; null if either was bound by the
+	// Ratio is messages per second relative to package net with the better of its
+	// settings, for servers that speak TCP. It is null if either was bound by the
 	// client.
 	Ratio *float64 `json:"ratio_to_net"`
-	// TailRatio is p99.9 over package net's; only with garbage.
+	// TailRatio is p99.9 relative to package net's, only with garbage.
 	TailRatio *float64 `json:"p999_ratio_to_net,omitempty"`
 
 	Rounds []measurement `json:"rounds"`
-	isNet  bool          // what those that speak TCP are compared with
+	isNet  bool          // the baseline of Ratio and TailRatio
 }
 
 func newRow(key rowKey, list []contender, rounds [][]measurement) *Row {
@@ -102,7 +102,7 @@ func newResult(c contender, key rowKey, rounds []measurement) *Result {
 		Allocs:    ofKnown(rounds, func(m measurement) *float64 { return m.Allocs }),
 	}
 	if key.Garbage {
-		r.CPU = nil // what burns uses what is left over: busy says nothing either
+		r.CPU = nil // the garbage uses all idle time, so Busy means nothing either
 		return r
 	}
 	if r.Busy.Median < saturated {

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// measured makes a round: messages a second, and the shares of its CPU's time
-// that the server used and that nobody did.
+// measured returns a measurement with these messages per second, and these shares
+// of the window in which the server ran and in which its CPU was idle.
 func measured(rate, busy, idle float64) measurement {
 	return measurement{PerSecond: rate, CPU: busy * 1e6 / rate, Busy: busy, Idle: idle, P50: 1, P99: 2, P999: 1e6 / rate}
 }

@@ -27,7 +27,7 @@ func (b *bench) tie() {
 	cpus := allowedCPUs()
 	b.cpus = max(len(cpus), 1)
 	if len(cpus) < 2 {
-		b.note("there are fewer than two CPUs: server and client share them, and nothing here can be compared with anything")
+		b.note("there are fewer than two CPUs: server and client share them, so the results cannot be compared")
 		return
 	}
 	b.serverCPU, b.clientCPU = cpus[0], cpus[1]
@@ -47,12 +47,12 @@ func (b *bench) rows() (rows []rowKey) {
 	return rows
 }
 
-// garbageRow is few connections and small messages, where there is nothing
-// but waiting that could make latency.
+// garbageRow has few connections and small messages, so that only waiting can cause
+// latency.
 var garbageRow = rowKey{Size: 64, Conns: 10, Outstanding: 1, Garbage: true}
 
-// runRow measures each contender once a round, beginning with another one each
-// time, so that none has always the same one before it.
+// runRow measures each contender once per round. Each round begins with another
+// contender, so that none always follows the same one.
 func (b *bench) runRow(ctx context.Context, row rowKey, progress io.Writer) (*Row, error) {
 	var list []contender
 	for _, c := range b.contenders {

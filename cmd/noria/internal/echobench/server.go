@@ -20,7 +20,7 @@ const (
 	kindAdapter  = "adapter"  // examples/gobwas: the same by gobwas/ws over a sync stream
 )
 
-// A serverConfig is how a server's process is told what to be.
+// A serverConfig is the configuration of the server's process.
 type serverConfig struct {
 	kind, backend string
 	load          bool
@@ -30,13 +30,13 @@ func (c serverConfig) args() []string {
 	return []string{ServerCommand, "--kind", c.kind, "--backend", c.backend, fmt.Sprintf("--load=%t", c.load)}
 }
 
-// ServerMain is the server's process.
+// ServerMain runs the server's process and returns the exit status.
 func ServerMain(args []string) int {
 	c := serverConfig{}
 	fs := flag.NewFlagSet(ServerCommand, flag.ContinueOnError)
 	fs.StringVar(&c.kind, "kind", kindTask, "task, callback, net, ws or adapter")
 	fs.StringVar(&c.backend, "backend", "auto", "backend of a server that has one")
-	fs.BoolVar(&c.load, "load", false, "burn CPU and make garbage beside")
+	fs.BoolVar(&c.load, "load", false, "also burn CPU and make garbage")
 	if fs.Parse(args) != nil {
 		return 2
 	}
@@ -61,7 +61,7 @@ func memory() serverStats {
 	return serverStats{Mallocs: m.Mallocs, AllocBytes: m.TotalAlloc, GCs: m.NumGC}
 }
 
-// serve starts the server, which goes on until the process ends.
+// serve starts the server, which runs until the process ends.
 func (c serverConfig) serve() (hello, error) {
 	switch c.kind {
 	case kindNet:

@@ -10,6 +10,7 @@ import (
 
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/examples/gobwas/echo"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
@@ -25,7 +26,7 @@ func describe(g *loop.Group) string {
 	return fmt.Sprintf("%s, one loop, GOMAXPROCS %d", g.Info().Backend, goruntime.GOMAXPROCS(0))
 }
 
-// serveTasks serves as a user of Noria does.
+// serveTasks serves with a task for each connection, as a user of Noria does.
 func serveTasks(backend string, service loop.Service) (hello, error) {
 	g, err := startLoop(backend)
 	if err != nil {
@@ -39,7 +40,7 @@ func serveTasks(backend string, service loop.Service) (hello, error) {
 	return hello{Address: ls.Addr().String(), Detail: describe(g)}, nil
 }
 
-// tcpEcho is the server that a user of Noria writes.
+// tcpEcho returns the server that a user of Noria writes.
 func tcpEcho() loop.Service {
 	return &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
 		_, err := io.Copy(c, c)
@@ -47,10 +48,10 @@ func tcpEcho() loop.Service {
 	}}
 }
 
-// maxMessage is how many bytes a message may have.
+// maxMessage is the largest WebSocket message in bytes.
 const maxMessage = 64 << 20
 
-// wsEcho is the same over WebSocket.
+// wsEcho returns the same for WebSocket.
 func wsEcho() loop.Service {
 	return &ws.Server{Options: ws.Options{MaxMessage: maxMessage}, Handler: func(ctx context.Context, c *ws.Conn) error {
 		for {
@@ -65,19 +66,19 @@ func wsEcho() loop.Service {
 	}}
 }
 
-// adapterEcho is gobwas/ws over compat.GrowableSyncStream.
+// adapterEcho returns a server of gobwas/ws over compat.GrowableSyncStream.
 func adapterEcho() loop.Service { return echo.Server(echo.Options{MaxMessage: maxMessage}) }
 
-// giveUp ends the process of a server that cannot go on.
+// giveUp ends the process after an error of the server.
 func giveUp(err error) {
 	fmt.Fprintln(os.Stderr, "bench-server:", err)
 	os.Exit(1)
 }
 
-// serveCallbacks is the least that an echo on a Runtime can be: no tasks, no
-// streams, and none of the loop's turns either, since the function that it
-// posts to the loop never returns and calls Poll itself. What a task costs is
-// the difference to it.
+// serveCallbacks serves with the least that an echo on a Runtime can be. It uses no
+// tasks and no streams, and not even the loop's turns: it posts a function that
+// never returns and calls Poll itself. The difference between it and serveTasks is
+// the cost of a task.
 func serveCallbacks(backend string) (hello, error) {
 	// The watchdog would report the posted function.
 	g, err := noria.Start(noria.Options{Backend: backend, Loops: 1, Loop: loop.LoopOptions{StallAfter: -1}})
@@ -89,7 +90,7 @@ func serveCallbacks(backend string) (hello, error) {
 		err  error
 	}
 	ready := make(chan started, 1)
-	rt := g.Loops()[0].Runtime()
+	rt := g.Loops()[0].Friend(friend.Key{}).Runtime()
 	err = g.Loops()[0].Post(func() {
 		s := &callbackServer{rt: rt}
 		addr, err := s.listen()
@@ -131,13 +132,13 @@ func (s *callbackServer) accepted(op *runtime.Op) {
 	s.rt.Submit(&c.recv)
 }
 
-// A callbackConn sends each buffer back that it receives, one at a time.
+// A callbackConn sends back each buffer that it receives, one at a time.
 type callbackConn struct {
 	rt      runtime.Runtime
 	recv    runtime.Op
 	send    runtime.Op
 	closing runtime.Op
-	waiting []*runtime.Buffer // behind the one that is being sent
+	waiting []*runtime.Buffer // to be sent after the current one
 	ended   bool
 }
 

@@ -7,16 +7,16 @@ import (
 	goruntime "runtime"
 )
 
-// listenAddress is where servers listen: the system chooses the port.
+// listenAddress is the address of all servers. The system chooses the port.
 const listenAddress = "127.0.0.1:0"
 
-// netBuffer holds any message of the default rows, so that package net gets
-// by with one read and one write for each.
+// netBuffer holds any message of the default rows, so that package net needs only
+// one read and one write for each.
 const netBuffer = 32 << 10
 
-// serveNet is what most Go servers are: a goroutine for each connection. It
-// does not use io.Copy, which between two TCP connections is splice(2), through
-// a pipe, and slower for echoes.
+// serveNet serves as most Go servers do, with a goroutine for each connection. It
+// does not use io.Copy, which between two TCP connections is splice(2) through a
+// pipe and slower for echoes.
 func serveNet() (hello, error) {
 	ln, err := net.Listen("tcp", listenAddress)
 	if err != nil {

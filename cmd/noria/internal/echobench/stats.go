@@ -5,14 +5,14 @@ import (
 	"slices"
 )
 
-// A Spread is the median of the rounds, the lowest and the highest.
+// A Spread is the median of some values, with the lowest and the highest.
 type Spread struct {
 	Median float64 `json:"median"`
 	Min    float64 `json:"min"`
 	Max    float64 `json:"max"`
 }
 
-// spread returns nil if there are no values.
+// spread returns the Spread of values, or nil if there are none.
 func spread(values []float64) *Spread {
 	if len(values) == 0 {
 		return nil
@@ -22,8 +22,7 @@ func spread(values []float64) *Spread {
 	return &Spread{Median: (s[(n-1)/2] + s[n/2]) / 2, Min: s[0], Max: s[n-1]}
 }
 
-// An Interval is an estimate and the bounds that hold the truth with 95 %
-// confidence.
+// An Interval is an estimate with its 95 % confidence interval.
 type Interval struct {
 	Ratio float64 `json:"ratio"`
 	Low   float64 `json:"low"`
@@ -31,10 +30,10 @@ type Interval struct {
 	Pairs int     `json:"pairs"`
 }
 
-// pairedRatio estimates how much larger a is than b, from measurements that
-// were taken side by side: a[i] and b[i] in the same round. Ratios are averaged
-// as logarithms, so that a/b and b/a say the same; the bounds are Student's.
-// It returns nil for fewer than two pairs.
+// pairedRatio estimates the ratio of a to b from pairs: a[i] and b[i] were measured
+// in the same round. It averages logarithms of ratios, so that a/b and b/a give the
+// same result, and uses Student's distribution for the bounds. It returns nil for
+// fewer than two pairs.
 func pairedRatio(a, b []float64) *Interval {
 	n := min(len(a), len(b))
 	if n < 2 {
@@ -54,13 +53,13 @@ func pairedRatio(a, b []float64) *Interval {
 	return &Interval{Ratio: math.Exp(mean), Low: math.Exp(mean - half), High: math.Exp(mean + half), Pairs: n}
 }
 
-// student holds the 97.5 % quantiles of Student's distribution for 1 to 30
-// degrees of freedom.
+// student are the 97.5 % quantiles of Student's distribution for 1 to 30 degrees of
+// freedom.
 var student = [...]float64{12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
 	2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
 	2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042}
 
-// student95 returns the quantile for two-sided bounds of 95 %.
+// student95 returns the quantile for a two-sided 95 % interval.
 func student95(freedom int) float64 {
 	if freedom <= len(student) {
 		return student[freedom-1]

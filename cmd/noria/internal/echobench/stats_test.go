@@ -28,7 +28,8 @@ func TestHistogramQuantiles(t *testing.T) {
 	require.Zero(t, h.quantile(0.5))
 }
 
-// Every value has a bucket, in order, whose middle is near it.
+// Every value has a bucket. Buckets are in order, and the middle of each is near
+// its values.
 func TestHistogramBuckets(t *testing.T) {
 	var h histogram
 	for shift := range 63 {
@@ -57,14 +58,14 @@ func TestPairedRatio(t *testing.T) {
 	require.InDelta(t, 2, same.Ratio, 1e-9)
 	require.InDelta(t, 2, same.Low, 1e-9)
 	require.InDelta(t, 2, same.High, 1e-9)
-	// By hand: logarithms 0.1, 0.2, 0.3; deviation 0.1; 4.303 * 0.1 / sqrt(3).
+	// Computed by hand: logarithms 0.1, 0.2, 0.3; deviation 0.1; 4.303 * 0.1 / sqrt(3).
 	i := pairedRatio([]float64{math.Exp(0.1), math.Exp(0.2), math.Exp(0.3)}, []float64{1, 1, 1})
 	require.InDelta(t, 0.2, math.Log(i.Ratio), 1e-9)
 	require.InDelta(t, 0.2-0.24843, math.Log(i.Low), 1e-4)
 	require.InDelta(t, 0.2+0.24843, math.Log(i.High), 1e-4)
 }
 
-// Of many intervals 95 in 100 hold the truth.
+// 95 of 100 intervals contain the true ratio.
 func TestPairedRatioCovers(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	const truth, trials = 1.03, 2000
@@ -73,7 +74,7 @@ func TestPairedRatioCovers(t *testing.T) {
 		for range trials {
 			a, b := make([]float64, pairs), make([]float64, pairs)
 			for i := range pairs {
-				drift := math.Exp(random.NormFloat64()) // of the machine, which both see
+				drift := math.Exp(random.NormFloat64()) // of the machine, the same for both
 				a[i], b[i] = truth*drift*math.Exp(0.05*random.NormFloat64()), drift
 			}
 			if r := pairedRatio(a, b); r.Low <= truth && truth <= r.High {

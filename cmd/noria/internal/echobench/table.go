@@ -8,13 +8,13 @@ import (
 	"text/tabwriter"
 )
 
-// print writes the report for people.
+// print writes the report as text.
 func (r *Report) print(out io.Writer) error {
 	fmt.Fprintf(out, "%s  Linux %s  %s  %d CPUs  %s\n", r.Time.Format("2006-01-02 15:04 MST"), r.Kernel, r.Processor, r.CPUs, r.Go)
 	if r.ServerCPU >= 0 {
 		fmt.Fprintf(out, "server on CPU %d, client on CPU %d, ", r.ServerCPU, r.ClientCPU)
 	}
-	fmt.Fprintf(out, "%d rounds of %v after %v of warming up; medians, (lowest..highest)\n", r.Settings.Rounds, r.Settings.Window, r.Settings.Warm)
+	fmt.Fprintf(out, "%d rounds of %v after %v of warm-up; medians, (lowest..highest)\n", r.Settings.Rounds, r.Settings.Window, r.Settings.Warm)
 	for _, row := range r.Rows {
 		if err := row.print(out); err != nil {
 			return err
@@ -24,10 +24,10 @@ func (r *Report) print(out io.Writer) error {
 		c.print(out)
 	}
 	if r.has(func(c *Result) bool { return c.ClientBound }) {
-		fmt.Fprintf(out, "\n*  bound by the client: the server was less than %.0f %% busy, so there is no ratio; CPU per message holds\n", saturated*100)
+		fmt.Fprintf(out, "\n*  bound by the client: the server was less than %.0f %% busy, so there is no ratio; CPU per message is valid\n", saturated*100)
 	}
 	if slices.ContainsFunc(r.Rows, func(row *Row) bool { return len(row.Versus) > 0 && row.Versus[0].PerSecond != nil }) {
-		fmt.Fprint(out, "\nagainst: ratios over the rounds and what holds them with 95 % confidence; > at least, < at most, ? neither: who had time to spare\n")
+		fmt.Fprint(out, "\nagainst: ratios over the rounds with 95 % confidence intervals; > at least, < at most, ? unknown, because one or both servers were idle at times\n")
 	}
 	if r.has(func(c *Result) bool { return c.Disturbed }) {
 		fmt.Fprint(out, "!  disturbed: another process used the server's CPU\n")

@@ -6,9 +6,9 @@ import (
 	"io"
 )
 
-// A Comparison is how a task for each connection does beside bare callbacks
-// on the same backend: ratios of task to callback, over rounds in which both
-// were measured one right after the other.
+// A Comparison compares a task per connection with bare callbacks on the same
+// backend: ratios of task to callback over the rounds, in which both were measured
+// one right after the other.
 type Comparison struct {
 	rowKey
 	Backend   string    `json:"backend"`
@@ -17,7 +17,7 @@ type Comparison struct {
 	Row       *Row      `json:"row"`
 }
 
-// runTasks compares both on each backend, in each row.
+// runTasks compares both on each backend and in each row.
 func (b *bench) runTasks(ctx context.Context, backends []string, progress io.Writer) (*Report, error) {
 	b.tie()
 	report := b.newReport()
@@ -44,13 +44,13 @@ func compareTasks(backend string, row *Row) *Comparison {
 }
 
 func (c *Comparison) print(out io.Writer) {
-	fmt.Fprintf(out, "\n%s, %s: a task for each connection against bare callbacks (1.00: the same), 95 %% intervals\n", c.Backend, c.rowKey)
+	fmt.Fprintf(out, "\n%s, %s: a task per connection against bare callbacks (1.00: equal), 95 %% intervals\n", c.Backend, c.rowKey)
 	for _, line := range []struct {
 		name string
 		i    *Interval
 	}{{"messages/s", c.PerSecond}, {"CPU per message", c.CPU}} {
 		if line.i == nil {
-			fmt.Fprintf(out, "  %-16s one round says nothing\n", line.name)
+			fmt.Fprintf(out, "  %-16s one round is not enough\n", line.name)
 			continue
 		}
 		fmt.Fprintf(out, "  %-16s %.3f  (%.3f to %.3f, %d pairs)\n", line.name, line.i.Ratio, line.i.Low, line.i.High, line.i.Pairs)

@@ -6,23 +6,23 @@ import (
 	"text/tabwriter"
 )
 
-// A Versus is how a contender of a Row does beside another one: ratios over
-// the rounds, in which each was measured once.
+// A Versus compares a contender of a Row with another one: ratios over the rounds,
+// in which each was measured once.
 type Versus struct {
 	Name      string    `json:"name"`
 	Against   string    `json:"against"`
 	PerSecond *Interval `json:"messages_per_second"`
 	CPU       *Interval `json:"cpu_us_per_message"`
 
-	// AtLeast: the contender had time to spare, so the truth is this ratio of
-	// messages a second or more. AtMost: the other one had. CPU per message
-	// holds in both cases.
+	// AtLeast is set if the contender was idle at times, so that its true ratio of
+	// messages per second may be higher. AtMost is set if the other one was. CPU per
+	// message is valid in both cases.
 	AtLeast bool `json:"at_least"`
 	AtMost  bool `json:"at_most"`
 }
 
-// versus compares the servers of package ws: with each peer and examples/gobwas, and
-// with what TCP alone does on the same backend.
+// versus compares the servers of package ws with each peer, with examples/gobwas,
+// and with TCP alone on the same backend.
 func versus(list []contender, row *Row) (all []*Versus) {
 	for i, c := range list {
 		if !c.isWS() {
@@ -54,13 +54,13 @@ func newVersus(a, b *Result) *Versus {
 		CPU:       of(func(m measurement) float64 { return m.CPU })}
 }
 
-// printVersus writes what package ws is compared with, a line each.
+// printVersus prints the comparisons of package ws, one per line.
 func (row *Row) printVersus(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	name := ""
 	for _, v := range row.Versus {
 		if v.PerSecond == nil {
-			continue // one round says nothing
+			continue // one round is not enough
 		}
 		if v.Name != name {
 			name = v.Name

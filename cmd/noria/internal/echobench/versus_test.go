@@ -9,8 +9,8 @@ import (
 	"github.com/noria-go/noria/internal/backends"
 )
 
-// Package ws is compared with what it could have been: TCP and the ported library on
-// the same backend, and every peer.
+// Package ws is compared with TCP and the ported library on the same backend, and
+// with every peer.
 func TestVersus(t *testing.T) {
 	backend := backends.Names()[0]
 	list, err := choose(protocols, []string{backend, backend + callback, "net", wsPrefix + backend, wsPrefix + backend + adapter})
@@ -20,7 +20,7 @@ func TestVersus(t *testing.T) {
 	for i := range rounds {
 		rounds[i] = []measurement{measured(100, 1, 0), measured(110, 1, 0), measured(120, 1, 0)}
 	}
-	rounds[0] = []measurement{measured(200, 0.5, 0.5), measured(220, 0.5, 0.5), measured(240, 0.5, 0.5)} // TCP has time to spare
+	rounds[0] = []measurement{measured(200, 0.5, 0.5), measured(220, 0.5, 0.5), measured(240, 0.5, 0.5)} // TCP is idle at times
 	row := newRow(rowKey{Size: 64, Conns: 100, Outstanding: 1}, list, rounds)
 
 	var against []string

@@ -3,20 +3,20 @@ package echobench
 // burners is how many goroutines the load runs.
 const burners = 2
 
-// startLoad makes the server's process one that has other things to do:
-// goroutines that never wait and that make garbage, with enough of it alive
-// that collections have something to mark. They end with the process.
+// startLoad starts goroutines that never wait and make garbage, and that keep
+// enough memory alive for collections to have something to mark. They end with the
+// process.
 func startLoad() {
 	for i := range burners {
 		go burn(uint64(i + 1))
 	}
 }
 
-// alive keeps what the burners have made last.
+// alive keeps the most recent garbage alive.
 var alive [burners][4096][]byte
 
 func burn(id uint64) {
-	const work = 2000 // steps between two allocations: about a microsecond
+	const work = 2000 // steps between two allocations, about a microsecond
 	x := id * 0x9e3779b97f4a7c15
 	mine := &alive[id-1]
 	for {
