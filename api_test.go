@@ -16,7 +16,7 @@ var apiLimits = []struct {
 	names int
 }{
 	{[]string{"runtime", "loop"}, 289},
-	{[]string{"compat"}, 117},
+	{[]string{"compat"}, 68},
 }
 
 // apiAny are the names of these packages that may have any in their type, and why.
@@ -30,7 +30,6 @@ var apiAny = map[string]string{
 // apiAliases are the aliases that packages may have for a type of the module, and
 // why.
 var apiAliases = map[string]string{
-	"tcp.Conn": "what a handler of package tcp gets is a loop's stream itself: no type stands between",
 	"ws.Stats": "both servers count the same",
 }
 

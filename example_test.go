@@ -19,7 +19,7 @@ func ExampleListenAndServe() {
 	main := func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		defer stop()
-		srv := &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
+		srv := &tcp.Server{Handler: func(_ context.Context, c *loop.Stream) error {
 			_, err := io.Copy(c, c) // hands over the buffers: no byte is copied
 			return err
 		}}
@@ -44,7 +44,7 @@ func ExampleStart() {
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error)
 	go func() {
-		served <- group.Serve(ctx, ls, &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
+		served <- group.Serve(ctx, ls, &tcp.Server{Handler: func(_ context.Context, c *loop.Stream) error {
 			_, err := io.Copy(c, c)
 			return err
 		}})

@@ -2,7 +2,7 @@
 // straight-line code, run as coroutines on the thread of an io_uring, or on
 // epoll where the system has or allows no io_uring.
 //
-//	func echo(ctx context.Context, c *tcp.Conn) error {
+//	func echo(ctx context.Context, c *loop.Stream) error {
 //		_, err := io.Copy(c, c)
 //		return err
 //	}

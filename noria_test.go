@@ -19,7 +19,7 @@ import (
 	"github.com/noria-go/noria/tcp"
 )
 
-func echo(_ context.Context, c *tcp.Conn) error {
+func echo(_ context.Context, c *loop.Stream) error {
 	_, err := io.Copy(c, c)
 	return err
 }

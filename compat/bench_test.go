@@ -11,6 +11,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
@@ -19,7 +20,7 @@ import (
 // client in the same process: what docs/porting.md says each way costs is the
 // difference to the first of these.
 func BenchmarkRoundTrip(b *testing.B) {
-	serverConfig, clientConfig := tlsConfigs()
+	serverConfig, clientConfig := tlstest.Configs()
 	echo := func(c net.Conn) error { return chunkedCopy(c, c) }
 	plain := func(address string) (net.Conn, error) { return net.Dial("tcp", address) }
 	encrypted := func(address string) (net.Conn, error) { return tls.Dial("tcp", address, clientConfig) }
@@ -28,16 +29,15 @@ func BenchmarkRoundTrip(b *testing.B) {
 		dial    func(string) (net.Conn, error)
 		handler tcp.Handler
 	}{
-		{"task", plain, func(_ context.Context, c *tcp.Conn) error { return echo(c) }},
-		{"task,TLSStream", encrypted, func(ctx context.Context, c *tcp.Conn) error {
-			t, err := compat.TLSServer(ctx, c, serverConfig, compat.TLSOptions{})
-			if err != nil {
+		{"task", plain, func(_ context.Context, c *loop.Stream) error { return echo(c) }},
+		{"task,TLS", encrypted, func(ctx context.Context, c *loop.Stream) error {
+			if err := tcp.StartTLSServer(ctx, c, serverConfig); err != nil {
 				return err
 			}
-			return echo(t)
+			return echo(c)
 		}},
-		{"task,tls.Conn", encrypted, func(_ context.Context, c *tcp.Conn) error { return echo(tls.Server(c, serverConfig)) }},
-		{"task,Growable", plain, func(_ context.Context, c *tcp.Conn) error {
+		{"task,tls.Conn", encrypted, func(_ context.Context, c *loop.Stream) error { return echo(tls.Server(c, serverConfig)) }},
+		{"task,Growable", plain, func(_ context.Context, c *loop.Stream) error {
 			gs, err := compat.NewGrowableSyncStream(c, compat.Options{Exact: true})
 			if err != nil {
 				return err

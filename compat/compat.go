@@ -61,7 +61,7 @@ func (offLoopError) Error() string {
 func (offLoopError) Is(target error) bool { return target == loop.ErrOffLoop }
 
 // checkLoop returns why a sync stream over s cannot be used here, if it cannot.
-func checkLoop(s Stream, op string) error {
+func checkLoop(s *loop.Stream, op string) error {
 	if s.Loop().Friend(friend.Key{}).OnLoop() {
 		return nil
 	}
@@ -69,7 +69,7 @@ func checkLoop(s Stream, op string) error {
 }
 
 // getBuf takes a buffer from the pool of s's loop, which is the loop's alone.
-func getBuf(s Stream, size int) (*runtime.Buffer, error) {
+func getBuf(s *loop.Stream, size int) (*runtime.Buffer, error) {
 	if err := checkLoop(s, "get buffer"); err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -27,17 +28,17 @@ type adapter interface {
 	Close() error
 }
 
-var adapters = map[string]func(s compat.Stream) (adapter, error){
-	"fixed": func(s compat.Stream) (adapter, error) {
+var adapters = map[string]func(s *loop.Stream) (adapter, error){
+	"fixed": func(s *loop.Stream) (adapter, error) {
 		return compat.NewSyncStream(s, compat.Options{Size: 128 << 10})
 	},
-	"exact": func(s compat.Stream) (adapter, error) {
+	"exact": func(s *loop.Stream) (adapter, error) {
 		return compat.NewGrowableSyncStream(s, compat.Options{Exact: true})
 	},
-	"doubling": func(s compat.Stream) (adapter, error) {
+	"doubling": func(s *loop.Stream) (adapter, error) {
 		return compat.NewGrowableSyncStream(s, compat.Options{Size: 16})
 	},
-	"linear": func(s compat.Stream) (adapter, error) {
+	"linear": func(s *loop.Stream) (adapter, error) {
 		return compat.NewGrowableSyncStream(s, compat.Options{Size: 16, Growth: compat.Linear, Step: 4096})
 	},
 }
@@ -134,7 +135,7 @@ func TestEveryCut(t *testing.T) {
 	})
 }
 
-func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(compat.Stream) (adapter, error), all bool) error {
+func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(*loop.Stream) (adapter, error), all bool) error {
 	s, peer, err := streamPair(ctx)
 	if err != nil {
 		return err
@@ -185,7 +186,7 @@ func cutStep(cut, size int, all bool) int {
 // A TLS handshake from a goroutine over compat.Conn, cut at every byte of what
 // the peer sends.
 func TestTLSHandshakeOverConnAtEveryCut(t *testing.T) {
-	serverConfig, clientConfig := tlsConfigs()
+	serverConfig, clientConfig := tlstest.Configs()
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
@@ -201,15 +202,15 @@ func TestTLSHandshakeOverConnAtEveryCut(t *testing.T) {
 			require.NoError(t, err)
 			nc, err := ln.Accept()
 			require.NoError(t, err)
-			cc := &cutConn{Conn: raw, loop: g.Loops()[0], cut: cut}
+			cc := &tlstest.CutConn{Conn: raw, Loop: g.Loops()[0], Cut: cut}
 			peerDone := make(chan error, 1)
-			go func() { peerDone <- peerPingPong(tls.Client(cc, clientConfig)) }()
+			go func() { peerDone <- tlstest.PingPong(tls.Client(cc, clientConfig)) }()
 			c := tls.Server(nc, serverConfig)
 			var p [4]byte
 			_, rerr := io.ReadFull(c, p[:])
 			_, werr := c.Write(p[:])
 			require.NoError(t, errors.Join(rerr, werr, <-peerDone, c.Close(), raw.Close()), "cut at %d", cut)
-			total = min(total, cc.written)
+			total = min(total, cc.Written)
 		}
 	})
 }

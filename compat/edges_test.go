@@ -19,6 +19,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -160,7 +161,7 @@ func TestFlushThenDeadline(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, overTLS := range []bool{false, true} {
 			g := backendtest.Group(t, v, 1)
-			withEither(t, g, overTLS, func(ctx context.Context, s compat.Stream, _ *loop.Stream, peer net.Conn) error {
+			withEither(t, g, overTLS, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 				ss, err := compat.NewSyncStream(s, compat.Options{})
 				if err != nil {
 					return err
@@ -197,7 +198,7 @@ func TestSplitHalves(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		data := randomBytes(seeded(t), bulk(t))
-		halves := func(ctx context.Context, s compat.Stream, peer net.Conn) error {
+		halves := func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewSyncStream(s, compat.Options{Size: 1000})
 			if err != nil {
 				return err
@@ -250,7 +251,7 @@ func TestSplitHalves(t *testing.T) {
 			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error { return halves(ctx, s, peer) })
 		})
 		t.Run("tls", func(t *testing.T) {
-			withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
+			tlstest.WithPeer(t, g, nil, func(ctx context.Context, c *loop.Stream, peer *tls.Conn, _ net.Conn) error {
 				return halves(ctx, c, peer)
 			})
 		})

@@ -16,6 +16,7 @@ import (
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -256,8 +257,8 @@ func TestCloseWhileTheOtherHalfWaits(t *testing.T) {
 			for from, closeIt := range closings {
 				t.Run(name+"/"+from, func(t *testing.T) {
 					g := backendtest.Group(t, v, 1)
-					withEither(t, g, w.tls, func(ctx context.Context, s compat.Stream, under *loop.Stream, peer net.Conn) error {
-						return closeWhileWaiting(ctx, w, closeIt, s, under, peer)
+					withEither(t, g, w.tls, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
+						return closeWhileWaiting(ctx, w, closeIt, s, peer)
 					})
 				})
 			}
@@ -265,21 +266,21 @@ func TestCloseWhileTheOtherHalfWaits(t *testing.T) {
 	})
 }
 
-// withEither is withPeer, or withTLSPeer with the stream beneath.
-func withEither(t *testing.T, g *loop.Group, overTLS bool, f func(ctx context.Context, s compat.Stream, under *loop.Stream, peer net.Conn) error) {
+// withEither is withPeer, with TLS or without.
+func withEither(t *testing.T, g *loop.Group, overTLS bool, f func(ctx context.Context, s *loop.Stream, peer net.Conn) error) {
 	t.Helper()
 	if !overTLS {
 		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
-			return errors.Join(narrow(peer), f(ctx, s, s, peer))
+			return errors.Join(narrow(peer), f(ctx, s, peer))
 		})
 		return
 	}
-	withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, raw net.Conn) error {
-		return errors.Join(narrow(raw), f(ctx, c, c.Stream(), peer))
+	tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, peer *tls.Conn, raw net.Conn) error {
+		return errors.Join(narrow(raw), f(ctx, s, peer))
 	})
 }
 
-func newSync(s compat.Stream, growable bool) (*compat.SyncStream, error) {
+func newSync(s *loop.Stream, growable bool) (*compat.SyncStream, error) {
 	if !growable {
 		return compat.NewSyncStream(s, compat.Options{})
 	}
@@ -290,13 +291,13 @@ func newSync(s compat.Stream, growable bool) (*compat.SyncStream, error) {
 	return &gs.SyncStream, nil
 }
 
-func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Context, *compat.SyncStream) error, s compat.Stream, under *loop.Stream, peer net.Conn) error {
+func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Context, *compat.SyncStream) error, s *loop.Stream, peer net.Conn) error {
 	ss, err := newSync(s, w.growable)
 	if err != nil {
 		return err
 	}
 	var ended loop.Event
-	under.OnEnd(ended.Set)
+	s.OnEnd(ended.Set)
 	if err := offload(ctx, func() error { _, err := io.WriteString(peer, "some"); return err }); err != nil {
 		return err
 	}
@@ -353,7 +354,7 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 func TestCloseIsBoundedByLinger(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withEither(t, g, false, func(ctx context.Context, _ compat.Stream, s *loop.Stream, _ net.Conn) error {
+		withEither(t, g, false, func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
 			s.SetLinger(10 * time.Millisecond)
 			ss, err := compat.NewSyncStream(s, compat.Options{})
 			if err != nil {
@@ -392,7 +393,7 @@ func TestEndsLoseNothing(t *testing.T) {
 						"goroutine": func(ctx context.Context, _ *compat.SyncStream, f func() error) error { return offload(ctx, f) },
 					} {
 						t.Run(fmt.Sprintf("%s/%s/tls %t/%d queued", name, from, overTLS, queued), func(t *testing.T) {
-							withEither(t, g, overTLS, func(ctx context.Context, s compat.Stream, _ *loop.Stream, peer net.Conn) error {
+							withEither(t, g, overTLS, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 								ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
 								if err != nil {
 									return err

@@ -24,7 +24,7 @@ const directMin = 32 << 10
 // more is wanted at once, further ones, each as large as doubling (or a step)
 // says. So growing copies nothing, and never has the old and the new at once.
 type ReadHalf struct {
-	src    Stream
+	src    *loop.Stream
 	opts   Options
 	fixed  bool              // one segment, of Options.Size
 	segs   []*runtime.Buffer // none: it holds nothing

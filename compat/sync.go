@@ -7,6 +7,7 @@ import (
 	"io"
 
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -23,7 +24,7 @@ import (
 // any goroutine. One task may use the reading half while another uses the
 // writing half, and a third one may call Close.
 type SyncStream struct {
-	s      Stream
+	s      *loop.Stream
 	r      ReadHalf
 	w      WriteHalf
 	counts Counts
@@ -35,7 +36,7 @@ type SyncStream struct {
 type GrowableSyncStream struct{ SyncStream }
 
 // NewSyncStream returns a SyncStream over s, which it owns from now on.
-func NewSyncStream(s Stream, opts Options) (*SyncStream, error) {
+func NewSyncStream(s *loop.Stream, opts Options) (*SyncStream, error) {
 	opts, err := opts.check(false)
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func NewSyncStream(s Stream, opts Options) (*SyncStream, error) {
 
 // NewGrowableSyncStream returns a GrowableSyncStream over s, which it owns
 // from now on.
-func NewGrowableSyncStream(s Stream, opts Options) (*GrowableSyncStream, error) {
+func NewGrowableSyncStream(s *loop.Stream, opts Options) (*GrowableSyncStream, error) {
 	opts, err := opts.check(true)
 	if err != nil {
 		return nil, err
@@ -57,7 +58,7 @@ func NewGrowableSyncStream(s Stream, opts Options) (*GrowableSyncStream, error) 
 	return gs, nil
 }
 
-func (ss *SyncStream) init(s Stream, opts Options, fixed bool) {
+func (ss *SyncStream) init(s *loop.Stream, opts Options, fixed bool) {
 	ss.s = s
 	ss.r = ReadHalf{src: s, opts: opts, fixed: fixed, counts: &ss.counts}
 	ss.w = WriteHalf{dst: s, opts: opts, counts: &ss.counts}
@@ -120,7 +121,7 @@ func (ss *SyncStream) Split() (*ReadHalf, *WriteHalf) { return &ss.r, &ss.w }
 
 // Stream returns the stream beneath, which stays the SyncStream's own: it is
 // for options, deadlines and addresses.
-func (ss *SyncStream) Stream() Stream { return ss.s }
+func (ss *SyncStream) Stream() *loop.Stream { return ss.s }
 
 // Take gives the stream back to the caller. What was buffered and not read (or
 // read since a checkpoint that was not committed) is put back into it, and what
@@ -130,7 +131,7 @@ func (ss *SyncStream) Stream() Stream { return ss.s }
 // While another task, or FillReadBufThen, fills, the order of the bytes cannot
 // be kept: Take fails with runtime.ErrBusy then, returns no stream, and has
 // changed nothing. End the filling first, or Close.
-func (ss *SyncStream) Take() (s Stream, err error) {
+func (ss *SyncStream) Take() (s *loop.Stream, err error) {
 	err = ss.onLoop("take", func() error {
 		if ss.r.filling {
 			return &runtime.OpError{Op: "take", Err: fmt.Errorf("%w: the read buffer is being filled", runtime.ErrBusy)}

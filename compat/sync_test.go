@@ -26,27 +26,7 @@ func newReader(p []byte) io.Reader { return bytes.NewReader(p) }
 // withPeer runs f as a task with a stream, and the net.Conn of its peer.
 func withPeer(t *testing.T, g *loop.Group, f func(ctx context.Context, s *loop.Stream, peer net.Conn) error) {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer ln.Close()
-	accepted := make(chan net.Conn, 1)
-	go func() {
-		c, _ := ln.Accept()
-		accepted <- c
-	}()
-	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-		lp := loop.TaskOf(ctx).Loop()
-		s, err := lp.Dial(ctx, ln.Addr().String(), loop.DialOptions{})
-		if err != nil {
-			return err
-		}
-		var peer net.Conn
-		if err := loop.Offload(ctx, func() { peer = <-accepted }); err != nil {
-			return err
-		}
-		defer peer.Close()
-		return f(ctx, s, peer)
-	}))
+	backendtest.WithPeer(t, g, f)
 }
 
 // frame is what a length-prefixed protocol sends.

@@ -44,8 +44,8 @@ type TakeOverOptions struct {
 // closed when the stream is, after what was written has been sent, for as long as
 // Stream.Linger. A CloseWrite ends an nc that has none itself.
 //
-// A connection of datagrams, and a stream that only the tasks of a loop can use
-// (a *loop.Stream, a *TLSStream), fail with ErrUnsupported.
+// A connection of datagrams, and a stream that only the tasks of a loop can use (a
+// *loop.Stream), fail with ErrUnsupported.
 func TakeOver(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (s *loop.Stream, pumped bool, err error) {
 	if c, ok := nc.(*Conn); ok && c.Loop() == l {
 		return takeOwn(l, c, opts)

@@ -19,6 +19,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -163,7 +164,7 @@ func (w *watched) Close() error {
 // tlsTakenOver is a connection over TLS, moved to g's loop.
 func tlsTakenOver(t *testing.T, g *loop.Group, opts loop.StreamOptions) (s *loop.Stream, client *tls.Conn, raw *net.TCPConn, nc *watched) {
 	t.Helper()
-	serverConfig, clientConfig := tlsConfigs()
+	serverConfig, clientConfig := tlstest.Configs()
 	raw, server := tcpPair(t)
 	nc = &watched{Conn: tls.Server(server, serverConfig), closed: make(chan struct{})}
 	s, pumped, err := compat.TakeOver(g.Loops()[0], nc, compat.TakeOverOptions{Stream: opts})

@@ -13,11 +13,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/tcp"
 )
 
 // What golang.org/x/net/nettest asks of a net.Conn, asked again with tasks in
@@ -74,21 +75,15 @@ func streamPair(ctx context.Context) (*loop.Stream, *loop.Stream, error) {
 	return c1, c2, errors.Join(err, ln.Close())
 }
 
-func tlsPair(ctx context.Context) (c1, c2 *compat.TLSStream, err error) {
-	s1, s2, err := streamPair(ctx)
+func tlsPair(ctx context.Context) (c1, c2 *loop.Stream, err error) {
+	c1, c2, err = streamPair(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	server, client := tlsConfigs()
+	server, client := tlstest.Configs()
 	cr := &crew{ctx: ctx}
-	cr.run("client", func(ctx context.Context) (err error) {
-		c1, err = compat.TLSClient(ctx, s1, client, compat.TLSOptions{})
-		return err
-	})
-	cr.run("server", func(ctx context.Context) (err error) {
-		c2, err = compat.TLSServer(ctx, s2, server, compat.TLSOptions{})
-		return err
-	})
+	cr.run("client", func(ctx context.Context) error { return tcp.StartTLSClient(ctx, c1, client) })
+	cr.run("server", func(ctx context.Context) error { return tcp.StartTLSServer(ctx, c2, server) })
 	return c1, c2, cr.wait()
 }
 

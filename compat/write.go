@@ -7,13 +7,14 @@ import (
 	"io"
 
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
 // A WriteHalf is the writing half of a sync stream: an io.Writer that never
 // waits. It belongs to the stream's loop.
 type WriteHalf struct {
-	dst    Stream
+	dst    *loop.Stream
 	opts   Options
 	buf    *runtime.Buffer // nil: it holds nothing
 	closed bool
@@ -152,16 +153,10 @@ func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
 	w.dst.Loop().Friend(friend.Key{}).NextTurn(step)
 }
 
-// waitErr says why room must not be waited for, where the stream can tell.
+// waitErr says why room must not be waited for.
 func (w *WriteHalf) waitErr() error {
-	dst := w.dst
-	if c, ok := dst.(*TLSStream); ok {
-		dst = c.s
-	}
-	if s, ok := dst.(interface{ WriteErr() error }); ok { // a *loop.Stream, or what embeds one
-		if err := s.WriteErr(); !errors.Is(err, runtime.ErrBusy) {
-			return err
-		}
+	if err := w.dst.WriteErr(); !errors.Is(err, runtime.ErrBusy) {
+		return err
 	}
 	return nil
 }

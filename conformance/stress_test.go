@@ -71,7 +71,7 @@ func (st *stress) fail(format string, args ...any) error {
 }
 
 // serve echoes messages and records what arrived.
-func (st *stress) serve(_ context.Context, c *tcp.Conn) error {
+func (st *stress) serve(_ context.Context, c *loop.Stream) error {
 	var (
 		seen tally
 		held []byte

@@ -122,3 +122,27 @@ func (f *taskFriend) GoApart(name string, fn func(ctx context.Context) error) (*
 func (f *taskFriend) OnGoroutine(fn, killed func()) error {
 	return opErr("run on a goroutine", 0, (*Task)(f).elsewhere(fn, killed))
 }
+
+// Friend returns what other packages of this module may do with a stream and
+// users may not. See package internal/friend.
+func (s *Stream) Friend(friend.Key) *streamFriend { return (*streamFriend)(s) }
+
+// A streamFriend is a Stream for the layer beneath it.
+type streamFriend Stream
+
+// SetLayer puts l, which is TLS, between the stream and its socket, once what is
+// in the inbox is for l to read. It is called on the loop, while no task uses the
+// stream.
+func (f *streamFriend) SetLayer(l layer) { (*Stream)(f).setLayer(l) }
+
+// Layer returns what SetLayer was given; nil if there is none.
+func (f *streamFriend) Layer() any {
+	if f.layer == nil {
+		return nil
+	}
+	return f.layer.layer
+}
+
+// Transmit queues a copy of p beneath the layer. It never waits, and fails once
+// the stream has failed, or too much is queued there that the peer does not take.
+func (f *streamFriend) Transmit(p []byte) error { return (*Stream)(f).transmit(p) }

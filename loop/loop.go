@@ -99,6 +99,7 @@ type Loop struct {
 	clock    int64     // when this turn began
 	stopBy   int64     // when tasks are abandoned; 0: the loop is not stopping
 	dirty    []*Stream // have written since they were last flushed
+	unit     []byte    // short pieces of a stream are joined in it: see nextUnit
 	idle     []*worker
 	calls    list.Stack[call] // free ones
 	root     Task             // parent of the tasks that have no other
@@ -337,8 +338,8 @@ func (l *Loop) flush() {
 	for i := 0; i < len(l.dirty); i++ {
 		s := l.dirty[i]
 		l.dirty[i] = nil
-		s.out.dirty = false
 		s.send()
+		s.out.dirty = false // after it: what a layer makes of it is in it
 	}
 	l.dirty = l.dirty[:0]
 }

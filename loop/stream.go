@@ -63,6 +63,10 @@ func (o StreamOptions) withDefaults() StreamOptions {
 // in it, one send at a time, and an error shows in a later call. Flush waits
 // until the kernel has them all. Close flushes too, for as long as Linger.
 //
+// A stream may have TLS beneath it (see package tcp), with the same methods: then
+// what arrives is decrypted before it is read, and what is queued is encrypted when
+// it is sent.
+//
 // Several tasks may use a stream at once; the bytes of one Write stay
 // together. Used from a goroutine it fails with ErrOffLoop, unless
 // AllowGoroutines was called: then each call is carried out by a task, which
@@ -73,7 +77,8 @@ type Stream struct {
 	closing bool // Close was called
 	closed  bool // and is done
 	opts    StreamOptions
-	moved   int64 // when bytes last did, either way
+	moved   int64    // when bytes last did, either way
+	layer   *layered // nil: the socket carries the stream's own bytes
 	in      inbox
 	out     outbox
 
@@ -353,11 +358,13 @@ func (s *Stream) beginClose() {
 	s.loop.timers.stop(&s.in.deadline.timer)
 	s.loop.timers.stop(&s.out.deadline.timer)
 	s.loop.timers.stop(&s.idle)
-	if s.out.idle() || s.opts.Linger < 0 || s.out.err != nil {
+	if s.opts.Linger >= 0 {
+		s.send() // with a layer also its goodbye
+	}
+	if s.out.idle() || s.opts.Linger < 0 {
 		s.closeNow()
 		return
 	}
-	s.send()
 	s.linger.fire = func() {
 		s.closeEr = &runtime.OpError{Op: "close", Handle: s.h, Err: fmt.Errorf("%d bytes were not sent within %v: %w",
 			s.out.bytes, s.opts.Linger, os.ErrDeadlineExceeded)}
@@ -397,7 +404,10 @@ func (s *Stream) closeNow() {
 func (s *Stream) discard() {
 	delete(s.loop.live, s)
 	s.in.drop()
-	s.out.drop()
+	s.dropQueued()
+	if s.layer != nil {
+		s.layer.Drop()
+	}
 	s.tellSent()
 	if end := s.onEnd; end != nil {
 		s.onEnd = nil

@@ -56,6 +56,10 @@ func (s *Stream) received(op *runtime.Op) {
 		in.readers.wakeAll()
 		return
 	}
+	if s.layer != nil {
+		s.receivedSealed(op)
+		return
+	}
 	if op.More {
 		in.bufs.push(op.Buf)
 		in.bytes += op.N
@@ -109,6 +113,9 @@ func (s *Stream) await(t *Task) error {
 	in := &s.in
 	for in.bufs.len() == 0 {
 		if err := s.readErr(); err != nil {
+			if s.reopen() {
+				continue
+			}
 			return err
 		}
 		s.arm()
@@ -163,7 +170,7 @@ func (s *Stream) readBufElsewhere() (b *runtime.Buffer, err error) {
 // TryReadBuf is ReadBuf that never waits: nil if nothing is there. It may be
 // called from a function given to Post; from outside the loop it finds nothing.
 func (s *Stream) TryReadBuf() *runtime.Buffer {
-	if !s.loop.onThread() || s.in.bufs.len() == 0 || s.closing {
+	if !s.loop.onThread() || s.closing || s.in.bufs.len() == 0 && (s.in.err == nil || !s.reopen() || s.in.bufs.len() == 0) {
 		return nil
 	}
 	b := s.in.pop()
@@ -281,8 +288,8 @@ func (s *Stream) copyOut(p []byte) (n int) {
 }
 
 // ReadInto receives into the room of b, which stays the caller's: for a
-// message that is known to be large, and so needs no copy. It returns how many
-// bytes were added, at least one, or an error and none.
+// message that is known to be large, and so needs no copy (with TLS it is one).
+// It returns how many bytes were added, at least one, or an error and none.
 func (s *Stream) ReadInto(b *runtime.Buffer) (int, error) {
 	t, err := s.beginRead()
 	if err == ErrOffLoop {
@@ -297,7 +304,7 @@ func (s *Stream) ReadInto(b *runtime.Buffer) (int, error) {
 	}
 	in := &s.in
 	in.wanted++ // other readers do not begin anew meanwhile
-	for in.op.InFlight() && in.bufs.len() == 0 && !in.into {
+	for in.op.InFlight() && in.bufs.len() == 0 && !in.into && s.layer == nil {
 		if !in.stopping {
 			in.stopping = true
 			s.loop.rt.Cancel(&in.op)
@@ -305,7 +312,7 @@ func (s *Stream) ReadInto(b *runtime.Buffer) (int, error) {
 		s.park(t, &in.readers)
 	}
 	in.wanted--
-	if in.bufs.len() > 0 || in.into || in.err != nil {
+	if in.bufs.len() > 0 || in.into || in.err != nil || s.layer != nil {
 		if err := s.await(t); err != nil {
 			return 0, err
 		}

@@ -13,9 +13,8 @@ const slab = 32 << 10 // bytes that small writes are gathered in
 
 // An outbox is the sending half of a Stream.
 type outbox struct {
-	queue    []*runtime.Buffer // from head on; the op looks at this very memory
-	head     int
-	bytes    int             // not sent yet
+	sendQueue
+	bytes    int             // not sent yet; with a layer, what is sealed and what is not
 	tail     *runtime.Buffer // the last of the queue, while Write may still append to it
 	op       runtime.Op
 	dirty    bool
@@ -27,13 +26,56 @@ type outbox struct {
 	onSent   func()
 }
 
-func (out *outbox) idle() bool { return out.head == len(out.queue) && !out.op.InFlight() }
+func (out *outbox) idle() bool { return out.bytes == 0 && !out.op.InFlight() }
 
-func (out *outbox) drop() {
-	for _, b := range out.queue[out.head:] {
+// A sendQueue is buffers that are to be sent, in order.
+type sendQueue struct {
+	queue []*runtime.Buffer // from head on; an op looks at this very memory
+	head  int
+}
+
+func (q *sendQueue) empty() bool { return q.head == len(q.queue) }
+
+// advance drops the first n bytes, as far as they are whole buffers, and returns
+// how many bytes of the next buffer are left to be dropped.
+func (q *sendQueue) advance(n int) int {
+	for q.head < len(q.queue) {
+		b := q.queue[q.head]
+		if size := b.Friend(key).Len(); n < size {
+			break
+		} else {
+			n -= size
+		}
+		q.queue[q.head] = nil
+		q.head++
 		b.Friend(key).Disclaim()
 	}
-	out.queue, out.head, out.bytes, out.tail = nil, 0, 0, nil
+	if q.head == len(q.queue) {
+		q.queue, q.head = q.queue[:0], 0
+		if cap(q.queue) > runtime.MaxVec {
+			q.queue = nil
+		}
+	} else if q.head >= runtime.MaxVec {
+		q.queue = append(q.queue[:0], q.queue[q.head:]...)
+		q.head = 0
+	}
+	return n
+}
+
+func (q *sendQueue) drop() {
+	for _, b := range q.queue[q.head:] {
+		b.Friend(key).Disclaim()
+	}
+	q.queue, q.head = nil, 0
+}
+
+// dropQueued gives up what was written and is not sent.
+func (s *Stream) dropQueued() {
+	s.out.drop()
+	s.out.bytes, s.out.tail = 0, nil
+	if s.layer != nil {
+		s.layer.dropSealed()
+	}
 }
 
 // markDirty has the stream flushed at the end of the loop's turn.
@@ -47,14 +89,21 @@ func (s *Stream) markDirty() {
 // send submits what is queued. One send at a time: two of them could reorder.
 func (s *Stream) send() {
 	out := &s.out
-	if out.op.InFlight() || out.head == len(out.queue) || s.closeOp.Code != 0 {
+	if out.op.InFlight() || s.closeOp.Code != 0 {
 		return // after the close was submitted, a send would only be refused, and late
 	}
+	q := &out.sendQueue
+	if s.layer != nil {
+		q = s.seal()
+	}
+	if q.empty() {
+		return
+	}
 	out.tail = nil // its length must not change any more
-	if n := min(len(out.queue)-out.head, runtime.MaxVec); n == 1 {
-		out.op.Code, out.op.Buf, out.op.Bufs = runtime.OpSend, out.queue[out.head], nil
+	if n := min(len(q.queue)-q.head, runtime.MaxVec); n == 1 {
+		out.op.Code, out.op.Buf, out.op.Bufs = runtime.OpSend, q.queue[q.head], nil
 	} else {
-		out.op.Code, out.op.Buf, out.op.Bufs = runtime.OpSendVec, nil, out.queue[out.head:out.head+n]
+		out.op.Code, out.op.Buf, out.op.Bufs = runtime.OpSendVec, nil, q.queue[q.head:q.head+n]
 	}
 	s.loop.rt.Submit(&out.op)
 }
@@ -68,34 +117,18 @@ func (s *Stream) sent(op *runtime.Op) {
 			out.err = op.Err
 		}
 		op.Skip = 0
-		out.drop()
+		s.dropQueued()
 		s.afterSend()
 		return
 	}
 	out.bytes -= op.N
 	s.touch()
-	n := op.N + op.Skip
-	for out.head < len(out.queue) {
-		b := out.queue[out.head]
-		if size := b.Friend(key).Len(); n < size {
-			break
-		} else {
-			n -= size
-		}
-		out.queue[out.head] = nil
-		out.head++
-		b.Friend(key).Disclaim()
+	q := &out.sendQueue
+	if s.layer != nil {
+		q = &s.layer.sealed
+		s.layer.bytes -= op.N
 	}
-	op.Skip = n
-	if out.head == len(out.queue) {
-		out.queue, out.head = out.queue[:0], 0
-		if cap(out.queue) > runtime.MaxVec {
-			out.queue = nil
-		}
-	} else if out.head >= runtime.MaxVec {
-		out.queue = append(out.queue[:0], out.queue[out.head:]...)
-		out.head = 0
-	}
+	op.Skip = q.advance(op.N + op.Skip)
 	s.afterSend()
 }
 
@@ -106,7 +139,7 @@ func (s *Stream) afterSend() {
 	if out.writers.Len() > 0 && (out.bytes <= s.opts.QueueLimit/2 || out.err != nil) {
 		out.writers.wakeAll()
 	}
-	if s.closing && s.closeOp.Code == 0 && (out.idle() || out.err != nil) {
+	if s.closing && s.closeOp.Code == 0 && out.idle() {
 		s.closeNow()
 	}
 }
@@ -492,7 +525,8 @@ func (s *Stream) Flush() error {
 }
 
 // CloseWrite sends what is queued and then FIN: the peer reads io.EOF after
-// it. Reading goes on.
+// it. Reading goes on. With TLS it sends a close_notify alert in place of FIN,
+// since reading may still have to answer.
 func (s *Stream) CloseWrite() error {
 	t := s.loop.current()
 	if t == nil {
@@ -502,6 +536,9 @@ func (s *Stream) CloseWrite() error {
 		return err
 	}
 	s.out.shut = true
+	if s.layer != nil {
+		return s.closeWriteLayer()
+	}
 	if err := s.Flush(); err != nil {
 		s.out.shut = false // it may be tried again
 		return err

@@ -15,7 +15,7 @@ import (
 // An echo server. A program that only serves calls noria.ListenAndServe in
 // place of Start, Listen and Serve.
 func ExampleServer() {
-	srv := &tcp.Server{Handler: func(ctx context.Context, c *tcp.Conn) error {
+	srv := &tcp.Server{Handler: func(ctx context.Context, c *loop.Stream) error {
 		_, err := io.Copy(c, c) // hands the buffers on and copies nothing
 		return err
 	}}

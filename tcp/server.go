@@ -2,6 +2,7 @@ package tcp
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -24,12 +26,21 @@ const DefaultDrainTime = 5 * time.Second
 // on a goroutine if the Server says so. ctx ends with the connection and with
 // the server's drain. When the handler returns, the connection is flushed and
 // closed; an error that it returns is counted and reported to OnEnd.
-type Handler func(ctx context.Context, c *Conn) error
+type Handler func(ctx context.Context, c *loop.Stream) error
 
 // A Server serves connections with a Handler. Its fields must not change while
 // it serves. One Server may serve several addresses.
 type Server struct {
 	Handler Handler
+
+	// TLS makes it a TLS server: the handler has the connection once the handshake
+	// is complete. The configuration's functions are called on the loop and must
+	// not block. nil: no TLS.
+	TLS *tls.Config
+
+	// HandshakeTimeout is for all of the TLS handshake. 0 and less mean
+	// DefaultHandshakeTimeout: without a limit any client could hold on for ever.
+	HandshakeTimeout time.Duration
 
 	// MaxConns is how many connections are served at once, over all loops; a
 	// few more wait, accepted or in the kernel, until one ends. 0: no limit.
@@ -54,32 +65,35 @@ type Server struct {
 	Logger *slog.Logger
 
 	// OnStart and OnEnd are called on the connection's loop when its handler
-	// starts and after it has ended. They must not block. nil: not called.
-	OnStart func(c *Conn)
-	OnEnd   func(c *Conn, err error)
+	// starts and after it has ended. They must not block. nil: not called. A
+	// connection whose TLS handshake fails has no handler.
+	OnStart func(c *loop.Stream)
+	OnEnd   func(c *loop.Stream, err error)
 
 	mu   sync.Mutex // with MaxConns, held while active changes, and room with it
 	room loop.Event // active is less than MaxConns; not to be trusted before active was MaxConns once
 
-	accepted atomic.Int64
-	active   atomic.Int64
-	failed   atomic.Int64
-	panicked atomic.Int64
-	killed   atomic.Int64
+	accepted  atomic.Int64
+	tlsFailed atomic.Int64
+	active    atomic.Int64
+	failed    atomic.Int64
+	panicked  atomic.Int64
+	killed    atomic.Int64
 }
 
 // Stats are a Server's counts since it was made.
 type Stats struct {
-	Accepted int64 // connections given to the handler
-	Active   int64 // of those, now
-	Failed   int64 // handlers that returned an error other than io.EOF
-	Panicked int64
-	Killed   int64 // handlers that the end of the drain time ended
+	Accepted  int64 // connections
+	Active    int64 // of those, now
+	TLSFailed int64 // of those, ended in the TLS handshake, without a handler
+	Failed    int64 // handlers that returned an error other than io.EOF
+	Panicked  int64
+	Killed    int64 // handlers that the end of the drain time ended
 }
 
 // Stats returns the server's counts. It may be called from anywhere.
 func (s *Server) Stats() Stats {
-	return Stats{Accepted: s.accepted.Load(), Active: s.active.Load(), Failed: s.failed.Load(),
+	return Stats{Accepted: s.accepted.Load(), Active: s.active.Load(), TLSFailed: s.tlsFailed.Load(), Failed: s.failed.Load(),
 		Panicked: s.panicked.Load(), Killed: s.killed.Load()}
 }
 
@@ -165,7 +179,7 @@ func (s *Server) Dismiss() { s.leave() }
 // ServeConn serves c, which Admit has counted, with h, until h returns: OnStart
 // and OnEnd are called, and c is closed. No drain ends it. It is called in a task
 // of c's loop.
-func (s *Server) ServeConn(ctx context.Context, c *Conn, h Handler) {
+func (s *Server) ServeConn(ctx context.Context, c *loop.Stream, h Handler) {
 	s.accepted.Add(1)
 	s.run(ctx, c, h)
 }
@@ -207,10 +221,13 @@ func (s *Server) leave() {
 
 // run serves c with h. Whatever the handler does, by panic or runtime.Goexit too,
 // the connection is closed and counted.
-func (s *Server) run(ctx context.Context, c *Conn, h Handler) {
+func (s *Server) run(ctx context.Context, c *loop.Stream, h Handler) {
 	err := errors.New("tcp: the handler did not return")
 	returned := false
 	defer s.leave() // whatever OnEnd does
+	if !s.secure(ctx, c) {
+		return
+	}
 	defer func() {
 		if !returned {
 			s.panicked.Add(1)
@@ -240,6 +257,26 @@ func (s *Server) run(ctx context.Context, c *Conn, h Handler) {
 	returned = true
 }
 
+// secure puts TLS beneath c, if the server has it. It reports false, and has closed
+// c, if the handshake failed: any client can bring that about, as often as it likes,
+// so the log has it at the level Debug only.
+func (s *Server) secure(ctx context.Context, c *loop.Stream) (ok bool) {
+	if s.TLS == nil {
+		return true
+	}
+	err := errors.New("a function of the TLS configuration panicked")
+	defer func() {
+		if ok {
+			return
+		}
+		s.tlsFailed.Add(1)
+		_ = c.Close() // the handshake's error says more
+		s.log().Debug("noria: a TLS handshake failed", "peer", c.RemoteAddr().String(), "error", err)
+	}()
+	err = tlslayer.Server(ctx, c, s.TLS, s.HandshakeTimeout)
+	return err == nil
+}
+
 // drain ends the handlers' contexts, waits until the handlers have ended, and
 // kills them when their time is over: what is killed ends at its next call.
 func (p *pen) drain(ctx context.Context) error {
@@ -260,7 +297,7 @@ func (p *pen) drain(ctx context.Context) error {
 		return nil
 	}
 	p.server.killed.Add(int64(len(p.tasks)))
-	p.log().Warn("noria: the drain time is over: connections are closed by force", "address", p.ln.Addr().String(), "connections", len(p.tasks))
+	p.server.log().Warn("noria: the drain time is over: connections are closed by force", "address", p.ln.Addr().String(), "connections", len(p.tasks))
 	return nil // the tasks are children of this one, and are killed with its end
 }
 
@@ -283,9 +320,9 @@ func (p *pen) tellAll(ctx context.Context, spread time.Duration) {
 	}
 }
 
-func (p *pen) log() *slog.Logger {
-	if p.server.Logger != nil {
-		return p.server.Logger
+func (s *Server) log() *slog.Logger {
+	if s.Logger != nil {
+		return s.Logger
 	}
 	return slog.Default()
 }

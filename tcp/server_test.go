@@ -25,7 +25,9 @@ import (
 // serve runs srv and returns where, and what stops it.
 func serve(t *testing.T, g *loop.Group, srv *tcp.Server) (addr string, stop func() error) {
 	t.Helper()
-	srv.Logger = slog.New(slog.DiscardHandler)
+	if srv.Logger == nil {
+		srv.Logger = slog.New(slog.DiscardHandler)
+	}
 	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{Spread: true})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -58,32 +60,32 @@ func echoes(t *testing.T, nc *net.TCPConn) {
 	require.Equal(t, "hello", string(p))
 }
 
-func echo(_ context.Context, c *tcp.Conn) error {
+func echo(_ context.Context, c *loop.Stream) error {
 	_, err := io.Copy(c, c)
 	return err
 }
 
 // upper is a connection with a Write of its own.
-type upper struct{ *tcp.Conn }
+type upper struct{ *loop.Stream }
 
-func (u upper) Write(p []byte) (int, error) { return u.Conn.Write(bytes.ToUpper(p)) }
+func (u upper) Write(p []byte) (int, error) { return u.Stream.Write(bytes.ToUpper(p)) }
 
 // TestCopyToAWrapper: io.Copy hands buffers from stream to stream, and does not
 // pass by the Write of a type that embeds one.
 func TestCopyToAWrapper(t *testing.T) {
 	for name, tt := range map[string]struct {
-		to   func(c *tcp.Conn) io.Writer
+		to   func(c *loop.Stream) io.Writer
 		want string
 	}{
-		"a Conn":                {func(c *tcp.Conn) io.Writer { return c }, "hello"},
-		"a type that embeds it": {func(c *tcp.Conn) io.Writer { return upper{c} }, "HELLO"},
-		"a pointer to that":     {func(c *tcp.Conn) io.Writer { return &upper{c} }, "HELLO"},
+		"a Conn":                {func(c *loop.Stream) io.Writer { return c }, "hello"},
+		"a type that embeds it": {func(c *loop.Stream) io.Writer { return upper{c} }, "HELLO"},
+		"a pointer to that":     {func(c *loop.Stream) io.Writer { return &upper{c} }, "HELLO"},
 	} {
 		for _, onGoroutine := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s,goroutine=%v", name, onGoroutine), func(t *testing.T) {
 				backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 					addr, stop := serve(t, backendtest.Group(t, v, 1), &tcp.Server{OnGoroutine: onGoroutine,
-						Handler: func(_ context.Context, c *tcp.Conn) error {
+						Handler: func(_ context.Context, c *loop.Stream) error {
 							_, err := io.Copy(tt.to(c), c)
 							return err
 						}})
@@ -117,8 +119,8 @@ func TestFaultyHandlers(t *testing.T) {
 				backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 					g := quietGroup(t, v)
 					ends := make(chan error, 2)
-					srv := &tcp.Server{OnGoroutine: onGoroutine, OnEnd: func(_ *tcp.Conn, err error) { ends <- err },
-						Handler: func(ctx context.Context, c *tcp.Conn) error {
+					srv := &tcp.Server{OnGoroutine: onGoroutine, OnEnd: func(_ *loop.Stream, err error) { ends <- err },
+						Handler: func(ctx context.Context, c *loop.Stream) error {
 							p := make([]byte, 1)
 							if _, err := io.ReadFull(c, p); err != nil || p[0] == 'h' {
 								c.Unread(runtime.NewShared(p))
@@ -162,7 +164,7 @@ func quietGroup(t *testing.T, v backendtest.Variant) *loop.Group {
 func TestGoexit(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := quietGroup(t, v)
-		srv := &tcp.Server{Handler: func(ctx context.Context, c *tcp.Conn) error {
+		srv := &tcp.Server{Handler: func(ctx context.Context, c *loop.Stream) error {
 			if _, err := c.Read(make([]byte, 1)); err == nil {
 				goruntime.Goexit()
 			}
@@ -189,7 +191,7 @@ func TestMaxConns(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 3)
 		var now, most atomic.Int64
-		srv := &tcp.Server{MaxConns: 3, Handler: func(ctx context.Context, c *tcp.Conn) error {
+		srv := &tcp.Server{MaxConns: 3, Handler: func(ctx context.Context, c *loop.Stream) error {
 			n := now.Add(1)
 			defer now.Add(-1)
 			for old := most.Load(); n > old && !most.CompareAndSwap(old, n); old = most.Load() {
@@ -222,7 +224,7 @@ func TestPanickingHooks(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := quietGroup(t, v)
 		srv := &tcp.Server{MaxConns: 1, Handler: echo, DrainTime: time.Hour,
-			OnEnd: func(*tcp.Conn, error) { panic("mine") }}
+			OnEnd: func(*loop.Stream, error) { panic("mine") }}
 		addr, stop := serve(t, g, srv)
 		for range 3 {
 			nc := dial(t, addr)
@@ -244,7 +246,7 @@ func TestDrainTime(t *testing.T) {
 			g := backendtest.Group(t, v, 2)
 			ended := make(chan error, 1)
 			srv := &tcp.Server{DrainTime: 30 * time.Millisecond, Handler: echo, OnGoroutine: onGoroutine,
-				OnEnd: func(_ *tcp.Conn, err error) { ended <- err }}
+				OnEnd: func(_ *loop.Stream, err error) { ended <- err }}
 			addr, stop := serve(t, g, srv)
 			nc := dial(t, addr)
 			echoes(t, nc)
@@ -258,7 +260,7 @@ func TestDrainTime(t *testing.T) {
 }
 
 func TestDialOffLoop(t *testing.T) {
-	_, err := tcp.Dial(t.Context(), "127.0.0.1:1", loop.DialOptions{})
+	_, err := tcp.Dial(t.Context(), "127.0.0.1:1", tcp.DialOptions{})
 	require.ErrorIs(t, err, loop.ErrOffLoop)
 	require.Error(t, (&tcp.Server{}).Serve(t.Context(), nil), "no Handler")
 }
@@ -273,7 +275,7 @@ func TestDrainSpread(t *testing.T) {
 		var started sync.WaitGroup
 		started.Add(conns)
 		srv := &tcp.Server{DrainTime: 20 * time.Second, DrainSpread: 200 * time.Millisecond,
-			Handler: func(ctx context.Context, c *tcp.Conn) error {
+			Handler: func(ctx context.Context, c *loop.Stream) error {
 				started.Done()
 				var never loop.Event
 				_ = never.Wait(ctx)

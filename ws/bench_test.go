@@ -43,7 +43,7 @@ func BenchmarkEcho(b *testing.B) {
 }
 
 func tcpEcho() loop.Service {
-	return &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
+	return &tcp.Server{Handler: func(_ context.Context, c *loop.Stream) error {
 		_, err := io.Copy(c, c)
 		return err
 	}}

@@ -58,7 +58,7 @@ func (c *Conn) charge() {
 	if b == nil {
 		return
 	}
-	if n := int64(c.sink.Queued()); n != c.charged {
+	if n := int64(c.stream.Queued()); n != c.charged {
 		b.add(n - c.charged)
 		c.charged = n
 	}

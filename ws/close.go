@@ -138,7 +138,7 @@ func (c *Conn) handshake() {
 			return // in vain: the transport is closed
 		}
 	}
-	if err := c.t.SetReadDeadline(until); err != nil {
+	if err := c.stream.SetReadDeadline(until); err != nil {
 		return
 	}
 	c.takeOver()
@@ -146,9 +146,6 @@ func (c *Conn) handshake() {
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
 	for c.dropArrived() == nil {
-		if c.tls != nil {
-			c.tls.flush()
-		}
 		// Whoever looks meanwhile may be the one who finds the peer's Close frame.
 		if _, err := loop.WaitAny(ctx, c.readable[0], &c.over); err != nil {
 			break
@@ -157,7 +154,7 @@ func (c *Conn) handshake() {
 	var broken *ProtocolError
 	switch {
 	case errors.As(c.readErr, &broken):
-		if c.t.CloseWrite() == nil {
+		if c.stream.CloseWrite() == nil {
 			c.discard(ctx)
 		}
 	case c.client && c.gotClose != nil:
@@ -178,9 +175,9 @@ var past = time.Unix(1, 0) // a deadline that has passed
 // discard reads until the peer has ended the connection, or ctx ends.
 func (c *Conn) discard(ctx context.Context) {
 	for {
-		if b := c.t.TryReadBuf(); b != nil {
+		if b := c.stream.TryReadBuf(); b != nil {
 			b.Release()
-		} else if c.t.ReadErr() != nil {
+		} else if c.stream.ReadErr() != nil {
 			return
 		} else if _, err := loop.WaitAny(ctx, c.readable[:]...); err != nil {
 			return
@@ -244,10 +241,7 @@ func (c *Conn) shut() error {
 		c.failRemote(errClosed)
 	}
 	c.unlocked.Set()
-	if c.tls != nil {
-		c.tls.flush()
-	}
-	err := c.t.Close()
+	err := c.stream.Close()
 	if c.client { // a server's, when its handler has returned
 		c.letGo() // there is no handler whose messages are to be reclaimed
 		c.ended(nil)

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/loop"
@@ -22,11 +21,8 @@ import (
 // A Conn is a WebSocket connection, after the opening handshake. See the
 // package's documentation for who may call what.
 type Conn struct {
-	t      compat.Stream      // what is read and closed: stream, or TLS over it
-	stream *loop.Stream       // the socket's
-	tls    *tlsSink           // nil: no TLS
-	sink   sink               // where frames go: stream or tls
-	one    [1]*runtime.Buffer // what enqueue hands to sink
+	stream *loop.Stream
+	one    [1]*runtime.Buffer // what enqueue hands to stream
 	loop   *loop.Loop
 	local  *local
 	opts   *Options // with defaults
@@ -99,27 +95,19 @@ type Conn struct {
 	foreign atomic.Pointer[Message] // released by other threads, not yet unlinked
 }
 
-// newConn makes a Conn over t, on the loop.
-func newConn(t compat.Stream, opts *Options, client bool) *Conn {
-	c := &Conn{t: t, loop: t.Loop(), opts: opts, client: client}
+// newConn makes a Conn over s, on the loop.
+func newConn(s *loop.Stream, opts *Options, client bool) *Conn {
+	c := &Conn{stream: s, loop: s.Loop(), opts: opts, client: client}
 	c.local = localOf(c.loop)
-	switch t := t.(type) {
-	case *loop.Stream:
-		c.stream, c.sink = t, t
-	case *compat.TLSStream:
-		c.stream = t.Stream()
-		c.tls = &tlsSink{tls: t, raw: c.stream}
-		c.sink = c.tls
-	}
-	c.frames.stream = t
+	c.frames.stream = s
 	c.frames.dec.Client = client
-	c.readable[0], c.writable = t.Readable(), t.Writable()
+	c.readable[0], c.writable = s.Readable(), s.Writable()
 	c.stream.SetQueueLimit(opts.SendQueue)
 	c.stream.OnEnd(c.ceased)
 	if opts.Budget != nil {
 		c.stream.OnSent(c.sent)
 	}
-	c.quick = c.tls == nil && opts.Budget == nil && opts.Hooks.MessageIn == nil && opts.Hooks.MessageOut == nil && !opts.DebugMessages
+	c.quick = opts.Budget == nil && opts.Hooks.MessageIn == nil && opts.Hooks.MessageOut == nil && !opts.DebugMessages
 	c.keepAlive()
 	return c
 }
@@ -182,7 +170,7 @@ func (c *Conn) Readable() loop.Source { return loop.When(c.hasMessage, c.readabl
 
 // Queued returns how many bytes were sent and are not with the kernel yet. It
 // is called on the loop.
-func (c *Conn) Queued() int { return c.sink.Queued() }
+func (c *Conn) Queued() int { return c.stream.Queued() }
 
 // SetReadDeadline sets when receiving ends with os.ErrDeadlineExceeded, also
 // for a call that waits already; the zero time means never. Nothing is lost by
@@ -195,7 +183,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	if c.closing {
 		return errClosed
 	}
-	return c.t.SetReadDeadline(t)
+	return c.stream.SetReadDeadline(t)
 }
 
 // elsewhere carries out a call that came from another thread.

@@ -63,12 +63,12 @@ func (c *Conn) pong(p []byte) {
 	}
 }
 
-func (c *Conn) pongsGone() bool { return c.written-int64(c.sink.Queued()) >= c.pongEnd }
+func (c *Conn) pongsGone() bool { return c.written-int64(c.stream.Queued()) >= c.pongEnd }
 
 // sent is called when something that was queued has gone.
 func (c *Conn) sent() {
 	c.charge()
-	if c.opts.Budget != nil && c.sink.Queued() == 0 {
+	if c.opts.Budget != nil && c.stream.Queued() == 0 {
 		c.vacant.Set()
 	}
 	if c.short && !c.overBudget() {
@@ -100,7 +100,7 @@ func (c *Conn) queueControl(op frame.Opcode, p []byte) error {
 	}
 	h := frame.Header{Op: op, Fin: true, Len: int64(len(p))}
 	c.mask(&h)
-	b, err := c.sink.Grow(h.Size()+len(p), 0)
+	b, err := c.stream.Grow(h.Size()+len(p), 0)
 	if err != nil {
 		return err
 	}

@@ -12,8 +12,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/handshake"
@@ -96,9 +96,7 @@ func dial(ctx context.Context, l *loop.Loop, u *url.URL, opts *DialOptions) (c *
 	defer func() {
 		if !opened { // failed, or a hook or a function of the TLS configuration panics
 			stream.SetLinger(-1)
-			if cerr := stream.Close(); !errors.Is(cerr, runtime.ErrClosed) { // what carries TLS has closed it
-				err = errors.Join(err, cerr)
-			}
+			err = errors.Join(err, stream.Close())
 		}
 	}()
 	c, err = open(ctx, stream, u, attempt, opts, deadline)
@@ -122,32 +120,18 @@ func address(u *url.URL) string {
 
 // open does the client's side of the handshakes on s.
 func open(ctx context.Context, s *loop.Stream, u *url.URL, attempt *handshake.Attempt, opts *DialOptions, deadline time.Time) (*Conn, error) {
-	t := compat.Stream(s)
 	if isSecure(u) {
-		config := opts.TLS
-		if config == nil {
-			config = &tls.Config{}
-		}
-		if config.ServerName == "" && !config.InsecureSkipVerify {
-			config = config.Clone()
-			config.ServerName = u.Hostname()
-		}
-		secure, err := compat.TLSClient(ctx, s, config, compat.TLSOptions{HandshakeTimeout: time.Until(deadline)})
-		if err != nil {
+		config := tlslayer.ConfigFor(opts.TLS, u.Hostname())
+		if err := tlslayer.Client(ctx, s, config, max(time.Until(deadline), 1)); err != nil {
 			return nil, err
 		}
-		t = secure
 	}
-	opened, err := shake(ctx, t, attempt, deadline)
+	opened, err := shake(ctx, s, attempt, deadline)
 	if err != nil {
-		if t != compat.Stream(s) {
-			s.SetLinger(-1)
-			_ = t.Close()
-		}
 		return nil, err
 	}
 	o := opts.withDefaults()
-	c := newConn(t, &o, true)
+	c := newConn(s, &o, true)
 	c.request = &Request{Method: http.MethodGet, URI: u.RequestURI(), Host: cmp.Or(opts.Host, u.Host), Header: opts.Header}
 	c.response, c.subprotocol = opened.Header, opened.Subprotocol
 	c.agree(opened.Deflate)
@@ -159,7 +143,7 @@ func open(ctx context.Context, s *loop.Stream, u *url.URL, attempt *handshake.At
 
 // shake sends the request and reads the response. The end of ctx makes the
 // deadline pass.
-func shake(ctx context.Context, t compat.Stream, attempt *handshake.Attempt, deadline time.Time) (*handshake.Opened, error) {
+func shake(ctx context.Context, t *loop.Stream, attempt *handshake.Attempt, deadline time.Time) (*handshake.Opened, error) {
 	if err := t.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
@@ -198,7 +182,7 @@ func shake(ctx context.Context, t compat.Stream, attempt *handshake.Attempt, dea
 }
 
 // peek returns a copy of the first bytes that have arrived.
-func peek(t compat.Stream) []byte {
+func peek(t *loop.Stream) []byte {
 	b := t.TryReadBuf()
 	if b == nil {
 		return nil

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws/internal/handshake"
@@ -92,7 +91,7 @@ func (s *Server) handshaker() handshake.Server {
 // accept does the server's side of the opening handshake on t. It returns nil
 // and no error if a request that is no handshake was answered. A server that stops
 // waits for none: it is called in a task of t's loop, whose context ctx is.
-func (s *Server) accept(ctx context.Context, t compat.Stream, deadline time.Time) (*handshake.Accepted, error) {
+func (s *Server) accept(ctx context.Context, t *loop.Stream, deadline time.Time) (*handshake.Accepted, error) {
 	stop, task := func() bool { return true }, loop.TaskOf(ctx)
 	if ctx.Err() != nil {
 		deadline = past
@@ -137,7 +136,7 @@ func (s *Server) accept(ctx context.Context, t compat.Stream, deadline time.Time
 }
 
 // linger ends the connection of a client that was refused: it lets it read why.
-func linger(t compat.Stream) {
+func linger(t *loop.Stream) {
 	if t.SetReadDeadline(time.Now().Add(maxRefusedTime)) != nil || t.CloseWrite() != nil {
 		return
 	}
@@ -155,7 +154,7 @@ var errHeadTooLong = errors.New("the head is too long")
 
 // readHead reads up to the empty line that ends an HTTP head, and puts back
 // what follows it. It holds what has come and no more.
-func readHead(t compat.Stream, limit int) ([]byte, error) {
+func readHead(t *loop.Stream, limit int) ([]byte, error) {
 	var head []byte
 	for {
 		b, err := t.ReadBuf()

@@ -13,7 +13,6 @@ import (
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/tcp"
 )
 
 // Handler returns an http.Handler that upgrades the requests of a net/http
@@ -72,7 +71,7 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "there are as many connections as there may be", http.StatusServiceUnavailable)
 		return
 	}
-	if err := h.takeOver(l, w, r, answer, func(t compat.Stream) *Conn { return s.open(t, acc) }); err != nil {
+	if err := h.takeOver(l, w, r, answer, func(t *loop.Stream) *Conn { return s.open(t, acc) }); err != nil {
 		s.tcp.Dismiss()
 		s.refused.Add(1)
 		s.opts.Logger.Error("noria: a connection cannot be taken over from net/http", "peer", r.RemoteAddr, "error", err)
@@ -92,7 +91,7 @@ func replay(w http.ResponseWriter, r *http.Request, answer []byte) {
 	_, _ = io.Copy(w, resp.Body) // a client that has gone does not read it
 }
 
-func (h *httpHandler) takeOver(l *loop.Loop, w http.ResponseWriter, r *http.Request, answer []byte, open func(compat.Stream) *Conn) error {
+func (h *httpHandler) takeOver(l *loop.Loop, w http.ResponseWriter, r *http.Request, answer []byte, open func(*loop.Stream) *Conn) error {
 	nc, rw, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		http.Error(w, "this connection cannot be upgraded", http.StatusInternalServerError)
@@ -115,12 +114,12 @@ func (h *httpHandler) takeOver(l *loop.Loop, w http.ResponseWriter, r *http.Requ
 
 // serve starts the task that serves a connection that was taken over. It fails if the
 // loop has ended, which closes the connection.
-func (h *httpHandler) serve(l *loop.Loop, r *http.Request, stream *loop.Stream, open func(compat.Stream) *Conn) error {
+func (h *httpHandler) serve(l *loop.Loop, r *http.Request, stream *loop.Stream, open func(*loop.Stream) *Conn) error {
 	taken := false
 	return l.Friend(friend.Key{}).Go("connection "+r.RemoteAddr, func(ctx context.Context) error {
 		taken = true
 		loop.TaskOf(ctx).Friend(friend.Key{}).SetValues(r.Context()) // its end means nothing any more
-		h.s.tcp.ServeConn(ctx, stream, func(ctx context.Context, _ *tcp.Conn) error {
+		h.s.tcp.ServeConn(ctx, stream, func(ctx context.Context, _ *loop.Stream) error {
 			return open(stream).run(ctx, h.s.Handler, h.s.OnGoroutine)
 		})
 		return nil

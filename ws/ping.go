@@ -80,9 +80,6 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 		case !c.busy: // perhaps it is the caller who should receive
 			wctx, cancel = context.WithTimeout(ctx, c.opts.PongTimeout)
 		}
-		if c.tls != nil {
-			c.tls.flush()
-		}
 		_, err := loop.WaitAny(wctx, all...)
 		cancel()
 		if err != nil {
@@ -176,7 +173,7 @@ func (c *Conn) checkAlive() {
 	}
 	c.stream.ReadAhead() // a handler that only sends must see pongs too
 	seen := c.stream.Received()
-	if seen != c.lastSeen || c.t.Buffered() > 0 && c.pinged {
+	if seen != c.lastSeen || c.stream.Buffered() > 0 && c.pinged {
 		// It is there; or it was, and the handler has not looked at all that it
 		// has sent, and what comes now may have to wait in the kernel.
 		c.lastSeen, c.pinged = seen, false

@@ -96,7 +96,7 @@ func (c *Conn) writePrepared(p *Prepared) error {
 	}
 	n := b.Len()
 	if n <= smallMessage {
-		to, err := c.sink.Grow(n, 0)
+		to, err := c.stream.Grow(n, 0)
 		if err != nil {
 			return c.sendFailed(err)
 		}

@@ -230,9 +230,6 @@ func (c *Conn) awaitMore(ctx context.Context) error {
 	if c.msg != nil {
 		c.msg.settle()
 	}
-	if c.tls != nil {
-		c.tls.flush()
-	}
 	_, err := loop.WaitAny(ctx, c.readable[:]...)
 	return err
 }
@@ -390,8 +387,8 @@ func (c *Conn) exhausted(err error) error {
 
 // nothing is what next returns when nothing is there: nil if more may come.
 func (c *Conn) nothing() error {
-	err := c.t.ReadErr()
-	if err == nil || c.t.Buffered() > 0 {
+	err := c.stream.ReadErr()
+	if err == nil || c.stream.Buffered() > 0 {
 		return nil
 	}
 	if timeout(err) && !c.closed {

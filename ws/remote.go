@@ -147,7 +147,7 @@ func (c *Conn) takeRemote() {
 	for {
 		err := c.sendErr()
 		if err == nil {
-			werr := c.sink.WriteErr()
+			werr := c.stream.WriteErr()
 			full := errors.Is(werr, runtime.ErrBusy)
 			switch {
 			case c.writer != nil:
@@ -208,7 +208,7 @@ func (c *Conn) overtaken() bool {
 // them, since their Send has returned.
 func (c *Conn) ahead(r *remote, until uint64) {
 	packed := 0
-	for packed < deflateTurn && r.moved.Load() < until && c.sink.WriteErr() == nil && !c.overBudget() {
+	for packed < deflateTurn && r.moved.Load() < until && c.stream.WriteErr() == nil && !c.overBudget() {
 		o, ok := c.pop(r)
 		if !ok {
 			return
@@ -222,7 +222,7 @@ func (c *Conn) ahead(r *remote, until uint64) {
 // Options.SendQueue bytes wait then, and two messages.
 func (c *Conn) takeAll(r *remote) {
 	for c.sendErr() == nil {
-		if err := c.sink.WriteErr(); err != nil && !errors.Is(err, runtime.ErrBusy) {
+		if err := c.stream.WriteErr(); err != nil && !errors.Is(err, runtime.ErrBusy) {
 			return
 		}
 		o, ok := c.pop(r)

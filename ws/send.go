@@ -159,7 +159,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			}
 			continue
 		}
-		err := c.sink.WriteErr()
+		err := c.stream.WriteErr()
 		if err == nil && !c.overBudget() {
 			if c.pongDue {
 				c.latePong() // what was asked before is answered before
@@ -215,7 +215,7 @@ const maxTurns = 8
 
 func (c *Conn) overBudget() bool {
 	b := c.opts.Budget
-	return b != nil && b.full() && c.sink.Queued() > 0
+	return b != nil && b.full() && c.stream.Queued() > 0
 }
 
 func (c *Conn) dropped(t Type, bytes int) {
@@ -280,7 +280,7 @@ func (c *Conn) giveUp(err error) error {
 	}
 	c.stream.SetLinger(-1)
 	_ = c.end(err)
-	_ = c.t.SetReadDeadline(past) // whoever receives is to look
+	_ = c.stream.SetReadDeadline(past) // whoever receives is to look
 	return err
 }
 

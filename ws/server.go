@@ -10,8 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
@@ -155,26 +155,22 @@ func (s *Server) maxHead() int {
 }
 
 // serve is the task of one connection.
-func (s *Server) serve(ctx context.Context, tc *tcp.Conn) error {
+func (s *Server) serve(ctx context.Context, stream *loop.Stream) error {
 	deadline := time.Now().Add(s.handshakeTimeout())
-	t := compat.Stream(tc)
 	if s.TLS != nil {
-		secure, err := compat.TLSServer(ctx, tc, s.TLS, compat.TLSOptions{HandshakeTimeout: s.handshakeTimeout()})
-		if err != nil {
-			s.handshakeFailed(tc.RemoteAddr().String(), err)
+		if err := tlslayer.Server(ctx, stream, s.TLS, s.handshakeTimeout()); err != nil {
+			s.handshakeFailed(stream.RemoteAddr().String(), err)
 			return fmt.Errorf("ws: %w", err)
 		}
-		defer secure.Close() // what the connection's own Close leaves, if there was no handshake
-		t = secure
 	}
-	acc, err := s.accept(ctx, t, deadline)
+	acc, err := s.accept(ctx, stream, deadline)
 	if acc == nil {
 		if err != nil {
-			s.handshakeFailed(tc.RemoteAddr().String(), err)
+			s.handshakeFailed(stream.RemoteAddr().String(), err)
 		}
 		return err
 	}
-	return s.open(t, acc).run(ctx, s.Handler, s.OnGoroutine)
+	return s.open(stream, acc).run(ctx, s.Handler, s.OnGoroutine)
 }
 
 // handshakeFailed logs why a handshake came to nothing. Anybody can make it do so, as
@@ -184,8 +180,8 @@ func (s *Server) handshakeFailed(peer string, err error) {
 }
 
 // open makes the connection of a handshake.
-func (s *Server) open(t compat.Stream, acc *handshake.Accepted) *Conn {
-	c := newConn(t, &s.opts, false)
+func (s *Server) open(stream *loop.Stream, acc *handshake.Accepted) *Conn {
+	c := newConn(stream, &s.opts, false)
 	c.request, c.subprotocol = (*Request)(acc.Request), acc.Subprotocol
 	c.agree(acc.Deflate)
 	return c

@@ -28,7 +28,7 @@ func (c *Conn) queued(n int) {
 // itself, the buffers are queued.
 func (c *Conn) writeFrame(m *Message) error {
 	h := c.header(m)
-	if m.size <= smallMessage && (c.sink.TailRoom() > 0 || len(m.rest) > 0 || m.first.buf == nil || !m.first.sole()) {
+	if m.size <= smallMessage && (c.stream.TailRoom() > 0 || len(m.rest) > 0 || m.first.buf == nil || !m.first.sole()) {
 		return c.writeSmall(&h, m)
 	}
 	return c.writeBuffers(&h, m)
@@ -37,7 +37,7 @@ func (c *Conn) writeFrame(m *Message) error {
 // writeSmall queues a frame with a copy of m's bytes, and takes m.
 func (c *Conn) writeSmall(h *frame.Header, m *Message) error {
 	n := h.Size() + m.size
-	b, err := c.sink.Grow(n, len(c.frames.in))
+	b, err := c.stream.Grow(n, len(c.frames.in))
 	if err != nil {
 		m.free()
 		return c.sendFailed(err)
@@ -60,7 +60,7 @@ func (c *Conn) writeParts(h *frame.Header, p []byte) error {
 	c.mask(h)
 	size := h.Size()
 	first := min(len(p), pieceSize)
-	b, err := c.sink.Grow(size+first, len(p)-first)
+	b, err := c.stream.Grow(size+first, len(p)-first)
 	if err != nil {
 		return c.sendFailed(err)
 	}
@@ -80,7 +80,7 @@ func (c *Conn) writeParts(h *frame.Header, p []byte) error {
 func (c *Conn) copyOut(h *frame.Header, p []byte, at int64) error {
 	for len(p) > 0 {
 		n := min(len(p), pieceSize)
-		b, err := c.sink.Grow(n, len(p)-n)
+		b, err := c.stream.Grow(n, len(p)-n)
 		if err != nil {
 			return err
 		}
@@ -132,17 +132,17 @@ func (c *Conn) writeSegment(h *frame.Header, s *segment, at int64) error {
 	return c.enqueue(b)
 }
 
-// enqueue gives the sink a buffer. A list made for each call would be an
+// enqueue gives the stream a buffer. A list made for each call would be an
 // allocation for each message, since what is behind an interface may keep it.
 func (c *Conn) enqueue(b *runtime.Buffer) error {
 	c.one[0] = b
-	err := c.sink.Enqueue(c.one[:]...)
+	err := c.stream.Enqueue(c.one[:]...)
 	c.one[0] = nil
 	return err
 }
 
 func (c *Conn) writeHeader(h *frame.Header) error {
-	p, err := c.sink.Grow(h.Size(), 0)
+	p, err := c.stream.Grow(h.Size(), 0)
 	if err != nil {
 		return err
 	}

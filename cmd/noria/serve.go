@@ -115,7 +115,7 @@ func (c *serveConfig) endpoints() (list []*endpoint, err error) {
 		drain = -1 // at once; 0 would mean the default
 	}
 	if c.tcp != "" {
-		echo := func(_ context.Context, conn *tcp.Conn) error {
+		echo := func(_ context.Context, conn *loop.Stream) error {
 			_, err := io.Copy(conn, conn) // Copy hands over the buffers and copies no byte
 			return err
 		}

@@ -1,6 +1,6 @@
-// Command https-task is crypto/tls as it is, in a task: the stream of a
-// connection is a blocking net.Conn there, so tls.Server takes it, and net/http
-// reads requests from that. No goroutine has a part in it.
+// Command https-task is HTTPS in tasks: the server puts TLS beneath the stream of a
+// connection, which is a blocking net.Conn for its task, and net/http reads requests
+// from that. No goroutine has a part in it.
 package main
 
 import (
@@ -20,6 +20,7 @@ import (
 
 	"github.com/noria-go/noria"
 	"github.com/noria-go/noria/examples/internal/selfsigned"
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
 
@@ -33,41 +34,30 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	log.Printf("https://%s", *address)
-	if err := noria.ListenAndServe(ctx, *address, &tcp.Server{Handler: handler(cert)}, noria.Options{}); err != nil {
+	if err := noria.ListenAndServe(ctx, *address, server(cert), noria.Options{}); err != nil {
 		log.Fatal(err)
 	}
 }
 
-// handler serves one connection. It is one task, which reads and writes in
-// turn: for a reading and a writing task at once, compat.TLSServer is the
-// *tls.Conn that they can share.
-func handler(cert tls.Certificate) tcp.Handler {
-	config := &tls.Config{Certificates: []tls.Certificate{cert}}
-	return func(_ context.Context, c *tcp.Conn) error {
-		conn := tls.Server(c, config)
-		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+func server(cert tls.Certificate) *tcp.Server {
+	return &tcp.Server{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}, Handler: serve}
+}
+
+// serve serves one connection. It knows nothing of TLS.
+func serve(_ context.Context, c *loop.Stream) error {
+	for r := bufio.NewReader(c); ; {
+		if err := c.SetDeadline(time.Now().Add(time.Minute)); err != nil {
 			return err
 		}
-		if err := conn.Handshake(); err != nil { // not HandshakeContext: that starts a goroutine
+		req, err := http.ReadRequest(r)
+		if err != nil {
+			return err // io.EOF, if the client has ended the connection in between
+		}
+		if _, err := io.Copy(io.Discard, req.Body); err != nil {
 			return err
 		}
-		for r := bufio.NewReader(conn); ; {
-			if err := conn.SetDeadline(time.Now().Add(time.Minute)); err != nil {
-				return err
-			}
-			req, err := http.ReadRequest(r)
-			if err == io.EOF {
-				return conn.CloseWrite()
-			}
-			if err != nil {
-				return err
-			}
-			if _, err := io.Copy(io.Discard, req.Body); err != nil {
-				return err
-			}
-			if err := answer(req).Write(conn); err != nil || req.Close {
-				return err
-			}
+		if err := answer(req).Write(c); err != nil || req.Close {
+			return err
 		}
 	}
 }

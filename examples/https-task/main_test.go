@@ -15,7 +15,6 @@ import (
 	"github.com/noria-go/noria/examples/internal/program"
 	"github.com/noria-go/noria/examples/internal/selfsigned"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/tcp"
 )
 
 func TestMain(m *testing.M) { program.Main(m, main) }
@@ -30,7 +29,7 @@ func TestHTTPSInATask(t *testing.T) {
 	require.NoError(t, err)
 	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
 	require.NoError(t, err)
-	srv := &tcp.Server{Handler: handler(cert)}
+	srv := server(cert)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- g.Serve(ctx, ls, srv) }()

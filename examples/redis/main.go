@@ -46,15 +46,15 @@ func main() {
 // An adapter lets the parser look at the received bytes: compat has two.
 type adapter interface {
 	Split() (*compat.ReadHalf, *compat.WriteHalf)
-	Take() (compat.Stream, error)
+	Take() (*loop.Stream, error)
 }
 
-func growable(s compat.Stream) (adapter, error) {
+func growable(s *loop.Stream) (adapter, error) {
 	return compat.NewGrowableSyncStream(s, compat.Options{Max: maxCommand})
 }
 
 // serve answers commands until ctx ends.
-func serve(ctx context.Context, address string, adapt func(compat.Stream) (adapter, error), ready func(net.Addr)) error {
+func serve(ctx context.Context, address string, adapt func(*loop.Stream) (adapter, error), ready func(net.Addr)) error {
 	g, err := noria.Start(noria.Options{})
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func serve(ctx context.Context, address string, adapt func(compat.Stream) (adapt
 // handle serves one connection, as a task. The parser takes bytes and says whether a
 // command is complete. So handle gives it the adapter's buffer and discards what was
 // parsed. Commands that arrived together are answered together, up to maxReply.
-func (st *store) handle(_ context.Context, c *tcp.Conn) error {
+func (st *store) handle(_ context.Context, c *loop.Stream) error {
 	ss, err := st.adapt(c)
 	if err != nil {
 		return err

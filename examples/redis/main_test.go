@@ -18,7 +18,7 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/examples/internal/program"
-	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/loop"
 )
 
 func TestMain(m *testing.M) { program.Main(m, main) }
@@ -28,7 +28,7 @@ func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 // start starts a server and returns its address.
 func start(t *testing.T) string { return startWith(t, growable) }
 
-func startWith(t *testing.T, adapt func(compat.Stream) (adapter, error)) string {
+func startWith(t *testing.T, adapt func(*loop.Stream) (adapter, error)) string {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
 	address, done := make(chan string, 1), make(chan error, 1)
@@ -98,19 +98,13 @@ func TestCommands(t *testing.T) {
 	require.Equal(t, io.EOF, err)
 }
 
-// A watched stream records the largest number of bytes that it was given at once.
-type watched struct {
-	compat.Stream
-	most *atomic.Int64
-}
-
-func (w watched) TryWriteBuf(bufs ...*runtime.Buffer) error {
-	n := int64(0)
-	for _, b := range bufs {
-		n += int64(b.Len())
+// watched returns growable, and records in most the largest number of bytes that were
+// queued at once.
+func watched(most *atomic.Int64) func(*loop.Stream) (adapter, error) {
+	return func(s *loop.Stream) (adapter, error) {
+		s.OnSent(func() { most.Store(max(most.Load(), int64(s.Queued()))) }) // there is only one connection
+		return growable(s)
 	}
-	w.most.Store(max(w.most.Load(), n)) // there is only one connection
-	return w.Stream.TryWriteBuf(bufs...)
 }
 
 // A few bytes ask for a lot. The server sends the answers in parts and waits for the
@@ -132,7 +126,7 @@ func TestMuchIsAskedFor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var most atomic.Int64
-			c := dial(t, startWith(t, func(s compat.Stream) (adapter, error) { return growable(watched{s, &most}) }))
+			c := dial(t, startWith(t, watched(&most)))
 			_, err := c.Write(append(cmd("SET", "big", value), tt.send...))
 			require.NoError(t, err)
 			r := bufio.NewReader(c)
@@ -158,9 +152,9 @@ func TestBadInput(t *testing.T) {
 
 // A pipeline of commands, cut at any byte, has the same answers as the whole.
 func TestEveryCut(t *testing.T) {
-	for name, adapt := range map[string]func(compat.Stream) (adapter, error){
+	for name, adapt := range map[string]func(*loop.Stream) (adapter, error){
 		"growable": growable,
-		"fixed":    func(s compat.Stream) (adapter, error) { return compat.NewSyncStream(s, compat.Options{}) },
+		"fixed":    func(s *loop.Stream) (adapter, error) { return compat.NewSyncStream(s, compat.Options{}) },
 	} {
 		t.Run(name, func(t *testing.T) { everyCut(t, startWith(t, adapt)) })
 	}

@@ -8,7 +8,7 @@ import (
 
 	"github.com/tidwall/redcon"
 
-	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/loop"
 )
 
 // A store is shared by all loops. Its mutex is held only for an access to the map, and
@@ -16,10 +16,10 @@ import (
 type store struct {
 	mu    sync.RWMutex
 	keys  map[string][]byte // a value is replaced, and never changed
-	adapt func(compat.Stream) (adapter, error)
+	adapt func(*loop.Stream) (adapter, error)
 }
 
-func newStore(adapt func(compat.Stream) (adapter, error)) *store {
+func newStore(adapt func(*loop.Stream) (adapter, error)) *store {
 	return &store{keys: map[string][]byte{}, adapt: adapt}
 }
 

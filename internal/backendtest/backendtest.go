@@ -6,6 +6,7 @@ package backendtest
 import (
 	"context"
 	"errors"
+	"net"
 	"os"
 	goruntime "runtime"
 	"strconv"
@@ -107,6 +108,32 @@ func WhileCrowded(t testing.TB, l *loop.Loop, f func() error) error {
 	}
 	release()
 	return <-done
+}
+
+// WithPeer runs f as a task with a stream and the net.Conn of its peer, which is
+// closed afterwards.
+func WithPeer(t testing.TB, g *loop.Group, f func(ctx context.Context, s *loop.Stream, peer net.Conn) error) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, _ := ln.Accept()
+		accepted <- c
+	}()
+	require.NoError(t, Run(t, g, func(ctx context.Context) error {
+		s, err := loop.TaskOf(ctx).Loop().Dial(ctx, ln.Addr().String(), loop.DialOptions{})
+		if err != nil {
+			return err
+		}
+		var peer net.Conn
+		if err := loop.Offload(ctx, func() { peer = <-accepted }); err != nil {
+			return err
+		}
+		defer peer.Close()
+		return f(ctx, s, peer)
+	}))
 }
 
 // soon waits until ok returns true. It polls on the calling goroutine, because ok

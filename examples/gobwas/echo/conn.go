@@ -10,6 +10,7 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/loop"
 )
 
 // maxBuffer limits what a connection buffers in each direction, in bytes. Payloads are
@@ -34,7 +35,7 @@ type conn struct {
 	sentClose bool
 }
 
-func newConn(s compat.Stream, o Options, client bool) (*conn, error) {
+func newConn(s *loop.Stream, o Options, client bool) (*conn, error) {
 	sync, err := compat.NewGrowableSyncStream(s, compat.Options{Size: 4 << 10, Max: maxBuffer})
 	if err != nil {
 		return nil, err
@@ -45,7 +46,7 @@ func newConn(s compat.Stream, o Options, client bool) (*conn, error) {
 	return c, nil
 }
 
-func (c *conn) stream() compat.Stream { return c.sync.Stream() }
+func (c *conn) stream() *loop.Stream { return c.sync.Stream() }
 
 // limit makes reading fail after d.
 func (c *conn) limit(d time.Duration) error { return c.stream().SetReadDeadline(time.Now().Add(d)) }

@@ -140,6 +140,9 @@ func TestClientHandshakeAtEveryCut(t *testing.T) {
 		got := onLoop(t, g, func(l *loop.Loop) outcome {
 			return run(l, Options{}, true, func(sent []byte) []byte {
 				if pieces == nil {
+					if !bytes.HasSuffix(sent, []byte("\r\n\r\n")) {
+						return []byte{}
+					}
 					requests = bytes.Count(sent, []byte("GET / HTTP/1.1"))
 					answer := slices.Concat(response(sent), frame(false, ws.OpText, true, "at once"), frame(false, ws.OpClose, true, ""))
 					size = len(answer)
@@ -150,7 +153,6 @@ func TestClientHandshakeAtEveryCut(t *testing.T) {
 				if err := c.ask(address); err != nil {
 					return err
 				}
-				c.stream().(*script).sent = nil
 				return c.end(c.echo())
 			})
 		})

@@ -27,6 +27,7 @@ import (
 
 	"github.com/gobwas/ws"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
 
@@ -53,7 +54,7 @@ func (o Options) withDefaults() Options {
 
 // Server returns a server that sends every message back.
 func Server(o Options) *tcp.Server {
-	return &tcp.Server{Handler: func(_ context.Context, s *tcp.Conn) error {
+	return &tcp.Server{Handler: func(_ context.Context, s *loop.Stream) error {
 		c, err := newConn(s, o, false)
 		if err != nil {
 			return err

@@ -54,7 +54,7 @@ func dial(ctx context.Context, address string, o Options) (*conn, error) {
 	if u.Port() == "" {
 		host = net.JoinHostPort(u.Hostname(), "80")
 	}
-	s, err := tcp.Dial(ctx, host, loop.DialOptions{Timeout: o.withDefaults().HandshakeTimeout})
+	s, err := tcp.Dial(ctx, host, tcp.DialOptions{Net: loop.DialOptions{Timeout: o.withDefaults().HandshakeTimeout}})
 	if err != nil {
 		return nil, err
 	}

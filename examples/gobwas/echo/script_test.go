@@ -5,77 +5,108 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"slices"
+	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 )
 
-// A script is a stream that does no I/O. Its bytes arrive in the pieces that next
-// returns; next gets the bytes that were sent so far, and returns nil for the peer's
-// end.
+// A script is the peer of a connection. It sends the pieces that next returns, each
+// when the connection has used up the previous ones and waits. next gets the bytes that
+// the connection has sent so far. If it returns an empty piece, it is called again
+// later; nil is the script's end.
 type script struct {
-	compat.Stream // nil: its other methods are never called
-	loop          *loop.Loop
-	next          func(sent []byte) []byte
-	here          []byte // the rest of the last piece
-	sent          []byte
+	stream *loop.Stream // the connection's
+	peer   *loop.Stream // the script's
+	next   func(sent []byte) []byte
+	sent   []byte
+	over   bool // the connection has ended
+	done   [2]loop.Event
 }
 
-func (s *script) Loop() *loop.Loop                  { return s.loop }
-func (s *script) SetReadDeadline(time.Time) error   { return nil }
-func (s *script) Buffered() int                     { return len(s.here) }
-func (s *script) CloseWrite() error                 { return nil }
-func (s *script) Close() error                      { return nil }
-func (s *script) Write(p []byte) (int, error)       { return len(p), nil } // p is empty: the call only waits for room
-func (s *script) ReadBuf() (*runtime.Buffer, error) { return s.take(1 << 30) }
-
-func (s *script) take(most int) (*runtime.Buffer, error) {
-	if len(s.here) == 0 {
-		if s.here = s.next(s.sent); len(s.here) == 0 {
-			return nil, io.EOF
+// play starts a script on the loop.
+func play(l *loop.Loop, next func(sent []byte) []byte) *script {
+	near, far, err := socketPair()
+	if err != nil {
+		panic(err)
+	}
+	s := &script{next: next}
+	if s.stream, err = l.Friend(friend.Key{}).AdoptConn(near, loop.StreamOptions{}); err != nil {
+		panic(err)
+	}
+	if s.peer, err = l.Friend(friend.Key{}).AdoptConn(far, loop.StreamOptions{}); err != nil {
+		panic(err)
+	}
+	for i, task := range []func(ctx context.Context) error{s.send, s.receive} {
+		if err := l.Go("script", task, func(error) { s.done[i].Set() }); err != nil {
+			panic(err)
 		}
 	}
-	n := min(most, len(s.here))
-	b, err := s.loop.Pool().Copy(0, s.here[:n])
-	s.here = s.here[n:]
-	return b, err
+	return s
 }
 
-func (s *script) Read(p []byte) (int, error) {
-	b, err := s.take(len(p))
-	if err != nil {
-		return 0, err
+func (s *script) send(ctx context.Context) error {
+	for total := int64(0); !s.over; {
+		for !s.over && (s.stream.Received() < total || s.stream.Buffered() > 0) {
+			if err := loop.Yield(ctx); err != nil {
+				return err
+			}
+		}
+		p := s.next(s.sent)
+		if p == nil {
+			return s.peer.CloseWrite()
+		}
+		if _, err := s.peer.Write(p); err != nil {
+			return err
+		}
+		total += int64(len(p))
+		if err := loop.Yield(ctx); err != nil {
+			return err
+		}
 	}
-	defer b.Release()
-	return copy(p, b.Bytes()), nil
+	return nil
 }
 
-func (s *script) ReadInto(b *runtime.Buffer) (int, error) {
-	n, err := s.Read(b.Room())
-	b.Extend(n)
-	return n, err
-}
-
-func (s *script) Unread(b *runtime.Buffer) {
-	s.here = slices.Concat(b.Bytes(), s.here)
-	b.Release()
-}
-
-func (s *script) TryWriteBuf(bufs ...*runtime.Buffer) error {
-	for _, b := range bufs {
+func (s *script) receive(context.Context) error {
+	for {
+		b, err := s.peer.ReadBuf()
+		if err != nil {
+			return err
+		}
 		s.sent = append(s.sent, b.Bytes()...)
 		b.Release()
 	}
-	return nil
+}
+
+// end waits until the script has received everything that the connection has sent.
+func (s *script) end() {
+	s.over = true
+	_ = s.stream.CloseWrite() // the connection may have closed it already
+	for i := range s.done {
+		_ = s.done[i].Wait(context.Background())
+	}
+	_ = s.stream.Close()
+	_ = s.peer.Close()
+}
+
+func socketPair() (near, far net.Conn, err error) {
+	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix"}) // the kernel chooses a name
+	if err != nil {
+		return nil, nil, err
+	}
+	defer ln.Close()
+	if near, err = net.DialUnix("unix", nil, ln.Addr().(*net.UnixAddr)); err != nil {
+		return nil, nil, err
+	}
+	far, err = ln.Accept()
+	return near, far, err
 }
 
 // inPieces returns pieces one after another.
@@ -118,20 +149,25 @@ func runFrames(l *loop.Loop, o Options, client bool, next func([]byte) []byte) o
 }
 
 func run(l *loop.Loop, o Options, client bool, next func([]byte) []byte, f func(*conn) error) outcome {
-	s := &script{loop: l, next: next}
-	c, err := newConn(s, o, client)
+	s := play(l, next)
+	c, err := newConn(s.stream, o, client)
 	if err != nil {
 		panic(err) // cannot happen: the options are constants
 	}
 	err = f(c)
 	counts := c.sync.Counts()
 	_, _ = c.sync.Take()
+	s.end()
 	return outcome{transcript(s.sent), fmt.Sprint(err), counts}
 }
 
-// transcript returns what a connection has sent, one line for each frame.
+// transcript returns what a connection has sent, one line for each frame. It leaves out
+// a client's request, because the key in it is new each time.
 func transcript(sent []byte) string {
 	var b strings.Builder
+	if _, rest, ok := bytes.Cut(sent, []byte("\r\n\r\n")); ok && bytes.HasPrefix(sent, []byte("GET ")) {
+		sent = rest
+	}
 	if head, rest, ok := bytes.Cut(sent, []byte("\r\n\r\n")); ok && bytes.HasPrefix(sent, []byte("HTTP/")) {
 		first, _, _ := strings.Cut(string(head), "\r\n")
 		fmt.Fprintln(&b, first)

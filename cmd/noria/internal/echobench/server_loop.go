@@ -42,7 +42,7 @@ func serveTasks(backend string, service loop.Service) (hello, error) {
 
 // tcpEcho returns the server that a user of Noria writes.
 func tcpEcho() loop.Service {
-	return &tcp.Server{Handler: func(_ context.Context, c *tcp.Conn) error {
+	return &tcp.Server{Handler: func(_ context.Context, c *loop.Stream) error {
 		_, err := io.Copy(c, c)
 		return err
 	}}

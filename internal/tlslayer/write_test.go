@@ -1,4 +1,4 @@
-package compat_test
+package tlslayer_test
 
 import (
 	"bytes"
@@ -15,9 +15,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/internal/friend"
+	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -29,7 +29,7 @@ func TestTLSWriteDeadline(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		data := randomBytes(seeded(t), 8<<20)
 		sum := sha256.Sum256(data)
-		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
+		tlstest.WithPeer(t, g, nil, func(ctx context.Context, c *loop.Stream, peer *tls.Conn, _ net.Conn) error {
 			require.NoError(t, c.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))
 			n, err := c.Write(data) // nobody reads: it cannot all be taken
 			if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n == len(data) {
@@ -53,7 +53,7 @@ func TestTLSWriteDeadline(t *testing.T) {
 func TestTLSWritersTakeTurns(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
+		tlstest.WithPeer(t, g, nil, func(ctx context.Context, c *loop.Stream, peer *tls.Conn, _ net.Conn) error {
 			var want []byte
 			var writers []*loop.Task
 			write := func(letter byte, n int) error {
@@ -67,7 +67,7 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 				return err
 			}
 			// There is room, but not enough to wake the one that waits for it.
-			c.Stream().SetQueueLimit(c.Queued() + 1000)
+			c.SetQueueLimit(c.Queued() + 1000)
 			if err := errors.Join(write('b', 100_000), write('c', 100_000)); err != nil {
 				return err
 			}
@@ -130,7 +130,7 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 func TestTLSWriteDeadlineOfAllWriters(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, _ *tls.Conn, raw net.Conn) error {
+		tlstest.WithPeer(t, g, nil, func(ctx context.Context, c *loop.Stream, _ *tls.Conn, raw net.Conn) error {
 			var writers []*loop.Task
 			for range 3 {
 				w, err := loop.Go(ctx, "writer", func(context.Context) error { _, err := c.Write(make([]byte, 16<<20)); return err })

@@ -1,95 +1,30 @@
-package compat_test
+package tlslayer_test
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	mathrand "math/rand/v2"
 	"net"
 	"os"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/tlslayer"
+	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-// tlsConfigs are a server's and a client's that trusts it. The key exchange is
-// a small one, so that there are fewer places to cut a handshake at.
-var tlsConfigs = sync.OnceValues(func() (*tls.Config, *tls.Config) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "noria"}, DNSNames: []string{"noria.test"},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, IsCA: true, BasicConstraintsValid: true,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		panic(err)
-	}
-	leaf, err := x509.ParseCertificate(der)
-	if err != nil {
-		panic(err)
-	}
-	roots := x509.NewCertPool()
-	roots.AddCert(leaf)
-	curves := []tls.CurveID{tls.X25519}
-	server := &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}}, CurvePreferences: curves}
-	return server, &tls.Config{RootCAs: roots, ServerName: "noria.test", CurvePreferences: curves}
-})
-
-// withTLSPeer runs f as a task with a TLSStream, the server's side, and its
-// peer: crypto/tls on a goroutine, and the connection beneath that.
-func withTLSPeer(t *testing.T, g *loop.Group, client *tls.Config, f func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, raw net.Conn) error) {
-	t.Helper()
-	serverConfig, clientConfig := tlsConfigs()
-	if client != nil {
-		clientConfig = client
-	}
-	withPeer(t, g, func(ctx context.Context, s *loop.Stream, raw net.Conn) error {
-		peer := tls.Client(raw, clientConfig)
-		shaken := make(chan error, 1)
-		go func() { shaken <- peer.Handshake() }()
-		c, err := compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{})
-		if err != nil {
-			return err
-		}
-		if err := loop.Offload(ctx, func() { err = <-shaken }); err != nil {
-			return err
-		}
-		if err != nil {
-			return err
-		}
-		return f(ctx, c, peer, raw)
-	})
-}
-
 // seeded returns a source of numbers whose seed the test's output tells.
 func seeded(t *testing.T) *mathrand.Rand {
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("NORIA_SEED"); s != "" {
-		_, err := fmt.Sscan(s, &seed)
-		require.NoError(t, err)
-	}
-	t.Logf("NORIA_SEED=%d", seed)
-	return mathrand.New(mathrand.NewPCG(seed, 0))
+	return mathrand.New(mathrand.NewPCG(backendtest.Seed(t), 0))
 }
 
 func randomBytes(r *mathrand.Rand, n int) []byte {
@@ -126,11 +61,13 @@ func TestTLSBothWaysAtOnce(t *testing.T) {
 				random := seeded(t)
 				data := randomBytes(random, bulk(t))
 				sum := sha256.Sum256(data)
-				_, config := tlsConfigs()
+				_, config := tlstest.Configs()
 				config = config.Clone()
 				config.MaxVersion = version
-				withTLSPeer(t, g, config, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
-					require.Equal(t, version, c.ConnectionState().Version)
+				tlstest.WithPeer(t, g, config, func(ctx context.Context, c *loop.Stream, peer *tls.Conn, _ net.Conn) error {
+					state, ok := tlslayer.State(c)
+					require.True(t, ok)
+					require.Equal(t, version, state.Version)
 					peerDone := make(chan error, 2)
 					go func() {
 						_, err := peer.Write(data)
@@ -159,7 +96,7 @@ func TestTLSBothWaysAtOnce(t *testing.T) {
 }
 
 // writeMixed writes data in pieces, some copied and some in buffers.
-func writeMixed(c *compat.TLSStream, data []byte, random *mathrand.Rand) error {
+func writeMixed(c *loop.Stream, data []byte, random *mathrand.Rand) error {
 	for len(data) > 0 {
 		n := min(len(data), 1+random.IntN(40_000))
 		piece := data[:n]
@@ -188,7 +125,7 @@ func writeMixed(c *compat.TLSStream, data []byte, random *mathrand.Rand) error {
 
 // A mixedReader reads by one or the other of the calls, and puts bytes back.
 type mixedReader struct {
-	c *compat.TLSStream
+	c *loop.Stream
 	r *mathrand.Rand
 }
 
@@ -215,44 +152,10 @@ func sameBytes(r io.Reader, sum [sha256.Size]byte) error {
 	return err
 }
 
-// A cutConn writes its first bytes up to a place by themselves, and the rest
-// after the loop had a few turns.
-type cutConn struct {
-	net.Conn
-	loop    *loop.Loop
-	cut     int // where; negative: between all bytes
-	written int
-}
-
-func (c *cutConn) Write(p []byte) (n int, err error) {
-	for n < len(p) {
-		end := len(p)
-		if c.cut < 0 {
-			end = n + 1
-		} else if here := c.cut - c.written; here > 0 && here < len(p)-n {
-			end = n + here
-		}
-		m, err := c.Conn.Write(p[n:end])
-		n += m
-		c.written += m
-		if err != nil {
-			return n, err
-		}
-		if n < len(p) {
-			if err := c.loop.Call(context.Background(), "turns", func(ctx context.Context) error {
-				return errors.Join(loop.Yield(ctx), loop.Yield(ctx))
-			}); err != nil {
-				return n, err
-			}
-		}
-	}
-	return n, nil
-}
-
 // The handshake, and some bytes after it, cut at every byte of what the peer
 // sends, for both sides.
 func TestTLSHandshakeAtEveryCut(t *testing.T) {
-	serverConfig, clientConfig := tlsConfigs()
+	serverConfig, clientConfig := tlstest.Configs()
 	for _, side := range []string{"server", "client"} {
 		t.Run(side, func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -263,8 +166,8 @@ func TestTLSHandshakeAtEveryCut(t *testing.T) {
 					step = 23
 				}
 				for cut := -1; cut < total; cut += step {
-					withPeer(t, g, func(ctx context.Context, s *loop.Stream, raw net.Conn) error {
-						cc := &cutConn{Conn: raw, loop: s.Loop(), cut: cut}
+					backendtest.WithPeer(t, g, func(ctx context.Context, s *loop.Stream, raw net.Conn) error {
+						cc := &tlstest.CutConn{Conn: raw, Loop: s.Loop(), Cut: cut}
 						var peer *tls.Conn
 						if side == "server" {
 							peer = tls.Client(cc, clientConfig)
@@ -272,23 +175,22 @@ func TestTLSHandshakeAtEveryCut(t *testing.T) {
 							peer = tls.Server(cc, serverConfig)
 						}
 						peerDone := make(chan error, 1)
-						go func() { peerDone <- peerPingPong(peer) }()
-						var c *compat.TLSStream
+						go func() { peerDone <- tlstest.PingPong(peer) }()
 						var err error
 						if side == "server" {
-							c, err = compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{})
+							err = tlslayer.Server(ctx, s, serverConfig, 0)
 						} else {
-							c, err = compat.TLSClient(ctx, s, clientConfig, compat.TLSOptions{})
+							err = tlslayer.Client(ctx, s, clientConfig, 0)
 						}
 						if err != nil {
 							return fmt.Errorf("cut at %d: %w", cut, err)
 						}
 						var p [4]byte
-						_, rerr := io.ReadFull(c, p[:])
-						_, werr := c.Write(p[:])
-						err = errors.Join(rerr, werr, offload(ctx, func() error { return <-peerDone }), c.Close())
+						_, rerr := io.ReadFull(s, p[:])
+						_, werr := s.Write(p[:])
+						err = errors.Join(rerr, werr, offload(ctx, func() error { return <-peerDone }), s.Close())
 						if total == 1<<20 {
-							total = cc.written
+							total = cc.Written
 						}
 						if err != nil {
 							err = fmt.Errorf("cut at %d: %w", cut, err)
@@ -301,28 +203,14 @@ func TestTLSHandshakeAtEveryCut(t *testing.T) {
 	}
 }
 
-func peerPingPong(peer *tls.Conn) error {
-	if _, err := peer.Write([]byte("ping")); err != nil {
-		return err
-	}
-	var p [4]byte
-	if _, err := io.ReadFull(peer, p[:]); err != nil {
-		return err
-	}
-	if string(p[:]) != "ping" {
-		return fmt.Errorf("the peer got %q", p)
-	}
-	return nil
-}
-
 // What a caller waits for in a handshake that does not come to its end.
 func TestTLSHandshakeEnds(t *testing.T) {
-	serverConfig, clientConfig := tlsConfigs()
+	serverConfig, clientConfig := tlstest.Configs()
 	// stopped cancels the task that is in the handshake.
 	stopped := func(kill bool) func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
 		return func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
 			task, err := loop.Go(ctx, "handshake", func(ctx context.Context) error {
-				_, err := compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{})
+				err := tlslayer.Server(ctx, s, serverConfig, 0)
 				return err
 			})
 			if err == nil {
@@ -342,7 +230,7 @@ func TestTLSHandshakeEnds(t *testing.T) {
 			want error
 		}{
 			"timeout": {func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
-				_, err := compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{HandshakeTimeout: time.Millisecond})
+				err := tlslayer.Server(ctx, s, serverConfig, time.Millisecond)
 				return err
 			}, os.ErrDeadlineExceeded},
 			"cancelled": {func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
@@ -352,19 +240,19 @@ func TestTLSHandshakeEnds(t *testing.T) {
 					_ = s.Loop().Call(context.Background(), "turn", func(context.Context) error { return nil })
 					cancel()
 				}()
-				_, err := compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{HandshakeTimeout: time.Hour})
+				err := tlslayer.Server(ctx, s, serverConfig, time.Hour)
 				return err
 			}, context.Canceled},
 			"cancelled before": {func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
 				ctx, cancel := context.WithCancel(ctx)
 				cancel()
-				_, err := compat.TLSClient(ctx, s, clientConfig, compat.TLSOptions{})
+				err := tlslayer.Client(ctx, s, clientConfig, 0)
 				return err
 			}, context.Canceled},
 			"context's deadline": {func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
 				ctx, cancel := context.WithTimeout(ctx, 5*time.Millisecond)
 				defer cancel()
-				_, err := compat.TLSClient(ctx, s, clientConfig, compat.TLSOptions{})
+				err := tlslayer.Client(ctx, s, clientConfig, 0)
 				return err
 			}, context.DeadlineExceeded},
 			"killed":  {stopped(true), runtime.ErrCanceled},
@@ -373,12 +261,12 @@ func TestTLSHandshakeEnds(t *testing.T) {
 				_, err := peer.Write([]byte{22, 3, 1, 1, 0, 1, 0})
 				require.NoError(t, err)
 				require.NoError(t, peer.Close())
-				_, err = compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{})
+				err = tlslayer.Server(ctx, s, serverConfig, 0)
 				return err
 			}, io.ErrUnexpectedEOF},
 		} {
 			t.Run(name, func(t *testing.T) {
-				withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
+				backendtest.WithPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 					err := tc.run(ctx, s, peer)
 					if !errors.Is(err, tc.want) {
 						return fmt.Errorf("got %v, want %v", err, tc.want)
@@ -391,10 +279,10 @@ func TestTLSHandshakeEnds(t *testing.T) {
 			})
 		}
 		t.Run("not TLS", func(t *testing.T) {
-			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
+			backendtest.WithPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 				_, err := peer.Write([]byte("GET / HTTP/1.1\r\n\r\n"))
 				require.NoError(t, err)
-				_, err = compat.TLSServer(ctx, s, serverConfig, compat.TLSOptions{})
+				err = tlslayer.Server(ctx, s, serverConfig, 0)
 				if !errors.As(err, &tls.RecordHeaderError{}) {
 					return fmt.Errorf("got %v", err)
 				}
@@ -410,7 +298,7 @@ func TestTLSFromGoroutines(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		data := randomBytes(seeded(t), 1<<20)
 		sum := sha256.Sum256(data)
-		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
+		tlstest.WithPeer(t, g, nil, func(ctx context.Context, c *loop.Stream, peer *tls.Conn, _ net.Conn) error {
 			if err := offload(ctx, func() error { _, err := c.Read(make([]byte, 1)); return err }); !errors.Is(err, loop.ErrOffLoop) {
 				return fmt.Errorf("before AllowGoroutines: %v", err)
 			}
@@ -432,17 +320,29 @@ func TestTLSFromGoroutines(t *testing.T) {
 	})
 }
 
-func TestTLSOnlyInATask(t *testing.T) {
+// What cannot be done is refused, and breaks nothing.
+func TestTLSRefuses(t *testing.T) {
+	server, client := tlstest.Configs()
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		_, nc, stop, err := pipe(backendtest.Group(t, v, 2))()
-		require.NoError(t, err)
-		defer stop()
-		server, client := tlsConfigs()
-		s := nc.(*compat.Conn).Stream
-		_, err = compat.TLSServer(context.Background(), s, server, compat.TLSOptions{})
-		require.ErrorIs(t, err, loop.ErrOffLoop)
-		_, err = compat.TLSClient(context.Background(), s, client, compat.TLSOptions{})
-		require.ErrorIs(t, err, loop.ErrOffLoop)
+		g := backendtest.Group(t, v, 1)
+		tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, peer *tls.Conn, _ net.Conn) error {
+			for name, side := range map[string]func(*tls.Config) error{
+				"server": func(c *tls.Config) error { return tlslayer.Server(ctx, s, c, 0) },
+				"client": func(c *tls.Config) error { return tlslayer.Client(ctx, s, c, 0) },
+			} {
+				require.Error(t, side(nil), name)
+				require.ErrorContains(t, side(server), "has TLS already", name)
+				require.ErrorIs(t, offload(ctx, func() error { return side(client) }), loop.ErrOffLoop, name)
+			}
+			if _, err := s.Write([]byte("ping")); err != nil {
+				return err
+			}
+			return errors.Join(offload(ctx, func() error {
+				var p [4]byte
+				_, err := io.ReadFull(peer, p[:])
+				return err
+			}), s.Close())
+		})
 	})
 }
 
@@ -451,14 +351,14 @@ func TestTLSOnlyInATask(t *testing.T) {
 func TestTLSReadable(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		withTLSPeer(t, g, nil, func(ctx context.Context, c *compat.TLSStream, peer *tls.Conn, _ net.Conn) error {
+		tlstest.WithPeer(t, g, nil, func(ctx context.Context, c *loop.Stream, peer *tls.Conn, _ net.Conn) error {
 			peerDone := make(chan error, 1)
 			go func() {
 				_, err := peer.Write([]byte("hello"))
 				peerDone <- errors.Join(err, peer.CloseWrite())
 			}()
 			var got []byte
-			for c.ReadErr() == nil {
+			for c.Buffered() > 0 || c.ReadErr() == nil {
 				if b := c.TryReadBuf(); b != nil {
 					got = append(got, b.Bytes()...)
 					b.Release()

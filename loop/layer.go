@@ -1,0 +1,263 @@
+package loop
+
+import (
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// A layer lies between a stream's queues and its socket: what has arrived passes
+// through it on its way into the inbox, and what is queued passes through it when
+// it is sent. TLS is one. The loop calls all of it, inside tasks and outside them,
+// and none of it may wait. What it writes to the socket goes to Transmit.
+type layer interface {
+	// Feed takes what has arrived.
+	Feed(b *runtime.Buffer)
+
+	// FeedEOF says that the peer has ended the connection behind that.
+	FeedEOF()
+
+	// Open returns the next bytes of the stream, nil if more must arrive first.
+	// After an error that is ErrNoBuffers it goes on where it was.
+	Open() (*runtime.Buffer, error)
+
+	// Seal turns the next bytes of the stream, at most sealUnit, into what is sent.
+	Seal(p []byte) error
+
+	// Goodbye does that for the end of the stream.
+	Goodbye() error
+
+	// Drop releases what was fed and not opened.
+	Drop()
+}
+
+const (
+	// sealUnit is how many bytes are given to Seal: what fits into a TLS record.
+	sealUnit = 16 << 10
+
+	// sealAtOnce is how many sealed bytes are made before they are sent.
+	sealAtOnce = 128 << 10
+
+	// maxAnswers is how many bytes a layer may transmit on its own account on top of
+	// a full queue. (TLS answers a key update with some 27 bytes.) A peer that makes
+	// it transmit more, and takes nothing, is up to no good.
+	maxAnswers = 16 << 10
+
+	// maxSealed is what Seal makes of that at most: sealing a unit adds less than
+	// 4 KiB.
+	maxSealed = sealAtOnce + sealUnit + 4<<10
+)
+
+// layered is what a stream with a layer has beside the others.
+type layered struct {
+	layer
+
+	end     error // what the socket ended with
+	starved bool  // the inbox's err is that there was no memory to open what is here
+
+	sealed  sendQueue       // what the op sends, in place of the outbox
+	bytes   int             // in sealed
+	limit   int             // of bytes, for answers: what Seal made last, and maxAnswers
+	tail    *runtime.Buffer // the last of sealed, while it may be appended to
+	skip    int             // bytes of the outbox's first buffer that are sealed
+	goodbye bool            // was transmitted
+}
+
+func (ly *layered) dropSealed() {
+	ly.sealed.drop()
+	ly.bytes, ly.tail, ly.skip = 0, nil, 0
+}
+
+// setLayer puts l beneath the stream. What the inbox holds is the layer's; what
+// the outbox holds is sent as it is.
+func (s *Stream) setLayer(l layer) {
+	in, out := &s.in, &s.out
+	ly := &layered{layer: l, sealed: out.sendQueue, bytes: out.bytes, limit: out.bytes + maxAnswers}
+	out.sendQueue, out.tail = sendQueue{}, nil
+	for in.bufs.len() > 0 {
+		l.Feed(in.pop())
+	}
+	if in.err != s.idleEr {
+		ly.end, in.err = in.err, s.idleEr
+		if ly.end == io.EOF {
+			l.FeedEOF()
+		}
+	}
+	s.layer = ly
+	s.open()
+}
+
+// receivedSealed is received for a stream with a layer.
+func (s *Stream) receivedSealed(op *runtime.Op) {
+	in, ly := &s.in, s.layer
+	switch {
+	case op.More:
+		in.total += int64(op.N)
+		s.touch()
+		op.Buf.Friend(key).HandOn()
+		ly.Feed(op.Buf)
+	case errors.Is(op.Err, runtime.ErrCanceled):
+		in.readers.wakeAll()
+		return
+	default:
+		if ly.end = s.ended(op.Err); ly.end == io.EOF {
+			ly.FeedEOF()
+		}
+	}
+	s.open()
+}
+
+// open moves what the layer can open into the inbox.
+func (s *Stream) open() {
+	in, ly := &s.in, s.layer
+	had := in.bufs.len()
+	if ly.starved {
+		ly.starved, in.err = false, s.idleEr
+	}
+	var err error
+	// crypto/tls calls a client's session cache, which is the user's.
+	if failed := s.loop.contain("the stream's layer", func() { err = s.openAll() }); failed != nil {
+		err = &runtime.OpError{Op: "recv", Handle: s.h, Err: failed}
+	}
+	if err == nil && ly.end != io.EOF {
+		err = ly.end
+	}
+	if err != nil && in.err == nil {
+		in.err, ly.starved = err, errors.Is(err, runtime.ErrNoBuffers)
+	}
+	switch {
+	case in.err != nil:
+		in.readers.wakeAll()
+	case in.bufs.len() > had:
+		in.readers.wakeOne()
+	}
+	if (in.err != nil || in.bytes >= s.opts.InboxLimit) && in.op.InFlight() && !in.stopping {
+		in.stopping = true
+		s.loop.rt.Cancel(&in.op)
+	}
+}
+
+func (s *Stream) openAll() error {
+	for {
+		b, err := s.layer.Open()
+		if b == nil {
+			return err
+		}
+		s.in.bufs.push(b)
+		s.in.bytes += b.Friend(key).Len()
+	}
+}
+
+// reopen tries again to open what there was no memory for, and reports whether
+// that has changed what a read would find.
+func (s *Stream) reopen() bool {
+	if s.layer == nil || !s.layer.starved {
+		return false
+	}
+	s.open()
+	return !s.layer.starved || s.in.bufs.len() > 0
+}
+
+// seal seals what the outbox holds, as much as is sent at once, and returns the
+// queue of what is to be sent.
+func (s *Stream) seal() *sendQueue {
+	out, ly := &s.out, s.layer
+	for !out.empty() && ly.bytes < sealAtOnce && out.err == nil {
+		out.tail = nil
+		p := s.nextUnit()
+		ly.limit = maxSealed + maxAnswers
+		err := ly.Seal(p)
+		ly.limit = ly.bytes + maxAnswers
+		if err != nil {
+			s.sealFailed(err)
+			break
+		}
+		out.bytes -= len(p)
+		ly.skip = out.advance(ly.skip + len(p))
+	}
+	if out.empty() && (out.shut || s.closing) && !ly.goodbye && out.err == nil {
+		ly.goodbye = true
+		if err := ly.Goodbye(); err != nil && !s.closing {
+			s.sealFailed(err)
+		}
+	}
+	ly.tail = nil
+	return &ly.sealed
+}
+
+// nextUnit returns the first bytes of the outbox: of one buffer, or a copy of
+// those of several short ones.
+func (s *Stream) nextUnit() []byte {
+	out, skip := &s.out, s.layer.skip
+	first := out.queue[out.head].Friend(key).Bytes()[skip:]
+	if len(first) >= sealUnit || out.head+1 == len(out.queue) {
+		return first[:min(len(first), sealUnit)]
+	}
+	if s.loop.unit == nil {
+		s.loop.unit = make([]byte, sealUnit)
+	}
+	n := 0
+	for _, b := range out.queue[out.head:] {
+		n += copy(s.loop.unit[n:], b.Friend(key).Bytes()[skip:])
+		skip = 0
+		if n == sealUnit {
+			break
+		}
+	}
+	return s.loop.unit[:n]
+}
+
+// sealFailed ends sending. What is sealed already is still sent: it may be the
+// alert that says why.
+func (s *Stream) sealFailed(err error) {
+	out := &s.out
+	out.err = opErr("send", s.h, err)
+	out.drop()
+	out.bytes, out.tail, s.layer.skip = s.layer.bytes, nil, 0
+	out.writers.wakeAll()
+}
+
+// transmit queues a copy of p to be sent as it is. It never waits.
+func (s *Stream) transmit(p []byte) error {
+	out, ly := &s.out, s.layer
+	if out.err != nil {
+		return out.err
+	}
+	if ly.bytes+len(p) > ly.limit && out.bytes+len(p) > s.opts.QueueLimit+maxAnswers {
+		s.opts.Linger = -1 // what is queued is not worth waiting for
+		s.sealFailed(fmt.Errorf("%w: the peer provokes more answers than it takes: %d bytes wait", runtime.ErrBusy, ly.bytes))
+		return out.err
+	}
+	s.markDirty()
+	left := out.bytes - ly.bytes // and is probably what follows, or p itself
+	out.bytes += len(p)
+	ly.bytes += len(p)
+	if ly.tail != nil {
+		p = p[ly.tail.Append(p):]
+	}
+	if len(p) == 0 {
+		return nil
+	}
+	b, err := s.loop.pool.Get(max(len(p), min(left+left/16+32, slab)))
+	if err != nil { // Go's memory, then
+		b, ly.tail = runtime.NewShared(append([]byte(nil), p...)), nil
+	} else {
+		b.Append(p)
+		ly.tail = b
+	}
+	ly.sealed.queue = append(ly.sealed.queue, b)
+	return nil
+}
+
+// closeWriteLayer is the rest of CloseWrite for a stream with a layer. The socket
+// stays open in both directions.
+func (s *Stream) closeWriteLayer() error {
+	s.send()
+	err := s.Flush()
+	if err != nil && !s.layer.goodbye {
+		s.out.shut = false // it may be tried again
+	}
+	return err
+}
