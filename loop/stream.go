@@ -159,12 +159,27 @@ func (s *Stream) AllowGoroutines(ctx context.Context) {
 // elsewhere carries out a call that came from outside the loop's tasks.
 func (s *Stream) elsewhere(op string, f func() error) error {
 	if s.owner == nil {
-		return &runtime.OpError{Op: op, Handle: s.h, Err: ErrOffLoop}
+		return s.offLoop(op)
 	}
 	if s.loop.onThread() {
 		return &runtime.OpError{Op: op, Handle: s.h, Err: errNoTask}
 	}
 	return s.loop.call(s.owner, op, func(context.Context) error { return f() })
+}
+
+// fromElsewhere is elsewhere for a call that returns a value. A method that is called
+// on the loop must not pay for the function that it would give to fromElsewhere: so it
+// assigns nothing to what that function captures, which would move to the heap.
+func fromElsewhere[T any](s *Stream, op string, f func() (T, error)) (v T, err error) {
+	err = s.elsewhere(op, func() (err error) {
+		v, err = f()
+		return err
+	})
+	return v, err
+}
+
+func (s *Stream) offLoop(op string) error {
+	return &runtime.OpError{Op: op, Handle: s.h, Err: ErrOffLoop}
 }
 
 // SetAddrs has LocalAddr and RemoteAddr return these: for a stream that carries the
@@ -301,10 +316,14 @@ func (d *deadline) passed(l *Loop) bool { return d.when != 0 && l.rt.Now() >= d.
 // send for as long as Linger. What then goes wrong nobody is told, as with
 // package net; Flush waits, and says so.
 func (s *Stream) Close() error {
-	if !s.loop.onThread() {
-		return s.closeElsewhere()
+	switch {
+	case s.loop.onThread():
+		return s.close(false)
+	case s.owner == nil:
+		return s.offLoop("close")
 	}
-	return s.close(false)
+	// Not a child of the owner: what closes must not be killed before it starts.
+	return s.loop.call(context.Background(), "close", func(context.Context) error { return s.close(true) })
 }
 
 // close does that. haste says not to wait for the peer.
@@ -340,14 +359,6 @@ func (s *Stream) stuck(t *Task) bool {
 		}
 	}
 	return false
-}
-
-func (s *Stream) closeElsewhere() error {
-	if s.owner == nil {
-		return &runtime.OpError{Op: "close", Handle: s.h, Err: ErrOffLoop}
-	}
-	// Not a child of the owner: what closes must not be killed before it starts.
-	return s.loop.call(context.Background(), "close", func(context.Context) error { return s.close(true) })
 }
 
 func (s *Stream) beginClose() {

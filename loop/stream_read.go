@@ -146,7 +146,7 @@ func (s *Stream) taken() {
 func (s *Stream) ReadBuf() (*runtime.Buffer, error) {
 	t, err := s.beginRead()
 	if err == ErrOffLoop {
-		return s.readBufElsewhere()
+		return fromElsewhere(s, "recv", s.ReadBuf)
 	}
 	if err == nil {
 		err = s.await(t)
@@ -157,14 +157,6 @@ func (s *Stream) ReadBuf() (*runtime.Buffer, error) {
 	b := s.in.pop()
 	s.taken()
 	return b, nil
-}
-
-func (s *Stream) readBufElsewhere() (b *runtime.Buffer, err error) {
-	err = s.elsewhere("recv", func() (err error) {
-		b, err = s.ReadBuf()
-		return err
-	})
-	return b, err
 }
 
 // TryReadBuf is ReadBuf that never waits: nil if nothing is there. It may be
@@ -220,9 +212,9 @@ func (s *Stream) Unread(b *runtime.Buffer) {
 }
 
 // Buffered returns how many bytes can be read without waiting.
-func (s *Stream) Buffered() (n int) {
+func (s *Stream) Buffered() int {
 	if !s.loop.onThread() {
-		_ = s.elsewhere("buffered", func() error { n = s.in.bytes; return nil }) // else nothing can be read
+		n, _ := fromElsewhere(s, "buffered", func() (int, error) { return s.in.bytes, nil }) // else nothing can be read
 		return n
 	}
 	return s.in.bytes
@@ -243,7 +235,7 @@ func (s *Stream) ReadAhead() {
 func (s *Stream) Read(p []byte) (int, error) {
 	t, err := s.beginRead()
 	if err == ErrOffLoop {
-		return s.readElsewhere(p)
+		return fromElsewhere(s, "recv", func() (int, error) { return s.Read(p) })
 	}
 	if err != nil {
 		return 0, err
@@ -257,14 +249,6 @@ func (s *Stream) Read(p []byte) (int, error) {
 	n := s.copyOut(p)
 	s.taken()
 	return n, nil
-}
-
-func (s *Stream) readElsewhere(p []byte) (n int, err error) {
-	err = s.elsewhere("recv", func() (err error) {
-		n, err = s.Read(p)
-		return err
-	})
-	return n, err
 }
 
 // copyOut moves bytes from the inbox to p.
@@ -293,7 +277,7 @@ func (s *Stream) copyOut(p []byte) (n int) {
 func (s *Stream) ReadInto(b *runtime.Buffer) (int, error) {
 	t, err := s.beginRead()
 	if err == ErrOffLoop {
-		return s.readIntoElsewhere(b)
+		return fromElsewhere(s, "recv", func() (int, error) { return s.ReadInto(b) })
 	}
 	if err != nil {
 		return 0, err
@@ -324,14 +308,6 @@ func (s *Stream) ReadInto(b *runtime.Buffer) (int, error) {
 		return n, nil
 	}
 	return s.recvInto(t, b)
-}
-
-func (s *Stream) readIntoElsewhere(b *runtime.Buffer) (n int, err error) {
-	err = s.elsewhere("recv", func() (err error) {
-		n, err = s.ReadInto(b)
-		return err
-	})
-	return n, err
 }
 
 // recvInto runs one OpRecv, with the socket to itself.

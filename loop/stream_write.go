@@ -235,7 +235,7 @@ func (s *Stream) writeBufElsewhere(bufs []*runtime.Buffer) error {
 // given to Post.
 func (s *Stream) TryWriteBuf(bufs ...*runtime.Buffer) error {
 	if !s.loop.onThread() {
-		return &runtime.OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+		return s.offLoop("send")
 	}
 	if err := s.writeErr(); err != nil {
 		return err
@@ -290,7 +290,7 @@ func (s *Stream) claimAll(bufs []*runtime.Buffer) {
 // the queue has room. It never waits. From outside the loop it is ErrOffLoop.
 func (s *Stream) WriteErr() error {
 	if !s.loop.onThread() {
-		return &runtime.OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+		return s.offLoop("send")
 	}
 	if err := s.writeErr(); err != nil {
 		return err
@@ -317,7 +317,7 @@ var errQueueFull = &runtime.OpError{Op: "send", Err: fmt.Errorf("%w: the queue i
 func (s *Stream) Enqueue(bufs ...*runtime.Buffer) error {
 	err := error(nil)
 	if !s.loop.onThread() {
-		err = &runtime.OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+		err = s.offLoop("send")
 	} else {
 		err = s.writeErr()
 	}
@@ -335,7 +335,7 @@ func (s *Stream) Enqueue(bufs ...*runtime.Buffer) error {
 // one piece. more says how many bytes are likely to follow them in this turn.
 func (s *Stream) Grow(n, more int) ([]byte, error) {
 	if !s.loop.onThread() {
-		return nil, &runtime.OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+		return nil, s.offLoop("send")
 	}
 	if err := s.writeErr(); err != nil {
 		return nil, err
@@ -385,7 +385,7 @@ func (s *Stream) TailRoom() int {
 func (s *Stream) Write(p []byte) (n int, err error) {
 	t, err := s.beginWrite()
 	if err == ErrOffLoop {
-		return s.writeElsewhere(p)
+		return fromElsewhere(s, "send", func() (int, error) { return s.Write(p) })
 	}
 	if err != nil || len(p) == 0 {
 		return 0, err
@@ -424,14 +424,6 @@ func (s *Stream) writeDone() {
 	}
 }
 
-func (s *Stream) writeElsewhere(p []byte) (n int, err error) {
-	err = s.elsewhere("send", func() (err error) {
-		n, err = s.Write(p)
-		return err
-	})
-	return n, err
-}
-
 // WriteNow is Write that never waits, whatever is queued already: QueueLimit
 // does not count. It is for code that must not be suspended half-way, such as a
 // library that holds a mutex while it writes, and that bounds what it writes in
@@ -440,7 +432,7 @@ func (s *Stream) writeElsewhere(p []byte) (n int, err error) {
 // function given to Post.
 func (s *Stream) WriteNow(p []byte) error {
 	if !s.loop.onThread() {
-		return &runtime.OpError{Op: "send", Handle: s.h, Err: ErrOffLoop}
+		return s.offLoop("send")
 	}
 	if err := s.writeErr(); err != nil {
 		return err
@@ -493,9 +485,9 @@ func (s *Stream) tellSent() {
 }
 
 // Queued returns how many bytes were written and are not with the kernel yet.
-func (s *Stream) Queued() (n int) {
+func (s *Stream) Queued() int {
 	if !s.loop.onThread() {
-		_ = s.elsewhere("queued", func() error { n = s.out.bytes; return nil }) // else nobody can say
+		n, _ := fromElsewhere(s, "queued", func() (int, error) { return s.out.bytes, nil }) // else nobody can say
 		return n
 	}
 	return s.out.bytes

@@ -139,25 +139,22 @@ func (c *Conn) Compressed() bool { return c.deflate != nil }
 func (c *Conn) RemoteAddr() net.Addr { return c.stream.RemoteAddr() }
 
 // LocalAddr returns the address of this end; nil once the loop has ended.
-func (c *Conn) LocalAddr() (a net.Addr) {
-	if c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.stream.LocalAddr()
+func (c *Conn) LocalAddr() net.Addr {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
+		a, _ := fromElsewhere(context.Background(), c, "address", func(context.Context) (net.Addr, error) { return c.stream.LocalAddr(), nil })
+		return a
 	}
-	_ = c.elsewhere(context.Background(), "address", func(context.Context) error {
-		a = c.stream.LocalAddr()
-		return nil
-	})
-	return a
+	return c.stream.LocalAddr()
 }
 
 // SetOption sets an option of the socket, runtime.OptUserTimeout for one. (Where an
 // HTTPHandler's connection is over TLS, that is not the peer's: net/http has it.) It may
 // be called from any goroutine.
 func (c *Conn) SetOption(opt runtime.Option, value int) error {
-	if c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.stream.SetOption(opt, value)
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
+		return c.elsewhere(context.Background(), "set option", func(context.Context) error { return c.SetOption(opt, value) })
 	}
-	return c.elsewhere(context.Background(), "set option", func(context.Context) error { return c.stream.SetOption(opt, value) })
+	return c.stream.SetOption(opt, value)
 }
 
 // Loop returns the loop that the connection belongs to.
@@ -195,6 +192,17 @@ func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Co
 		}
 	}
 	return err
+}
+
+// fromElsewhere is elsewhere for a call that returns a value. A method that is called
+// on the loop must not pay for the function that it would give to fromElsewhere: so it
+// assigns nothing to what that function captures, which would move to the heap.
+func fromElsewhere[T any](ctx context.Context, c *Conn, what string, f func(ctx context.Context) (T, error)) (v T, err error) {
+	err = c.elsewhere(ctx, what, func(ctx context.Context) (err error) {
+		v, err = f(ctx)
+		return err
+	})
+	return v, err
 }
 
 // post has the loop call f, outside any task. It fails only if the loop has ended.

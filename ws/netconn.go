@@ -51,12 +51,7 @@ func (n *netConn) Read(p []byte) (int, error) {
 		return 0, nil
 	}
 	if !n.c.loop.Friend(friend.Key{}).OnLoop() {
-		var k int
-		err := n.c.elsewhere(n.ctx, "receive", func(context.Context) (err error) {
-			k, err = n.read(p)
-			return err
-		})
-		return k, err
+		return fromElsewhere(n.ctx, n.c, "receive", func(context.Context) (int, error) { return n.read(p) })
 	}
 	return n.read(p)
 }

@@ -31,12 +31,7 @@ type ping struct {
 // is to be moved before. It may be called from any goroutine and from tasks of any loop.
 func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		var d time.Duration
-		err := c.elsewhere(ctx, "ping", func(ctx context.Context) (err error) {
-			d, err = c.Ping(ctx)
-			return err
-		})
-		return d, err
+		return fromElsewhere(ctx, c, "ping", c.Ping)
 	}
 	if err := c.sendErr(); err != nil {
 		return 0, err

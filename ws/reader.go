@@ -16,10 +16,9 @@ import (
 // ctx bounds the Reader's calls too. Only one caller at a time may receive.
 func (c *Conn) NextReader(ctx context.Context) (Type, *Reader, error) {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		var r *Reader
-		err := c.elsewhere(ctx, "receive", func(cctx context.Context) (err error) {
-			_, r, err = c.NextReader(cctx)
-			return err
+		r, err := fromElsewhere(ctx, c, "receive", func(ctx context.Context) (*Reader, error) {
+			_, r, err := c.NextReader(ctx)
+			return r, err
 		})
 		if err != nil {
 			return 0, nil, err
@@ -157,14 +156,9 @@ func (u *unread) drop(c *Conn) {
 }
 
 // Read reads what has arrived, and waits if that is nothing.
-func (r *Reader) Read(p []byte) (n int, err error) {
+func (r *Reader) Read(p []byte) (int, error) {
 	if !r.c.loop.Friend(friend.Key{}).OnLoop() {
-		err = r.c.elsewhere(r.ctx, "receive", func(ctx context.Context) error {
-			var rerr error
-			n, rerr = r.read(ctx, p)
-			return rerr
-		})
-		return n, err
+		return fromElsewhere(r.ctx, r.c, "receive", func(ctx context.Context) (int, error) { return r.read(ctx, p) })
 	}
 	return r.read(r.ctx, p)
 }

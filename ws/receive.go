@@ -25,7 +25,11 @@ import (
 // Only one caller at a time may receive.
 func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.receiveElsewhere(ctx)
+		m, err := fromElsewhere(ctx, c, "receive", c.Receive)
+		if m != nil {
+			err = nil // it came before whatever ended the call
+		}
+		return m, err
 	}
 	for waited := false; ; waited = true {
 		if err := ctx.Err(); err != nil {
@@ -48,17 +52,6 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 }
 
 var errReceiving = fmt.Errorf("ws: another call is receiving: %w", runtime.ErrBusy)
-
-func (c *Conn) receiveElsewhere(ctx context.Context) (m *Message, err error) {
-	cerr := c.elsewhere(ctx, "receive", func(ctx context.Context) error {
-		m, err = c.Receive(ctx)
-		return err
-	})
-	if m == nil {
-		return nil, cerr
-	}
-	return m, nil
-}
 
 // TryReceive is Receive that never waits: it returns nil, and no error, if no
 // message is there. It is called on the loop; also from a function given to
