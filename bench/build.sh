@@ -1,7 +1,7 @@
 #!/bin/sh
-# build.sh DIR: builds the peers into DIR. Those in Go are always built; those
-# in C where there is a compiler; those in Rust where there is cargo; uWebSockets where UWEBSOCKETS is the path of its
-# source, with that of uSockets in its directory uSockets.
+# build.sh DIR: builds the peers into DIR. It always builds those in Go, those in C if
+# there is a compiler, those in Rust if there is cargo, and uWebSockets if UWEBSOCKETS is
+# the path of its source, with the source of uSockets in its directory uSockets.
 set -eu
 [ $# -eq 1 ] || { echo "usage: $0 DIR" >&2; exit 2; }
 mkdir -p "$1"
@@ -17,7 +17,7 @@ if command -v "${CC:-cc}" > /dev/null; then
 		"${CC:-cc}" -O3 -march=native "$c" -o "$out/tcp-peer-c-$(basename "$c" .c)"
 	done
 else
-	echo "there is no C compiler: no peers in C" >&2
+	echo "no C compiler: skipping the peers in C" >&2
 fi
 
 if command -v cargo > /dev/null; then
@@ -27,7 +27,7 @@ if command -v cargo > /dev/null; then
 		cp "$out/rust/release/$(basename "$bin" .rs)" "$out/"
 	done
 else
-	echo "there is no cargo: no peers in Rust" >&2
+	echo "no cargo: skipping the peers in Rust" >&2
 fi
 
 if [ -n "${UWEBSOCKETS:-}" ]; then
@@ -40,5 +40,5 @@ if [ -n "${UWEBSOCKETS:-}" ]; then
 	"${CXX:-c++}" -O3 -march=native -flto=auto -DLIBUS_NO_SSL -DUWS_NO_ZLIB -std=c++20 -Wno-stringop-overflow \
 		-I "$src" -I "$UWEBSOCKETS/src" cpp/uwebsockets.cpp "$out"/uws/*.o -o "$out/peer-uwebsockets"
 else
-	echo "UWEBSOCKETS is not set: no uWebSockets" >&2
+	echo "UWEBSOCKETS is not set: skipping uWebSockets" >&2
 fi

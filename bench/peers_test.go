@@ -1,5 +1,4 @@
-// Package bench_test sees to it that the peers in Go are what they are taken
-// for: echo servers.
+// Package bench_test checks that the peers in Go are echo servers.
 package bench_test
 
 import (
@@ -41,7 +40,7 @@ func TestPeersEcho(t *testing.T) {
 					t.Fatal(err)
 				}
 				if kind != websocket.MessageBinary || !bytes.Equal(got, want) {
-					t.Fatalf("sent %d bytes, got %d as %v", size, len(got), kind)
+					t.Fatalf("sent %d bytes, received %d as %v", size, len(got), kind)
 				}
 			}
 			if err := c.CloseNow(); err != nil {
@@ -51,9 +50,9 @@ func TestPeersEcho(t *testing.T) {
 	}
 }
 
-// start starts a peer, and returns its address.
+// start starts a peer and returns its address.
 func start(ctx context.Context, t *testing.T, peer string) string {
-	ln, err := net.Listen("tcp", "127.0.0.1:0") // a port that is free
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // finds a free port
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +80,7 @@ func dial(ctx context.Context, t *testing.T, address string) *websocket.Conn {
 		select {
 		case <-ctx.Done():
 			t.Fatal(err)
-		case <-time.After(20 * time.Millisecond): // nothing tells when it does
+		case <-time.After(20 * time.Millisecond): // a peer does not say when it listens
 		}
 	}
 }

@@ -15,12 +15,12 @@ import (
 // that names what it breaks.
 func TestBroken(t *testing.T) {
 	cases := byName(t, conformance.RuntimeCases())
-	// Most faults keep something from happening, and each costs this much. Under
-	// load a good runtime would seem faulty too, which is no harm here.
+	// Most faults keep something from happening, and cost this long each. On a busy
+	// machine a good runtime could seem faulty too, which does not matter here.
 	limits := conformance.Limits{Wait: 400 * time.Millisecond}
 	for _, v := range variants {
 		if !v.features {
-			continue // it would show the same
+			continue // it would show the same again
 		}
 		for _, f := range broken.All() {
 			t.Run(v.name+"/"+f.Case+"/"+f.Name, func(t *testing.T) {
@@ -38,14 +38,14 @@ func TestBroken(t *testing.T) {
 func TestBrokenLoop(t *testing.T) {
 	cases := byName(t, conformance.LoopCases())
 	limits := conformance.Limits{Wait: broken.Late * 2 / 3, Whole: 10 * time.Second}
-	good := variants[len(variants)-2] // the last with all features
+	good := variants[len(variants)-2] // the last of those with all features
 	require.True(t, good.features)
 	for _, f := range broken.Loops() {
 		t.Run(f.Case+"/"+f.Name, func(t *testing.T) {
 			require.Contains(t, cases, f.Case)
 			mustFail(t, f, good.factory, func(faulty conformance.Factory) (err error) {
-				// On a busy machine the loop may be awake anyhow and not miss the Wake
-				// that the fault swallows: so there is more than one try.
+				// On a busy machine the loop may be awake anyway and not miss the Wake
+				// that the fault swallows, so there are several tries.
 				for try := 0; try < 5 && err == nil; try++ {
 					err = conformance.Check(cases[f.Case], faulty, limits)
 				}
@@ -55,7 +55,8 @@ func TestBrokenLoop(t *testing.T) {
 	}
 }
 
-// mustFail runs a case on what f makes of good runtimes.
+// mustFail runs a case on the faulty runtimes that f makes, and requires the case to
+// fail.
 func mustFail(t *testing.T, f broken.Fault, good conformance.Factory, check func(faulty conformance.Factory) error) {
 	t.Helper()
 	err := check(func(w conformance.Wishes) (runtime.Runtime, error) {
@@ -77,7 +78,7 @@ func firstLines(s string) string {
 	return s
 }
 
-// byName returns the cases by their names, each of which is one case's only.
+// byName returns the cases by name, and fails if two have the same name.
 func byName(t *testing.T, cases []conformance.Case) map[string]conformance.Case {
 	t.Helper()
 	named := map[string]conformance.Case{}
@@ -88,8 +89,8 @@ func byName(t *testing.T, cases []conformance.Case) map[string]conformance.Case 
 	return named
 }
 
-// TestEveryCaseHasAFault: a case has a fault that it notices, or says why it has
-// none; and each fault is for a case.
+// TestEveryCaseHasAFault: each case has a fault that it notices, or says why it has
+// none; and each fault names a case.
 func TestEveryCaseHasAFault(t *testing.T) {
 	for _, suite := range []struct {
 		cases  []conformance.Case

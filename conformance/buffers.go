@@ -57,7 +57,7 @@ func sharedSends(c *world) {
 		ops, peers = append(ops, r), append(peers, peer)
 	}
 	c.submit(ops...)
-	require.Equal(c, p, own.Bytes(), "what has other owners can be read while it is sent")
+	require.Equal(c, p, own.Bytes(), "a buffer with other owners can be read while it is sent")
 	c.wait(ops...)
 	for i, r := range ops {
 		require.NoError(c, r.Err)
@@ -126,8 +126,8 @@ func outOfBuffers(c *world) {
 	}
 }
 
-// cancelLosesNone cancels receives at the moment at which they get a buffer, far
-// more often than there are buffers. If each cost one, receiving would end.
+// cancelLosesNone cancels receives at the moment at which they get a buffer, far more
+// often than there are buffers. If each cancel lost a buffer, receiving would stop.
 func cancelLosesNone(c *world) {
 	h, peer := c.pair()
 	r := c.op(runtime.OpRecvMany, h)
@@ -147,7 +147,7 @@ func cancelLosesNone(c *world) {
 	c.wait(r)
 }
 
-// holders: many connections that keep the buffers they received must not stop the
+// holders: many connections keep the buffers that they received. This must not stop the
 // other connections from receiving.
 func holders(c *world) {
 	var keepers []*rec
@@ -173,7 +173,7 @@ func holders(c *world) {
 	}
 }
 
-// stuckSenders sends received buffers, as they are, to peers that do not read.
+// stuckSenders sends received buffers, unchanged, to peers that do not read.
 func stuckSenders(c *world) {
 	var sends []*rec
 	stuck, _ := c.pair()
@@ -205,7 +205,7 @@ func stuckSenders(c *world) {
 	}
 }
 
-// echoAll sends what r holds.
+// echoAll sends the buffers that r holds.
 func (c *world) echoAll(r *rec, h runtime.Handle) (sends []*rec) {
 	for _, b := range r.held {
 		s := c.op(runtime.OpSend, h)

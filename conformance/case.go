@@ -16,11 +16,11 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Wishes are what a case would like its Runtime to be; the zero value is no
-// wish. A backend that cannot grant a wish ignores it.
+// Wishes are the properties that a case would like its Runtime to have; the zero value
+// asks for none. A backend that cannot grant a wish ignores it.
 type Wishes struct {
 	ReceiveBuffers int // how many buffers OpRecvMany has
-	QueueEntries   int // how many submissions fit before the kernel must be told
+	QueueEntries   int // how many submissions fit before the runtime must hand them to the kernel
 }
 
 // A Factory makes a Runtime that has not been started.
@@ -47,11 +47,9 @@ func testAll(t *testing.T, cases []testCase, factory Factory) {
 	}
 }
 
-// A testCase is one rule, trap or promise. It has one of Run and RunLoops.
-//
-// A case that nothing ever failed may be unable to fail. So each has a fault in
-// package broken, which a faulty Runtime has and the case notices; or the table
-// says why there is none.
+// A testCase is one rule, trap or promise. It has either Run or RunLoops.
+// A case that nothing ever failed may be unable to fail. So package broken has a fault
+// for each case, or the table says why there is none.
 type testCase struct {
 	Name     string
 	Wishes   Wishes
@@ -61,11 +59,10 @@ type testCase struct {
 	// NoFault says why no faulty Runtime fails the case.
 	NoFault string
 
-	// LoopAlone: the promise is the loop's own, and no Runtime breaks it. The
-	// fault shows only that the case fails when its tasks do not run in time, or
-	// the loop does not end in order: not that the case would notice if the loop
-	// broke the promise. For that, the loop has to be broken by hand. This was done
-	// once for each of these cases, on 2026-11-26: they all noticed.
+	// LoopAlone: the loop alone keeps the promise, and no Runtime can break it. The
+	// fault only shows that the case fails when its tasks do not run in time or the
+	// loop does not end in order. That the case notices a loop which breaks the promise
+	// was shown by hand, for each of these cases, on 2026-11-26.
 	LoopAlone bool
 }
 
@@ -77,9 +74,9 @@ func loopCases() []testCase {
 	return slices.Concat(loopTaskCases(), loopWaitCases(), loopStreamCases(), loopServeCases(), loopLimitCases(), loopHostileCases(), loopMisuseCases())
 }
 
-// limits bound how long a case waits. The zero value is good.
+// limits bound how long a case waits. The zero value has defaults.
 type limits struct {
-	Wait  time.Duration // for one thing; 0: 20 seconds
+	Wait  time.Duration // for one event; 0: 20 seconds
 	Whole time.Duration // for the case; 0: a minute
 }
 
@@ -105,7 +102,7 @@ func check(cs testCase, factory Factory, lim limits) error {
 	case <-timer.C:
 		return fmt.Errorf("%s (seed %d): hangs\n%s", cs.Name, h.seed, stacks())
 	}
-	h.mu.Lock() // a goroutine of a case that failed may still be there
+	h.mu.Lock() // a goroutine of a case that failed may still run
 	defer h.mu.Unlock()
 	if len(h.failures) == 0 {
 		return nil
@@ -122,16 +119,16 @@ func seed() uint64 {
 	return rand.Uint64()
 }
 
-// A harness runs one case and is what both kinds of cases share: a require.T with
-// limits, a seeded source, and what is to be done at the end. Errorf, FailNow and
-// Defer may be called from any goroutine and any task.
+// A harness runs one case. It is the part that both kinds of cases share: a require.T
+// with limits, a random source, and the functions to call at the end. Errorf, FailNow
+// and Defer may be called from any goroutine and any task.
 type harness struct {
 	factory Factory
 	wishes  Wishes
 	limits  limits
 	seed    uint64
 	rand    *rand.Rand
-	lost    int // goroutines that the case says are suspended for good
+	lost    int // how many goroutines the case has left suspended for good
 
 	mu       sync.Mutex
 	defers   []func()
@@ -152,18 +149,18 @@ func (h *harness) run(cs testCase) {
 	}
 }
 
-// Errorf notes a failure.
+// Errorf records a failure.
 func (h *harness) Errorf(format string, args ...any) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.failures = append(h.failures, strings.TrimSpace(fmt.Sprintf(format, args...)))
 }
 
-// FailNow ends the calling goroutine or task by a panic, which contain and the
-// loop contain. runtime.Goexit would cost a task its coroutine for good.
+// FailNow ends the calling goroutine or task by a panic that contain or the loop
+// contains. runtime.Goexit would suspend a task's coroutine for good.
 func (h *harness) FailNow() { panic(require.Failed{}) }
 
-// contain runs f, and makes a panic of it, but for FailNow's, a failure.
+// contain runs f and records a panic of f as a failure, except FailNow's.
 func (h *harness) contain(f func()) {
 	defer func() {
 		if v := recover(); v != nil && v != (require.Failed{}) {
@@ -173,17 +170,17 @@ func (h *harness) contain(f func()) {
 	f()
 }
 
-// Defer has f called when the case ends: before its Runtime is closed, and the
-// last f first.
+// Defer calls f when the case ends, before its Runtime is closed, in last-in-first-out
+// order.
 func (h *harness) Defer(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.defers = append(h.defers, f)
 }
 
-// background runs f on a goroutine that is joined when the case ends, after
-// everything that was given to Defer: f must end by itself, at the latest when
-// the case's peers are closed.
+// background runs f on a goroutine. The end of the case waits for it after calling the
+// functions given to Defer, so f must end by itself, at the latest when the case's
+// peers are closed.
 func (h *harness) background(f func()) {
 	done := make(chan struct{})
 	go func() {
@@ -195,7 +192,7 @@ func (h *harness) background(f func()) {
 	h.defers = append([]func(){func() { <-done }}, h.defers...)
 }
 
-// cleanUp calls what was given to Defer and background.
+// cleanUp calls the functions given to Defer, and then waits for background's.
 func (h *harness) cleanUp() {
 	for f := h.lastDeferred(); f != nil; f = h.lastDeferred() {
 		h.contain(f)
@@ -211,7 +208,7 @@ func (h *harness) lastDeferred() (f func()) {
 	return f
 }
 
-// pattern is n bytes that show where each belongs.
+// pattern returns n bytes that show where each belongs.
 func (h *harness) pattern(n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
@@ -220,7 +217,7 @@ func (h *harness) pattern(n int) []byte {
 	return p
 }
 
-// stacks returns those of all goroutines.
+// stacks returns the stacks of all goroutines.
 func stacks() string {
 	for size := 1 << 20; ; size *= 2 {
 		buf := make([]byte, size)

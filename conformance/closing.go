@@ -14,7 +14,7 @@ func closeCases() []testCase {
 		{Name: "close/submissions-are-refused", Run: refusedAfterClose},
 		{Name: "close/before-start", Run: closeBeforeStart},
 		{Name: "close/wake-after-it", Run: wakeAfterClose,
-			NoFault: "the fault would write to a descriptor that is another file's by then"},
+			NoFault: "the fault would write to a descriptor that belongs to another file by then"},
 		{Name: "close/twice", Run: closeTwice},
 		{Name: "close/what-comes-later-comes-back", Run: submitAfterClose},
 		{Name: "info", Run: info},
@@ -59,7 +59,7 @@ func refusedAfterClose(c *world) {
 	c.idle()
 	require.NoError(c, c.closeRuntime())
 	require.False(c, r.InFlight())
-	require.False(c, again.InFlight(), "what a Done submits during Close comes back too")
+	require.False(c, again.InFlight(), "an operation that a Done submits during Close comes back too")
 	require.ErrorIs(c, again.Err, runtime.ErrClosed)
 	_, err := c.rt.Listen(loopback, runtime.ListenOptions{})
 	require.ErrorIs(c, err, runtime.ErrClosed)
@@ -87,7 +87,7 @@ func wakeAfterClose(c *world) {
 	})
 	c.idle()
 	require.NoError(c, c.closeRuntime())
-	r, w, err := os.Pipe() // takes a descriptor's number that a Wake must not write to
+	r, w, err := os.Pipe() // takes the number of the waker's descriptor, to which Wake must not write any more
 	require.NoError(c, err)
 	c.rt.Wake()
 	close(stop)
@@ -101,7 +101,7 @@ func closeTwice(c *world) {
 	require.ErrorIs(c, c.rt.Poll(0), runtime.ErrClosed)
 }
 
-// submitAfterClose: an operation that is submitted too late is refused like any
+// submitAfterClose: an operation that is submitted after Close is refused like any
 // other, and its buffer comes back.
 func submitAfterClose(c *world) {
 	h, _ := c.pair()

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestDeps: the tests of another module's backend import this package, and get
-// neither testify nor a backend with it.
+// TestDeps: this package imports neither testify nor a backend, because the tests of
+// backends in other modules import this package.
 func TestDeps(t *testing.T) {
 	cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", ".")
 	var stderr strings.Builder

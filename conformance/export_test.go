@@ -1,6 +1,6 @@
 package conformance
 
-// What the suite's own tests need of it.
+// For the suite's own tests.
 type (
 	Case   = testCase
 	Limits = limits

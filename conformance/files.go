@@ -51,7 +51,7 @@ func files(c *world) {
 	defer r.Buf.Release()
 	r.Buf.Append([]byte("before"))
 	c.do(r)
-	require.Equal(c, "before", string(r.Buf.Bytes()[:6]), "what was read goes behind what the buffer holds")
+	require.Equal(c, "before", string(r.Buf.Bytes()[:6]), "a read appends to the buffer's bytes")
 	require.Equal(c, p[100:], r.Buf.Bytes()[6:6+len(p)-100])
 	r.Buf.Reset(0)
 	r.Off = 100_000
@@ -79,7 +79,7 @@ func manyFiles(c *world) {
 		writes = append(writes, w)
 	}
 	c.submit(writes...)
-	c.do(c.op(runtime.OpNop, 0)) // the loop goes on meanwhile
+	c.do(c.op(runtime.OpNop, 0)) // the loop runs meanwhile
 	c.wait(writes...)
 	for i, w := range writes {
 		require.NoError(c, w.Err)
@@ -127,5 +127,5 @@ func cancelFiles(c *world) {
 			}
 		}
 	}
-	require.LessOrEqual(c, countFDs(), before, "descriptors that nobody knows: %s", listFDs())
+	require.LessOrEqual(c, countFDs(), before, "descriptors without a handle: %s", listFDs())
 }

@@ -30,14 +30,14 @@ func staleHandle(c *world) {
 		h, peer := c.pair()
 		require.NotEqual(c, old, h)
 		s := c.op(runtime.OpSend, old)
-		s.Buf = runtime.NewShared([]byte("to a stranger"))
+		s.Buf = runtime.NewShared([]byte("for the new connection"))
 		require.ErrorIs(c, c.try(s).Err, runtime.ErrClosed)
 		require.ErrorIs(c, c.try(c.op(runtime.OpClose, old)).Err, runtime.ErrClosed)
 		require.ErrorIs(c, c.rt.SetOption(old, runtime.OptNoDelay, 1), runtime.ErrClosed)
 		_, err := c.rt.Detach(old)
 		require.ErrorIs(c, err, runtime.ErrClosed)
-		c.send(h, []byte("to the right one"))
-		c.expect(peer, []byte("to the right one"))
+		c.send(h, []byte("to its own peer"))
+		c.expect(peer, []byte("to its own peer"))
 		c.close(h)
 		c.expectEOF(peer)
 	}
@@ -65,8 +65,8 @@ func closeJoins(c *world) {
 	c.expectEOF(peer)
 }
 
-// closePending closes a connection with a send that cannot go on and a receive that
-// waits, right after both are submitted.
+// closePending closes a connection whose send is stuck and whose receive waits, right
+// after both were submitted.
 func closePending(c *world) {
 	for range 20 {
 		h, peer := c.pair()
@@ -104,8 +104,8 @@ func closedIsRefused(c *world) {
 	require.ErrorIs(c, c.try(c.op(runtime.OpClose, h)).Err, net.ErrClosed)
 }
 
-// unwanted closes listeners while connections arrive: a connection that was
-// accepted and cannot be delivered must be closed, which its peer sees.
+// unwanted closes listeners while connections arrive. The runtime must close a
+// connection that it accepted and cannot deliver, and the peer must see that.
 func unwanted(c *world) {
 	for i := range 30 {
 		ln, addr := c.listen(runtime.ListenOptions{})
@@ -128,7 +128,7 @@ func unwanted(c *world) {
 		require.NoError(c, nc.SetReadDeadline(time.Now().Add(c.limits.Wait)))
 		_, err := nc.Read(make([]byte, 1))
 		var timeout net.Error
-		require.False(c, errors.As(err, &timeout) && timeout.Timeout(), "a connection that nobody wants is still open")
+		require.False(c, errors.As(err, &timeout) && timeout.Timeout(), "an undelivered connection is still open")
 		_ = nc.Close()
 	}
 }
@@ -148,12 +148,12 @@ func acceptRaces(c *world) {
 		if accept.Err != nil {
 			require.ErrorIs(c, accept.Err, runtime.ErrCanceled)
 			require.Zero(c, accept.Got)
-			accept = c.do(c.op(runtime.OpAccept, ln)) // it was not lost
+			accept = c.do(c.op(runtime.OpAccept, ln)) // no connection was lost
 		}
 		c.close(accept.Got)
 		_ = nc.Close()
 	}
-	require.LessOrEqual(c, countFDs(), before, "descriptors that nobody knows: %s", listFDs())
+	require.LessOrEqual(c, countFDs(), before, "descriptors without a handle: %s", listFDs())
 }
 
 func connectRaces(c *world) {
@@ -170,5 +170,5 @@ func connectRaces(c *world) {
 			require.ErrorIs(c, dial.Err, runtime.ErrCanceled)
 		}
 	}
-	require.LessOrEqual(c, countFDs(), before, "descriptors that nobody knows: %s", listFDs())
+	require.LessOrEqual(c, countFDs(), before, "descriptors without a handle: %s", listFDs())
 }

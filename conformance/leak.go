@@ -10,18 +10,18 @@ import (
 	"time"
 )
 
-// surroundings are the resources that a case must leave as it found them. Without
-// /proc there are only goroutines to look at. They are compared by their numbers and
-// not by their count, since a goroutine of an earlier case may end only now.
+// surroundings are the resources that a case must leave as it found them; without /proc
+// only the goroutines. Goroutines are compared by number and not by count, since a
+// goroutine of an earlier case may end during this one.
 type surroundings struct {
 	fds        int
 	rings      int
 	goroutines map[string]bool
-	lost       int // goroutines that may be left: see Task
+	lost       int // how many goroutines may be left: see Task
 }
 
-// goPoller makes the descriptors that Go's own poller has from its first use on,
-// which would look like a leak of the first case.
+// goPoller makes Go's own poller open its descriptors. Otherwise they would look like a
+// leak of the first case.
 var goPoller = sync.OnceFunc(func() {
 	if r, w, err := os.Pipe(); err == nil {
 		_ = errors.Join(r.Close(), w.Close())
@@ -43,7 +43,7 @@ func goroutines() map[string]bool {
 	return ids
 }
 
-// younger returns how many goroutines of now were not there before.
+// younger returns how many goroutines of now are not in s.
 func (s surroundings) younger(now surroundings) (n int) {
 	for id := range now.goroutines {
 		if !s.goroutines[id] {
@@ -53,7 +53,8 @@ func (s surroundings) younger(now surroundings) (n int) {
 	return n
 }
 
-// compare waits for resources that are about to go, and then says what is left.
+// compare waits for resources that are about to be released, and then reports those
+// that are left.
 func (s surroundings) compare(patience time.Duration) error {
 	var now surroundings
 	for deadline := time.Now().Add(min(patience, 5*time.Second)); time.Now().Before(deadline); goruntime.Gosched() {
@@ -68,7 +69,7 @@ func (s surroundings) compare(patience time.Duration) error {
 	case now.rings > s.rings:
 		return fmt.Errorf("mappings of rings: %d before, now %d", s.rings, now.rings)
 	default:
-		return fmt.Errorf("%d goroutines that were not there before\n%s", s.younger(now), stacks())
+		return fmt.Errorf("%d new goroutines\n%s", s.younger(now), stacks())
 	}
 }
 
@@ -92,7 +93,7 @@ func listFDs() string {
 	return strings.Join(list, ", ")
 }
 
-// countRings counts the mappings of io_uring: a mapping that is left keeps its ring
+// countRings counts the mappings of io_uring. A mapping that is left keeps its ring
 // alive, and the ring may write into memory that has another owner by then.
 func countRings() int {
 	maps, err := os.ReadFile("/proc/self/maps")

@@ -18,7 +18,7 @@ import (
 )
 
 // Each of these cases uses a loop against itself, in a way that once hung the loop,
-// killed it, or left something behind.
+// ended it, or left something behind.
 func loopHostileCases() []testCase {
 	return []testCase{
 		{Name: "hostile/end-callback-that-waits", RunLoops: loopWaitingEnd},
@@ -39,8 +39,8 @@ func loopHostileCases() []testCase {
 	}
 }
 
-// loopWaitingEnd: the callback of a task's end is no task, and may not wait as if it
-// were the task that has just ended.
+// loopWaitingEnd: the callback of a task's end does not run in a task. It may not wait
+// as if it ran in the task that has just ended.
 func loopWaitingEnd(l *loopWorld) {
 	lp := l.loop()
 	told := make(chan error, 1)
@@ -51,8 +51,8 @@ func loopWaitingEnd(l *loopWorld) {
 		if err == nil {
 			err = io.ErrUnexpectedEOF
 		}
-		_ = s.Close()                                                                                        // which only begins
-		_ = lp.Call(context.Background(), "nested", func(context.Context) error { told <- nil; return nil }) // refused
+		_ = s.Close()                                                                                        // only begins the close
+		_ = lp.Call(context.Background(), "nested", func(context.Context) error { told <- nil; return nil }) // it is refused
 		told <- err
 	}))
 	require.ErrorIs(l, <-told, loop.ErrOffLoop)
@@ -63,7 +63,7 @@ func loopWaitingEnd(l *loopWorld) {
 	})
 }
 
-// loopOrphan: a task that has ended cannot start a child, since no task would cancel
+// loopOrphan: a task that has ended cannot start a child, since nothing would cancel
 // that child or wait for it.
 func loopOrphan(l *loopWorld) {
 	g := l.groupWith(1, l.options())
@@ -82,7 +82,7 @@ func loopOrphan(l *loopWorld) {
 	l.call(lp, func(ctx context.Context) {
 		t, err := loop.Go(ctx, "parent", func(parent context.Context) error {
 			_, err := loop.Go(parent, "child", func(child context.Context) error {
-				_ = loop.Sleep(child, time.Hour) // until parent has returned
+				_ = loop.Sleep(child, time.Hour) // sleeps until parent has returned
 				_, err := loop.Go(parent, "late", func(context.Context) error {
 					err := loop.Sleep(context.Background(), time.Hour)
 					ended <- err
@@ -96,11 +96,11 @@ func loopOrphan(l *loopWorld) {
 		require.NoError(l, t.Wait(ctx))
 	})
 	require.ErrorIs(l, <-ended, runtime.ErrCanceled)
-	require.NoError(l, g.Stop(), "somebody was left behind")
+	require.NoError(l, g.Stop(), "a task was left behind")
 }
 
-// loopGoexitPosted: nothing stops runtime.Goexit outside a task, so the loop ends;
-// but it ends in order, and every caller that waits for it returns.
+// loopGoexitPosted: runtime.Goexit outside a task cannot be contained, so the loop
+// ends. It must end in order, and every caller that waits for it must return.
 func loopGoexitPosted(l *loopWorld) {
 	g := l.groupWith(1, l.options())
 	lp := g.Loops()[0]
@@ -119,12 +119,12 @@ func loopGoexitPosted(l *loopWorld) {
 	}))
 	require.ErrorIs(l, <-read, runtime.ErrCanceled)
 	<-lp.Friend(friend.Key{}).Stopped()
-	if err := <-called; err != nil { // whichever came first
+	if err := <-called; err != nil { // nil if the function ran before the Goexit
 		require.ErrorIs(l, err, runtime.ErrClosed)
 	}
 	require.ErrorIs(l, lp.Post(func() {}), runtime.ErrClosed)
 	_, err := peer.Read(make([]byte, 1))
-	require.Error(l, err, "the peer was not told")
+	require.Error(l, err, "the peer did not see the end")
 	require.NoError(l, g.Stop())
 }
 
@@ -136,7 +136,7 @@ func loopStopInside(l *loopWorld) {
 	l.call(g.Loops()[1], func(ctx context.Context) {
 		require.ErrorIs(l, g.Stop(), runtime.ErrBusy)
 		require.ErrorIs(l, g.Serve(ctx, ls, svc), runtime.ErrBusy)
-		more, err := g.Listen("127.0.0.1:0", loop.ServeOptions{}) // this one may
+		more, err := g.Listen("127.0.0.1:0", loop.ServeOptions{}) // this may succeed
 		require.NoError(l, err)
 		require.NoError(l, more.Close())
 	})
@@ -147,7 +147,7 @@ type serviceFunc func(ctx context.Context, ln *loop.Listener) error
 
 func (f serviceFunc) Serve(ctx context.Context, ln *loop.Listener) error { return f(ctx, ln) }
 
-// loopForeignCalls: calls that belong to a loop's tasks are refused on a goroutine
+// loopForeignCalls: calls that only a loop's tasks may make are refused on a goroutine
 // and in another loop's task, and corrupt nothing.
 func loopForeignCalls(l *loopWorld) {
 	g := l.group(2)
@@ -184,7 +184,7 @@ func loopForeignCalls(l *loopWorld) {
 	})
 }
 
-// loopFirehose: a killed task ends, though its peer never stops sending.
+// loopFirehose: a killed task ends even if its peer never stops sending.
 func loopFirehose(l *loopWorld) {
 	g := l.groupWith(1, l.options())
 	lp := g.Loops()[0]
@@ -205,18 +205,18 @@ func loopFirehose(l *loopWorld) {
 				return err
 			}
 			for range 10 {
-				sha256.Sum256(b.Bytes()) // slower than peer
+				sha256.Sum256(b.Bytes()) // slower than the peer sends
 			}
 			taken.Add(int64(b.Len()))
 			b.Release()
 		}
 	}, nil))
 	l.soon("the first megabytes", func() bool { return taken.Load() > 1<<20 })
-	require.NoError(l, g.Stop(), "it goes on")
+	require.NoError(l, g.Stop(), "the task did not end")
 }
 
-// loopReaderWokenAndKilled: a reader that was woken for bytes, and is killed before
-// it takes them, leaves them to the next reader.
+// loopReaderWokenAndKilled: bytes arrive and wake a reader, and the reader is killed
+// before it takes them. The next reader must get them.
 func loopReaderWokenAndKilled(l *loopWorld) {
 	for _, wait := range []func(ctx context.Context, s *loop.Stream) error{
 		func(_ context.Context, s *loop.Stream) error { return second(s.Read(make([]byte, 100))) },
@@ -233,20 +233,20 @@ func loopReaderWokenAndKilled(l *loopWorld) {
 			reader := func(name string) *loop.Task {
 				t, err := loop.Go(ctx, name, func(ctx context.Context) error { return wait(ctx, s) })
 				require.NoError(l, err)
-				require.NoError(l, loop.Yield(ctx)) // it waits
+				require.NoError(l, loop.Yield(ctx)) // until it waits
 				return t
 			}
 			first, next := reader("first"), reader("next")
-			s.Unread(runtime.NewShared([]byte("bytes"))) // wakes the first
+			s.Unread(runtime.NewShared([]byte("bytes"))) // wakes the first reader
 			first.Cancel(true)
 			require.ErrorIs(l, first.Wait(ctx), runtime.ErrCanceled)
-			require.NoError(l, next.Wait(ctx), "nobody told it of the bytes")
+			require.NoError(l, next.Wait(ctx), "the second reader was not woken")
 		})
 	}
 }
 
-// loopAcceptorWokenAndKilled is the same for connections: for an acceptor that is
-// killed, and for one whose context ends.
+// loopAcceptorWokenAndKilled is the same for an acceptor: one that is killed, and one
+// whose context ends.
 func loopAcceptorWokenAndKilled(l *loopWorld) {
 	for _, kill := range []bool{true, false} {
 		lp := l.loop()
@@ -263,12 +263,12 @@ func loopAcceptorWokenAndKilled(l *loopWorld) {
 					return s.Close()
 				})
 				require.NoError(l, err)
-				require.NoError(l, loop.Yield(ctx)) // it waits
+				require.NoError(l, loop.Yield(ctx)) // until it waits
 				return t
 			}
 			first, next := acceptor("first"), acceptor("next")
-			// The loop sees the connection at the end of this turn, and then, before
-			// any task goes on, what is posted here.
+			// The loop sees the connection at the end of this turn. Then it runs posted
+			// functions, before it resumes a task.
 			require.NoError(l, lp.Post(func() {
 				nc, err := net.Dial("tcp", ln.Addr().String())
 				require.NoError(l, err)
@@ -276,13 +276,13 @@ func loopAcceptorWokenAndKilled(l *loopWorld) {
 				require.NoError(l, lp.Post(func() { first.Cancel(kill) }))
 			}))
 			require.Error(l, first.Wait(ctx))
-			require.NoError(l, next.Wait(ctx), "nobody told it of the connection")
+			require.NoError(l, next.Wait(ctx), "the second acceptor was not woken")
 		})
 	}
 }
 
-// loopReadIntoInterrupted: a ReadInto has to wait until the socket is its own; a
-// kill, deadline or close meanwhile must end it.
+// loopReadIntoInterrupted: a ReadInto waits until it has the socket for itself. A kill,
+// deadline or close during this wait must end it.
 func loopReadIntoInterrupted(l *loopWorld) {
 	for _, tt := range []struct {
 		name string
@@ -294,13 +294,13 @@ func loopReadIntoInterrupted(l *loopWorld) {
 		{"closed", func(s *loop.Stream, _ *loop.Task) { _ = s.Close() }, runtime.ErrClosed},
 	} {
 		l.with(loop.StreamOptions{Linger: time.Hour, QueueLimit: 64 << 20}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
-			if tt.name == "closed" { // which then takes until peer has read this
+			if tt.name == "closed" { // the close then waits until the peer has read this
 				_, err := s.Write(make([]byte, 16<<20))
 				require.NoError(l, err)
 			}
 			first, err := loop.Go(ctx, "first", func(ctx context.Context) error { return second(s.ReadBuf()) })
 			require.NoError(l, err)
-			require.NoError(l, loop.Yield(ctx)) // it waits in a receive-many
+			require.NoError(l, loop.Yield(ctx)) // until it waits in a receive-many
 			into, err := loop.Go(ctx, "into", func(ctx context.Context) error {
 				b, err := s.Loop().Pool().Get(1000)
 				require.NoError(l, err)
@@ -308,7 +308,7 @@ func loopReadIntoInterrupted(l *loopWorld) {
 				return second(s.ReadInto(b))
 			})
 			require.NoError(l, err)
-			_, err = loop.Go(ctx, "stop", func(ctx context.Context) error { // right behind it
+			_, err = loop.Go(ctx, "stop", func(ctx context.Context) error { // runs right after the ReadInto
 				tt.stop(s, into)
 				return nil
 			})
@@ -321,8 +321,8 @@ func loopReadIntoInterrupted(l *loopWorld) {
 	}
 }
 
-// loopReadIntoBeside: a ReadInto and a reader that wait together do not take the
-// socket from each other in turns.
+// loopReadIntoBeside: a ReadInto and a reader that wait together do not take turns at
+// the socket.
 func loopReadIntoBeside(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		var got []byte
@@ -350,8 +350,8 @@ func loopReadIntoBeside(l *loopWorld) {
 		for _, r := range []func(b *runtime.Buffer) error{plain, into, plain, into} {
 			read(r)
 		}
-		// Taking it in turns would cost a turn of the loop each time. These yields
-		// are as many turns of the loop, so that it would show.
+		// Taking turns would cost a turn of the loop each time. These yields are as
+		// many turns of the loop, so it would show.
 		before := s.Loop()
 		st, err := before.Friend(friend.Key{}).Stats()
 		require.NoError(l, err)
@@ -375,8 +375,8 @@ func loopReadIntoBeside(l *loopWorld) {
 	})
 }
 
-// loopIdleElsewhere: the idle timeout of a stream ends every call that waits on it:
-// a ReadInto, and a Write that the peer does not take.
+// loopIdleElsewhere: the idle timeout of a stream ends every call that waits on it: a
+// ReadInto, and a Write whose bytes the peer does not read.
 func loopIdleElsewhere(l *loopWorld) {
 	opts := loop.StreamOptions{IdleTimeout: 50 * time.Millisecond, Linger: -1, QueueLimit: 1 << 10}
 	l.with(opts, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
@@ -397,15 +397,15 @@ func loopIdleElsewhere(l *loopWorld) {
 		require.ErrorIs(l, s.Flush(), os.ErrDeadlineExceeded)
 		require.ErrorIs(l, s.Friend(friend.Key{}).WriteErr(), os.ErrDeadlineExceeded)
 		_, err := loop.WaitAny(ctx, s.Writable())
-		require.NoError(l, err, "it waits for what does not come")
+		require.NoError(l, err, "the call still waits")
 	})
 }
 
-// loopWriteWithoutMemory: a Write that finds no memory waits until its queued bytes
-// are sent, and holds up no other task meanwhile.
+// loopWriteWithoutMemory: a Write that gets no memory waits until its queued bytes are
+// sent, and holds up no other task meanwhile.
 func loopWriteWithoutMemory(l *loopWorld) {
 	opts := l.options()
-	opts.PoolLimit = 4 << 20 // of which the receive buffers are a quarter
+	opts.PoolLimit = 4 << 20 // the receive buffers take a quarter
 	g := l.groupWith(1, opts)
 	l.Defer(func() { require.NoError(l, g.Stop()) })
 	lp := g.Loops()[0]
@@ -423,12 +423,13 @@ func loopWriteWithoutMemory(l *loopWorld) {
 	})
 }
 
-// loopTakesNone: a loop that does not take the connections dealt to it has a bounded
-// number of them waiting; the other loops get the rest. When those take none either,
-// the rest waits in the kernel. (The number is not exact: a kernel that accepts by
-// itself is told to stop after the fact.) No connection is lost.
+// loopTakesNone: two loops share a listener, and one of them takes none of its
+// connections. A bounded number of connections waits for that loop; the other loop gets
+// the rest. When neither loop takes any, the rest waits in the kernel. No connection is
+// lost. (The bound is not exact: a kernel that accepts by itself is stopped only after
+// the fact.)
 func loopTakesNone(l *loopWorld) {
-	const n, most = 1500, 900 // some 256 wait for each loop
+	const n, most = 1500, 900 // about 256 wait for each loop
 	g := l.group(2)
 	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{Spread: true})
 	require.NoError(l, err)
@@ -457,20 +458,20 @@ func loopTakesNone(l *loopWorld) {
 	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- g.Serve(ctx, ls, svc) }()
-	gates[1].Set() // the first, which accepts for both, takes just one
+	gates[1].Set() // the first loop accepts for both, and takes just one
 	for range n {
 		nc, err := net.Dial("tcp", ls.Addr().String())
 		require.NoError(l, err)
 		l.Defer(func() { _ = nc.Close() })
 	}
-	l.soon("the connections that go round the first loop", func() bool { return taken[1].Load() >= n-1-most })
+	l.soon("the connections that pass the first loop by", func() bool { return taken[1].Load() >= n-1-most })
 	require.Equal(l, 1, taken[0].Load())
 	gates[0].Set()
 	l.soon("all", func() bool { return taken[0].Load()+taken[1].Load() == n })
 	require.LessOrEqual(l, taken[0].Load(), int64(1+most))
 
-	// Neither takes any: both are full, and the rest is in the kernel. The first
-	// loop that goes on gets the rest.
+	// Now neither loop takes any: both are full, and the rest is in the kernel. The
+	// loop that takes connections again gets the rest.
 	taken[0].Store(0)
 	taken[1].Store(0)
 	gates[0].Clear()
@@ -488,8 +489,8 @@ func loopTakesNone(l *loopWorld) {
 	require.NoError(l, <-served)
 }
 
-// loopLingerAtStop: a loop that stops does not wait for a Close that would take
-// longer, whether the Close began before or the loop itself closes the stream.
+// loopLingerAtStop: a loop that stops does not wait for a slow Close, whether the Close
+// began before or the loop itself closes the stream.
 func loopLingerAtStop(l *loopWorld) {
 	opts := l.options()
 	opts.StopTimeout = 2 * time.Second
@@ -508,7 +509,7 @@ func loopLingerAtStop(l *loopWorld) {
 	require.NoError(l, g.Stop(), "the task that closes is abandoned")
 	require.ErrorIs(l, <-closed, os.ErrDeadlineExceeded)
 
-	// Bytes of a stream that has begun to close are sent, though no task waits.
+	// A stream that has begun to close sends its bytes even if no task waits for it.
 	opts.StopTimeout = l.limits.Wait
 	g = l.groupWith(1, opts)
 	lp = g.Loops()[0]
@@ -526,8 +527,8 @@ func loopLingerAtStop(l *loopWorld) {
 	require.NoError(l, g.Stop())
 }
 
-// loopCloseWriteAgain: a CloseWrite that could not flush in time may be called
-// again, and then the peer sees the end.
+// loopCloseWriteAgain: after a CloseWrite that could not flush in time, a second one
+// succeeds, and then the peer sees the end.
 func loopCloseWriteAgain(l *loopWorld) {
 	l.with(loop.StreamOptions{QueueLimit: 64 << 20}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		data := l.pattern(16 << 20)

@@ -23,7 +23,7 @@ func loopLimitCases() []testCase {
 	}
 }
 
-// countWriter counts what is written: a log's lines.
+// countWriter counts the writes, which are a log's lines.
 type countWriter struct{ atomic.Int64 }
 
 func (w *countWriter) Write(p []byte) (int, error) {
@@ -31,8 +31,8 @@ func (w *countWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// loopNotPinned: a loop that must not be tied to its CPU says so and goes on. (A
-// CPU that is not there is refused like one that is not allowed.)
+// loopNotPinned: a loop that is not allowed to run on its CPU logs that and runs
+// anyway. (The kernel refuses a CPU that does not exist like one that is not allowed.)
 func loopNotPinned(l *loopWorld) {
 	opts := l.options()
 	var warned countWriter
@@ -44,7 +44,7 @@ func loopNotPinned(l *loopWorld) {
 	require.NoError(l, unix.SchedGetaffinity(0, &before))
 	l.call(lp, func(context.Context) { require.NoError(l, unix.SchedGetaffinity(0, &after)) })
 	require.Equal(l, before, after)
-	require.Equal(l, 1, warned.Load(), "nobody was told")
+	require.Equal(l, 1, warned.Load(), "nothing was logged")
 	require.NoError(l, g.Stop())
 
 	opts.CPUs = nil
@@ -62,8 +62,8 @@ func loopNotPinned(l *loopWorld) {
 	require.Equal(l, 1, warned.Load())
 }
 
-// loopOutOfDescriptors: accept fails for want of descriptors; the listener survives
-// this without spinning, and goes on when there are descriptors again.
+// loopOutOfDescriptors: accept fails for want of descriptors. The listener must survive
+// this without spinning, and accept again when there are descriptors.
 func loopOutOfDescriptors(l *loopWorld) {
 	opts := l.options()
 	var warned countWriter
@@ -108,7 +108,7 @@ func loopOutOfDescriptors(l *loopWorld) {
 		defer cancel()
 		_, err = ln.Accept(short)
 		require.ErrorIs(l, err, context.DeadlineExceeded)
-		require.Positive(l, warned.Load(), "nobody was told")
+		require.Positive(l, warned.Load(), "nothing was logged")
 		require.LessOrEqual(l, warned.Load(), int64(3), "it spins")
 		restore()
 		for range peers {

@@ -14,8 +14,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// These are mistakes of the program. The call that makes the mistake says so, at
-// once; the loop and its other connections go on.
+// These cases are mistakes of a program. The call that makes the mistake reports it at
+// once, and the loop and its other connections keep working.
 func loopMisuseCases() []testCase {
 	return []testCase{
 		{Name: "misuse/buffer-that-was-given-away", RunLoops: loopGivenAway, LoopAlone: true},
@@ -28,9 +28,9 @@ func loopMisuseCases() []testCase {
 	}
 }
 
-// loopGivenAway: a buffer that was written is the stream's from then on, and not
-// only once the loop gets to send it. A caller that touches it panics, and the bytes
-// are sent as they were written.
+// loopGivenAway: a buffer belongs to the stream from Write on, not only from the moment
+// at which the loop sends it. A caller that touches it panics, and the bytes are sent
+// as they were written.
 func loopGivenAway(l *loopWorld) {
 	for _, tt := range []struct {
 		name  string
@@ -67,7 +67,7 @@ func loopGivenAway(l *loopWorld) {
 			})
 		}
 	}
-	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) { // to be read again
+	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) { // the peer reads them
 		for range 2 {
 			b, err := s.Loop().Pool().Friend(friend.Key{}).Copy(8, []byte("again"))
 			require.NoError(l, err)
@@ -80,7 +80,7 @@ func loopGivenAway(l *loopWorld) {
 			got, err := s.ReadBuf()
 			require.NoError(l, err)
 			require.Equal(l, "ain", string(got.Bytes()))
-			got.Append([]byte("x")) // it is the reader's
+			got.Append([]byte("x")) // the reader owns it
 			got.Release()
 		}
 		b, err := s.Loop().Pool().Friend(friend.Key{}).Copy(0, []byte("left there"))
@@ -111,7 +111,7 @@ func loopTooFewOwners(l *loopWorld) {
 		l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 			b := make(s).Retain()
 			require.NoError(l, s.WriteBuf(b))
-			require.Equal(l, "payload", string(b.Bytes()), "who is left may read it: %s", name)
+			require.Equal(l, "payload", string(b.Bytes()), "the owner that is left may read it: %s", name)
 			require.NoError(l, s.WriteBuf(b))
 			require.Panics(l, func() { _ = s.WriteBuf(b) }, name)
 			require.Panics(l, func() { b.Release() }, name)
@@ -145,7 +145,7 @@ func loopForeignBuffer(l *loopWorld) {
 		require.Panics(l, func() { _ = s.Friend(friend.Key{}).Enqueue(foreign) })
 		require.Panics(l, func() { s.Unread(foreign) })
 		require.Zero(l, s.Queued())
-		foreign.Release() // allowed on every loop
+		foreign.Release() // any loop may release it
 	})
 }
 
@@ -177,42 +177,42 @@ func loopPanickingCallbacks(l *loopWorld) {
 		second.Set(time.Millisecond)
 		require.NoError(l, again.Wait(ctx), "the timers behind it")
 		require.Equal(l, 1, reported.Load(), "a timer's")
-		timer.Set(time.Hour) // it can be used again
+		timer.Set(time.Hour) // the timer can be used again
 		timer.Stop()
 	})
 	l.call(lp, func(ctx context.Context) {
 		s, peer := l.pair(lp, loop.StreamOptions{})
 		defer s.Close()
 		s.Friend(friend.Key{}).OnSent(fail)
-		_, err := s.Write([]byte("sent all the same"))
+		_, err := s.Write([]byte("it is sent all the same"))
 		require.NoError(l, err)
 		require.NoError(l, s.Flush())
-		require.Equal(l, 2, reported.Load(), "of what is told of sending")
-		l.off(ctx, func() { l.expect(peer, []byte("sent all the same")) })
+		require.Equal(l, 2, reported.Load(), "the panic of OnSent's function")
+		l.off(ctx, func() { l.expect(peer, []byte("it is sent all the same")) })
 		s.Friend(friend.Key{}).OnSent(nil)
 
 		s.Friend(friend.Key{}).OnEOF(func() error { panic(errCallback) })
 		require.NoError(l, peer.CloseWrite())
 		for range 2 {
 			_, err = s.Read(make([]byte, 1))
-			require.ErrorIs(l, err, errCallback, "the end was not judged, so it is not a good one")
+			require.ErrorIs(l, err, errCallback, "an end that was not judged must not count as success")
 		}
-		require.Equal(l, 3, reported.Load(), "of what is told of the end")
+		require.Equal(l, 3, reported.Load(), "the panic of OnEOF's function")
 		s.Friend(friend.Key{}).OnEnd(fail)
 	})
-	require.Equal(l, 4, reported.Load(), "of what is told of a stream's end")
+	require.Equal(l, 4, reported.Load(), "the panic of OnEnd's function")
 	require.NoError(l, g.Stop())
 }
 
-// loopForeignSettings: methods that must be called on the loop return an error
-// elsewhere; those that return no error panic, and change nothing.
+// loopForeignSettings: a method that must be called on the loop returns an error
+// elsewhere. If it has no error result, it panics and changes nothing.
 func loopForeignSettings(l *loopWorld) {
 	g := l.group(2)
 	here, there := g.Loops()[0], g.Loops()[1]
 	var s *loop.Stream
 	var peer *net.TCPConn
 	var timer loop.Timer
-	never := func() { l.Errorf("it was taken all the same") }
+	never := func() { l.Errorf("the call was accepted") }
 	l.call(here, func(context.Context) {
 		s, peer = l.pair(here, loop.StreamOptions{})
 		timer.Init(here, never)
@@ -237,7 +237,7 @@ func loopForeignSettings(l *loopWorld) {
 		require.ErrorIs(l, s.Friend(friend.Key{}).Enqueue(runtime.NewShared([]byte("x"))), loop.ErrOffLoop)
 		b := runtime.NewShared([]byte("x"))
 		require.ErrorIs(l, s.TryWriteBuf(b), loop.ErrOffLoop)
-		b.Release() // it is still the caller's
+		b.Release() // the caller still owns it
 		require.ErrorIs(l, s.Friend(friend.Key{}).WriteErr(), loop.ErrOffLoop)
 		require.Zero(l, s.TryReadBuf())
 	}
@@ -255,14 +255,15 @@ func loopForeignSettings(l *loopWorld) {
 	})
 }
 
-// stalls are options whose watchdog tells of the first stall of this name.
+// stalls returns options whose watchdog reports the first stall of the task of this
+// name.
 func (l *loopWorld) stalls(task string) (loop.LoopOptions, <-chan loop.Stall) {
 	opts := l.options()
 	opts.StallAfter = 20 * time.Millisecond
 	told := make(chan loop.Stall, 1)
 	opts.OnStall = func(s loop.Stall) {
 		if s.Task != task {
-			return // the machine is slow
+			return // another stall: the machine is slow
 		}
 		select {
 		case told <- s:
@@ -272,7 +273,7 @@ func (l *loopWorld) stalls(task string) (loop.LoopOptions, <-chan loop.Stall) {
 	return opts, told
 }
 
-// stalled waits for what stalls tells, and then lets the stall end, by gate.
+// stalled waits for the stall that stalls reports, and then ends it by gate.
 func (l *loopWorld) stalled(told <-chan loop.Stall, gate chan struct{}) loop.Stall {
 	defer close(gate)
 	var s loop.Stall
@@ -282,12 +283,11 @@ func (l *loopWorld) stalled(told <-chan loop.Stall, gate chan struct{}) loop.Sta
 		heard = true
 	case <-time.After(l.limits.Wait):
 	}
-	require.True(l, heard, "the watchdog does not tell")
+	require.True(l, heard, "the watchdog reports nothing")
 	return s
 }
 
-// loopBlockingPost: the watchdog also sees functions that the loop calls outside any
-// task.
+// loopBlockingPost: the watchdog also sees functions that the loop calls outside tasks.
 func loopBlockingPost(l *loopWorld) {
 	for name, start := range map[string]func(lp *loop.Loop, f func()){
 		"Post": func(lp *loop.Loop, f func()) { require.NoError(l, lp.Post(f)) },
@@ -338,7 +338,7 @@ func loopStallAmongMany(l *loopWorld) {
 	})
 	gate := make(chan struct{})
 	var deep func(ctx context.Context, n int) error
-	deep = func(ctx context.Context, n int) error { // a stack worth printing
+	deep = func(ctx context.Context, n int) error { // a deep stack
 		if n == 0 {
 			return over.Wait(ctx)
 		}

@@ -35,8 +35,8 @@ func loopServeCases() []testCase {
 	}
 }
 
-// handlers is the smallest Service: a task for each connection, which the end
-// of ctx drains.
+// handlers is the smallest Service: a task for each connection. The end of ctx drains
+// them.
 type handlers struct {
 	handle func(ctx context.Context, s *loop.Stream) error
 	drain  time.Duration
@@ -63,7 +63,7 @@ func (h *handlers) Serve(ctx context.Context, ln *loop.Listener) error {
 	defer cancel()
 	for _, t := range tasks {
 		if t.Wait(wctx) != nil && wctx.Err() != nil {
-			break // what is left is killed
+			break // the rest is killed
 		}
 	}
 	return ctx.Err()
@@ -74,7 +74,8 @@ func echoHandler(_ context.Context, s *loop.Stream) error {
 	return err
 }
 
-// serve starts svc on a listener and returns its address, and what ends it.
+// serve starts svc on a listener. It returns the listener's address and a function that
+// ends svc.
 func (l *loopWorld) serve(g *loop.Group, address string, opts loop.ServeOptions, svc loop.Service) (addr net.Addr, stop func() error) {
 	ls, err := g.Listen(address, opts)
 	require.NoError(l, err)
@@ -91,7 +92,7 @@ func (l *loopWorld) serveOn(g *loop.Group, ls *loop.Listeners, svc loop.Service)
 	})
 }
 
-// echo sends p to addr and expects it back.
+// echo sends p to addr and requires p back.
 func (l *loopWorld) echo(addr net.Addr, p []byte) {
 	nc, err := net.Dial(addr.Network(), addr.String())
 	require.NoError(l, err)
@@ -195,7 +196,7 @@ func loopSecondGroup(l *loopWorld) {
 		ls, err = first.Listen("127.0.0.1:0", loop.ServeOptions{Share: true})
 		require.NoError(l, err)
 		also, err := second.Listen(ls.Addr().String(), loop.ServeOptions{Share: true})
-		require.NoError(l, err, "sharing was asked for")
+		require.NoError(l, err, "the options ask for sharing")
 		require.NoError(l, also.Close())
 		require.NoError(l, ls.Close())
 	}
@@ -213,7 +214,7 @@ func loopDrain(l *loopWorld) {
 			return err
 		}
 		started.Done()
-		if kind[0] == 'w' { // works for a while after the end of ctx, and says goodbye
+		if kind[0] == 'w' { // works for a while after the end of ctx, and then says goodbye
 			for ctx.Err() == nil {
 				_ = loop.Sleep(ctx, time.Millisecond)
 			}
@@ -247,8 +248,8 @@ func loopDrain(l *loopWorld) {
 	require.Equal(l, 1, killed.Load())
 }
 
-// loopUnaccepted: connections that no task accepts wait, in the listener and then in
-// the kernel, and none is lost.
+// loopUnaccepted: connections that no task accepts wait, first in the listener and then
+// in the kernel. None is lost.
 func loopUnaccepted(l *loopWorld) {
 	const n = 400 // more than the listener takes in advance
 	lp := l.loop()
@@ -279,11 +280,11 @@ func loopUnaccepted(l *loopWorld) {
 		for range n - 11 {
 			accept()
 		}
-	}) // ten are left for Close
+	}) // Close has to close the last ten
 }
 
-// loopStartFails: a group of which one loop cannot start returns an error, and its
-// other loops are gone.
+// loopStartFails: if one loop of a group cannot start, the group returns an error and
+// stops its other loops.
 func loopStartFails(l *loopWorld) {
 	for _, broken := range []int{0, 2} {
 		_, err := loop.StartGroup(loop.GroupOptions{Loops: 3, Loop: l.options(), New: func(i int) (runtime.Runtime, error) {
@@ -321,7 +322,7 @@ func loopDial(l *loopWorld) {
 	require.NoError(l, err)
 	require.NoError(l, gone.Close())
 	l.call(lp, func(ctx context.Context) {
-		// By number, and by a name, which may also have an address without a listener.
+		// By number, and by names, which may also have an address without a listener.
 		for _, host := range []string{"127.0.0.1", "localhost", ""} {
 			s, err := lp.Friend(friend.Key{}).Dial(ctx, net.JoinHostPort(host, port), loop.DialOptions{Timeout: l.limits.Wait})
 			require.NoError(l, err, "host %q", host)
@@ -351,7 +352,7 @@ func loopDial(l *loopWorld) {
 	require.ErrorIs(l, err, loop.ErrOffLoop)
 }
 
-// loopDialFull dials a listener whose queue is full, so that nothing answers. The
+// loopDialFull dials a listener whose queue is full, so that no answer arrives. The
 // dial ends by timeout, by a foreign context, and by a kill.
 func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
 	ln, err := lp.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{Backlog: 1}, loop.StreamOptions{})
@@ -385,11 +386,11 @@ func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
 	require.NoError(l, err)
 	require.NoError(l, loop.Sleep(ctx, time.Millisecond))
 	ccancel()
-	require.ErrorIs(l, task.Wait(ctx), context.Canceled, "a foreign context that waits in the kernel")
+	require.ErrorIs(l, task.Wait(ctx), context.Canceled, "a foreign context ends while the kernel connects")
 	task, err = loop.Go(ctx, "dials", func(ctx context.Context) error {
 		_, err := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{})
 		_, again := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{})
-		require.ErrorIs(l, again, runtime.ErrCanceled, "killed before it began")
+		require.ErrorIs(l, again, runtime.ErrCanceled, "a dial that begins after the kill")
 		return err
 	})
 	require.NoError(l, err)
@@ -434,9 +435,8 @@ func loopFile(l *loopWorld) {
 	require.Equal(l, 1<<20, st.Size())
 }
 
-// loopStalledPeers: a thousand peers that never read what they are sent, and a
-// thousand that stop in the middle of what they send, while another
-// connection's echo goes on, with few receive buffers.
+// loopStalledPeers: a thousand peers never read, and a thousand stop in the middle of a
+// message. Meanwhile another connection's echo works, with few receive buffers.
 func loopStalledPeers(l *loopWorld) {
 	const each = 1000
 	g := l.group(2)
@@ -448,7 +448,7 @@ func loopStalledPeers(l *loopWorld) {
 		switch kind[0] {
 		case 'e':
 			return echoHandler(ctx, s)
-		case 'h': // holds what has arrived while it waits for the rest
+		case 'h': // holds the bytes that have arrived, and waits for the rest
 			b, err := s.ReadBuf()
 			if err != nil {
 				return err
@@ -460,7 +460,7 @@ func loopStalledPeers(l *loopWorld) {
 			}
 			return err
 		default: // sends to a peer that does not read
-			// The kernel would take megabytes for each before it says no.
+			// Otherwise the kernel would take megabytes for each connection.
 			if err := s.Friend(friend.Key{}).SetOption(runtime.OptSendBuffer, 16<<10); err != nil {
 				return err
 			}

@@ -60,7 +60,7 @@ func loopConn(l *loopWorld) {
 		n, err := s.Read(nil)
 		require.Zero(l, n)
 		require.NoError(l, err)
-		p := make([]byte, 2) // smaller than what is there
+		p := make([]byte, 2) // smaller than what has arrived
 		_, err = io.ReadFull(s, p)
 		require.NoError(l, err)
 		rest, err := io.ReadAll(s)
@@ -89,7 +89,7 @@ func loopBuffers(l *loopWorld) {
 		l.off(ctx, func() { l.expect(peer, []byte("one two three")) })
 		require.Zero(l, s.TryReadBuf())
 
-		// What was read can be put back, and ReadInto takes it first.
+		// Bytes that were read can be put back, and ReadInto returns them first.
 		l.off(ctx, func() { _, err := peer.Write([]byte("answer")); require.NoError(l, err) })
 		b, err := s.ReadBuf()
 		require.NoError(l, err)
@@ -112,7 +112,8 @@ func loopBuffers(l *loopWorld) {
 			require.Equal(l, byte(want), one[0])
 		}
 
-		// Straight into the buffer, with a receive of another kind before and after.
+		// Received straight into the buffer, with a receive of another kind before and
+		// after.
 		big := l.pattern(900 << 10)
 		into.Reset(0)
 		done := make(chan error, 1)
@@ -171,7 +172,8 @@ func loopInboxLimit(l *loopWorld) {
 			at += n
 			if l.rand.IntN(20) == 0 {
 				require.NoError(l, loop.Sleep(ctx, time.Millisecond))
-				// One delivery more, and those that were queued when receiving was cancelled.
+				// One more delivery, and those that were queued when receiving was
+				// cancelled.
 				require.LessOrEqual(l, s.Buffered(), limit+(4<<20))
 			}
 		}
@@ -219,8 +221,8 @@ func loopBackpressure(l *loopWorld) {
 	})
 }
 
-// loopWriters: several tasks write at once, each Write far over the queue's
-// limit; the bytes of one Write stay together.
+// loopWriters: several tasks write at once, and each Write is far longer than the
+// queue's limit. The bytes of one Write stay together.
 func loopWriters(l *loopWorld) {
 	const writers, writes, size = 5, 6, 100 << 10
 	l.with(loop.StreamOptions{QueueLimit: 8 << 10}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
@@ -229,7 +231,7 @@ func loopWriters(l *loopWorld) {
 			t, err := loop.Go(ctx, "writer", func(ctx context.Context) error {
 				p := bytes.Repeat([]byte{byte('a' + i)}, size)
 				for range writes {
-					for i > 1 && s.Queued() >= 8<<10 { // to be there before those that wait in a Write
+					for i > 1 && s.Queued() >= 8<<10 { // while there is room, before the tasks that wait in a Write
 						if err := loop.Yield(ctx); err != nil {
 							return err
 						}
@@ -261,7 +263,7 @@ func loopWriters(l *loopWorld) {
 	})
 }
 
-// loopDeadlineRace: deadlines pass while bytes arrive; none is lost.
+// loopDeadlineRace: deadlines pass while bytes arrive. No byte is lost.
 func loopDeadlineRace(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		const rounds = 600
@@ -312,7 +314,7 @@ func loopDeadlineRace(l *loopWorld) {
 
 func loopWriteDeadline(l *loopWorld) {
 	l.with(loop.StreamOptions{Linger: -1}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
-		require.NoError(l, s.SetWriteDeadline(time.Now().Add(200*time.Millisecond))) // not before it has to wait
+		require.NoError(l, s.SetWriteDeadline(time.Now().Add(200*time.Millisecond))) // it passes while the Write waits
 		p := make([]byte, 1<<20)
 		var err error
 		for err == nil { // the peer does not read
@@ -323,20 +325,20 @@ func loopWriteDeadline(l *loopWorld) {
 		require.NoError(l, s.SetWriteDeadline(time.Time{}))
 		go func() { _, _ = io.Copy(io.Discard, peer) }()
 		_, err = s.Write(p)
-		require.NoError(l, err, "it goes on after the deadline")
+		require.NoError(l, err, "the Write ignored the deadline")
 		require.NoError(l, s.Flush())
 	})
 }
 
-// loopIdle: bytes that arrive in time keep a stream alive, also when the loop has
-// slept until they arrived. If the machine is too busy to send them in time, the case
-// tries again with more time.
+// loopIdle: bytes that arrive in time keep a stream alive, even if the loop slept until
+// they arrived. If the machine is too busy to send them in time, the case tries again
+// with more time.
 func loopIdle(l *loopWorld) {
 	for idle := 100 * time.Millisecond; ; idle *= 3 {
 		kept := 0
 		l.with(loop.StreamOptions{IdleTimeout: idle}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 			p := make([]byte, 1)
-			moved := s.Loop().Now() // not later than bytes last did
+			moved := s.Loop().Now() // at or before the last arrival
 			late := false
 			for kept < 4 {
 				var sent int64
@@ -348,11 +350,11 @@ func loopIdle(l *loopWorld) {
 				})
 				if _, err := s.Read(p); err != nil {
 					require.ErrorIs(l, err, os.ErrDeadlineExceeded)
-					require.GreaterOrEqual(l, time.Duration(s.Loop().Now()-moved), idle, "it was not idle for so long")
+					require.GreaterOrEqual(l, time.Duration(s.Loop().Now()-moved), idle, "the stream ended too early")
 					kept = 0
 					return
 				}
-				late = late || time.Duration(s.Loop().Now()-moved) >= idle // it may have ended before they came
+				late = late || time.Duration(s.Loop().Now()-moved) >= idle // the stream may have ended before the bytes arrived
 				moved = sent
 				kept++
 			}
@@ -367,7 +369,7 @@ func loopIdle(l *loopWorld) {
 		if kept == 4 {
 			return
 		}
-		require.Less(l, idle, 5*time.Second, "it ends whatever arrives")
+		require.Less(l, idle, 5*time.Second, "the stream ended although bytes arrived")
 	}
 }
 
@@ -477,8 +479,8 @@ func loopBroadcast(l *loopWorld) {
 	b.Release()
 }
 
-// loopOffLoop: a goroutine that uses a stream gets ErrOffLoop, and the stream is as
-// good as before.
+// loopOffLoop: a goroutine that uses a stream gets ErrOffLoop, and the stream still
+// works.
 func loopOffLoop(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		l.off(ctx, func() {

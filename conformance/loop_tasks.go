@@ -75,7 +75,7 @@ func loopPostBounded(l *loopWorld) {
 	require.ErrorIs(l, lp.Post(func() {}), runtime.ErrBusy)
 	close(hold)
 	require.NoError(l, g.Stop())
-	require.Equal(l, 10, ran, "what was accepted runs")
+	require.Equal(l, 10, ran, "a function that Post accepted runs")
 }
 
 func loopAfterStop(l *loopWorld) {
@@ -94,7 +94,7 @@ func loopCallFromPost(l *loopWorld) {
 	require.NoError(l, lp.Post(func() {
 		got <- lp.Call(context.Background(), "inside", func(context.Context) error { return nil })
 	}))
-	require.ErrorIs(l, <-got, loop.ErrOffLoop, "it would wait for itself")
+	require.ErrorIs(l, <-got, loop.ErrOffLoop, "the call would wait for itself")
 }
 
 func loopCallBetween(l *loopWorld) {
@@ -115,11 +115,11 @@ func loopCallBetween(l *loopWorld) {
 			require.Same(l, b, loop.TaskOf(there).Loop())
 			return loop.Sleep(there, 5*time.Millisecond)
 		}))
-		require.Positive(l, others, "the calling loop went on")
+		require.Positive(l, others, "the calling loop ran meanwhile")
 		short, cancel := context.WithCancel(ctx)
 		defer cancel()
 		require.ErrorIs(l, b.Call(short, "long", func(there context.Context) error {
-			cancel() // not before it runs: then it would not be started
+			cancel() // only after it runs: before, it would not start
 			return loop.Sleep(there, time.Hour)
 		}), runtime.ErrCanceled, "the end of ctx kills it")
 	})
@@ -130,13 +130,13 @@ func loopChildren(l *loopWorld) {
 	ended := 0
 	waits := func(ctx context.Context) error {
 		defer func() {
-			for range 5 { // so that a caller that does not wait for it is seen to go on
+			for range 5 { // so that a caller which does not wait would be seen
 				_ = loop.Yield(ctx)
 			}
 			ended++
 		}()
 		var never loop.Event
-		return never.Wait(context.Background()) // which only a kill ends
+		return never.Wait(context.Background()) // only a kill ends it
 	}
 	l.call(lp, func(ctx context.Context) {
 		parent, err := loop.Go(ctx, "parent", func(ctx context.Context) error {
@@ -148,7 +148,7 @@ func loopChildren(l *loopWorld) {
 				})
 				require.NoError(l, err)
 			}
-			return loop.Yield(ctx) // they wait
+			return loop.Yield(ctx) // until they wait
 		})
 		require.NoError(l, err)
 		require.NoError(l, parent.Wait(ctx))
@@ -194,7 +194,7 @@ func loopGoexit(l *loopWorld) {
 	for range n {
 		l.bg(&wg, func() {
 			err := lp.Call(context.Background(), "exits", func(ctx context.Context) error {
-				defer func() { _ = loop.Yield(ctx) }() // suspends while it exits
+				defer func() { _ = loop.Yield(ctx) }() // suspends during Goexit
 				goruntime.Goexit()
 				return nil
 			})
@@ -249,8 +249,8 @@ func loopNested(l *loopWorld) {
 	})
 }
 
-// loopWatchdog: a mutex that a suspended task holds stops the loop; the
-// watchdog says which task waits for it, and where.
+// loopWatchdog: a mutex that a suspended task holds stops the loop. The watchdog
+// reports which task waits for it, and where.
 func loopWatchdog(l *loopWorld) {
 	opts, told := l.stalls("stuck in a mutex")
 	g := l.groupWith(1, opts)
@@ -288,13 +288,13 @@ func loopAbandoned(l *loopWorld) {
 	err := g.Stop()
 	require.ErrorContains(l, err, "never ends")
 	require.ErrorContains(l, err, "abandoned")
-	require.ErrorContains(l, <-result, "abandoned", "whoever waits for it is told")
+	require.ErrorContains(l, <-result, "abandoned", "a caller that waits for the task gets the error")
 	close(hold)
 	<-gone
-	l.lost++ // its coroutine
+	l.lost++ // its coroutine is left
 }
 
-// loopIgnoresCancel: a killed task that goes on all the same does not keep the loop
+// loopIgnoresCancel: a killed task that continues anyway does not keep the loop
 // from its other tasks.
 func loopIgnoresCancel(l *loopWorld) {
 	lp := l.loop()
@@ -309,7 +309,7 @@ func loopIgnoresCancel(l *loopWorld) {
 			return nil
 		})
 		require.NoError(l, err)
-		defer enough.Store(true) // lest it outlive a case that has failed
+		defer enough.Store(true) // otherwise it could outlive a case that has failed
 		task.Cancel(true)
 		for range 10 {
 			require.NoError(l, loop.Sleep(ctx, time.Millisecond))
@@ -320,8 +320,8 @@ func loopIgnoresCancel(l *loopWorld) {
 	})
 }
 
-// loopForeignContext: contexts that do not come from the task itself end its
-// calls too, by time and by cancel, whatever the call waits in.
+// loopForeignContext: a context that does not come from the task ends the task's calls
+// too, by deadline and by cancel, whatever the call waits for.
 func loopForeignContext(l *loopWorld) {
 	lp := l.loop()
 	l.call(lp, func(ctx context.Context) {
@@ -351,11 +351,11 @@ func loopForeignContext(l *loopWorld) {
 			cancel()
 			require.ErrorIs(l, wait(c), context.Canceled, name)
 		}
-		require.NoError(l, loop.Sleep(ctx, 0), "its own context goes on")
+		require.NoError(l, loop.Sleep(ctx, 0), "the task's own context is not done")
 	})
 }
 
-// loopCancelFull: a loop whose posts are full still takes a cancel.
+// loopCancelFull: a loop whose queue of posts is full still takes a cancel.
 func loopCancelFull(l *loopWorld) {
 	opts := l.options()
 	opts.MaxPosts = 1

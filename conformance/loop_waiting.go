@@ -113,8 +113,8 @@ func loopEvent(l *loopWorld) {
 	}
 }
 
-// loopQueue: goroutines and tasks of two loops put values, and one task takes them.
-// The values of one sender arrive in its order, and none is lost.
+// loopQueue: goroutines and tasks of two loops put values, and one task takes them. The
+// values of one sender arrive in order, and none is lost.
 func loopQueue(l *loopWorld) {
 	const senders, each = 6, 500
 	g := l.group(2)
@@ -190,7 +190,7 @@ func loopQueueLimits(l *loopWorld) {
 }
 
 // loopWaitAny is a push server: a task waits for the peer's bytes and for values to
-// push, and takes the first that is there.
+// push, and takes whichever is ready first.
 func loopWaitAny(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		const pushes = 200
@@ -239,13 +239,13 @@ func loopWaitAny(l *loopWorld) {
 	})
 }
 
-// loopOffload: as many functions run at once as the limit allows, no more, and all
-// run in the end.
+// loopOffload: up to the limit of functions run at once, and no more. All of them run
+// in the end.
 func loopOffload(l *loopWorld) {
 	const n, most = 1500, 512
 	lp := l.loop()
 	var now, ran atomic.Int32
-	gate := make(chan struct{}) // what runs is held here, so that it can be counted
+	gate := make(chan struct{}) // holds the running functions so that they can be counted
 	open := sync.OnceFunc(func() { close(gate) })
 	l.call(lp, func(ctx context.Context) {
 		defer open()
@@ -254,7 +254,7 @@ func loopOffload(l *loopWorld) {
 			t, err := loop.Go(ctx, "offloads", func(ctx context.Context) error {
 				return loop.Offload(ctx, func() {
 					now.Add(1)
-					<-gate // it may block here
+					<-gate // it may block here: this is no loop
 					ran.Add(1)
 				})
 			})
@@ -262,9 +262,9 @@ func loopOffload(l *loopWorld) {
 			tasks = append(tasks, t)
 		}
 		for now.Load() < most {
-			require.NoError(l, loop.Yield(ctx), "fewer run at once than may")
+			require.NoError(l, loop.Yield(ctx), "fewer run at once than the limit allows")
 		}
-		for range 2000 { // time enough for those that must not be there
+		for range 2000 { // time for functions over the limit to show
 			require.NoError(l, loop.Yield(ctx))
 		}
 		require.Equal(l, most, now.Load(), "at once")
@@ -283,15 +283,15 @@ func loopOffloadFaults(l *loopWorld) {
 			defer func() {
 				err, ok := recover().(error)
 				require.True(l, ok)
-				require.ErrorIs(l, err, net.ErrClosed, "the panic passes")
-				require.Contains(l, err.Error(), "loopOffloadFaults", "with the stack it had")
+				require.ErrorIs(l, err, net.ErrClosed, "the panic reaches the caller")
+				require.Contains(l, err.Error(), "loopOffloadFaults", "with the stack of the function")
 			}()
 			_ = loop.Offload(ctx, func() { panic(net.ErrClosed) })
 		}()
 		finished := false
 		task, err := loop.Go(ctx, "cancelled", func(ctx context.Context) error {
 			err := loop.Offload(ctx, func() { <-ctx.Done(); finished = true })
-			require.True(l, finished, "it is joined")
+			require.True(l, finished, "Offload waits for the function")
 			require.ErrorIs(l, loop.Offload(ctx, func() { l.Errorf("run after the cancel") }), runtime.ErrCanceled)
 			return err
 		})

@@ -15,19 +15,18 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A loopWorld is what a case of loops works with: groups of loops, which it
-// starts.
+// A loopWorld is what a case of loops works with: groups of loops that it starts.
 type loopWorld struct{ *harness }
 
-// bg runs f on a goroutine of wg; a failed assertion ends this goroutine only.
+// bg runs f on a goroutine of wg. A failed assertion ends only this goroutine.
 func (l *loopWorld) bg(wg *sync.WaitGroup, f func()) { wg.Go(func() { l.contain(f) }) }
 
-// options are those of the case's loops. A panic that is not FailNow's fails the
+// options are the options of the case's loops. A panic other than FailNow's fails the
 // case, and so does a task that holds its loop.
 func (l *loopWorld) options() loop.LoopOptions {
 	return loop.LoopOptions{
 		Logger: slog.New(slog.DiscardHandler),
-		// A case that has failed need not wait longer for its tasks than for anything else.
+		// A failed case does not wait longer for its tasks than for other events.
 		StopTimeout: min(5*time.Second, l.limits.Wait),
 		StallAfter:  10 * time.Second,
 		OnStall:     func(s loop.Stall) { l.Errorf("%v", s) },
@@ -53,7 +52,7 @@ func (l *loopWorld) groupWith(loops int, opts loop.LoopOptions) *loop.Group {
 	return g
 }
 
-// loop starts one loop.
+// loop starts a group of one loop.
 func (l *loopWorld) loop() *loop.Loop { return l.group(1).Loops()[0] }
 
 // call runs f as a task and fails the case if f fails.
@@ -70,12 +69,12 @@ func (l *loopWorld) do(lp *loop.Loop, f func(ctx context.Context) error) error {
 // soon waits until ok, on a goroutine.
 func (l *loopWorld) soon(what string, ok func() bool) {
 	for deadline := time.Now().Add(l.limits.Wait); !ok(); goruntime.Gosched() {
-		require.True(l, time.Now().Before(deadline), "waited in vain for %s", what)
+		require.True(l, time.Now().Before(deadline), "timed out waiting for %s", what)
 	}
 }
 
-// pair is a stream of lp, adopted from a socket, and its plain peer. It is
-// called in a task of lp. The stream is the caller's to close.
+// pair returns a stream of lp, adopted from a socket, and its peer, a plain connection.
+// A task of lp must call it and must close the stream.
 func (l *loopWorld) pair(lp *loop.Loop, opts loop.StreamOptions) (*loop.Stream, *net.TCPConn) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(l, err)
@@ -91,7 +90,7 @@ func (l *loopWorld) pair(lp *loop.Loop, opts loop.StreamOptions) (*loop.Stream, 
 	return s, peer.(*net.TCPConn)
 }
 
-// with runs f as a task with a pair, and closes the stream after it.
+// with runs f as a task with a pair, and closes the stream afterwards.
 func (l *loopWorld) with(opts loop.StreamOptions, f func(ctx context.Context, s *loop.Stream, peer *net.TCPConn)) {
 	lp := l.loop()
 	l.call(lp, func(ctx context.Context) {

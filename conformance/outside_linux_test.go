@@ -13,8 +13,8 @@ import (
 // outside is a backend in a module of its own.
 const outside = "../examples/backend"
 
-// TestOutside: a backend in a module of its own compiles, with what package
-// runtime exports and nothing else of this module, and passes both suites.
+// TestOutside: a backend in a module of its own compiles with what package runtime
+// exports and nothing else of this module, and passes both suites.
 func TestOutside(t *testing.T) {
 	goTool := func(args ...string) string {
 		cmd := exec.CommandContext(t.Context(), "go", args...)

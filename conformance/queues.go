@@ -65,7 +65,7 @@ func fullOfCancels(c *world) {
 	}
 }
 
-// flood completes far more operations at once than a queue of completions holds.
+// flood completes far more operations at once than a completion queue holds.
 func flood(c *world) {
 	const n = 300
 	var ops []*rec
@@ -138,23 +138,23 @@ func pollDeadline(c *world) {
 	for _, d := range []time.Duration{10 * time.Microsecond, time.Millisecond, 3*time.Millisecond + 7, 20 * time.Millisecond} {
 		deadline := c.rt.Now() + int64(d)
 		require.NoError(c, c.rt.Poll(deadline))
-		require.GreaterOrEqual(c, c.rt.Now(), deadline, "Poll came back before its deadline, and for nothing")
+		require.GreaterOrEqual(c, c.rt.Now(), deadline, "Poll returned before its deadline, without a reason")
 	}
 	last := c.rt.Now()
 	for range 1000 {
 		now := c.rt.Now()
-		require.GreaterOrEqual(c, now, last, "the clock goes backwards")
+		require.GreaterOrEqual(c, now, last, "the clock ran backwards")
 		last = now
 	}
-	// What is ready does not wait for the deadline.
+	// An operation that is ready does not wait for the deadline.
 	c.submit(c.op(runtime.OpNop, 0))
 	start := time.Now()
 	require.NoError(c, c.rt.Poll(c.rt.Now()+int64(c.limits.Whole)))
 	require.Less(c, time.Since(start), c.limits.Whole/2)
 }
 
-// pollWithoutWaiting: a loop that always has something else to do must still see the
-// kernel's completions, those of deferred work too.
+// pollWithoutWaiting: a loop that always has work must still see the kernel's
+// completions, including those of deferred work.
 func pollWithoutWaiting(c *world) {
 	h, peer := c.pair()
 	r := c.op(runtime.OpRecvMany, h)
@@ -180,11 +180,11 @@ func pollOnce(c *world) {
 	r.Flags = runtime.DirRead
 	c.submit(r)
 	c.idle()
-	require.True(c, r.InFlight(), "readable before anything arrived")
+	require.True(c, r.InFlight(), "it was readable before anything arrived")
 	c.write(peer, []byte("x"))
 	c.wait(r)
 	require.Equal(c, runtime.DirRead, r.N)
-	require.Equal(c, runtime.DirRead, c.do(r).N, "what is ready already is ready again")
+	require.Equal(c, runtime.DirRead, c.do(r).N, "a second poll finds it ready again")
 	require.NoError(c, peer.Close())
 	require.NotZero(c, c.do(r).N)
 }
@@ -197,13 +197,13 @@ func wakeBefore(c *world) {
 		require.NoError(c, c.rt.Poll(runtime.Forever))
 		require.Less(c, time.Since(start), c.limits.Wait/2, "a Wake before Poll counts")
 	}
-	// And once only: the next Poll waits.
+	// It counts once only: the next Poll waits.
 	deadline := c.rt.Now() + int64(2*time.Millisecond)
 	c.until("the deadline", func() bool { return c.rt.Now() >= deadline })
 }
 
-// wakeNeverLost has a goroutine call Wake each time after something for which Poll
-// must return.
+// wakeNeverLost has a goroutine call Wake each time after an event for which Poll must
+// return.
 func wakeNeverLost(c *world) {
 	const rounds = 20_000
 	to, from := make(chan struct{}), make(chan struct{}, 1)
@@ -216,7 +216,7 @@ func wakeNeverLost(c *world) {
 	defer close(to)
 	stuck := time.AfterFunc(c.limits.Wait, func() {
 		c.Errorf("a Wake was lost")
-		for range 1000 { // so that the case ends, also with a Runtime that loses every second
+		for range 1000 { // so that the case ends even with a Runtime that loses every second Wake
 			c.rt.Wake()
 		}
 	})

@@ -33,7 +33,7 @@ func socketCases() []testCase {
 	}
 }
 
-// detach takes h's descriptor and closes it with the case.
+// detach takes h's descriptor, and closes it when the case ends.
 func (c *world) detach(h runtime.Handle) int {
 	fd, err := c.rt.Detach(h)
 	require.NoError(c, err)
@@ -57,12 +57,12 @@ func cloexec(c *world) {
 	for _, h := range []runtime.Handle{ln, one.Got, first.Got, second.Got, many.got[0], file} {
 		flags, err := unix.FcntlInt(uintptr(c.detach(h)), unix.F_GETFD, 0)
 		require.NoError(c, err)
-		require.NotZero(c, flags&unix.FD_CLOEXEC, "a descriptor would be inherited by a child")
+		require.NotZero(c, flags&unix.FD_CLOEXEC, "a child would inherit a descriptor")
 	}
 }
 
-// foreignFlags adopts sockets that were made blocking or non-blocking: the loop must
-// not stall on the first, nor show EAGAIN from the second.
+// foreignFlags adopts blocking and non-blocking sockets. The first must not stall the
+// loop, the second must not show EAGAIN.
 func foreignFlags(c *world) {
 	for _, nonblock := range []bool{false, true} {
 		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
@@ -84,7 +84,7 @@ func foreignFlags(c *world) {
 		c.until("bytes", func() bool { return len(many.data) == 4 })
 		require.Equal(c, "to a", string(one.Buf.Bytes()))
 		one.Buf.Release()
-		// A send that the peer does not take must wait, and not stall the loop.
+		// A send that the peer does not read must wait, and must not stall the loop.
 		s := c.op(runtime.OpSend, a)
 		s.Buf = c.buffer(make([]byte, 4<<20))
 		c.rt.Cancel(&many.Op)
@@ -122,10 +122,10 @@ func foreignFlags(c *world) {
 	}
 }
 
-// lengthsAreCut reads and writes with buffers of more than a call can take.
-// The buffers are mapped, and only the bytes that really move are touched.
+// lengthsAreCut reads and writes with buffers longer than a call can take. The buffers
+// are mapped, and only the bytes that move are touched.
 func lengthsAreCut(c *world) {
-	const size = 1<<32 + 1<<16 // cut to 32 bits it would be 64 KiB; with 1<<32 it would be 0, and the end
+	const size = 1<<32 + 1<<16 // cut to 32 bits it is 64 KiB; 1<<32 would be 0, which is the end
 	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	require.NoError(c, err)
 	c.Defer(func() { _ = unix.Munmap(mem) })
@@ -168,13 +168,13 @@ func secondProgram(c *world) {
 		}
 		c.close(ln)
 	}
-	// A program that has just ended left connections in TIME_WAIT: not in use.
+	// Connections in TIME_WAIT that a program left do not make an address in use.
 	ln, addr := c.listen(runtime.ListenOptions{})
 	accept := c.op(runtime.OpAccept, ln)
 	c.submit(accept)
 	nc := c.dial(addr)
 	c.wait(accept)
-	c.close(accept.Got) // closing first, we have the TIME_WAIT
+	c.close(accept.Got) // the side that closes first has the TIME_WAIT
 	_ = nc.Close()
 	c.close(ln)
 	again, err := c.rt.Listen(addr, runtime.ListenOptions{})
@@ -182,8 +182,8 @@ func secondProgram(c *world) {
 	c.close(again)
 }
 
-// outOfDescriptors takes all descriptors away: the accept fails with EMFILE, and
-// works again when there are descriptors.
+// outOfDescriptors takes all descriptors away. The accept must fail with EMFILE, and
+// work again when there are descriptors.
 func outOfDescriptors(c *world) {
 	ln, addr := c.listen(runtime.ListenOptions{})
 	a, err := net.Dial("tcp", addr.String())
@@ -194,7 +194,7 @@ func outOfDescriptors(c *world) {
 	spare, err := os.Open("/dev/null")
 	require.NoError(c, err)
 	limit := old
-	limit.Cur = uint64(spare.Fd()) // all numbers below are taken, or will be
+	limit.Cur = uint64(spare.Fd()) // all lower numbers are or will be taken
 	require.NoError(c, spare.Close())
 	var fill []*os.File
 	for {
@@ -220,8 +220,8 @@ func outOfDescriptors(c *world) {
 	c.until("the connection that waited", func() bool { return len(accept.got) == 1 })
 }
 
-// connectCancelled connects to a listener whose backlog is full, so that nothing
-// answers.
+// connectCancelled connects to a listener whose backlog is full, so that no answer
+// arrives.
 func connectCancelled(c *world) {
 	_, addr := c.listen(runtime.ListenOptions{Backlog: 1})
 	var ops []*rec
@@ -238,7 +238,7 @@ func connectCancelled(c *world) {
 			c.rt.Cancel(&r.Op)
 		}
 	}
-	require.NotZero(c, waiting, "nothing had to wait: the case shows nothing")
+	require.NotZero(c, waiting, "no connect had to wait: the case shows nothing")
 	c.wait(ops...)
 	for _, r := range ops {
 		if r.Err != nil {
@@ -278,7 +278,7 @@ func options(c *world) {
 	accept, dial = c.op(runtime.OpAccept, ln), c.connect(addr)
 	c.submit(accept, dial)
 	c.wait(dial)
-	c.send(dial.Got, []byte("x")) // what a deferred accept waits for
+	c.send(dial.Got, []byte("x")) // a deferred accept waits for it
 	c.wait(accept)
 	require.NotZero(c, get(c.detach(accept.Got), unix.IPPROTO_TCP, unix.TCP_NODELAY), "TCP_NODELAY is not the default of what is accepted")
 	c.close(dial.Got)
@@ -287,7 +287,7 @@ func options(c *world) {
 func unixSockets(c *world) {
 	path := filepath.Join(c.tempDir(), "socket")
 	for _, addr := range []runtime.Addr{runtime.Addr{Path: path}, runtime.Addr{Path: "@noria-conformance-" + path}} {
-		for range 2 { // the second time, the first one has left its socket behind
+		for range 2 { // the second time, the first listener has left its socket behind
 			ln, err := c.rt.Listen(addr, runtime.ListenOptions{})
 			require.NoError(c, err)
 			_, err = c.rt.Listen(addr, runtime.ListenOptions{})
@@ -324,18 +324,18 @@ func unixSockets(c *world) {
 	c.dial(runtime.Addr{AddrPort: netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), addr.AddrPort.Port())})
 }
 
-// urgentData: a receive stops where TCP's urgent data was, with more bytes behind
-// it. A receive that returns less than it has room for does not mean that there is no
-// more. (The urgent byte itself takes another way, and no operation asks for it.)
-//
+// urgentData: a receive stops where TCP's urgent byte was, although there are more
+// bytes behind it. So a receive that returns less than it has room for does not mean
+// that there is no more. (The urgent byte itself is delivered in another way, which no
+// operation asks for.)
 // If a signal is pending at that moment, such as Go's own to preempt a goroutine, the
-// kernel returns EAGAIN, whatever is there (tcp_recvmsg_locked). A multishot receive
-// gets this EAGAIN inside the kernel, where the runtime cannot try again, and the
-// bytes arrive with those that follow. That may happen now and then, and must not be
-// the rule.
+// kernel returns EAGAIN even if there are bytes (tcp_recvmsg_locked). A multishot
+// receive gets this EAGAIN inside the kernel, where the runtime cannot try again, so
+// the bytes arrive with those that follow. That may happen now and then, and must not
+// be the rule.
 func urgentData(c *world) {
 	for _, code := range []runtime.OpCode{runtime.OpRecvMany, runtime.OpRecv} {
-		for _, early := range []bool{true, false} { // whether it all is there before the first receive
+		for _, early := range []bool{true, false} { // whether all of it has arrived before the first receive
 			const rounds = 10
 			late := 0
 			for range rounds {
@@ -343,7 +343,7 @@ func urgentData(c *world) {
 					late++
 				}
 			}
-			require.Less(c, late, rounds/2, "%v: what follows an urgent byte is not seen until more comes", code)
+			require.Less(c, late, rounds/2, "%v: the bytes behind an urgent byte are not seen until more arrive", code)
 		}
 	}
 }
@@ -381,7 +381,7 @@ func (c *world) urgentDataIsLate(code runtime.OpCode, early bool) (late bool) {
 	return late
 }
 
-// descriptorsInMessages: a receive also stops at a unix socket's messages that carry
+// descriptorsInMessages: a receive on a unix socket also stops at messages that carry
 // descriptors. No operation takes these descriptors, and they must not leak.
 func descriptorsInMessages(c *world) {
 	for _, code := range []runtime.OpCode{runtime.OpRecvMany, runtime.OpRecv} {
@@ -409,8 +409,8 @@ func descriptorsInMessages(c *world) {
 	}
 }
 
-// receiver starts receiving from h, by code, again and again until h is closed. The
-// function that it returns returns all bytes that have arrived.
+// receiver receives from h with operations of this code until h is closed. The function
+// that it returns returns all bytes that have arrived.
 func (c *world) receiver(code runtime.OpCode, h runtime.Handle) func() []byte {
 	r := c.op(code, h)
 	if code == runtime.OpRecvMany {
@@ -448,7 +448,7 @@ func adoptDetach(c *world) {
 	require.NoError(c, err)
 	require.ErrorIs(c, c.try(c.op(runtime.OpRecvMany, h)).Err, runtime.ErrClosed)
 	c.write(peer, []byte("two"))
-	c.idle() // an event for a descriptor that is not ours any more
+	c.idle() // an event for a descriptor that this program has closed
 	again, err := c.rt.Adopt(fd)
 	require.NoError(c, err)
 	require.NotEqual(c, h, again)
@@ -459,8 +459,8 @@ func adoptDetach(c *world) {
 	c.expectEOF(peer)
 }
 
-// openPipes opens named pipes that have no other end. The open may wait; but it can
-// be cancelled, and Close does not wait for it.
+// openPipes opens named pipes that have no other end. The open may wait, but a cancel
+// ends it, and Close does not wait for it.
 func openPipes(c *world) {
 	path := filepath.Join(c.tempDir(), "fifo")
 	require.NoError(c, unix.Mkfifo(path, 0o600))
@@ -494,14 +494,14 @@ func openPipes(c *world) {
 		c.wait(w)
 		require.Error(c, w.Err, "there is no reader")
 	}
-	require.LessOrEqual(c, countFDs(), before, "descriptors that nobody knows: %s", listFDs())
+	require.LessOrEqual(c, countFDs(), before, "descriptors without a handle: %s", listFDs())
 	last := open(unix.O_RDONLY)
 	c.idle()
 	require.NoError(c, c.closeRuntime())
 	require.False(c, last.InFlight())
 }
 
-// eintr has signals arrive on this thread all the time.
+// eintr makes signals arrive on this thread all the time.
 func eintr(c *world) {
 	goruntime.LockOSThread()
 	pid, tid := unix.Getpid(), unix.Gettid()
@@ -512,7 +512,7 @@ func eintr(c *world) {
 			case <-stop:
 				return
 			default:
-				_ = unix.Tgkill(pid, tid, unix.SIGURG) // Go's own, for preemption: it is ignored
+				_ = unix.Tgkill(pid, tid, unix.SIGURG) // Go's own signal for preemption; it is ignored
 			}
 		}
 	})

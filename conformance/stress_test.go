@@ -27,7 +27,7 @@ import (
 	"github.com/noria-go/noria/tcp"
 )
 
-// What a connection of the stress test ends with.
+// How a connection of the stress test ends.
 const (
 	faultNone   = iota // everything is echoed, then close
 	faultHalf          // CloseWrite, and the echo is still read to its end
@@ -39,7 +39,7 @@ const (
 
 var faultNames = [faults]string{"none", "half-close", "reset", "cancel", "timeout"}
 
-// tally is what one end has seen of a connection's bytes.
+// A tally is what one end has seen of a connection's bytes.
 type tally struct {
 	bytes int
 	sum   uint32
@@ -50,18 +50,18 @@ func (t *tally) add(p []byte) {
 	t.sum = crc32.Update(t.sum, crc32.IEEETable, p)
 }
 
-// A message is its length, what to do with it, its connection, and bytes.
+// A message is its length, a command, the number of its connection, and bytes.
 const (
 	headSize = 12
 	doEcho   = 0
-	doHold   = 1 // echo it with the next one
+	doHold   = 1 // echo it together with the next one
 )
 
 type stress struct {
 	seed    uint64
 	resets  atomic.Int64 // seen by the server
 	counted [faults]atomic.Int64
-	ends    sync.Map // connection → tally, by the server
+	ends    sync.Map // connection → tally of the server
 	wrong   atomic.Pointer[error]
 }
 
@@ -71,7 +71,7 @@ func (st *stress) fail(format string, args ...any) error {
 	return err
 }
 
-// serve echoes messages and notes what came.
+// serve echoes messages and records what arrived.
 func (st *stress) serve(_ context.Context, c *loop.Stream) error {
 	var (
 		seen tally
@@ -114,7 +114,7 @@ func (st *stress) serve(_ context.Context, c *loop.Stream) error {
 	}
 }
 
-// a client's connection.
+// A client is the client's side of a connection.
 type client struct {
 	st     *stress
 	id     int
@@ -142,7 +142,7 @@ func (c *client) send(do byte) error {
 	return err
 }
 
-// receive reads and checks n echoed bytes.
+// receive reads n echoed bytes and compares them.
 func (c *client) receive(n int) error {
 	p := make([]byte, n)
 	n, err := io.ReadFull(c.s, p)
@@ -184,8 +184,8 @@ func (c *client) end(ctx context.Context, fault int) error {
 	switch fault {
 	case faultReset:
 		if c.id/faults%2 == 0 {
-			// The server has nothing to send, and so cannot but see the reset when it
-			// reads; otherwise a send may be told of it, and the read of an end.
+			// The server has nothing to send at this moment, so it must see the reset
+			// when it reads. Otherwise a send might get the reset, and the read an end.
 			if err := c.receive(len(c.queued)); err != nil {
 				return err
 			}
@@ -222,7 +222,7 @@ func (c *client) end(ctx context.Context, fault int) error {
 	return c.receive(len(c.queued))
 }
 
-// cancelled has a task killed that waits for what will not come yet.
+// cancelled starts a reader for bytes that have not been sent yet, and kills it.
 func (c *client) cancelled(ctx context.Context) error {
 	if err := c.receive(len(c.queued)); err != nil {
 		return err
@@ -246,14 +246,14 @@ func (c *client) cancelled(ctx context.Context) error {
 	if err := t.Wait(ctx); !errors.Is(err, runtime.ErrCanceled) {
 		return c.st.fail("connection %d: the killed reader ended with %v", c.id, err)
 	}
-	if err := c.send(doEcho); err != nil { // the stream is as good as before
+	if err := c.send(doEcho); err != nil { // the stream still works
 		return err
 	}
 	return c.receive(len(c.queued))
 }
 
-// late lets a deadline pass, with the echo of a part held back, and then gets
-// all of it.
+// late lets a deadline pass while the server holds back a part of the echo, and then
+// receives all of it.
 func (c *client) late() error {
 	if err := c.receive(len(c.queued)); err != nil {
 		return err
@@ -276,9 +276,9 @@ func (c *client) late() error {
 	return c.receive(len(c.queued))
 }
 
-// TestStress opens, half-closes, resets, cancels and times out connections at
-// random, and compares what both ends saw of each: only a reset may lose
-// bytes, and only ones that were not acknowledged by their echo.
+// TestStress opens, half-closes, resets, cancels and times out connections at random,
+// and compares what both ends saw of each. Only a reset may lose bytes, and only bytes
+// whose echo did not arrive.
 func TestStress(t *testing.T) {
 	conns, least := 20000, int64(1000)
 	if testing.Short() {
@@ -295,7 +295,7 @@ func stressOn(t *testing.T, factory conformance.Factory, conns int, least int64)
 		seed = s
 	}
 	t.Logf("seed %d", seed)
-	r, w, err := os.Pipe() // Go's own poller has descriptors from its first use on
+	r, w, err := os.Pipe() // makes Go's own poller open its descriptors
 	require.NoError(t, err)
 	require.NoError(t, errors.Join(r.Close(), w.Close()))
 	goroutines, fds := goruntime.NumGoroutine(), descriptors()
@@ -360,7 +360,7 @@ func stressOn(t *testing.T, factory conformance.Factory, conns int, least int64)
 	}
 }
 
-// compare holds what the server saw against what the clients sent.
+// compare compares what the server saw with what the clients sent.
 func (st *stress) compare(t *testing.T, began []client) {
 	for i := range began {
 		c := &began[i]
@@ -378,7 +378,7 @@ func (st *stress) compare(t *testing.T, began []client) {
 	}
 }
 
-// descriptors returns what the open ones are.
+// descriptors returns what each open descriptor refers to.
 func descriptors() (open []string) {
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {

@@ -43,7 +43,7 @@ func submitNeverCompletes(c *world) {
 		case runtime.OpPoll:
 			r.Flags = runtime.DirWrite
 		}
-		c.submit(r) // which checks
+		c.submit(r) // submit checks this
 		ops = append(ops, r)
 	}
 	for _, r := range ops {
@@ -90,7 +90,7 @@ func wrongArguments(c *world) {
 		for _, bad := range []runtime.Handle{0, runtime.MakeHandle(7777, 1), h + 1<<33} {
 			r := c.op(code, bad)
 			r.Flags = runtime.DirRead
-			require.ErrorIs(c, c.try(r).Err, runtime.ErrClosed, "%s of a handle that is none", code)
+			require.ErrorIs(c, c.try(r).Err, runtime.ErrClosed, "%s of an invalid handle", code)
 		}
 	}
 }
@@ -135,7 +135,7 @@ func bufferLent(c *world) {
 	require.Zero(c, touch(), "the buffer of a failed operation belongs to its owner again")
 	b.Release()
 
-	// Refused at once, it comes back too.
+	// An operation that is refused at once comes back too.
 	s := c.op(runtime.OpSend, 0)
 	s.Buf = c.buffer([]byte("x"))
 	c.try(s)
@@ -163,7 +163,7 @@ func cancelIdle(c *world) {
 	c.rt.Cancel(&r.Op)
 	c.idle()
 	require.Equal(c, 1, r.ends)
-	// A cancel that comes late must not hit the next one in the same place.
+	// A late cancel must not hit the next operation in the same slot.
 	h, peer := c.pair()
 	first, second := c.op(runtime.OpRecv, h), c.op(runtime.OpRecv, h)
 	first.Buf, second.Buf = c.room(4), c.room(4)
@@ -187,7 +187,7 @@ func cancelOnce(c *world) {
 	ops := []*rec{c.op(runtime.OpRecv, h), c.op(runtime.OpRecvMany, h), c.op(runtime.OpAccept, ln), c.op(runtime.OpAcceptMany, ln), c.op(runtime.OpPoll, h)}
 	ops[0].Buf = c.room(10)
 	ops[4].Flags = runtime.DirRead
-	for _, polled := range []bool{false, true} { // in the kernel or not yet
+	for _, polled := range []bool{false, true} { // whether the kernel has it already
 		c.submit(ops...)
 		if polled {
 			c.idle()
@@ -245,8 +245,8 @@ func errorsWrap(c *world) {
 	require.False(c, errors.Is(r.Err, io.EOF))
 }
 
-// collector has the garbage collector run and the stack grow while the kernel uses
-// the memory that operations point to.
+// collector runs the garbage collector and grows the stack while the kernel uses memory
+// that operations point to.
 func collector(c *world) {
 	stop := make(chan struct{})
 	c.Defer(func() { close(stop) })
@@ -291,7 +291,7 @@ func collector(c *world) {
 	}
 }
 
-// grow makes the goroutine's stack move.
+// grow makes the runtime move the goroutine's stack.
 func grow(depth int) int {
 	var pad [256]byte
 	if depth == 0 {

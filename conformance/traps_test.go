@@ -15,9 +15,9 @@ import (
 	"github.com/noria-go/noria/conformance"
 )
 
-// traps are the mistakes that other projects and this one have made, and where
-// each is tested: by cases of the suites, which run on every variant, and by test
-// functions elsewhere in this module. A trap without a case says why it has none.
+// traps are mistakes that other projects and this one have made, and where each is
+// tested: by cases of the suites, which run on every variant, and by test functions
+// elsewhere in this module. A trap without a case says why it has none.
 var traps = []struct {
 	trap  string
 	tests []string
@@ -50,7 +50,7 @@ var traps = []struct {
 	{"a deadline while data arrives", []string{"stream/read-deadline-race", "rule03/data-wins-over-cancel"}, ""},
 	{"workers that are all busy", []string{"files/many-at-once", "files/pipes-are-cancelled", "wait/offload-many"}, ""},
 	{"a timer that is armed late in a batch, or lies on a stack", []string{"wait/timer-armed-late-in-a-batch", "TestDeadlineSurvivesCollection"}, ""},
-	{"a reader and a writer at once", []string{"stream/checksums", "stream/slow-reader"}, "of one WebSocket: package ws"},
+	{"a reader and a writer at once", []string{"stream/checksums", "stream/slow-reader"}, "on one WebSocket connection: package ws"},
 	{"a zero-copy send's buffer", nil, "nothing sends without copying yet"},
 	{"a growable buffer that grows on paper only", []string{"TestGrowableMemory"}, "package compat, on every backend"},
 	{"a leak test that is green without the fix", []string{"TestBroken", "TestEveryCaseHasAFault"}, "it is about the suite itself"},
@@ -63,12 +63,12 @@ var traps = []struct {
 	{"a goroutine that a task started", []string{"trap/used-off-loop", "hostile/loop-used-from-elsewhere"}, ""},
 	{"a stack that grew stays large", nil, "Go's; nothing here keeps stacks of its own"},
 	{"a task that changes its count of LockOSThread", nil, "it kills the process; documented at loop.Task"},
-	{"TLS under a reading and a writing task", []string{"TestTLSBadRecordWhileTheWriterIsStuck", "TestTLSKeyUpdateFloodWhileTheWriterIsStuck", "TestTLSHandshakeEnds"}, "beside TLS, on every backend"},
+	{"TLS under a reading and a writing task", []string{"TestTLSBadRecordWhileTheWriterIsStuck", "TestTLSKeyUpdateFloodWhileTheWriterIsStuck", "TestTLSHandshakeEnds"}, "with TLS, on every backend"},
 	{"a leak check must know the tasks that are suspended for good", []string{"trap/goexit-contained"}, ""},
 }
 
-// TestEveryTrapHasATest: the cases and the test functions that the list names
-// exist, and a trap has a case or says why not.
+// TestEveryTrapHasATest: the cases and test functions that the list names exist, and
+// each trap has a case or says why it has none.
 func TestEveryTrapHasATest(t *testing.T) {
 	cases, functions := caseNames(t), testFunctions(t)
 	for _, trap := range traps {
@@ -87,7 +87,7 @@ func TestEveryTrapHasATest(t *testing.T) {
 
 var testFunction = regexp.MustCompile(`(?m)^func (Test\w+)\(\w+ \*testing\.T\) \{`)
 
-// testFunctions returns the names of the test functions of this module.
+// testFunctions returns the names of this module's test functions.
 func testFunctions(t *testing.T) (names []string) {
 	require.NoError(t, filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
 		if err != nil || !strings.HasSuffix(path, "_test.go") {
@@ -106,9 +106,9 @@ func caseNames(t *testing.T) []string {
 	return slices.Collect(maps.Keys(byName(t, slices.Concat(conformance.RuntimeCases(), conformance.LoopCases()))))
 }
 
-// TestEveryRuleHasACase: each rule of the contract is in some case's name. The
-// second, that all backends behave alike, is that they all pass; the twelfth is
-// about choosing one, and tested where that is done.
+// TestEveryRuleHasACase: each rule of the contract is in some case's name. Rule 2, that
+// all backends behave alike, holds if all of them pass. Rule 12 is about choosing a
+// backend, and is tested where that is done.
 func TestEveryRuleHasACase(t *testing.T) {
 	names := strings.Join(caseNames(t), "\n")
 	for _, rule := range []string{"01", "03", "04", "05", "06", "07", "08", "09", "10", "11"} {
@@ -117,8 +117,8 @@ func TestEveryRuleHasACase(t *testing.T) {
 	require.Contains(t, testFunctions(t), "TestRule12Selection")
 }
 
-// TestNoCaseAsksForTheBackend: a case may look at what Info says, but nothing that
-// the case does depends on it.
+// TestNoCaseAsksForTheBackend: no case behaves differently for one backend. A case may
+// only check what Info reports.
 func TestNoCaseAsksForTheBackend(t *testing.T) {
 	files, err := filepath.Glob("*.go")
 	require.NoError(t, err)

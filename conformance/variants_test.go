@@ -10,15 +10,15 @@ import (
 	"github.com/noria-go/noria/internal/backends"
 )
 
-// A variant is a backend, set up in one way.
+// A variant is a backend in one configuration.
 type variant struct {
-	name     string // the backend's, and "-plain" without its optional features
+	name     string // the backend's name, with "-plain" if it runs without its optional features
 	factory  conformance.Factory
-	features bool // it has all of them, or none
+	features bool // it has all optional features, or none
 }
 
-// variants are what every case runs on: those of the backends that the build
-// tags leave in.
+// variants are what every case runs on: the variants of each backend that the build
+// tags include.
 var variants = slices.Concat(uringVariants, epollVariants)
 
 func TestRuntime(t *testing.T) {
@@ -27,8 +27,8 @@ func TestRuntime(t *testing.T) {
 	}
 }
 
-// TestVariants shows that the variants are what they are called, and that every
-// backend of this build is among them with all features.
+// TestVariants shows that each variant is what its name says, and that every backend of
+// this build is among them with all features.
 func TestVariants(t *testing.T) {
 	var whole []string
 	for _, v := range variants {

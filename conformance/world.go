@@ -12,8 +12,9 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A world is what a case works with: one Runtime, with a pool and peers. Its own
-// methods belong to the case's goroutine; those of the harness do not.
+// A world is what a case works with: one Runtime, with a pool and peers. Only the
+// case's goroutine may call its own methods; any goroutine may call those of the
+// harness.
 type world struct {
 	*harness
 	rt     runtime.Runtime
@@ -21,8 +22,7 @@ type world struct {
 	closed bool
 }
 
-// runOnRuntime starts a Runtime on a thread of its own, runs a case with it, and
-// closes it.
+// runOnRuntime starts a Runtime on a locked thread, runs a case with it, and closes it.
 func runOnRuntime(h *harness, run func(c *world)) {
 	goruntime.LockOSThread() // never unlocked: the thread ends with the case
 	c := &world{harness: h}
@@ -41,7 +41,7 @@ func (c *world) start() {
 	require.NoError(c, c.rt.Start(c.pool), "Start")
 }
 
-// stop closes what start has made, and looks for buffers that are left.
+// stop closes what start has made, and looks for buffers that were not released.
 func (c *world) stop() {
 	if c.rt != nil && !c.closed {
 		if err := c.closeRuntime(); err != nil {
@@ -61,15 +61,15 @@ func (c *world) closeRuntime() error {
 	return c.rt.Close()
 }
 
-// A rec is an operation that records what happens to it.
+// A rec is an operation that records its completions.
 type rec struct {
 	runtime.Op
 	c         *world
-	ends      int  // terminal completions, of all its submissions
+	ends      int  // terminal completions, over all its submissions
 	over      bool // the last submission has had its terminal completion
 	delivered int
-	data      []byte            // what OpRecvMany delivered
-	held      []*runtime.Buffer // its buffers, if keep is set
+	data      []byte            // bytes that OpRecvMany delivered
+	held      []*runtime.Buffer // the buffers of data, if keep is set
 	keep      bool
 	got       []runtime.Handle
 	then      func() // called after each completion
@@ -116,7 +116,7 @@ func (r *rec) done(op *runtime.Op) {
 	}
 }
 
-// again submits r from its own Done.
+// again submits r from r's own Done.
 func (r *rec) again() {
 	r.over = false
 	r.c.rt.Submit(&r.Op)
@@ -140,13 +140,13 @@ func (c *world) submit(ops ...*rec) {
 	}
 }
 
-// poll polls once, and waits for a millisecond at most.
+// poll polls once, and waits a millisecond at most.
 func (c *world) poll() { require.NoError(c, c.rt.Poll(c.rt.Now()+int64(time.Millisecond)), "Poll") }
 
 // until polls until ok.
 func (c *world) until(what string, ok func() bool) {
 	for deadline := time.Now().Add(c.limits.Wait); !ok(); c.poll() {
-		require.True(c, time.Now().Before(deadline), "waited in vain for %s", what)
+		require.True(c, time.Now().Before(deadline), "timed out waiting for %s", what)
 	}
 }
 
@@ -157,21 +157,21 @@ func (c *world) wait(ops ...*rec) {
 	}
 }
 
-// do submits and waits, and expects success.
+// do submits r, waits for it and requires success.
 func (c *world) do(r *rec) *rec {
 	c.try(r)
 	require.NoError(c, r.Err, r.Code.String())
 	return r
 }
 
-// try submits and waits.
+// try submits r and waits for it.
 func (c *world) try(r *rec) *rec {
 	c.submit(r)
 	c.wait(r)
 	return r
 }
 
-// idle polls a few times, while nothing more should happen.
+// idle polls a few times, during which nothing more should happen.
 func (c *world) idle() {
 	for range 5 {
 		c.poll()
@@ -180,7 +180,7 @@ func (c *world) idle() {
 
 func (c *world) close(h runtime.Handle) { c.do(c.op(runtime.OpClose, h)) }
 
-// buffer returns a buffer with this content.
+// buffer returns a buffer that holds p.
 func (c *world) buffer(p []byte) *runtime.Buffer {
 	b, err := c.pool.Get(max(1, len(p)))
 	require.NoError(c, err)
@@ -188,7 +188,7 @@ func (c *world) buffer(p []byte) *runtime.Buffer {
 	return b
 }
 
-// room returns an empty buffer.
+// room returns an empty buffer with room for n bytes.
 func (c *world) room(n int) *runtime.Buffer {
 	b, err := c.pool.Get(n)
 	require.NoError(c, err)
@@ -213,7 +213,7 @@ func (c *world) connect(addr runtime.Addr) *rec {
 	return r
 }
 
-// dial is a plain connection to addr, closed with the case.
+// dial returns a plain connection to addr, which is closed when the case ends.
 func (c *world) dial(addr runtime.Addr) *net.TCPConn {
 	nc, err := net.Dial("tcp", addr.String())
 	require.NoError(c, err)
@@ -221,7 +221,7 @@ func (c *world) dial(addr runtime.Addr) *net.TCPConn {
 	return nc.(*net.TCPConn)
 }
 
-// pair is a connection: a handle, and a plain peer.
+// pair returns a connection's handle and its peer, a plain connection.
 func (c *world) pair() (runtime.Handle, *net.TCPConn) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(c, err)
@@ -234,7 +234,7 @@ func (c *world) pair() (runtime.Handle, *net.TCPConn) {
 	return h, peer.(*net.TCPConn)
 }
 
-// send sends all of p from h.
+// send sends all of p on h.
 func (c *world) send(h runtime.Handle, p []byte) {
 	b := c.buffer(p)
 	defer b.Release()
@@ -262,7 +262,7 @@ func (c *world) expect(peer net.Conn, p []byte) {
 	require.True(c, string(p) == string(got), "the peer got other bytes than were sent")
 }
 
-// expectEOF expects that the peer reads the end.
+// expectEOF requires that the peer reads the end.
 func (c *world) expectEOF(peer net.Conn) {
 	require.NoError(c, peer.SetReadDeadline(time.Now().Add(c.limits.Wait)))
 	n, err := peer.Read(make([]byte, 1))
@@ -270,7 +270,7 @@ func (c *world) expectEOF(peer net.Conn) {
 	require.ErrorIs(c, err, io.EOF)
 }
 
-// expectEOFOrReset expects that the peer reads the end, or a reset.
+// expectEOFOrReset requires that the peer reads the end or a reset.
 func (c *world) expectEOFOrReset(peer net.Conn) {
 	require.NoError(c, peer.SetReadDeadline(time.Now().Add(c.limits.Wait)))
 	_, err := peer.Read(make([]byte, 1))

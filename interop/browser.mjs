@@ -1,9 +1,9 @@
-// A real browser on the page that `noria serve` has: Chromium, headless, driven
+// A real browser, headless Chromium, on the page of `noria serve`. The script drives it
 // over its own WebSocket (the DevTools protocol).
 //   node browser.mjs http://127.0.0.1:7001/ MAX SCREENSHOT.png
-// MAX is the server's --max-message. Checked from within the page: that it
-// measures, echoes what is typed, compression, large messages, close codes, and
-// that a page of another origin is refused.
+// MAX is the server's --max-message. The script checks that the page measures and
+// echoes what is typed; from within the page, compression, large messages and close
+// codes; and that a page of another origin is refused.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -22,14 +22,14 @@ let said = '';
 chromium.stderr.on('data', (d) => { said += d; });
 const gone = new Promise((resolve) => chromium.on('exit', resolve));
 
-// until waits for what comes sooner or later.
+// until calls f again and again until it returns a value, and fails after a minute.
 async function until(what, f) {
   for (const end = Date.now() + 60_000; Date.now() < end; await sleep(50)) {
     const v = await f();
     if (v) return v;
     if (chromium.exitCode !== null) throw new Error(`chromium ended:\n${said}`);
   }
-  throw new Error(`${what}: in vain\n${said}`);
+  throw new Error(`timed out: ${what}\n${said}`);
 }
 
 async function devTools() {
@@ -59,7 +59,7 @@ async function devTools() {
   return { call, run };
 }
 
-// What is run in the page.
+// Functions that run in the page.
 const inPage = `
   const opened = (s) => new Promise((resolve, reject) => { s.binaryType = 'arraybuffer'; s.onopen = () => resolve(s); s.onclose = (e) => reject(new Error('closed with ' + e.code)); });
   const closed = (s) => new Promise((resolve) => { s.onclose = (e) => resolve(e.code + ' ' + e.wasClean); });
@@ -120,7 +120,7 @@ try {
   await run(`document.getElementById('toggle').click()`);
   await until('the page says that it is closed', () => run(`document.getElementById('status').textContent.startsWith('closed: 1000')`));
 
-  // A page from elsewhere must not get in.
+  // A page of another origin must be refused.
   const elsewhere = createServer((_, r) => { r.setHeader('Content-Type', 'text/html'); r.end('<title>elsewhere</title>'); });
   await new Promise((resolve) => elsewhere.listen(0, '127.0.0.1', resolve));
   await call('Page.navigate', { url: `http://127.0.0.1:${elsewhere.address().port}/` });
@@ -133,7 +133,7 @@ try {
 } finally {
   chromium.kill();
   await gone;
-  for (let tries = 0; ; tries++) { // its children may write to it still
+  for (let tries = 0; ; tries++) { // Chromium's child processes may still write to it
     try {
       rmSync(profile, { recursive: true, force: true });
       break;

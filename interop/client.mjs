@@ -1,8 +1,8 @@
-// A WebSocket client that nobody here wrote, npm's ws, against a Noria server:
+// The WebSocket client of npm's ws against a Noria server:
 //   node client.mjs ws://127.0.0.1:7001/ MAX
-// MAX is the server's --max-message. Messages of every length class must come
-// back as they went, with and without compression, whole and in fragments; a
-// close must be answered with its code, and what is wrong with the right one.
+// MAX is the server's --max-message. Messages of every length class must come back
+// unchanged, with and without compression, whole and in fragments. The server must
+// answer a close with the same code, and a violation with the right one.
 import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
@@ -12,7 +12,7 @@ const [url, max] = [process.argv[2], Number(process.argv[3])];
 const sizes = [0, 1, 125, 126, 127, 1000, 65535, 65536, 1 << 20, 8 << 20];
 const words = Buffer.from('a wheel turns, größer und größer. '.repeat(300_000));
 
-// text returns about n bytes of words, not cut amid a character.
+// text returns about n bytes of words, and does not cut a character.
 function text(n) {
   while (n > 0 && (words[n] & 0xc0) === 0x80) n--;
   return words.subarray(0, n);
@@ -52,7 +52,7 @@ async function echoes(perMessageDeflate) {
       n++;
     }
   }
-  // Several on the way at once.
+  // Several in flight at once.
   const many = Array.from({ length: 500 }, (_, i) => Buffer.from(`message ${i}, `.repeat(i)));
   for (const m of many) socket.send(m, { binary: false });
   for (const m of many) await echo(m, false);
@@ -83,7 +83,7 @@ for (const code of [1000, 1001, 3000, 4999]) {
 for (const [sent, binary, code] of [[Buffer.from([0x61, 0xff]), false, 1007], [Buffer.alloc(max + 1), true, 1009]]) {
   for (const d of [false, { threshold: 0 }]) {
     const { socket } = await open(d);
-    socket.on('error', () => {}); // what could not be sent any more
+    socket.on('error', () => {}); // the server may close before everything is sent
     socket.send(sent, { binary, compress: Boolean(d) }, () => {});
     assert.equal((await closed(socket)).split(' ')[0], String(code));
   }

@@ -1,5 +1,5 @@
-// A WebSocket client that nobody here wrote: text and binary messages of every
-// length class must come back as they went, and the close must be answered.
+// The WebSocket client of npm's ws: text and binary messages of every length class must
+// come back unchanged, and the server must answer the close.
 import { randomBytes } from 'node:crypto';
 import WebSocket from 'ws';
 

@@ -1,10 +1,10 @@
 #!/bin/bash
-# The examples, as their READMEs say, line by line, and driven by programs that
-# nobody here wrote: curl, netcat, redis-cli, redis-benchmark, the ws package of
-# npm. Installs what is missing.
+# Runs the commands of the examples' READMEs, and drives the examples with programs of
+# other authors: curl, netcat, redis-cli, redis-benchmark, npm's ws. Installs what is
+# missing.
 # usage: interop/examples.sh
 set -euo pipefail
-set -m # so that kill %1 ends what it would end in a terminal
+set -m # so that kill %1 works as in a terminal
 cd "$(dirname "$0")/.."
 here=$PWD/interop
 work=$(mktemp -d)
@@ -23,10 +23,10 @@ if [ ${#missing[@]} -gt 0 ]; then
 		{ cat "$work/apt.log"; exit 1; }
 fi
 
-# lines prints what a README has between its lines of ```.
+# lines prints the code blocks of a README.
 lines() { awk '/^```/ { on = !on; next } on' "$1"; }
 
-# paste runs a README's lines in a shell of its own, and looks for an answer.
+# paste_readme runs the code blocks of a README in a new shell, and looks for an answer.
 paste_readme() {
 	echo "== examples/$1/README.md"
 	lines "examples/$1/README.md" >"$work/lines"
@@ -39,7 +39,7 @@ paste_readme https-task 'hello from a task over HTTP/1.1'
 paste_readme gobwas '101 Switching Protocols'
 paste_readme redis 'hello'
 
-# wait_for waits until a server says where it listens, in $work/out.
+# wait_for waits until the server has printed its address to $work/out.
 wait_for() {
 	for _ in $(seq 100); do
 		grep -q "$1" "$work/out" && return
@@ -51,7 +51,7 @@ wait_for() {
 
 for backend in io_uring epoll; do
 	echo "== redis-cli and redis-benchmark, $backend"
-	: >"$work/out" # what the one before said must not be taken for this one's
+	: >"$work/out" # so that wait_for does not see the previous server's output
 	NORIA_BACKEND=$backend bin/redis -addr 127.0.0.1:0 >"$work/out" 2>&1 &
 	wait_for '^redis on'
 	port=$(sed -n 's/^redis on .*:\([0-9]*\)$/\1/p' "$work/out")

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Real clients and servers against Noria, on each backend:
-# netcat for TCP; for WebSocket the ws package of npm in both roles, Chromium on
-# the served page, and coder/websocket and gorilla/websocket in both roles.
-# Installs what is missing. Screenshots are left in $NORIA_SCREENSHOTS, or bin.
-# NORIA_BACKENDS says which backends, if not both.
+# Runs real clients and servers against Noria on each backend: netcat for TCP; for
+# WebSocket npm's ws in both roles, Chromium on the served page, and coder/websocket and
+# gorilla/websocket in both roles. Installs what is missing. Screenshots go to
+# $NORIA_SCREENSHOTS; the default is the directory of noria. $NORIA_BACKENDS names the
+# backends; the default is both.
 # usage: interop/run.sh path/to/noria
 set -eu
 noria=$(realpath "$1")
@@ -31,9 +31,9 @@ cp "$here"/package.json "$here"/package-lock.json "$here"/*.mjs "$work"
 
 max=33554432
 
-# start FLAGS: a server, whose addresses are then in $tcp and $ws.
+# start FLAGS: starts a server and sets $tcp and $ws to its ports.
 start() {
-	: >"$work/out" # what the one before said must not be taken for this one's
+	: >"$work/out" # so that the loop below does not see the previous server's output
 	"$noria" serve "$@" --compress --max-message $max --tcp 127.0.0.1:0 --ws 127.0.0.1:0 >"$work/out" 2>&1 &
 	server=$!
 	n=0
@@ -56,7 +56,7 @@ stop() {
 	server=
 }
 
-# connect STATUS WANT FLAGS: noria connect ends with this status and says this.
+# connect STATUS WANT FLAGS: requires that noria connect exits with STATUS and prints WANT.
 connect() {
 	status=$1 want=$2
 	shift 2
@@ -69,7 +69,7 @@ connect() {
 	fi
 }
 
-# client FLAGS: noria connect against the ws package of npm.
+# client FLAGS: runs noria connect against npm's ws.
 client() {
 	seq 1 5000 | sed 's/$/ lines that come back, größer und größer/' >"$work/in"
 	connect 0 'code 1000' --count 5000 "$@"
@@ -83,7 +83,7 @@ client() {
 	connect 0 'code 1000.*größer' --message 'close 1000 größer' "$@"
 	connect 1 'code 4999.*by request' --message 'close 4999 by request' "$@"
 	connect 1 'code 1011' --message 'close 1011 ' "$@"
-	echo "npm ws, server: noria connect $* is understood"
+	echo "npm ws, server: noria connect $* works"
 }
 
 (cd "$work" && exec node server.mjs >port) &

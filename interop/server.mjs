@@ -1,5 +1,5 @@
-// An echo server that nobody here wrote, npm's ws: prints its port. A text
-// "close CODE REASON" has it close.
+// An echo server on npm's ws. It prints its port. The text "close CODE REASON" makes it
+// close the connection.
 import { WebSocketServer } from 'ws';
 
 const server = new WebSocketServer({ host: '127.0.0.1', port: 0, maxPayload: 64 << 20, perMessageDeflate: { threshold: 0 },

@@ -1,7 +1,7 @@
 #define _GNU_SOURCE // accept4
-// The least that an echo server on epoll can be, in C: level-triggered, and for
-// each event one recv and one send. A floor to measure against, like io_uring.c,
-// and not a server: what a socket does not take at once is lost.
+// The minimal echo server on epoll: level-triggered, one recv and one send for each
+// event. Like io_uring.c, it is a baseline to measure against and not a real server:
+// bytes that a socket does not take at once are lost.
 #include <arpa/inet.h>
 #include <netinet/tcp.h>
 #include <stdio.h>

@@ -1,9 +1,8 @@
-// The least that an echo server on io_uring can be, in C and without a library:
-// what the kernel leaves to anybody who uses it as Noria does (multishot accept
-// and receive, one ring of 256 provided buffers of 32 KiB, the received buffer
-// sent back, single issuer, deferred task work). It is a floor to measure
-// against and not a server: nothing is limited, and what does not fit into a
-// socket's buffer may be reordered.
+// The minimal echo server on io_uring, without a library. It uses the kernel as Noria
+// does (multishot accept and receive, one ring of 256 provided buffers of 32 KiB, the
+// received buffer sent back, single issuer, deferred task work), so it shows what the
+// kernel alone costs. It is a baseline to measure against and not a real server: nothing
+// is limited, and bytes that do not fit into a socket's buffer may be reordered.
 #include <arpa/inet.h>
 #include <errno.h>
 #include <linux/io_uring.h>

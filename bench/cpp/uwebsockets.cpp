@@ -1,5 +1,5 @@
-// An echo server on uWebSockets, after its own example: see README.md above
-// for where its source has to be.
+// An echo server on uWebSockets, like the library's own example. README.md in the
+// directory above says where to put the source of uWebSockets.
 #include "App.h"
 #include <cstdio>
 #include <cstdlib>

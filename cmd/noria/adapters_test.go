@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The counts are the same however fast the machine is.
+// The counts do not depend on the machine's speed.
 func TestBenchAdapters(t *testing.T) {
 	cmd := exec.Command(program, "bench", "adapters", "--quick", "--json")
 	var stderr strings.Builder
@@ -40,7 +40,7 @@ func TestBenchAdapters(t *testing.T) {
 			continue
 		}
 		switch row.Contender {
-		case "SyncStream 8 KiB": // 2,048 for the payload, and what the header's fill did not bring
+		case "SyncStream 8 KiB": // 2,048 for the payload, and the rest of the header's read
 			require.InDelta(t, 2049, row.RoundTrips, 2, "%+v", row)
 		case "Growable doubling":
 			require.LessOrEqual(t, row.RoundTrips, 20.0, "%+v", row)

@@ -17,8 +17,8 @@ import (
 	"github.com/noria-go/noria/internal/backends"
 )
 
-// These tests see to it that there are numbers, and not what they are: a
-// machine that runs tests is no place to measure.
+// These tests check that there are numbers, not what the numbers are: a machine that
+// runs tests is no place to measure.
 
 func requirePositive(t *testing.T, spreads ...*echobench.Spread) {
 	t.Helper()
@@ -65,7 +65,7 @@ func TestBenchEcho(t *testing.T) {
 		require.NotNil(t, c.TailRatio)
 	}
 
-	// Programs read these names.
+	// Other programs read these names.
 	for _, name := range []string{"kernel", "rows", "size", "conns", "garbage", "contenders", "name", "messages_per_second", "median", "min", "max",
 		"cpu_us_per_message", "server_busy", "p50_us", "p99_us", "p999_us", "system_calls_per_message", "allocations_per_message", "client_bound",
 		"ratio_to_net", "rounds", "notes"} {
@@ -184,13 +184,13 @@ func TestBenchChecksWhatComesBack(t *testing.T) {
 	}
 }
 
-// The test binary becomes an echo server that cannot be trusted.
+// The test binary serves as an echo server that sends wrong answers.
 const (
 	lieVariable  = "NORIA_TEST_LIE"
 	portVariable = "NORIA_TEST_PORT"
 )
 
-// becomeLiar does so if the variables say it, and does not return then.
+// becomeLiar serves wrong answers, and does not return, if the variables ask for it.
 func becomeLiar() {
 	proto, lie, ok := strings.Cut(os.Getenv(lieVariable), "-")
 	if !ok {
@@ -212,7 +212,7 @@ func becomeLiar() {
 	}
 }
 
-// deceive answers messages of 64 bytes with something else than them.
+// deceive answers messages of 64 bytes with other bytes.
 func deceive(c net.Conn, proto, lie string) {
 	var header []byte
 	if proto == "ws" {
@@ -239,7 +239,7 @@ func deceive(c net.Conn, proto, lie string) {
 			message[0]++
 		case lie == "add":
 			message = append(message, 0)
-		case lie == "header" && n > 3: // when payloads are not looked at any more
+		case lie == "header" && n > 3: // the client checks only the payloads of the first messages
 			header[0] = 0x02
 		}
 		if _, err := c.Write(append(header[:len(header):len(header)], message...)); err != nil {

@@ -2,9 +2,10 @@ package main
 
 import "os"
 
-// The tests run a program that TestMain builds, and go test takes their results from
-// its cache while their own binary is the same. So the program is in that too, whatever
-// it is made of: the linker leaves out only what nothing calls. Nobody sets the variable.
+// TestMain builds the program that the tests run, so go test does not know what it is
+// made of and would return cached results after a change. So the test binary contains
+// the program too; this call keeps the linker from dropping it. The variable is never
+// set.
 func init() {
 	if os.Getenv("NORIA_TEST_IS_THE_PROGRAM") != "" {
 		main()

@@ -22,22 +22,22 @@ import (
 const conformText = `noria conform [FLAGS] ws://HOST/
 noria conform [FLAGS] --listen ADDRESS
 
-Tests a WebSocket server that sends every message back, or, with --listen, is
-the server that a client under test connects to: with the 517 cases of the
-Autobahn test suite, by their numbers, and those that Autobahn does not have
-("trap*").
+Tests a WebSocket server that sends every message back. With --listen, it is
+itself the server, and tests the clients that connect to it. It runs the 517
+cases of the Autobahn test suite, under their numbers, and cases that Autobahn
+does not have ("trap*").
 
-A client under test reads /getCaseCount, connects to /runCase?case=N&agent=NAME
-for N from 1 on and sends every message back, and ends with
-/updateReports?agent=NAME, as with Autobahn's fuzzing server. Then its report is
-printed, and the program goes on unless --once is given. At a SIGINT it reports
-on those that have not ended, as far as they came: without the cases that they
-have not run, unless --once is given.
+A client under test does as with Autobahn's fuzzing server: it reads
+/getCaseCount, connects to /runCase?case=N&agent=NAME for each N from 1 on, sends
+every message back, and ends with /updateReports?agent=NAME. Then the program
+prints the client's report and waits for other clients, or ends if --once is
+given. At a SIGINT it reports on the clients that have not finished: only on the
+cases that they ran, or, with --once, on all cases.
 
-The exit status is 1 if a case failed, or none was run. Cases are chosen with patterns:
+The exit status is 1 if a case failed or no case ran. Patterns choose the cases:
 --cases '1.*,9.7.1,trap02*'.`
 
-// A conformConfig is what the flags say.
+// A conformConfig holds the flags.
 type conformConfig struct {
 	url, listen           string
 	cases, exclude        string
@@ -46,7 +46,7 @@ type conformConfig struct {
 	insecure, noTraps     bool
 	options               websocket.Options
 
-	reports []*websocket.Report // of each agent the last
+	reports []*websocket.Report // the last of each agent
 }
 
 func conform(args []string) int {
@@ -57,14 +57,14 @@ func conform(args []string) int {
 	fs.StringVar(&c.exclude, "exclude", "", "`patterns` of cases not to run")
 	fs.BoolVar(&c.noTraps, "autobahn", false, "only the cases that Autobahn has")
 	fs.IntVar(&c.options.Messages, "messages", 0, "at most so many messages a case in groups 12 and 13; 0: 1000, as Autobahn does")
-	fs.IntVar(&c.options.Parallel, "parallel", 0, "cases at once; 0: four for each CPU")
-	fs.DurationVar(&c.options.Patience, "patience", 10*time.Second, "how long to wait for what must come")
-	fs.DurationVar(&c.options.Quiet, "quiet", 100*time.Millisecond, "how long to watch that nothing comes")
+	fs.IntVar(&c.options.Parallel, "parallel", 0, "how many cases run at once; 0: four for each CPU")
+	fs.DurationVar(&c.options.Patience, "patience", 10*time.Second, "how long to wait for an answer that must arrive")
+	fs.DurationVar(&c.options.Quiet, "quiet", 100*time.Millisecond, "how long to watch that nothing arrives")
 	fs.DurationVar(&c.options.HandshakeTimeout, "handshake-timeout", 0, "how long the server under test waits for a request; adds the cases about it")
-	fs.Int64Var(&c.options.MaxMessage, "max-message", 0, "how many `bytes` the endpoint takes in a message; adds the cases about it")
+	fs.Int64Var(&c.options.MaxMessage, "max-message", 0, "the most `bytes` that the endpoint accepts in a message; adds the cases about it")
 	fs.StringVar(&c.options.Agent, "agent", "", "`name` of the server under test in the report")
 	fs.BoolVar(&c.insecure, "insecure", false, "do not verify the certificate of a wss server")
-	fs.StringVar(&c.json, "json", "", "write the report as JSON to this `file`, several clients' one after another; - is the standard output")
+	fs.StringVar(&c.json, "json", "", "write the report as JSON to this `file`, those of several clients one after another; - is the standard output")
 	fs.StringVar(&c.dir, "report", "", "write index.json and a file for each case to this `directory`, as Autobahn does")
 	fs.BoolVar(&c.strict, "strict", false, "NON-STRICT and UNIMPLEMENTED are failures too")
 	fs.BoolVar(&c.once, "once", false, "with --listen: end after the first client's report")
@@ -115,7 +115,8 @@ func (c *conformConfig) server(ctx context.Context, out io.Writer) (good bool, e
 	return c.report(p, out)
 }
 
-// clients tests clients until ctx ends, or until the first has its report.
+// clients tests clients until ctx ends or, with --once, until the first one has its
+// report.
 func (c *conformConfig) clients(ctx context.Context, out io.Writer) (good bool, err error) {
 	ln, err := net.Listen("tcp", c.listen)
 	if err != nil {
@@ -123,7 +124,7 @@ func (c *conformConfig) clients(ctx context.Context, out io.Writer) (good bool, 
 	}
 	var (
 		mu         sync.Mutex
-		unreported = map[string]bool{} // agents with results that are in no report yet
+		unreported = map[string]bool{} // agents that have run cases since their last report
 	)
 	c.options.Progress = func(r *websocket.Result) {
 		mu.Lock()
@@ -156,10 +157,10 @@ func (c *conformConfig) clients(ctx context.Context, out io.Writer) (good bool, 
 			rest := slices.Sorted(maps.Keys(unreported))
 			mu.Unlock()
 			of := f.Partial
-			if c.once { // what was to be one whole run is not good for being cut short
+			if c.once { // --once asks for one complete run, and this one was cut short
 				of = f.Report
 			}
-			for _, agent := range rest { // they did not ask for their report, but have run cases
+			for _, agent := range rest { // these agents ran cases and did not ask for their report
 				err = errors.Join(err, report(agent, of))
 			}
 			if len(c.reports) == 0 {
@@ -170,8 +171,8 @@ func (c *conformConfig) clients(ctx context.Context, out io.Writer) (good bool, 
 	}
 }
 
-// report writes p wherever it was asked for; to files with the reports of other
-// agents.
+// report writes p to each place that the flags name. Files also hold the reports of
+// other agents.
 func (c *conformConfig) report(p *websocket.Report, out io.Writer) (good bool, err error) {
 	good = len(p.Failures()) == 0
 	if c.strict {
@@ -198,7 +199,7 @@ func (c *conformConfig) report(p *websocket.Report, out io.Writer) (good bool, e
 	return good, err
 }
 
-// writeJSON writes the reports to the file, one after another.
+// writeJSON writes all reports to the file, one after another.
 func (c *conformConfig) writeJSON() error {
 	f, err := os.Create(c.json)
 	if err != nil {

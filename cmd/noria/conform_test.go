@@ -32,8 +32,8 @@ func conform(t *testing.T, args ...string) (int, string) {
 	return 0, string(out)
 }
 
-// serveBroken serves an echo with a fault, or without one if there is none of
-// this name.
+// serveBroken serves an echo with the fault of this name; without a fault if the name
+// is unknown.
 func serveBroken(t *testing.T, name string) string {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -84,7 +84,7 @@ func TestConformFindsFaults(t *testing.T) {
 	require.Equal(t, 1, status, out)
 }
 
-// listen begins noria conform --listen, and returns its URL too.
+// listen starts noria conform --listen, and also returns its URL.
 func listen(t *testing.T, args ...string) (*running, string) {
 	t.Helper()
 	r := begin(t, nil, append([]string{"conform", "--listen", "127.0.0.1:0"}, args...)...)
@@ -116,7 +116,7 @@ func TestConformClient(t *testing.T) {
 	require.Contains(t, report, "16 of 16")
 }
 
-// Several clients are all in the files, whatever they call themselves.
+// The files hold the reports of several clients, whatever names they give themselves.
 func TestConformClients(t *testing.T) {
 	dir := t.TempDir()
 	agents := []string{"", "a/../b", "noria"}
@@ -146,8 +146,8 @@ func TestConformClients(t *testing.T) {
 	require.False(t, reports.More())
 }
 
-// What has run is reported at a SIGINT, though nobody asked for it; with --once what
-// has not run too.
+// A SIGINT prints the results so far, although no client asked for its report. With
+// --once the report counts the cases that did not run, too.
 func TestConformClientInterrupted(t *testing.T) {
 	r, _ := listen(t, "--cases", "1.1.1")
 	_, status := r.interrupt(t)
@@ -156,19 +156,19 @@ func TestConformClientInterrupted(t *testing.T) {
 
 	for _, tt := range []struct {
 		once   string
-		client []string // of case 1.1.1: an empty message is to come back
+		client []string // the client's side of case 1.1.1, which wants an empty message back
 		in     string
 		want   string
 		cases  int
 		status int
 	}{
 		{"--once=false", []string{"--ping", "1"}, "", "FAILED", 1, 1},
-		{"--once=false", []string{"--wait", "1h"}, "\n", "OK", 1, 0}, // the suite is the one that closes
+		{"--once=false", []string{"--wait", "1h"}, "\n", "OK", 1, 0}, // the suite closes the connection
 		{"--once", []string{"--wait", "1h"}, "\n", "OK", 3, 1},
 	} {
 		r, url := listen(t, "--cases", "1.1.[123]", "--patience", "1s", "--json", "-", tt.once)
 		_, _, _ = connect(t, tt.in, append(tt.client, url+"/runCase?case=1&agent=a")...)
-		for judged := ""; !strings.Contains(judged, tt.want); { // some time after the client has gone
+		for judged := ""; !strings.Contains(judged, tt.want); { // the case is judged some time after the client has closed
 			judged, _, _ = connect(t, "", "--wait", "1h", "--count", "1", url+"/getCaseStatus?case=1&agent=a")
 		}
 		report, status := r.interrupt(t)
@@ -193,7 +193,8 @@ func TestConformArguments(t *testing.T) {
 	status, out := conform(t, "ws://127.0.0.1:1/", "--cases", "[")
 	require.Equal(t, 1, status)
 	require.Contains(t, out, "pattern")
-	// Nobody listens at these: it is found out before.
+	// No server listens at these addresses: the flags are refused before anything is
+	// dialed.
 	for _, args := range [][]string{
 		{"ws://127.0.0.1:1/", "--cases", "nope*"},
 		{"ws://127.0.0.1:1/", "--cases", "trap*", "--autobahn"},

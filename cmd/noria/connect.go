@@ -26,23 +26,23 @@ const connectText = `Usage: noria connect [FLAGS] URL
        noria connect --autobahn [--agent NAME] URL
 
 Opens a WebSocket connection (ws://host:port/path, or wss://). Each line of the
-standard input goes out as a text message, and each message that comes is a
-line of the standard output; binary ones are shown in hex, and on a terminal so
-are a text's control characters, but for tabs. With --binary bytes go as they
-are, in both directions, in messages of up to 32 KiB. When the input ends the
-connection is closed, once no whole message has come for --wait: give it longer
-than a message takes to arrive.
+standard input is sent as a text message, and each message that arrives is
+printed as a line. Binary messages are printed in hex; on a terminal, control
+characters other than tabs are printed in hex too. With --binary, bytes are sent
+and printed unchanged, in messages of up to 32 KiB. After the end of the input
+the connection is closed once no whole message has arrived for --wait, which
+must be longer than a message takes to arrive.
 
---message sends one message, prints one, and closes. --ping pings and says how
-long each took. --frames shows each frame on the wire on the standard error: its
-header as it is there, and up to 256 bytes of its payload. --autobahn is the
-client for an Autobahn fuzzing server: it asks for the number of cases, runs
-each of them as an echo, and has the report written.
+--message sends one message, prints one, and closes. --ping pings and prints how
+long each pong took. --frames prints each frame on the standard error: its header
+as it is on the wire, and up to 256 bytes of its payload. --autobahn is the
+client for an Autobahn fuzzing server: it asks for the number of cases, runs each
+of them as an echo, and asks for the report.
 
 The exit status is 0 if the connection was closed in order: with code 1000 or
 1001, or none.`
 
-// A connectConfig is what the flags say.
+// A connectConfig holds the flags.
 type connectConfig struct {
 	url        string
 	header     headerFlag
@@ -57,7 +57,7 @@ type connectConfig struct {
 
 	binary  bool
 	message string
-	once    bool // message is set
+	once    bool // --message was given
 	pings   int
 	every   time.Duration
 	frames  bool
@@ -70,7 +70,7 @@ type connectConfig struct {
 	options noria.Options
 }
 
-// A headerFlag is http.Header by -H "Name: value".
+// A headerFlag collects -H "Name: value" into an http.Header.
 type headerFlag http.Header
 
 func (h headerFlag) String() string { return "" }
@@ -114,28 +114,28 @@ func connect(args []string) int {
 }
 
 func (c *connectConfig) flags(fs *flag.FlagSet) {
-	fs.Var(c.header, "H", "a `header` of the request, \"Name: value\"; may be given again")
-	fs.Var(&c.protocols, "subprotocol", "a `name` that is asked for; may be given again, the best first")
-	fs.StringVar(&c.origin, "origin", "", "`origin` that the request says it is from, as a browser's does")
+	fs.Var(c.header, "H", "a `header` of the request, \"Name: value\"; may be repeated")
+	fs.Var(&c.protocols, "subprotocol", "a `name` to ask for; may be repeated, the preferred one first")
+	fs.StringVar(&c.origin, "origin", "", "the `origin` to name in the request, as a browser does")
 	fs.StringVar(&c.host, "host", "", "`name` for the Host header and for TLS, in place of the URL's")
 	fs.BoolVar(&c.compress, "compress", false, "offer to compress messages (permessage-deflate)")
-	fs.Int64Var(&c.maxMessage, "max-message", maxEchoed, "`bytes` that a message from the server may have")
+	fs.Int64Var(&c.maxMessage, "max-message", maxEchoed, "the most `bytes` that a message from the server may have")
 	fs.BoolVar(&c.insecure, "insecure", false, "do not check the server's certificate")
-	fs.StringVar(&c.ca, "ca", "", "PEM `file` with certificates that vouch for the server's, in place of the system's")
-	fs.DurationVar(&c.timeout, "timeout", ws.DefaultHandshakeTimeout, "for connecting and the opening handshake, then for the answer to --message and for each pong; 0: the default")
+	fs.StringVar(&c.ca, "ca", "", "PEM `file` with certificates to trust, in place of the system's")
+	fs.DurationVar(&c.timeout, "timeout", ws.DefaultHandshakeTimeout, "time for connecting and the opening handshake, then for the answer to --message and for each pong; 0: the default")
 	fs.BoolVar(&c.binary, "binary", false, "send and print bytes, not lines")
 	fs.StringVar(&c.message, "message", "", "send this `text`, print the answer, and close")
 	fs.IntVar(&c.pings, "ping", 0, "ping this `number` of times, and close")
-	fs.DurationVar(&c.every, "every", time.Second, "between two pings")
+	fs.DurationVar(&c.every, "every", time.Second, "time between two pings")
 	fs.BoolVar(&c.frames, "frames", false, "show each frame on the wire, in hex, on the standard error")
-	fs.DurationVar(&c.wait, "wait", time.Second, "after the end of the input, until no whole message has come for so long")
-	fs.IntVar(&c.count, "count", 0, "close after this `number` of messages has come")
+	fs.DurationVar(&c.wait, "wait", time.Second, "after the end of the input, close once no whole message has arrived for this long")
+	fs.IntVar(&c.count, "count", 0, "close after this `number` of messages has arrived")
 	fs.BoolVar(&c.autobahn, "autobahn", false, "play the client for an Autobahn fuzzing server at URL")
 	fs.StringVar(&c.agent, "agent", "noria", "`name` in the fuzzing server's report")
 	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; "+backends.Variable+" in the environment overrides it")
 }
 
-// check says what is wrong with the flags, and fills in defaults.
+// check returns what is wrong with the flags, and fills in defaults.
 func (c *connectConfig) check() error {
 	switch {
 	case c.autobahn && (c.once || c.pings != 0):
@@ -160,7 +160,7 @@ func (c *connectConfig) check() error {
 	return nil
 }
 
-// dialOptions returns what the flags say about the connection.
+// dialOptions returns the flags that are about the connection.
 func (c *connectConfig) dialOptions() (o ws.DialOptions, err error) {
 	if c.maxMessage <= 0 {
 		return o, fmt.Errorf("--max-message %d: want 1 or more bytes", c.maxMessage)
@@ -193,7 +193,7 @@ func (c *connectConfig) tls() (*tls.Config, error) {
 	}
 	config.RootCAs = x509.NewCertPool()
 	if !config.RootCAs.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("--ca: there is no certificate in %s", c.ca)
+		return nil, fmt.Errorf("--ca: %s holds no certificate", c.ca)
 	}
 	return config, nil
 }
@@ -206,7 +206,7 @@ func (c *connectConfig) run(ctx context.Context, in io.Reader, out, notes io.Wri
 	}
 	u, err := url.Parse(c.url)
 	if err != nil {
-		return fmt.Errorf("the URL: %w", errors.Unwrap(err)) // not what is in it: it may have a password
+		return fmt.Errorf("the URL: %w", errors.Unwrap(err)) // without the URL, which may hold a password
 	}
 	to := target{url: c.url, shown: u.Redacted(), opts: opts}
 	if c.frames {
@@ -230,8 +230,8 @@ func (c *connectConfig) run(ctx context.Context, in io.Reader, out, notes io.Wri
 		a := agent{target: to, name: c.agent, out: out}
 		return g.Loop().Call(ctx, "agent", a.run)
 	}
-	// It is dialed from a task, and then used from goroutines, which may wait for
-	// a terminal.
+	// A task dials. After that only goroutines use the connection, because they may
+	// block on a terminal.
 	var conn *ws.Conn
 	err = g.Loop().Call(ctx, "dial", func(ctx context.Context) (err error) {
 		conn, err = to.dial(ctx, "")
@@ -245,10 +245,10 @@ func (c *connectConfig) run(ctx context.Context, in io.Reader, out, notes io.Wri
 	return s.run(ctx, in)
 }
 
-// A target is a server, and how it is reached.
+// A target is a server and how to reach it.
 type target struct {
-	url   string // perhaps a tap's
-	shown string // as the user knows it, without a password
+	url   string // with a tap, the tap's
+	shown string // as the user wrote it, without a password
 	opts  ws.DialOptions
 }
 
@@ -256,7 +256,7 @@ type target struct {
 func (t *target) dial(ctx context.Context, path string) (*ws.Conn, error) {
 	conn, err := ws.Dial(ctx, t.url+path, t.opts)
 	if err != nil {
-		return nil, fmt.Errorf("dial %s%s: %w", t.shown, path, errors.Unwrap(err)) // which has the other URL
+		return nil, fmt.Errorf("dial %s%s: %w", t.shown, path, errors.Unwrap(err)) // without t.url, which err names
 	}
 	return conn, nil
 }

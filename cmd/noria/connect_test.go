@@ -95,8 +95,8 @@ func TestConnectPing(t *testing.T) {
 	require.Contains(t, out, "3 pings: least ")
 }
 
-// A peer in the middle of nowhere: what it wants of the request, and how it
-// ends.
+// webSocketServer returns the URL of a server that upgrades requests as up says and
+// runs f with each connection.
 func webSocketServer(t *testing.T, up ws.HTTPUpgrader, f func(r *http.Request, c net.Conn) error) string {
 	t.Helper()
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -227,8 +227,8 @@ func TestTLS(t *testing.T) {
 	})
 }
 
-// A fuzzing server of three cases; the agent is to run all of them and then ask
-// for the report.
+// A fuzzing server of three cases: the agent must run all of them and then ask for the
+// report.
 func TestConnectAutobahn(t *testing.T) {
 	var mu sync.Mutex
 	var seen []string
@@ -241,7 +241,7 @@ func TestConnectAutobahn(t *testing.T) {
 			if err := wsutil.WriteServerText(c, []byte("3")); err != nil {
 				return err
 			}
-		case r.URL.Query().Get("case") == "2": // one that breaks the protocol
+		case r.URL.Query().Get("case") == "2": // a case in which the server breaks the protocol
 			if err := ws.WriteFrame(c, ws.NewFrame(ws.OpCode(3), true, nil)); err != nil {
 				return err
 			}
@@ -259,7 +259,7 @@ func TestConnectAutobahn(t *testing.T) {
 		if err := wsutil.WriteServerMessage(c, ws.OpClose, ws.NewCloseFrameBody(1000, "")); err != nil {
 			return err
 		}
-		return wantClose(c) // the answer; then the server ends the connection
+		return wantClose(c) // the agent's answer; then the server ends the connection
 	})
 	out, errs, status := connect(t, "", "--autobahn", "--agent", "a b", url+"/")
 	require.Zero(t, status, errs)
@@ -282,7 +282,7 @@ func TestConnectAutobahn(t *testing.T) {
 	require.Contains(t, errs, "asking for the number of cases")
 }
 
-// Noria's own suite judges Noria's client, cases of a wrong handshake too.
+// Noria's own suite judges Noria's client, with the cases about wrong handshakes.
 func TestConnectAutobahnAgainstConform(t *testing.T) {
 	each(t, func(t *testing.T, backend string) {
 		fuzzer, url := listen(t, "--once", "--cases", "1.*,2.*,3.*,5.*,7.*,9.1.1,12.1.1,trap*", "--messages", "50")

@@ -16,9 +16,10 @@ import (
 	"github.com/noria-go/noria/internal/probe"
 )
 
-// These are about going from one backend to another, in a build that has both.
+// These tests are about falling back from one backend to the other, in a build that has
+// both.
 
-// io_uring is refused for real: everything goes on with epoll, which says why.
+// A seccomp filter refuses io_uring: every command uses epoll and says why.
 func TestServeUnderSeccomp(t *testing.T) {
 	for name, tt := range map[string]struct {
 		errno syscall.Errno
@@ -69,8 +70,8 @@ func TestProbeUnderSeccomp(t *testing.T) {
 	require.Contains(t, advice, "--security-opt seccomp=")
 }
 
-// Little memory that may be locked, for a user without rights: either io_uring
-// goes on (some kernels do not count rings), or epoll does and says why.
+// With little lockable memory, an unprivileged user gets either io_uring (some kernels
+// do not count rings) or epoll and the reason.
 func TestServeWithLittleMemlock(t *testing.T) {
 	for _, bytes := range []string{"0", "16384"} {
 		t.Run(bytes, func(t *testing.T) {
@@ -90,9 +91,9 @@ func TestServeWithLittleMemlock(t *testing.T) {
 	}
 }
 
-// unprivileged has cmd, which restricted made, run as a user without rights if
-// this one is root, whom RLIMIT_MEMLOCK does not bind. The test binary is copied
-// to where that user can start it.
+// unprivileged makes cmd, which restricted made, run as an unprivileged user if the
+// test runs as root, since RLIMIT_MEMLOCK does not bind root. It copies the test binary
+// to a place where that user can start it.
 func unprivileged(t *testing.T, cmd *exec.Cmd) *exec.Cmd {
 	t.Helper()
 	if os.Getuid() != 0 {

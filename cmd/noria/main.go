@@ -1,4 +1,4 @@
-// Command noria serves echoes, says what this machine can do, measures, tests
+// Command noria serves echoes, reports what this machine supports, measures, tests
 // WebSocket endpoints, and is a WebSocket client.
 //
 //	noria serve --tcp 127.0.0.1:7000 --ws 127.0.0.1:7001
@@ -20,8 +20,7 @@ import (
 	"github.com/noria-go/noria/cmd/noria/internal/echobench"
 )
 
-// A command is one of the words that may follow noria. It returns the exit
-// status.
+// A command is a word that may follow noria. It returns the exit status.
 type command struct {
 	name, does string
 	run        func(args []string) int
@@ -31,13 +30,13 @@ func commands() []command {
 	return []command{
 		{"serve", "serve TCP and WebSocket echoes", serve},
 		{"connect", "be a WebSocket client: lines or bytes, pings, frames, an agent for a fuzzing server", connect},
-		{"probe", "say which backend this machine gets and why, and what to do about what is off", probeMachine},
-		{"conform", "test a WebSocket server or client, anybody's, for conformance", conform},
+		{"probe", "say which backend this machine gets and why, and how to turn on what is off", probeMachine},
+		{"conform", "test any WebSocket server or client for conformance", conform},
 		{"bench", "measure io_uring, epoll and the net package against each other", bench},
 	}
 }
 
-// hidden are what bench starts children with.
+// hidden are the commands that bench starts its child processes with.
 var hidden = map[string]func(args []string) int{
 	echobench.ServerCommand: echobench.ServerMain,
 	echobench.ClientCommand: echobench.ClientMain,
@@ -77,7 +76,7 @@ func usage(w io.Writer) {
 	fmt.Fprint(w, "\nnoria COMMAND --help says more.\n")
 }
 
-// A flagSet is a flag.FlagSet whose help says what the command does first.
+// newFlags returns a flag set whose help begins with the command's description.
 func newFlags(name, text string) *flag.FlagSet {
 	fs := flag.NewFlagSet("noria "+name, flag.ContinueOnError)
 	fs.Usage = func() {
@@ -87,8 +86,8 @@ func newFlags(name, text string) *flag.FlagSet {
 	return fs
 }
 
-// parse parses args, of which none may be left. The second result says whether
-// to go on; the first is the exit status if not.
+// parse parses args and refuses arguments that are not flags. The second result says
+// whether to continue; if not, the first is the exit status.
 func parse(fs *flag.FlagSet, args []string) (status int, ok bool) {
 	if err := fs.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -103,7 +102,7 @@ func parse(fs *flag.FlagSet, args []string) (status int, ok bool) {
 	return 0, true
 }
 
-// splitURL takes the one argument that is no flag out of args, wherever it is.
+// splitURL takes the one argument that is not a flag out of args, wherever it stands.
 func splitURL(fs *flag.FlagSet, args []string) (flags []string, url string) {
 	for i := 0; i < len(args); i++ {
 		a := args[i]
@@ -115,7 +114,7 @@ func splitURL(fs *flag.FlagSet, args []string) (flags []string, url string) {
 		name := strings.TrimLeft(a, "-")
 		f := fs.Lookup(name)
 		if f == nil || i+1 == len(args) {
-			continue // unknown, --name=value, or the last
+			continue // an unknown flag, --name=value, or the last argument
 		}
 		if b, ok := f.Value.(interface{ IsBoolFlag() bool }); ok && b.IsBoolFlag() {
 			continue
@@ -128,6 +127,6 @@ func splitURL(fs *flag.FlagSet, args []string) (flags []string, url string) {
 
 // fail reports err and returns the exit status for it.
 func fail(err error) int {
-	fmt.Fprintln(os.Stderr, "noria:", escape(err.Error(), "\t\n")) // a peer may have had a word in it
+	fmt.Fprintln(os.Stderr, "noria:", escape(err.Error(), "\t\n")) // the message may quote a peer
 	return 1
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/noria-go/noria/internal/backends"
 )
 
-const patience = 20 * time.Second // for anything that should happen soon
+const patience = 20 * time.Second // limits each wait for something that should happen soon
 
 var program string // noria, built once
 
@@ -36,7 +36,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
-	// Others may enter: one test runs it as a user without rights.
+	// One test runs the program as an unprivileged user, who must be able to enter.
 	if err := os.Chmod(dir, 0o755); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -49,8 +49,7 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// tags returns the build tags that leave the program the backends that this
-// test has.
+// tags returns the build tags that give the program the same backends as this test.
 func tags() string {
 	if list := backends.Names(); len(list) == 1 {
 		return "noria_" + strings.TrimPrefix(list[0], "io_")
@@ -58,16 +57,16 @@ func tags() string {
 	return ""
 }
 
-// A server is a noria serve that runs.
+// A server is a running noria serve.
 type server struct {
 	tcp, ws string   // where they listen
-	said    []string // its lines before the last of the start
+	said    []string // the lines of its start, without the last
 	cmd     *exec.Cmd
 	stderr  strings.Builder
 	exited  chan error
 }
 
-// said returns a line of the server's start that has this prefix.
+// line returns the line of the server's start that has this prefix.
 func (s *server) line(prefix string) string {
 	for _, l := range s.said {
 		if strings.HasPrefix(l, prefix) {
@@ -77,7 +76,7 @@ func (s *server) line(prefix string) string {
 	return ""
 }
 
-// start runs cmd, a noria serve, until it has said that it is ready.
+// start runs cmd, a noria serve, and waits until it says that it is ready.
 func start(t *testing.T, cmd *exec.Cmd) *server {
 	t.Helper()
 	s := &server{cmd: cmd, exited: make(chan error, 1)}
@@ -106,7 +105,7 @@ func start(t *testing.T, cmd *exec.Cmd) *server {
 	case err := <-s.exited:
 		require.FailNow(t, "the server ended at once", "%v\n%s", err, s.stderr.String())
 	case <-time.After(patience):
-		require.FailNow(t, "the server does not get ready")
+		require.FailNow(t, "the server did not become ready")
 	}
 	s.tcp = strings.TrimPrefix(s.line("tcp echo on "), "tcp echo on ")
 	s.ws = strings.TrimPrefix(s.line("ws echo on "), "ws echo on ")
@@ -135,7 +134,7 @@ func (s *server) wait(t *testing.T) int {
 	case <-s.exited:
 		return s.cmd.ProcessState.ExitCode()
 	case <-time.After(patience):
-		require.FailNow(t, "the server does not end")
+		require.FailNow(t, "the server did not end")
 		return -1
 	}
 }

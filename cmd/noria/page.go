@@ -9,13 +9,13 @@ import (
 	"github.com/noria-go/noria/ws"
 )
 
-// pageHTML is a page that connects to the server it came from, shows round-trip
-// times and throughput, and lets one type. It needs nothing from elsewhere.
+// pageHTML is a page that connects back to its server, shows round-trip times and
+// throughput, and sends what the user types. It loads nothing from elsewhere.
 //
 //go:embed page.html
 var pageHTML []byte
 
-// page answers requests that ask for no upgrade.
+// page answers requests that do not ask for an upgrade.
 func page(r *ws.Request) *ws.Response {
 	path, _, _ := strings.Cut(r.URI, "?")
 	switch {

@@ -12,9 +12,9 @@ import (
 
 const probeText = `Usage: noria probe [--json]
 
-Tries the backends that this build contains and says which one a server gets and
-why, each feature with yes or no and why, the limits that matter, and what to do
-about what is off. The exit status is 1 if no backend can be started.`
+Tries the backends that this build contains. Prints which one a server gets and
+why, which features work and why others do not, the limits that matter, and how
+to turn on what is off. The exit status is 1 if no backend can be started.`
 
 func probeMachine(args []string) int {
 	fs := newFlags("probe", probeText)

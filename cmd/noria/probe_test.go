@@ -27,7 +27,7 @@ func TestProbePrintsJSON(t *testing.T) {
 	require.Contains(t, backends.Names(), r.Backend)
 }
 
-// A program that has no backend says so with its status, too.
+// A program without a backend says so, in its exit status too.
 func TestProbeWithoutABackend(t *testing.T) {
 	cmd := exec.Command(program, "probe")
 	cmd.Env = append(cmd.Environ(), backends.Variable+"=kqueue")

@@ -17,17 +17,17 @@ import (
 	"github.com/noria-go/noria/internal/backends"
 )
 
-// The test binary becomes noria under restrictions: it is started with these
-// variables, restricts itself, and calls exec. All three kinds survive that.
+// The test binary can start noria under restrictions: it is run with these variables,
+// restricts itself, and calls exec. All three kinds of restriction survive exec.
 const (
-	seccompVariable = "NORIA_TEST_SECCOMP" // the errno that io_uring's system calls get
+	seccompVariable = "NORIA_TEST_SECCOMP" // the errno that io_uring's system calls return
 	memlockVariable = "NORIA_TEST_MEMLOCK" // bytes
 	nofileVariable  = "NORIA_TEST_NOFILE"
 	programVariable = "NORIA_TEST_PROGRAM"
 )
 
-// becomeRestricted does so if the variables say it. It returns only if they
-// don't, or if it failed.
+// becomeRestricted restricts the process and becomes noria if the variables ask for it.
+// It returns only if they do not, or if it failed.
 func becomeRestricted() (done bool, status int) {
 	path := os.Getenv(programVariable)
 	if path == "" {
@@ -63,7 +63,7 @@ func restrict() error {
 	return nil
 }
 
-// refuseRing has the kernel answer errno to io_uring's three system calls, as
+// refuseRing makes the kernel answer io_uring's three system calls with errno, as
 // Docker's default profile does with EPERM: see seccomp(2).
 func refuseRing(errno uint32) error {
 	runtime.LockOSThread()
@@ -91,7 +91,7 @@ func refuseRing(errno uint32) error {
 	return nil
 }
 
-// restricted returns noria with args, under restrictions.
+// restricted returns a command that runs noria with args under restrictions.
 func restricted(t *testing.T, env []string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -101,9 +101,9 @@ func restricted(t *testing.T, env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// With hardly a descriptor left a loop cannot be started, and what is said is
-// what to raise. How many Go itself needs before is its own business (it dies
-// when it cannot have them), so some numbers are tried.
+// With hardly a descriptor left a loop cannot start, and the error says which limit to
+// raise. How many descriptors Go itself needs first is not known (it dies without
+// them), so the test tries several numbers.
 func TestProbeWithoutDescriptors(t *testing.T) {
 	var said []string
 	for n := range 8 {

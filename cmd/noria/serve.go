@@ -29,19 +29,19 @@ const (
 
 const serveText = `Usage: noria serve [--tcp ADDR] [--ws ADDR] [FLAGS]
 
-Serves echoes: over TCP, and over WebSocket. ADDR is host:port, :port or
-unix:/path; port 0 lets the system choose one, and the line that says where it
-listens has the real one. Without an address it is --tcp ` + defaultTCP + `
+Serves echoes over TCP and over WebSocket. ADDR is host:port, :port or
+unix:/path; with port 0 the system chooses a port, which the program prints. If
+no address is given, the default is --tcp ` + defaultTCP + `
 --ws ` + defaultWS + `.
 
-The WebSocket echo is on every path. A browser that opens / there gets a page
-that connects, and shows round-trip times and throughput. Over TLS (--tls-cert,
---tls-key) it is https and wss.
+The WebSocket echo is on every path. A browser that opens / gets a page that
+connects and shows round-trip times and throughput. --tls-cert and --tls-key make
+it https and wss.
 
-SIGINT or SIGTERM ends it after the connections have drained, or after --drain.
-A second one ends it at once.`
+SIGINT or SIGTERM ends the program when the connections have ended, or after
+--drain. A second signal ends it at once.`
 
-// A serveConfig is what the flags say.
+// A serveConfig holds the flags.
 type serveConfig struct {
 	tcp, ws   string
 	drain     time.Duration
@@ -60,12 +60,12 @@ func serve(args []string) int {
 	fs.StringVar(&c.ws, "ws", "", "`address` of the WebSocket echo")
 	fs.StringVar(&c.options.Backend, "backend", "auto", "auto, io_uring or epoll; "+backends.Variable+" in the environment overrides it")
 	fs.IntVar(&c.options.Loops, "loops", 0, fmt.Sprintf("`number` of loops, at most %d; 0: one less than CPUs, at least one", loop.MaxLoops))
-	fs.BoolVar(&c.options.Pin, "pin", false, "tie each loop to a CPU of its own")
-	fs.BoolVar(&c.goroutine, "goroutine", false, "run each handler on a goroutine in place of its loop")
-	fs.DurationVar(&c.drain, "drain", tcp.DefaultDrainTime, "how long connections may go on after the signal")
+	fs.BoolVar(&c.options.Pin, "pin", false, "pin each loop to a CPU of its own")
+	fs.BoolVar(&c.goroutine, "goroutine", false, "run each handler on a goroutine in place of the connection's loop")
+	fs.DurationVar(&c.drain, "drain", tcp.DefaultDrainTime, "how long connections may last after the signal")
 	fs.BoolVar(&c.compress, "compress", false, "agree to compress WebSocket messages (permessage-deflate)")
-	fs.Int64Var(&c.maxMessage, "max-message", maxEchoed, "`bytes` that a WebSocket message may have; a longer one is answered with close code 1009")
-	fs.StringVar(&c.tlsCert, "tls-cert", "", "PEM `file` with the WebSocket echo's certificate, and those that it stands on")
+	fs.Int64Var(&c.maxMessage, "max-message", maxEchoed, "the most `bytes` that a WebSocket message may have; a longer one gets close code 1009")
+	fs.StringVar(&c.tlsCert, "tls-cert", "", "PEM `file` with the WebSocket echo's certificate, and its intermediate certificates")
 	fs.StringVar(&c.tlsKey, "tls-key", "", "PEM `file` with the certificate's key")
 	if status, ok := parse(fs, args); !ok {
 		return status
@@ -81,8 +81,8 @@ func serve(args []string) int {
 	return 0
 }
 
-// stopOnSignal returns a context that the first SIGINT or SIGTERM ends. The
-// second one ends the program.
+// stopOnSignal returns a context that the first SIGINT or SIGTERM ends. The second
+// signal ends the program.
 func stopOnSignal(parent context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)
@@ -90,7 +90,7 @@ func stopOnSignal(parent context.Context) (context.Context, func()) {
 	go func() {
 		select {
 		case s := <-signals:
-			fmt.Fprintf(os.Stderr, "noria: %v: draining; once more ends it at once\n", s)
+			fmt.Fprintf(os.Stderr, "noria: %v: draining; a second signal ends the program at once\n", s)
 			cancel()
 		case <-ctx.Done():
 			return
@@ -102,7 +102,7 @@ func stopOnSignal(parent context.Context) (context.Context, func()) {
 	return ctx, cancel
 }
 
-// An endpoint is a service and where it listens.
+// An endpoint is a service and the address where it listens.
 type endpoint struct {
 	name, address string
 	service       loop.Service
@@ -112,11 +112,11 @@ type endpoint struct {
 func (c *serveConfig) endpoints() (list []*endpoint, err error) {
 	drain := c.drain
 	if drain <= 0 {
-		drain = -1 // 0 would be the default
+		drain = -1 // at once; 0 would mean the default
 	}
 	if c.tcp != "" {
 		echo := func(_ context.Context, conn *loop.Stream) error {
-			_, err := io.Copy(conn, conn) // hands over the buffers: no byte is copied
+			_, err := io.Copy(conn, conn) // Copy hands over the buffers and copies no byte
 			return err
 		}
 		list = append(list, &endpoint{name: "tcp", address: c.tcp, service: &tcp.Server{
@@ -146,7 +146,7 @@ func (c *serveConfig) webSocket() (*ws.Server, error) {
 		srv.Compression = &ws.Compression{}
 	}
 	if (c.tlsCert == "") != (c.tlsKey == "") {
-		return nil, errors.New("--tls-cert and --tls-key go together: give both, or none")
+		return nil, errors.New("--tls-cert and --tls-key go together: give both, or neither")
 	}
 	if c.tlsCert != "" {
 		cert, err := tls.LoadX509KeyPair(c.tlsCert, c.tlsKey)
@@ -171,7 +171,7 @@ func echoMessages(ctx context.Context, c *ws.Conn) error {
 	}
 }
 
-// run serves until ctx ends and everything has drained.
+// run serves until ctx ends and all connections have ended.
 func (c *serveConfig) run(ctx context.Context, out io.Writer) (err error) {
 	endpoints, err := c.endpoints()
 	if err != nil {
@@ -202,7 +202,8 @@ func (c *serveConfig) run(ctx context.Context, out io.Writer) (err error) {
 	return serveAll(ctx, g, endpoints)
 }
 
-// serveAll ends when all have; one that fails ends the others.
+// serveAll serves all endpoints and returns when all of them have ended. An endpoint
+// that fails ends the others.
 func serveAll(ctx context.Context, g *loop.Group, endpoints []*endpoint) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()

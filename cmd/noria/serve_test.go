@@ -18,8 +18,8 @@ import (
 	"github.com/noria-go/noria/internal/backends"
 )
 
-// requireEcho sends bytes both small and large over several connections at
-// once, ends each with a half-close, and wants the same bytes and the end.
+// requireEcho sends small and large messages over several connections at once, ends
+// each with a half-close, and requires the same bytes back and then the end.
 func requireEcho(t *testing.T, address string) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -124,7 +124,7 @@ func TestServeTheEnvironmentGoesBeforeTheFlag(t *testing.T) {
 	require.Contains(t, s.line("backend "), backends.Variable)
 }
 
-// ping wants an echo on c.
+// ping requires an echo on c.
 func ping(t *testing.T, c net.Conn) {
 	t.Helper()
 	_, err := c.Write([]byte("ping"))
@@ -133,7 +133,7 @@ func ping(t *testing.T, c net.Conn) {
 	require.NoError(t, err)
 }
 
-// requireStopping waits until new connections are refused.
+// requireStopping waits until the server refuses new connections.
 func requireStopping(t *testing.T, address string) {
 	t.Helper()
 	require.Eventually(t, func() bool {
@@ -145,8 +145,8 @@ func requireStopping(t *testing.T, address string) {
 	}, patience, patience/1000, "new connections are still accepted")
 }
 
-// A connection that is there goes on after the signal; a new one is refused;
-// the program ends when the last has gone.
+// After the signal an open connection still works and a new one is refused. The program
+// ends when the last connection has ended.
 func TestServeDrains(t *testing.T) {
 	each(t, func(t *testing.T, backend string) {
 		s := serve(t, "--backend", backend, "--loops", "2", "--drain", "1h")
@@ -176,13 +176,13 @@ func TestServeASecondSignalEndsItAtOnce(t *testing.T) {
 	s := serve(t, "--drain", "1h")
 	ping(t, dial(t, s.tcp))
 	s.signal(t)
-	requireStopping(t, s.tcp) // two signals of a kind that wait at once are one: signal(7)
+	requireStopping(t, s.tcp) // a second signal that arrives while the first is pending is lost: signal(7)
 	s.signal(t)
 	require.Equal(t, 1, s.wait(t))
 }
 
-// With a reuse-port listener for each loop the system would let a second
-// program in, which would take half of the connections.
+// With reuse-port listeners the system would let a second program listen at the address
+// and would give it half of the connections.
 func TestServeRefusesAnAddressInUse(t *testing.T) {
 	each(t, func(t *testing.T, backend string) {
 		for _, loops := range []string{"1", "2"} {

@@ -18,20 +18,20 @@ import (
 	"github.com/noria-go/noria/ws"
 )
 
-// A session is one connection that was opened.
+// A session is one open connection and what the flags ask it to do.
 type session struct {
 	*connectConfig
 	conn       *ws.Conn
 	out, notes io.Writer
-	terminal   bool // out is one
+	terminal   bool // out is a terminal
 }
 
-// run does what was asked for, until that is done, the connection ends, or ctx
-// does. Only then is the connection closed: nobody receives any more, so what
-// Close waits for is for Close alone.
+// run does what the flags ask until that is done, the connection ends, or ctx ends.
+// Only then does it close the connection: by then no task receives, so the messages
+// that Close waits for are left to Close.
 func (s *session) run(parent context.Context, in io.Reader) error {
 	ctx, stop := context.WithCancelCause(parent)
-	input, over := context.WithCancel(ctx) // until there is no more to send
+	input, over := context.WithCancel(ctx) // until there is nothing more to send
 	defer over()
 	received := make(chan error, 1)
 	go func() {
@@ -45,30 +45,30 @@ func (s *session) run(parent context.Context, in io.Reader) error {
 	if parent.Err() != nil {
 		code = ws.StatusGoingAway
 	}
-	return errors.Join(s.close(code), own(rerr), own(err))
+	return errors.Join(s.close(code), unlessOver(rerr), unlessOver(err))
 }
 
-// errOver: the connection has ended, or as many messages as were wanted have come, or
-// none has come for --wait.
+// errOver ends a session in order: the connection has ended, --count messages have
+// arrived, or none has arrived for --wait.
 var errOver = errors.New("the connection has ended")
 
-// own returns err, unless it says no more than that the session or the
-// connection has ended: how, that is for close to say, once.
-func own(err error) error {
+// unlessOver returns err, or nil if err only says that the session or the connection
+// has ended. How the connection ended is reported once, by close.
+func unlessOver(err error) error {
 	if errors.Is(err, context.Canceled) || errors.Is(err, runtime.ErrCanceled) || ws.CloseStatus(err) != 0 {
 		return nil
 	}
 	return err
 }
 
-// close closes the connection and says how it ended; the error is nil if that
-// was in order.
+// close closes the connection and says how it ended. The error is nil if it ended in
+// order.
 func (s *session) close(code ws.StatusCode) error {
 	cerr := s.conn.Close(code, "")
 	for {
 		m, err := s.conn.Receive(context.Background())
 		if err == nil {
-			m.Release() // a ping took it in
+			m.Release() // received while a ping waited
 			continue
 		}
 		switch ws.CloseStatus(err) {
@@ -83,8 +83,8 @@ func (s *session) close(code ws.StatusCode) error {
 	}
 }
 
-// act does what the flags say, and calls over when the input has ended. The end of
-// ctx ends it.
+// act does what the flags ask, and calls over when the input has ended. The end of ctx
+// ends act.
 func (s *session) act(ctx context.Context, in io.Reader, over func()) error {
 	switch {
 	case s.pings > 0:
@@ -93,25 +93,25 @@ func (s *session) act(ctx context.Context, in io.Reader, over func()) error {
 		return s.sendOne(ctx)
 	}
 	done := make(chan error, 1)
-	go func() { done <- s.copyIn(ctx, in) }() // reading may take for ever
+	go func() { done <- s.copyIn(ctx, in) }() // a read of the terminal may never return
 	select {
 	case err := <-done:
 		over()
-		<-ctx.Done() // what comes back is waited for, also after something went wrong
+		<-ctx.Done() // receive what is still in flight, also after an error
 		return err
 	case <-ctx.Done():
 		return nil
 	}
 }
 
-const maxBatch = 64 << 10 // bytes of messages that are printed together
+const maxBatch = 64 << 10 // bytes of messages that are printed at once
 
-// receive prints messages, --count of them if that is set, until none has come for
-// --wait after the end of input. It is a task of the loop, and leaves it, to print,
-// only once for all that has come together.
+// receive prints messages, up to --count of them if that is set, until none has arrived
+// for --wait after the end of the input. It is a task of the loop. To print it leaves
+// the loop, once for all messages that have arrived.
 func (s *session) receive(ctx, input context.Context) error {
 	return s.conn.Loop().Call(ctx, "receive", func(ctx context.Context) error {
-		sending, stop := context.WithCancel(ctx) // a task waits with a context of its own
+		sending, stop := context.WithCancel(ctx) // a task can only wait with its own context
 		defer stop()
 		defer context.AfterFunc(input, stop)()
 		var batch []*ws.Message
@@ -121,7 +121,7 @@ func (s *session) receive(ctx, input context.Context) error {
 				return err
 			}
 			batch = batch[:0]
-			for size := 0; m != nil; m, _ = s.conn.TryReceive() { // an error comes again
+			for size := 0; m != nil; m, _ = s.conn.TryReceive() { // the next call reports an error again
 				batch = append(batch, m)
 				if size += m.Len(); size >= maxBatch || n+len(batch) == s.count {
 					break
@@ -139,9 +139,9 @@ func (s *session) receive(ctx, input context.Context) error {
 	})
 }
 
-// next returns the next message; nil, and no error, if none has come for --wait after
-// the end of sending. Only who waits for one measures that: while others are printed,
-// which may take long, more may have come.
+// next returns the next message. It returns nil and no error if none has arrived for
+// --wait after the end of sending. It measures only the time in which it waits itself:
+// printing may take long, and messages may arrive meanwhile.
 func (s *session) next(ctx, sending context.Context) (*ws.Message, error) {
 	m, err := s.conn.Receive(sending)
 	if m != nil || sending.Err() == nil || ctx.Err() != nil {
@@ -183,7 +183,7 @@ func (s *session) print(w io.Writer, m *ws.Message) error {
 	return err
 }
 
-// sendOne sends the one message and waits until its answer was received.
+// sendOne sends the one message and waits until its answer has been received.
 func (s *session) sendOne(ctx context.Context) error {
 	if err := s.send(ctx, []byte(s.message)); err != nil {
 		return err
@@ -207,7 +207,7 @@ func (s *session) send(ctx context.Context, p []byte) error {
 
 const maxPiece = 32 << 10 // bytes of a message with --binary
 
-// copyIn sends what comes in until that ends.
+// copyIn sends the input until the input ends.
 func (s *session) copyIn(ctx context.Context, in io.Reader) error {
 	if s.binary {
 		p := make([]byte, maxPiece)
@@ -246,8 +246,8 @@ func (s *session) copyIn(ctx context.Context, in io.Reader) error {
 	}
 }
 
-// ping pings, and says at the end what it saw, whatever ended it. A signal is no
-// error.
+// ping sends the pings and ends with a summary, however the pings ended. A signal is
+// not an error.
 func (s *session) ping(ctx context.Context) error {
 	var (
 		n                int
@@ -272,7 +272,7 @@ func (s *session) ping(ctx context.Context) error {
 	switch {
 	case err == nil, errors.Is(context.Cause(ctx), context.Canceled):
 		return nil
-	case ctx.Err() != nil, ws.CloseStatus(err) != 0: // whoever was told first
+	case ctx.Err() != nil, ws.CloseStatus(err) != 0: // a signal, or the server's Close frame
 		err = errOver
 	}
 	return fmt.Errorf("ping %d: %w", n+1, err)

@@ -19,14 +19,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// A running is a noria that runs.
+// A running is a running noria.
 type running struct {
 	cmd    *exec.Cmd
 	stdout *bufio.Reader
 	stderr heard
 }
 
-// heard is what a program has said so far.
+// heard is the program's output so far.
 type heard struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -66,23 +66,24 @@ func (r *running) line(t *testing.T) string {
 	return line
 }
 
-// end waits for the end, and returns what it still says and its status.
+// end waits for the program's end. It returns the rest of its output and its exit
+// status.
 func (r *running) end(t *testing.T) (rest string, status int) {
 	t.Helper()
 	b, err := io.ReadAll(r.stdout)
 	require.NoError(t, err)
-	_ = r.cmd.Wait() // the status is asked for
+	_ = r.cmd.Wait() // ProcessState has the status
 	return string(b), r.cmd.ProcessState.ExitCode()
 }
 
-// interrupt sends a SIGINT and waits for the end.
+// interrupt sends a SIGINT, and then does what end does.
 func (r *running) interrupt(t *testing.T) (rest string, status int) {
 	t.Helper()
 	require.NoError(t, r.cmd.Process.Signal(os.Interrupt))
 	return r.end(t)
 }
 
-// Closing and receiving do not come in each other's way, whoever is first.
+// Closing and receiving do not disturb each other, whichever side closes first.
 func TestConnectClosesInOrder(t *testing.T) {
 	s := serve(t)
 	url := "ws://" + s.ws
@@ -98,7 +99,7 @@ func TestConnectClosesInOrder(t *testing.T) {
 	}
 }
 
-// lines is an input that has no end.
+// lines is an input without an end.
 type lines struct{}
 
 func (lines) Read(p []byte) (int, error) { return copy(p, "a line\n"), nil }
@@ -114,7 +115,8 @@ func TestConnectInterrupted(t *testing.T) {
 	}
 }
 
-// What is no WebSocket is shown as far as its head, and does not command a terminal.
+// A response that is not WebSocket is shown up to the end of its head, with its control
+// characters escaped.
 func TestConnectFramesOfAPage(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -134,7 +136,7 @@ func TestConnectFramesOfAPage(t *testing.T) {
 	require.Equal(t, 3, strings.Count(r.stderr.String(), "< "), r.stderr.String())
 }
 
-// A server that says nothing does not keep a program that shows frames.
+// A silent server cannot keep --frames from ending.
 func TestConnectFramesInterrupted(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -170,8 +172,8 @@ func readFrame(c net.Conn) (h ws.Header, payload []byte, err error) {
 	return h, payload, err
 }
 
-// pinged serves a client that pings and closes: the number-th ping is answered
-// by answer, and the Close frame is.
+// pinged serves a client that pings and closes. answer answers the ping of this number;
+// pinged answers the Close frame.
 func pinged(t *testing.T, answer func(c net.Conn, number int, payload []byte) error) (url string) {
 	t.Helper()
 	return webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error {
@@ -190,9 +192,9 @@ func pinged(t *testing.T, answer func(c net.Conn, number int, payload []byte) er
 	})
 }
 
-// A signal ends pinging in the same way before the next ping and before its pong.
+// A signal ends --ping in the same way before the next ping and before its pong.
 func TestConnectPingInterrupted(t *testing.T) {
-	asked := make(chan struct{}, 1) // the second ping has come
+	asked := make(chan struct{}, 1) // the second ping has arrived
 	url := pinged(t, func(c net.Conn, number int, payload []byte) error {
 		if number > 1 {
 			asked <- struct{}{}
@@ -213,8 +215,8 @@ func TestConnectPingInterrupted(t *testing.T) {
 	}
 }
 
-// A ping that is not answered in time is an error, and one that the server closes
-// the connection for, even if in order.
+// A ping that is not answered in time is an error. So is a ping during which the server
+// closes the connection, even in order.
 func TestConnectPingFails(t *testing.T) {
 	closes := pinged(t, func(c net.Conn, _ int, _ []byte) error {
 		return ws.WriteFrame(c, ws.NewCloseFrame(ws.NewCloseFrameBody(ws.StatusNormalClosure, "")))
@@ -228,7 +230,7 @@ func TestConnectPingFails(t *testing.T) {
 	}
 }
 
-// A password is for the server alone.
+// Only the server gets to see the password.
 func TestConnectKeepsThePassword(t *testing.T) {
 	s := serve(t)
 	for _, args := range [][]string{
@@ -252,8 +254,8 @@ func TestConnectKeepsThePassword(t *testing.T) {
 	require.NotContains(t, errs, "secret")
 }
 
-// Whoever reads the output may be slow: what has come and is not printed yet is no
-// silence.
+// The reader of the output may be slow: while received messages wait to be printed,
+// --wait does not run out.
 func TestConnectSlowOutput(t *testing.T) {
 	const wait, messages, text = "1s", 3000, "more of these than a pipe holds, and a batch of messages"
 	url := webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error {
@@ -266,7 +268,7 @@ func TestConnectSlowOutput(t *testing.T) {
 	})
 	r := begin(t, nil, "connect", "--wait", wait, url)
 	require.Equal(t, text+"\n", r.line(t))
-	// Meanwhile another one, with nothing to print, has waited as long.
+	// Meanwhile a second client, with nothing to print, has waited as long.
 	silent := webSocketServer(t, ws.HTTPUpgrader{}, func(_ *http.Request, c net.Conn) error { return answerClose(c) })
 	_, errs, status := connect(t, "", "--wait", wait, silent)
 	require.Zero(t, status, errs)
@@ -275,7 +277,7 @@ func TestConnectSlowOutput(t *testing.T) {
 	require.Equal(t, messages-1, strings.Count(rest, text+"\n"))
 }
 
-// answerClose reads the Close frame that is the next to come, and answers it.
+// answerClose reads a Close frame and answers it.
 func answerClose(c net.Conn) error {
 	_, payload, err := readFrame(c)
 	if err != nil {

@@ -20,13 +20,12 @@ import (
 	"github.com/noria-go/noria/ws"
 )
 
-// A tap stands between the client and its server and shows what passes: the two
-// heads, and each frame as it is on the wire. It is a listener on the loopback
-// that the client connects to, without TLS, and that connects to the server
-// itself; so it sees what the client really sends, and knows nothing of how the
-// client does it.
+// A tap stands between the client and its server and shows the traffic: the two heads,
+// and each frame as it is on the wire. It listens on the loopback, where the client
+// connects without TLS, and connects to the server itself. So it sees what the client
+// really sends and knows nothing of the client's internals.
 type tap struct {
-	url string // for the client
+	url string // the URL that the client dials
 
 	ln      net.Listener
 	server  *url.URL
@@ -37,17 +36,17 @@ type tap struct {
 	wg      sync.WaitGroup
 
 	mu  sync.Mutex
-	err error // why the server was not reached
+	err error // why the server could not be reached
 }
 
-// startTap starts a tap before u, and changes opts for it.
+// startTap starts a tap in front of u, and changes opts so that the client uses it.
 func startTap(u *url.URL, opts *ws.DialOptions, out io.Writer) (*tap, error) {
 	if u.Host == "" {
 		return nil, fmt.Errorf("%s: the URL has no host: want ws://host:port/path", u.Redacted())
 	}
 	t := &tap{server: u, timeout: opts.HandshakeTimeout, out: lockedWriter{w: out}}
 	local := *u
-	if u.Scheme == "wss" || u.Scheme == "https" { // others are for the client to judge
+	if u.Scheme == "wss" || u.Scheme == "https" { // the client judges other schemes
 		local.Scheme = "ws"
 		t.tls = opts.TLS.Clone()
 		if t.tls.ServerName == "" {
@@ -70,9 +69,8 @@ func startTap(u *url.URL, opts *ws.DialOptions, out io.Writer) (*tap, error) {
 	return t, nil
 }
 
-// close ends the tap, when the client has closed its connections and nothing
-// that comes is for anybody. The error says that the server was not reached, and
-// so why the client failed.
+// close ends the tap. Call it when the client has closed its connections. The error
+// says that the tap could not reach the server, which is why the client failed.
 func (t *tap) close() error {
 	t.stop()
 	_ = t.ln.Close()
@@ -128,30 +126,31 @@ func (t *tap) serve(ctx context.Context, client net.Conn) {
 	both.Wait()
 }
 
-// pump copies from one side to the other, and shows what passes.
+// pump copies one direction and shows what it copies.
 func (t *tap) pump(to, from net.Conn, arrow string) {
-	shown := &shower{out: &t.out, arrow: arrow}
+	shown := &wirePrinter{out: &t.out, arrow: arrow}
 	r := bufio.NewReaderSize(from, 64<<10)
 	if shown.head(r, to) == nil {
 		_ = shown.frames(r, to)
 	}
-	// What is no frame, or what follows when showing failed, passes unseen.
+	// Bytes that are not frames, and those after an error of the wirePrinter, pass without
+	// being shown.
 	_, _ = io.Copy(to, r)
 	if c, ok := to.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite()
 	}
 }
 
-// A shower shows what goes in one direction.
-type shower struct {
+// A wirePrinter shows one direction of the traffic.
+type wirePrinter struct {
 	out   io.Writer
-	arrow string // > to the server, < from it
+	arrow string // > to the server, < from the server
 }
 
 const maxShown = 256 // bytes of a frame's payload
 
-// head passes the head on.
-func (s *shower) head(r *bufio.Reader, to io.Writer) error {
+// head passes the head on and shows it.
+func (s *wirePrinter) head(r *bufio.Reader, to io.Writer) error {
 	var head strings.Builder
 	var first string
 	for {
@@ -178,8 +177,8 @@ func (s *shower) head(r *bufio.Reader, to io.Writer) error {
 	return err
 }
 
-// withoutSecret returns a header's line as it is shown: one that has a password without
-// it, as URLs are.
+// withoutSecret returns a header's line as it is shown: without its password, if it has
+// one.
 func withoutSecret(line string) string {
 	name, _, _ := strings.Cut(line, ":")
 	if strings.EqualFold(name, "Authorization") || strings.EqualFold(name, "Proxy-Authorization") {
@@ -188,9 +187,9 @@ func withoutSecret(line string) string {
 	return line
 }
 
-// frames passes frames on as they come, and shows each when its beginning is
-// there.
-func (s *shower) frames(r *bufio.Reader, to io.Writer) error {
+// frames passes frames on as they arrive, and shows each once its first bytes have
+// arrived.
+func (s *wirePrinter) frames(r *bufio.Reader, to io.Writer) error {
 	for {
 		f, err := readFrameHead(r)
 		if len(f.raw) > 0 {
@@ -224,7 +223,7 @@ func (s *shower) frames(r *bufio.Reader, to io.Writer) error {
 	}
 }
 
-// A frameHead is a frame's header as it came (RFC 6455 §5.2), right or wrong.
+// A frameHead is a frame's header as it arrived (RFC 6455 §5.2), valid or not.
 type frameHead struct {
 	raw    []byte
 	length int64
@@ -264,7 +263,7 @@ func readFrameHead(r *bufio.Reader) (f frameHead, err error) {
 
 var opcodeNames = [16]string{"continuation", "text", "binary", "3", "4", "5", "6", "7", "close", "ping", "pong", "11", "12", "13", "14", "15"}
 
-// describe returns the lines for a frame of which p is the beginning, unmasked.
+// describe returns the lines for a frame whose payload begins with p, unmasked.
 func (f *frameHead) describe(arrow string, p []byte) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %s", arrow, opcodeNames[f.raw[0]&15])
@@ -293,7 +292,7 @@ func (f *frameHead) describe(arrow string, p []byte) string {
 	return b.String()
 }
 
-// lockedWriter lets several goroutines write lines.
+// A lockedWriter lets several goroutines write lines.
 type lockedWriter struct {
 	mu sync.Mutex
 	w  io.Writer

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// terminal opens a pseudo-terminal: what is written to tty is read from screen.
+// terminal opens a pseudo-terminal: what is written to tty can be read from screen.
 func terminal(t *testing.T) (screen, tty *os.File) {
 	t.Helper()
 	screen, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
@@ -34,7 +34,8 @@ func terminal(t *testing.T) (screen, tty *os.File) {
 	return screen, tty
 }
 
-// What a server says does not command the terminal; a program gets it as it is.
+// Text from a server does not control the terminal. A program that reads the output
+// gets the text unchanged.
 func TestConnectTerminal(t *testing.T) {
 	s := serve(t)
 	const sent = "a\x1b]0;title\a\tb\nc\u009b31m größer"

@@ -24,10 +24,10 @@ func serveBroken(t *testing.T, f *brokenws.Fault) *brokenws.Server {
 	return s
 }
 
-// messages is how many each case of groups 12 and 13 sends in tests.
+// messages is how many messages each case of groups 12 and 13 sends in tests.
 const messages = 8
 
-// A run judges what a fault is in; nil is none.
+// A run tests the endpoint that has the fault; with nil, the one without a fault.
 type run func(f *brokenws.Fault, o websocket.Options) (*websocket.Report, error)
 
 func runServer(f *brokenws.Fault, o websocket.Options) (*websocket.Report, error) {
@@ -36,7 +36,7 @@ func runServer(f *brokenws.Fault, o websocket.Options) (*websocket.Report, error
 		return nil, err
 	}
 	s := brokenws.Serve(ln, f)
-	// A busy machine may take longer to connect: that is no fault that a case notices.
+	// A busy machine may take long to connect, which no case is to notice as a fault.
 	o.Dial = func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{Timeout: time.Minute}).DialContext(context.WithoutCancel(ctx), "tcp", ln.Addr().String())
 	}
@@ -55,14 +55,14 @@ func TestBroken(t *testing.T) { testFaults(t, brokenws.All(), runServer) }
 // TestBrokenClient is TestBroken for clients.
 func TestBrokenClient(t *testing.T) { testFaults(t, brokenws.Clients(), runClient) }
 
-// faultOptions are for cases that are to notice a fault.
+// faultOptions are the options for cases that must notice a fault.
 func faultOptions(traps bool, cases ...string) websocket.Options {
 	return websocket.Options{Include: cases, Traps: traps, Patience: 500 * time.Millisecond, Messages: messages,
 		MaxMessage: brokenws.MaxMessage, HandshakeTimeout: brokenws.HandshakeTimeout}
 }
 
-// testFaults runs the case of each fault. Most of the time goes into waiting for
-// what does not come, so more are under way than there are CPUs.
+// testFaults runs the case of each fault. Most of the time goes into waiting for events
+// that do not happen, so more cases run at once than there are CPUs.
 func testFaults(t *testing.T, faults []brokenws.Fault, run run) {
 	type outcome struct {
 		report *websocket.Report
@@ -81,15 +81,15 @@ func testFaults(t *testing.T, faults []brokenws.Fault, run run) {
 			t.Parallel()
 			o := <-done
 			require.NoError(t, o.err)
-			// Some are only noticed by the second of two cases.
-			require.NotEmpty(t, o.report.Imperfect(), "nobody notices: %s", o.report.Results)
+			// Some faults are only noticed by the second of two cases.
+			require.NotEmpty(t, o.report.Imperfect(), "no case notices the fault: %s", o.report.Results)
 			t.Log(o.report.Imperfect()[0])
 		})
 	}
 }
 
-// TestBrokenByTheFault: it is the fault that a case of TestBroken notices, since
-// without it the same options find nothing.
+// TestBrokenByTheFault: a case of TestBroken notices the fault and nothing else, since
+// without the fault the same options find nothing.
 func TestBrokenByTheFault(t *testing.T) { testWithoutFaults(t, brokenws.All(), runServer) }
 
 // TestBrokenClientByTheFault is TestBrokenByTheFault for clients.
@@ -103,7 +103,7 @@ func testWithoutFaults(t *testing.T, faults []brokenws.Fault, run run) {
 	for tries := 1; ; tries++ {
 		p, err := run(nil, faultOptions(true, cases...))
 		require.NoError(t, err)
-		// A busy machine is late now and then; what is wrong is wrong again.
+		// A busy machine is late now and then; a real mistake shows again.
 		if tries == 5 || len(p.Imperfect()) == 0 {
 			require.Empty(t, p.Imperfect())
 			return
@@ -119,8 +119,8 @@ func brokenClient(f *brokenws.Fault) func(ctx context.Context, url string) error
 	return func(ctx context.Context, url string) error { return brokenws.Echo(ctx, url, f) }
 }
 
-// TestBrokenWithoutFault: what the faulty servers are made of passes
-// everything, so it is the fault that a case notices.
+// TestBrokenWithoutFault: without a fault, the server that the faulty ones are made of
+// passes everything.
 func TestBrokenWithoutFault(t *testing.T) {
 	p, err := websocket.RunServer(context.Background(), serveBroken(t, nil).URL(), websocket.Options{Traps: true, Messages: messages, MaxMessage: brokenws.MaxMessage})
 	require.NoError(t, err)
@@ -143,7 +143,7 @@ func faultOf(t *testing.T, name string) *brokenws.Fault {
 	return &all[i]
 }
 
-// TestEndless: the judge does not keep what a server sends for ever.
+// TestEndless: the judge does not keep everything that an endless sender sends.
 func TestEndless(t *testing.T) {
 	for _, name := range []string{"answers without end", "sends pongs without end"} {
 		p, err := websocket.RunServer(context.Background(), serveBroken(t, faultOf(t, name)).URL(), websocket.Options{Traps: true, Include: []string{"trap12.after-close"}})
@@ -152,8 +152,7 @@ func TestEndless(t *testing.T) {
 	}
 }
 
-// TestWithoutCompression: an endpoint without compression lacks something, but
-// does nothing wrong.
+// TestWithoutCompression: an endpoint without compression is incomplete and not wrong.
 func TestWithoutCompression(t *testing.T) {
 	f := faultOf(t, "does no compression")
 	o := websocket.Options{Traps: true, Include: []string{"1.*", "12.*.1", "13.*.1", "trap0[3-9]*", "trap1[0-3]*"}, Exclude: []string{"trap06*"}, Messages: messages, MaxMessage: brokenws.MaxMessage}

@@ -10,7 +10,7 @@ import (
 	"sync"
 )
 
-// A Case is one of the suite's. ID is Autobahn's number.
+// A Case is one of the suite's cases. ID is Autobahn's number.
 type Case struct {
 	ID          string
 	Description string
@@ -18,17 +18,17 @@ type Case struct {
 
 	expect expectation
 	run    func(s *session)
-	offers []deflateParams // as a client; nil: no compression
-	accept []deflateParams // as a server: answers, best first
-	big    bool            // is not run beside another big one
-	strict bool            // nothing may follow the endpoint's close frame, at which Autobahn does not look
+	offers []deflateParams // the suite's offers as a client; nil: no compression
+	accept []deflateParams // the suite's answers as a server, the preferred one first
+	big    bool            // does not run beside another big case
+	strict bool            // nothing may follow the endpoint's close frame; Autobahn does not check this
 }
 
 func newCase(id, description, expectationText string, expect expectation, run func(s *session)) Case {
 	return Case{ID: id, Description: description, Expectation: expectationText, expect: expect, run: run}
 }
 
-// Cases returns Autobahn's 517, in their order.
+// Cases returns Autobahn's 517 cases in their order.
 var Cases = sync.OnceValue(func() []Case {
 	all := slices.Concat(framingCases(), pingCases(), reservedCases(), opcodeCases(), fragmentationCases(),
 		utf8Cases(), closeCases(), limitCases(), miscCases(), compressionCases())
@@ -51,8 +51,8 @@ func compareIDs(a, b string) int {
 	return cmp.Compare(len(x), len(y))
 }
 
-// selected reports whether a case is asked for: patterns are as in
-// path.Match, and * goes over dots.
+// selected reports whether the patterns select a case. They are those of path.Match; a
+// * also matches dots.
 func selected(id string, include, exclude []string) (bool, error) {
 	match := func(patterns []string) (bool, error) {
 		for _, p := range patterns {

@@ -11,7 +11,8 @@ import (
 // emptyClose is a close frame without a code.
 var emptyClose = frame{fin: true, opcode: opClose}
 
-// closing is a case in which the suite closes and then waits for the answer.
+// closing returns a case in which the suite sends a close frame and waits for the
+// answer.
 func closing(id, what, result string, expect expectation, frames ...frame) Case {
 	expect.codeIsAll = true
 	return newCase(id, what, result, expect, func(s *session) {
@@ -20,8 +21,8 @@ func closing(id, what, result string, expect expectation, frames ...frame) Case 
 	})
 }
 
-// badClose is an expectation for a close frame that is wrong: the endpoint may
-// answer with these codes, or end the connection.
+// badClose is the expectation for an invalid close frame: the endpoint may answer with
+// one of these codes, or end the connection.
 func badClose(codes ...uint16) expectation {
 	e := expects()
 	e.clean, e.codes = false, codes

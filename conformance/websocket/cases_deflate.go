@@ -2,11 +2,11 @@ package websocket
 
 import "fmt"
 
-// The cases of groups 12 and 13: permessage-deflate (RFC 7692). Group 12 goes
-// through kinds of data, group 13 through the parameters.
+// The cases of groups 12 and 13: permessage-deflate (RFC 7692). Group 12 varies the
+// data, group 13 the parameters.
 
-// Of each subgroup's 18 cases: how long the messages are, and in fragments of
-// how many bytes they are sent (0: in one).
+// deflateSizes are the 18 cases of each subgroup: the length of the messages, and the
+// length of the fragments in which they are sent (0: unfragmented).
 var deflateSizes = []struct{ length, fragment int }{
 	{16, 0}, {64, 0}, {256, 0}, {1 << 10, 0}, {4 << 10, 0}, {8 << 10, 0}, {16 << 10, 0}, {32 << 10, 0}, {64 << 10, 0}, {128 << 10, 0},
 	{8 << 10, 256}, {16 << 10, 256}, {32 << 10, 256}, {64 << 10, 256}, {128 << 10, 256},
@@ -16,8 +16,8 @@ var deflateSizes = []struct{ length, fragment int }{
 // deflateMessages is how many messages a case sends.
 const deflateMessages = 1000
 
-// deflateOffers are what the subgroups of 13 ask the endpoint for, best first:
-// as a client in the offers, as a server in the answer.
+// deflateOffers are the parameters that the subgroups of 13 ask the endpoint for, the
+// preferred ones first: as a client in the offers, as a server in the answer.
 var deflateOffers = [][]deflateParams{
 	{{}},
 	{{serverNoContext: true}},

@@ -99,8 +99,8 @@ func pingCases() []Case {
 // protocol is the code of a protocol error.
 var protocol = []uint16{1002}
 
-// failing is a case whose frames must fail the connection. A text message that
-// comes first is answered, or not: that is not strict.
+// failing returns a case whose frames must fail the connection. If a text message comes
+// first, the endpoint may answer it or not; without an answer the case is not strict.
 func failing(id, what string, chop int, frames ...frame) Case {
 	expect, result := expectsFailure(protocol), "The connection is failed with 1002."
 	if len(frames) > 1 && frames[0].opcode == opText && frames[0].rsv == 0 {
@@ -174,7 +174,8 @@ func fragmentationCases() []Case {
 			s.closeAfter()
 		})
 	}
-	// invalid sends frames in one segment (0), each in one (1), or bytewise.
+	// invalid sends frames in one segment (0), each in its own (1), or a byte at a time
+	// (2).
 	invalid := func(id, what string, how int, expect expectation, frames ...frame) Case {
 		return newCase(id, what, "The connection is failed with 1002.", expect, func(s *session) {
 			switch how {
@@ -221,8 +222,8 @@ func fragmentationCases() []Case {
 	)
 }
 
-// pongsBetween is a message of five fragments with pings between. The first
-// pong must come while the message is still unfinished.
+// pongsBetween returns a case with a message of five fragments with pings between them.
+// The first pong must arrive while the message is still unfinished.
 func pongsBetween(id, how string, send func(*session, ...frame)) Case {
 	return newCase(id, "A text in five fragments with pings after the second and the fourth"+how+"; the third is sent after the first pong.",
 		"The first pong comes before the third fragment is sent, then the second, then the message; a clean close.",

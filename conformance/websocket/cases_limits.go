@@ -9,16 +9,16 @@ import (
 // The cases of groups 9 and 10: large messages, many fragments, many writes,
 // many messages.
 
-// wholeTime is how long a case with much to send may take.
+// wholeTime limits a case that has much to send.
 const wholeTime = 8 * time.Minute
 
-// pattern is a payload of n bytes that is a text.
+// pattern returns n bytes of ASCII text.
 func pattern(n int) []byte {
 	const unit = "BAsd7&jh23 0123456789 abcdefghijklmnop; "
 	return bytes.Repeat([]byte(unit), n/len(unit)+1)[:n]
 }
 
-// size writes a number of bytes as the cases' descriptions do.
+// size formats a number of bytes as the cases' descriptions do.
 func size(n int) string {
 	switch {
 	case n >= 1<<20 && n%(1<<20) == 0:
@@ -34,7 +34,7 @@ var kinds = []struct {
 	opcode byte
 }{{"text", opText}, {"binary", opBinary}}
 
-// echo sends a message with send and decides by what comes back.
+// echo sends a message with send and sets the verdict by the message that comes back.
 func (s *session) echo(opcode byte, p []byte, send func()) (same bool) {
 	want := event{kind: "message", payload: p, binary: opcode == opBinary}
 	s.mu.Lock()
@@ -61,7 +61,7 @@ func (s *session) echo(opcode byte, p []byte, send func()) (same bool) {
 	return true
 }
 
-// large is a case with one message.
+// large returns a case with one message.
 func large(id, what string, opcode byte, n int, send func(s *session, p []byte)) Case {
 	c := newCase(id, what, "It comes back; a clean close.", expects(), func(s *session) {
 		p := pattern(n)
@@ -111,8 +111,8 @@ func miscCases() []Case {
 	})}
 }
 
-// sendFragments sends a message in fragments of n bytes (0: in one), of which
-// those that are small share writes.
+// sendFragments sends a message in fragments of n bytes (0: unfragmented). Small
+// fragments share writes.
 func (s *session) sendFragments(opcode byte, p []byte, n int, compressed bool) {
 	if n <= 0 {
 		n = max(len(p), 1)

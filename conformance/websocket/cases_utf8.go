@@ -7,18 +7,19 @@ import (
 	"unicode/utf8"
 )
 
-// The cases of group 6: UTF-8. Most of the payloads are those of Markus Kuhn's
-// "UTF-8 decoder capability and stress test".
+// The cases of group 6: UTF-8. Most of the payloads are from Markus Kuhn's "UTF-8
+// decoder capability and stress test".
 
 const (
 	greek      = "κ\u1f79σμε" // its accent is an oxia
 	greekBytes = "cebae1bdb9cf83cebcceb5"
 )
 
-// inconsistent is the code for data that is not what it should be.
+// inconsistent is the code for data that does not fit its type, such as a text that is
+// not UTF-8.
 var inconsistent = []uint16{1007}
 
-// utf8Payloads are what the subgroups from 6.5 send, in hexadecimal.
+// utf8Payloads are the payloads of the subgroups from 6.5 on, in hexadecimal.
 var utf8Payloads = map[int]string{
 	5: "68656c6c6f24776f726c64 68656c6c6fc2a2776f726c64 68656c6c6fe282ac776f726c64 68656c6c6ff0a4ada2776f726c64 " + greekBytes,
 	6: "ce ceba cebae1 cebae1bd cebae1bdb9 cebae1bdb9cf cebae1bdb9cf83 cebae1bdb9cf83ce cebae1bdb9cf83cebc cebae1bdb9cf83cebcce " + greekBytes,
@@ -29,25 +30,25 @@ var utf8Payloads = map[int]string{
 	10: "f7bfbfbf fbbfbfbfbf fdbfbfbfbfbf",
 	// around the surrogates and the end
 	11: "ed9fbf ee8080 efbfbd f48fbfbf f4908080",
-	// continuations without a beginning, beginnings without a continuation
+	// continuation bytes without a first byte, first bytes without a continuation
 	12: "80 bf 80bf 80bf80 80bf80bf 80bf80bf80 80bf80bf80bf " + run(0x80, 0xbe, ""),
 	13: run(0xc0, 0xde, "20") + " " + run(0xe0, 0xee, "20") + " " + run(0xf0, 0xf6, "20") + " " + run(0xf8, 0xfa, "20") + " fc20",
 	14: "c0 e080 f08080 f8808080 fc80808080 df efbf f7bfbf fbbfbfbf fdbfbfbfbf",
 	15: "c0e080f08080f8808080fc80808080dfefbff7bfbffbbfbfbffdbfbfbfbf",
 	16: "fe ff fefeffff",
-	// too long for what they say
+	// encodings longer than they need be
 	17: "c0af e080af f08080af f8808080af fc80808080af",
 	18: "c1bf e09fbf f08fbfbf f887bfbfbf fc83bfbfbfbf",
 	19: "c080 e08080 f0808080 f880808080 fc8080808080",
 	// surrogates, alone and in pairs
 	20: "eda080 edadbf edae80 edafbf edb080 edbe80 edbfbf",
 	21: "eda080edb080 eda080edbfbf edadbfedb080 edadbfedbfbf edae80edb080 edae80edbfbf edafbfedb080 edafbfedbfbf",
-	// no characters, but valid
+	// code points that are not characters, which are valid all the same
 	22: nonCharacters(),
 	23: "efbfb9 efbfba efbfbb efbfbc efbfbd efbfbe efbfbf",
 }
 
-// run is the bytes from first to last, each followed by something.
+// run returns the bytes from first to last, each followed by then.
 func run(first, last byte, then string) string {
 	var b strings.Builder
 	for c := first; c <= last; c++ {
@@ -56,7 +57,7 @@ func run(first, last byte, then string) string {
 	return b.String()
 }
 
-// nonCharacters are the last two code points of every plane.
+// nonCharacters returns the last two code points of every plane.
 func nonCharacters() string {
 	var list []string
 	for plane := rune(0); plane <= 16; plane++ {
@@ -79,7 +80,7 @@ func utf8Cases() []Case {
 	return list
 }
 
-// utf8Case sends a text in one frame, or in frames of one byte.
+// utf8Case returns a case that sends a text in one frame, or in frames of one byte.
 func utf8Case(id, payload string, bytewise bool) Case {
 	how := ""
 	if bytewise {
@@ -111,7 +112,7 @@ func notUTF8(events ...event) expectation {
 	return e
 }
 
-// fragments cuts a message.
+// fragments cuts a message into fragments of n bytes.
 func fragments(opcode byte, p []byte, n int) (list []frame) {
 	for {
 		k := min(n, len(p))
@@ -152,8 +153,8 @@ func utf8FragmentCases() []Case {
 	}
 }
 
-// failFast sends a text in three frames, or in three pieces of one frame; the
-// second makes it invalid.
+// failFast returns a case that sends a text in three frames, or in three pieces of one
+// frame. The second part makes it invalid.
 func failFast(id string, frames bool, one, two, three string) Case {
 	how := "pieces of one frame"
 	if frames {

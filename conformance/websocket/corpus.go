@@ -9,9 +9,9 @@ import (
 	"unicode/utf8"
 )
 
-// A corpus is the data that the messages of the compression cases are cut from:
-// Autobahn uses a JSON file, a bitmap, a book, an HTML page and a PDF file, and
-// these are of the same kinds and sizes, made up.
+// A corpus is the data from which the compression cases cut their messages. Autobahn
+// uses a JSON file, a bitmap, a book, an HTML page and a PDF file; these are made up,
+// of the same kinds and sizes.
 type corpus struct {
 	name string
 	text bool
@@ -98,9 +98,9 @@ func denseData(n int) []byte {
 	return b
 }
 
-// cut returns the i-th message of n bytes. A text's does not begin or end
-// inside a character, so it may be up to three bytes shorter, or, at the
-// data's end, begin anew.
+// cut returns the i-th message of n bytes. A text does not begin or end inside a
+// character, so it may be up to three bytes shorter. At the end of the data it starts
+// again at the beginning.
 func (c corpus) cut(i, n int) []byte {
 	data := c.data()
 	from := i * n % len(data)

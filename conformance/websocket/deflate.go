@@ -8,17 +8,17 @@ import (
 	"io"
 )
 
-// The end of a flush, which is not sent (RFC 7692 section 7.2.1), followed by
-// an empty last block so that the reader sees an end.
+// flushTail is the end of a flush, which is not sent (RFC 7692 section 7.2.1), followed
+// by an empty last block so that the reader sees an end.
 var flushTail = []byte{0x00, 0x00, 0xff, 0xff, 0x01, 0x00, 0x00, 0xff, 0xff}
 
 // A deflater compresses messages for one direction.
 type deflater struct {
 	takeover bool
-	window   int // bytes; less than 32 KiB: the compressor starts anew after so many
+	window   int // bytes; below 32 KiB the compressor starts afresh after so many
 	w        *flate.Writer
 	out      bytes.Buffer
-	used     int // bytes since it started anew
+	used     int // bytes since the last fresh start
 }
 
 func newDeflater(takeover bool, bits int) *deflater {
@@ -28,16 +28,15 @@ func newDeflater(takeover bool, bits int) *deflater {
 	d := &deflater{takeover: takeover, window: 1 << bits}
 	w, err := flate.NewWriter(&d.out, flate.BestSpeed)
 	if err != nil {
-		panic(err) // the level is a constant
+		panic(err) // cannot happen: the level is a constant
 	}
 	d.w = w
 	return d
 }
 
-// compress returns a message's compressed form, good until the next call.
-//
-// The standard library's window is always 32 KiB. A smaller one is kept by
-// starting anew, so that no distance can be longer than what came since.
+// compress returns the compressed form of a message, valid until the next call.
+// The standard library's window is always 32 KiB. A smaller window is kept by starting
+// afresh, so that no distance reaches further back than the last start.
 func (d *deflater) compress(p []byte) []byte {
 	d.out.Reset()
 	if !d.takeover {
@@ -51,7 +50,7 @@ func (d *deflater) compress(p []byte) []byte {
 			}
 			n = min(n, d.window-d.used)
 		}
-		_, _ = d.w.Write(p[:n]) // into memory
+		_, _ = d.w.Write(p[:n]) // writing to memory cannot fail
 		_ = d.w.Flush()
 		d.used += n
 		if p = p[n:]; len(p) == 0 {
@@ -59,7 +58,7 @@ func (d *deflater) compress(p []byte) []byte {
 		}
 	}
 	b := d.out.Bytes()
-	return b[:len(b)-4] // without the flush's end
+	return b[:len(b)-4] // without the end of the flush
 }
 
 func (d *deflater) restart() {
@@ -73,7 +72,7 @@ type inflater struct {
 	window   int
 	r        io.ReadCloser
 	dict     []byte
-	checked  int // bytes of output whose distances were looked at
+	checked  int // bytes of output whose distances are checked
 }
 
 func newInflater(takeover bool, bits int) *inflater {
@@ -83,10 +82,10 @@ func newInflater(takeover bool, bits int) *inflater {
 	return &inflater{takeover: takeover, window: 1 << bits, r: flate.NewReader(bytes.NewReader(nil))}
 }
 
-// Distances are looked at in so many bytes of output: it is slow.
+// maxChecked is how many bytes of output have their distances checked, which is slow.
 const maxChecked = 1 << 20
 
-// inflate returns the message that p holds. It may be limit bytes long.
+// inflate decompresses the message p, which may have up to limit bytes.
 func (d *inflater) inflate(p []byte, limit int) ([]byte, error) {
 	if d.window < 1<<15 && d.checked < maxChecked {
 		far, n, err := farthest(p, len(d.dict))
@@ -119,9 +118,9 @@ func (d *inflater) inflate(p []byte, limit int) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// farthest walks through the blocks of a compressed message (RFC 1951) and
-// returns how far back it looks and how many bytes it makes; have is how many
-// bytes came before it. The standard library's reader takes any distance up to
+// farthest walks through the blocks of a compressed message (RFC 1951). It returns the
+// largest distance to before the message, and how many bytes the message has; have is
+// how many bytes precede it. The standard library's reader accepts any distance up to
 // 32 KiB, whatever was negotiated.
 func farthest(p []byte, have int) (far, n int, err error) {
 	b := bits{p: append(append([]byte(nil), p...), flushTail...)}
@@ -178,7 +177,7 @@ func farthest(p []byte, have int) (far, n int, err error) {
 	}
 }
 
-// bits reads bits from the lowest on. It gives zeros after the end.
+// bits reads bits, the lowest first. After the end it returns zeros.
 type bits struct {
 	p    []byte
 	at   int
@@ -203,8 +202,8 @@ func (b *bits) take(n uint) (v uint32) {
 func (b *bits) align()     { b.acc, b.have = 0, 0 }
 func (b *bits) over() bool { return b.at > len(b.p) }
 
-// A huffman code: how many codes there are of each length, and the symbols in
-// the order of their codes.
+// A huffman is a Huffman code: how many codes there are of each length, and the symbols
+// in the order of their codes.
 type huffman struct {
 	count   [16]int
 	symbols []int
@@ -223,7 +222,7 @@ func newHuffman(lengths []int) *huffman {
 	return h
 }
 
-// symbol decodes one, or returns a number that no symbol has.
+// symbol decodes one symbol, or returns a number that is not a symbol.
 func (b *bits) symbol(h *huffman) int {
 	code, first, index := 0, 0, 0
 	for length := 1; length < 16; length++ {

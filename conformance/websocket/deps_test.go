@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestDeps: the judge shares no code with what it judges, and the faulty
-// endpoints none with the judge. Everything beneath both is the standard library.
+// TestDeps: the judge shares no code with the endpoints that it judges, and the faulty
+// endpoints share none with the judge. The only common code is the standard library.
 func TestDeps(t *testing.T) {
 	for _, pkg := range []string{"github.com/noria-go/noria/conformance/websocket", "github.com/noria-go/noria/internal/brokenws"} {
 		cmd := exec.Command("go", "list", "-deps", "-f", "{{if not .Standard}}{{.ImportPath}}{{end}}", pkg)

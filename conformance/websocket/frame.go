@@ -24,18 +24,17 @@ const (
 	rsv1 = 4
 )
 
-// A frame is one frame. The fields after payload are for sending frames that
-// are wrong.
+// A frame is one frame. The fields after payload are for sending invalid frames.
 type frame struct {
 	fin     bool
 	rsv     byte
 	opcode  byte
 	payload []byte
 
-	wrongMask bool   // mask where one must not, or do not where one must
-	zeroMask  bool   // a mask of zeros, which is one like any other
-	lengthIn  int    // 2 or 8: write the length in that many bytes, however short it is
-	announce  uint64 // if not 0, the length that is written
+	wrongMask bool   // mask if the sender must not, and do not mask if it must
+	zeroMask  bool   // a mask of zeros, which is valid
+	lengthIn  int    // 2 or 8: encode the length in that many bytes, even if it is short
+	announce  uint64 // if not 0, the length in the header
 }
 
 func text(s string) frame              { return frame{fin: true, opcode: opText, payload: []byte(s)} }
@@ -50,13 +49,13 @@ func (f frame) withRSV(rsv byte) frame {
 	return f
 }
 
-// closeFrame has the code and the reason.
+// closeFrame returns a close frame with the code and the reason.
 func closeFrame(code uint16, reason string) frame {
 	p := binary.BigEndian.AppendUint16(make([]byte, 0, 2+len(reason)), code)
 	return frame{fin: true, opcode: opClose, payload: append(p, reason...)}
 }
 
-// append appends the frame as the client (masked) or the server sends it.
+// append appends the encoded frame, as the client (masked) or the server sends it.
 func (f frame) append(b []byte, masked bool) []byte {
 	masked = masked != f.wrongMask
 	first := f.rsv<<4 | f.opcode
@@ -94,8 +93,7 @@ func (f frame) append(b []byte, masked bool) []byte {
 	return b
 }
 
-// applyMask masks or unmasks p, whose first byte is masked with the mask's
-// lowest.
+// applyMask masks or unmasks p. The lowest byte of mask applies to p's first byte.
 func applyMask(p []byte, mask uint32) {
 	wide := uint64(mask)<<32 | uint64(mask)
 	for len(p) >= 8 {
@@ -107,8 +105,7 @@ func applyMask(p []byte, mask uint32) {
 	}
 }
 
-// A violation is what the peer did wrong, and the code to fail the connection
-// with.
+// A violation is a mistake of the peer, and the code with which to fail the connection.
 type violation struct {
 	code uint16
 	what string
@@ -120,7 +117,7 @@ func protocolError(format string, args ...any) *violation {
 	return &violation{code: 1002, what: fmt.Sprintf(format, args...)}
 }
 
-// A header is what comes before the payload.
+// A header is a frame's header.
 type header struct {
 	fin, masked bool
 	rsv, opcode byte
@@ -128,8 +125,8 @@ type header struct {
 	mask        uint32
 }
 
-// parseHeader parses a header at the start of b. It returns how many bytes it
-// has, or 0 if b does not hold all of it.
+// parseHeader parses a header at the start of b. It returns the header's length, or 0
+// if b does not hold all of it.
 func parseHeader(b []byte) (h header, n int, err error) {
 	if len(b) < 2 {
 		return h, 0, nil
@@ -167,8 +164,8 @@ func parseHeader(b []byte) (h header, n int, err error) {
 	return h, n, nil
 }
 
-// check says what is wrong with a header that came from a client or a server,
-// inside a fragmented message or not, with compression negotiated or not.
+// check returns what is wrong with a header from a client or a server, inside a
+// fragmented message or not, with compression negotiated or not.
 func (h header) check(fromClient, inMessage, deflate bool) error {
 	control := h.opcode >= 8
 	switch {
@@ -210,8 +207,8 @@ func parseClose(p []byte) (code uint16, reason string, hasCode bool, err error) 
 	return code, reason, true, nil
 }
 
-// validCloseCode: RFC 6455 section 7.4, and what IANA has registered since
-// (1012 to 1014).
+// validCloseCode knows the codes of RFC 6455 section 7.4, and those that IANA has
+// registered since (1012 to 1014).
 func validCloseCode(code uint16) bool {
 	switch {
 	case code >= 3000 && code <= 4999:

@@ -12,17 +12,17 @@ import (
 	"strings"
 )
 
-// maxHead is how long a request or an answer may be, in bytes.
+// maxHead limits a request's or an answer's head, in bytes.
 const maxHead = 64 << 10
 
-// A head is a request or an answer of HTTP/1.1 without its body.
+// A head is an HTTP/1.1 request or answer without its body.
 type head struct {
 	raw    string
 	first  string              // the first line
 	fields map[string][]string // by lower-case name
 }
 
-// readHead reads a head as strictly as RFC 9112 wants it.
+// readHead reads a head as strictly as RFC 9112 demands.
 func readHead(r *bufio.Reader) (h head, err error) {
 	h.fields = map[string][]string{}
 	var raw strings.Builder
@@ -60,10 +60,10 @@ func readHead(r *bufio.Reader) (h head, err error) {
 	}
 }
 
-// get returns a field's values, joined as if they were one.
+// get returns a field's values, joined as if the field were given once.
 func (h head) get(name string) string { return strings.Join(h.fields[name], ", ") }
 
-// has reports whether a field's list of tokens has this one.
+// has reports whether a field's list of tokens contains token.
 func (h head) has(name, token string) bool {
 	for s := range strings.SplitSeq(h.get(name), ",") {
 		if strings.EqualFold(strings.TrimSpace(s), token) {
@@ -73,7 +73,7 @@ func (h head) has(name, token string) bool {
 	return false
 }
 
-// status returns the answer's code.
+// status returns the answer's status code.
 func (h head) status() int {
 	var code int
 	if _, err := fmt.Sscanf(h.first, "HTTP/1.1 %3d", &code); err != nil {
@@ -93,14 +93,14 @@ func acceptOf(key string) string {
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// A request is an upgrade request, which a case may spoil.
+// A request is an upgrade request. A case may make it invalid.
 type request struct {
 	method, target, version string
 	fields                  []string // lines
-	body                    string   // what follows in the same segment
+	body                    string   // bytes that follow in the same segment
 }
 
-// newRequest is a good one.
+// newRequest returns a valid request.
 func newRequest(u *url.URL, key string, offers []deflateParams) *request {
 	q := &request{method: "GET", target: u.RequestURI(), version: "HTTP/1.1", fields: []string{
 		"Host: " + u.Host,
@@ -123,7 +123,7 @@ func offerHeader(offers []deflateParams) string {
 	return strings.Join(s, ", ")
 }
 
-// set replaces a field, or leaves it out if value is "".
+// set replaces a field, or removes it if value is "".
 func (q *request) set(name, value string) *request {
 	var kept []string
 	for _, f := range q.fields {
@@ -155,8 +155,8 @@ func (q *request) String() string {
 	return q.method + " " + q.target + " " + q.version + "\r\n" + strings.Join(q.fields, "\r\n") + "\r\n\r\n" + q.body
 }
 
-// checkAnswer checks a server's answer to a good request. It returns what was
-// agreed on compression, nil if none.
+// checkAnswer checks a server's answer to a valid request. It returns the agreed
+// parameters of compression, nil if there is none.
 func checkAnswer(h head, key string, offers []deflateParams) (*deflateParams, error) {
 	switch {
 	case h.status() != 101:
@@ -173,12 +173,12 @@ func checkAnswer(h head, key string, offers []deflateParams) (*deflateParams, er
 	return acceptAnswer(h.get("sec-websocket-extensions"), offers)
 }
 
-// A clientHello is what a client asked for.
+// A clientHello is what a client's request asks for.
 type clientHello struct {
 	head       head
 	target     *url.URL
 	key        string
-	usedBefore bool // the key, by another connection
+	usedBefore bool // another connection used the key before
 	offers     []deflateParams
 }
 
@@ -226,7 +226,7 @@ func checkRequest(h head) (c clientHello, err error) {
 	return c, nil
 }
 
-// answer is what the suite's server answers to c; extensions may be empty.
+// answer returns the answer of the suite's server to c; extensions may be empty.
 func (c clientHello) answer(extensions string) string {
 	s := "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: " + acceptOf(c.key) + "\r\n"
 	if extensions != "" {

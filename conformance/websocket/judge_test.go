@@ -115,7 +115,7 @@ func TestExtensions(t *testing.T) {
 	require.Nil(t, p)
 }
 
-// TestFarthest compares the walk with what the standard library inflates.
+// TestFarthest compares the walk with the output of the standard library's inflater.
 func TestFarthest(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -136,8 +136,8 @@ func TestFarthest(t *testing.T) {
 	}
 }
 
-// TestWindow: what a small window is promised is kept, and what breaks such a
-// promise is noticed.
+// TestWindow: a deflater with a small window keeps to it, and an inflater notices a
+// peer that does not.
 func TestWindow(t *testing.T) {
 	for bits := 8; bits <= 15; bits++ {
 		d, in := newDeflater(true, bits), newInflater(true, bits)
@@ -188,7 +188,7 @@ func FuzzDeflate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		// What the standard library inflates, the walk finds good too.
+		// If the standard library can inflate a message, the walk must accept it too.
 		if _, n, err := farthest(b, 0); err != nil || n != len(out) {
 			t.Fatalf("%d bytes inflate to %d; the walk says %d, %v", len(b), len(out), n, err)
 		}

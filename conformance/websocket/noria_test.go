@@ -20,11 +20,11 @@ import (
 	"github.com/noria-go/noria/ws"
 )
 
-// maxMessage is one byte more than the longest that Autobahn sends.
+// maxMessage is one byte more than the longest message that Autobahn sends.
 const maxMessage = 16<<20 + 1
 
-// each runs f on every backend; in the short form not on io_uring without its newer
-// features.
+// each runs f on every backend; in the short form without the variant of io_uring that
+// lacks newer features.
 func each(t *testing.T, f func(t *testing.T, g *loop.Group, o ws.Options)) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		if testing.Short() && v.Name == "io_uring-plain" {
@@ -38,8 +38,8 @@ func each(t *testing.T, f func(t *testing.T, g *loop.Group, o ws.Options)) {
 	})
 }
 
-// suite is what is run: everything, with fewer messages a case in groups 12 and
-// 13 unless NORIA_MESSAGES says how many (1000 is what Autobahn does).
+// suite returns options for all cases, with fewer messages a case in groups 12 and 13
+// unless NORIA_MESSAGES says how many (Autobahn sends 1000).
 func suite(t *testing.T) websocket.Options {
 	o := websocket.Options{Traps: true, MaxMessage: maxMessage, Messages: 50, Patience: 30 * time.Second}
 	if testing.Short() {
@@ -70,8 +70,8 @@ func TestNoriaServer(t *testing.T) {
 }
 
 func TestNoriaClient(t *testing.T) {
-	// In these subgroups Autobahn's server asks the client not to refer to
-	// earlier messages, which only a client that offers that will be asked.
+	// In these subgroups Autobahn's server asks the client not to refer to earlier
+	// messages. It may ask that only if the client's offer says that it can.
 	asking := []string{"13.2.*", "13.5.*", "13.6.*", "13.7.*"}
 	each(t, func(t *testing.T, g *loop.Group, options ws.Options) {
 		options.CloseTimeout = time.Second
@@ -88,7 +88,7 @@ func TestNoriaClient(t *testing.T) {
 	})
 }
 
-// agent echoes on a connection until that ends.
+// agent returns a client that echoes until its connection ends.
 func agent(g *loop.Group, options ws.Options) func(ctx context.Context, url string) error {
 	return func(ctx context.Context, url string) error {
 		return g.Loops()[0].Call(ctx, "agent", func(ctx context.Context) error {

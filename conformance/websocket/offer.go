@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// extension is the only one there is (RFC 7692).
+// extension is the only registered extension that the suite knows (RFC 7692).
 const extension = "permessage-deflate"
 
-// deflateParams are the parameters of an offer or of an answer. Bits of 0 mean
-// that the parameter is not there; bits of -1 (only client_max_window_bits in
-// an offer) that it has no value.
+// deflateParams are the parameters of an offer or of an answer. Bits of 0 mean that the
+// parameter is absent; bits of -1 (only client_max_window_bits in an offer), that it
+// has no value.
 type deflateParams struct {
 	serverNoContext, clientNoContext bool
 	serverBits, clientBits           int
@@ -91,9 +91,9 @@ func isToken(s string) bool {
 	return true
 }
 
-// parseDeflate reads the parameters, of an answer (true) or of an offer. Their
-// rules are RFC 7692's section 7.1: none twice, none unknown, bits from 8 to 15
-// without leading zeros.
+// parseDeflate reads the parameters of an answer (true) or of an offer by the rules of
+// RFC 7692 section 7.1: none twice, none unknown, bits from 8 to 15 without leading
+// zeros.
 func (o offered) parseDeflate(answer bool) (p deflateParams, err error) {
 	seen := map[string]bool{}
 	for _, q := range o.params {
@@ -131,8 +131,8 @@ func (o offered) parseDeflate(answer bool) (p deflateParams, err error) {
 	return p, nil
 }
 
-// acceptAnswer reads a server's answer to the offers and says what is wrong
-// with it. It returns nil if the server takes no extension.
+// acceptAnswer reads a server's answer to the offers and returns what is wrong with it.
+// Both results are nil if the server takes no extension.
 func acceptAnswer(header string, offers []deflateParams) (*deflateParams, error) {
 	list, err := parseExtensions(header)
 	if err != nil || len(list) == 0 {
@@ -146,9 +146,9 @@ func acceptAnswer(header string, offers []deflateParams) (*deflateParams, error)
 		return nil, fmt.Errorf("the server takes %q: %w", header, err)
 	}
 	for _, o := range offers {
-		// client_max_window_bits may only be answered if it was offered. A
-		// server that leaves out what an offer demanded is let pass, as
-		// Autobahn does: trap08.answers-* asks that more strictly.
+		// The answer may have client_max_window_bits only if the offer has it. Like
+		// Autobahn, this accepts a server that leaves out what an offer demanded;
+		// trap08.answers-* is stricter.
 		if p.clientBits == 0 || o.clientBits != 0 {
 			return &p, nil
 		}

@@ -20,7 +20,7 @@ var groups = map[string]string{
 	"trap": "What a server or a client meets",
 }
 
-// groupOf returns the part of a case's number that names its group.
+// groupOf returns the part of a case's number that is its group.
 func groupOf(id string) string {
 	g, _, _ := strings.Cut(id, ".")
 	if strings.HasPrefix(g, "trap") {
@@ -29,8 +29,8 @@ func groupOf(id string) string {
 	return g
 }
 
-// WriteText writes the report for people: the groups' counts, then what is not
-// as it should be. With verbose, every case has a line.
+// WriteText writes the report as text: the counts of each group, then the cases that
+// are not perfect. With verbose, every case has a line.
 func (p *Report) WriteText(w io.Writer, verbose bool) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s under test: %s (%s)\n", p.Role, p.Agent, p.Address)
@@ -75,7 +75,7 @@ func (p *Report) WriteJSON(w io.Writer) error {
 
 var notInNames = regexp.MustCompile(`[^a-z0-9]+`)
 
-// fileName makes a part of a file's name of s that no other s has.
+// fileName makes part of a file's name out of s, different from those taken.
 func fileName(s string, taken []string) string {
 	base := strings.Trim(notInNames.ReplaceAllString(strings.ToLower(s), "_"), "_")
 	name := base
@@ -85,8 +85,8 @@ func fileName(s string, taken []string) string {
 	return name
 }
 
-// WriteIndex writes index.json and a file for each case to a directory, with
-// the names and the fields that tools for Autobahn's reports look for.
+// WriteIndex writes index.json and a file for each case to a directory, with the names
+// and fields that tools for Autobahn's reports expect.
 func (p *Report) WriteIndex(dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
@@ -107,7 +107,7 @@ func (p *Report) WriteIndex(dir string) error {
 		}
 		errs = append(errs, err)
 	}
-	files := map[string]string{} // what an agent's begin with
+	files := map[string]string{} // the prefix of each agent's files
 	for _, r := range p.Results {
 		if index[r.Agent] == nil {
 			index[r.Agent] = map[string]entry{}

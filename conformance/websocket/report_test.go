@@ -16,7 +16,7 @@ import (
 	"github.com/noria-go/noria/internal/brokenws"
 )
 
-// TestCasesNotRun: a client that leaves cases out has not passed them.
+// TestCasesNotRun: a client that leaves out cases has not passed them.
 func TestCasesNotRun(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -40,7 +40,7 @@ func TestCasesNotRun(t *testing.T) {
 	}
 }
 
-// TestJSON: what is written can be read back.
+// TestJSON: a written report can be read back.
 func TestJSON(t *testing.T) {
 	p, err := websocket.RunServer(context.Background(), serveBroken(t, nil).URL(), websocket.Options{Include: []string{"1.1.[12]", "2.1", "7.1.1", "trap02.version-0"}, Traps: true})
 	require.NoError(t, err)
@@ -54,7 +54,7 @@ func TestJSON(t *testing.T) {
 	require.Equal(t, p, read)
 }
 
-// TestIndex: agents whose names make the same file's name have files of their own.
+// TestIndex: agents whose names give the same file name have separate files.
 func TestIndex(t *testing.T) {
 	agents := []string{"a/b", "a_b", "A b", "a_b_2"}
 	var p websocket.Report

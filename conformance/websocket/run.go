@@ -16,46 +16,45 @@ import (
 	"time"
 )
 
-// Options say which cases are run and how. The zero value is good: all of
-// Autobahn's cases, as they are.
+// Options choose the cases and how they run. The zero value runs all of Autobahn's
+// cases unchanged.
 type Options struct {
-	// Include and Exclude select cases by their number; a * stands for
-	// anything: "9.*", "12.1.1", "trap*". Nothing included: all.
+	// Include and Exclude select cases by number; a * matches anything: "9.*",
+	// "12.1.1", "trap*". An empty Include selects all.
 	Include, Exclude []string
 
 	// Traps adds the cases that Autobahn does not have.
 	Traps bool
 
-	// Messages is how many messages a case of groups 12 and 13 sends at most.
-	// 0: 1000, as Autobahn does.
+	// Messages is the most messages that a case of groups 12 and 13 sends. 0: 1000, as
+	// Autobahn does.
 	Messages int
 
 	// Parallel is how many cases run at once. 0: four for each CPU.
 	Parallel int
 
-	// Patience is how long to wait for what must come. 0: 10 seconds. It only
-	// passes if something is wrong, so it costs nothing to be generous.
+	// Patience is how long to wait for an event that must happen. 0: 10 seconds. Only a
+	// failing case waits so long, so a generous value costs nothing.
 	Patience time.Duration
 
-	// Quiet is how long to watch that nothing comes. 0: 100 milliseconds.
+	// Quiet is how long to watch that nothing arrives. 0: 100 milliseconds.
 	Quiet time.Duration
 
-	// Agent is the name of the endpoint in the report. "": what it calls
-	// itself.
+	// Agent names the endpoint in the report. "": the name that it gives itself.
 	Agent string
 
-	// Dial connects to a server, if that is more than dialing the URL's host.
+	// Dial connects to the server. nil: the host of the URL is dialed.
 	Dial func(ctx context.Context) (net.Conn, error)
 
 	// TLS is for wss URLs.
 	TLS *tls.Config
 
-	// MaxMessage says how long a message the endpoint takes, in bytes. Cases
-	// about its limit need it; 0: not known.
+	// MaxMessage is the longest message that the endpoint accepts, in bytes. It adds
+	// the cases about this limit; 0: not known.
 	MaxMessage int64
 
-	// HandshakeTimeout says how long a server waits for a request. The cases
-	// about it take so long; 0: not known, and they are left out.
+	// HandshakeTimeout is how long the server waits for a request. It adds the cases
+	// about this limit, which take so long; 0: not known.
 	HandshakeTimeout time.Duration
 
 	// Progress, if set, is called after each case, one at a time.
@@ -75,10 +74,10 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-// errNoCase: a run of nothing would find nothing wrong.
+// A run of no case would find nothing wrong, so it is an error.
 var errNoCase = errors.New("conformance/websocket: the patterns select no case")
 
-// cases returns those selected.
+// cases returns the selected cases.
 func (o Options) cases() (list []Case, err error) {
 	for _, c := range Cases() {
 		ok, err := selected(c.ID, o.Include, o.Exclude)
@@ -92,9 +91,9 @@ func (o Options) cases() (list []Case, err error) {
 	return list, nil
 }
 
-// RunServer tests a server: the suite is its client. The URL's scheme is ws or
-// wss, and the server must echo every message. An error means that the suite
-// could not be run; what the server does wrong is in the report.
+// RunServer tests a server: the suite is its client. The URL's scheme is ws or wss, and
+// the server must echo every message. RunServer waits until all cases have run. An
+// error means that the suite could not run; the server's mistakes are in the report.
 func RunServer(ctx context.Context, address string, o Options) (*Report, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -128,7 +127,7 @@ func RunServer(ctx context.Context, address string, o Options) (*Report, error) 
 	if len(jobs) == 0 {
 		return nil, errNoCase
 	}
-	conn, err := t.dial(ctx) // if nothing listens there, that is one error, not 517 failures
+	conn, err := t.dial(ctx) // if no server listens there, that is one error, not 517 failures
 	if err != nil {
 		return nil, fmt.Errorf("conformance/websocket: %w", err)
 	}
@@ -165,7 +164,7 @@ func RunServer(ctx context.Context, address string, o Options) (*Report, error) 
 	return report, nil
 }
 
-// A target is a server that is tested.
+// A target is a server under test.
 type target struct {
 	url     *url.URL
 	options Options
@@ -201,7 +200,7 @@ func (t *target) dial(ctx context.Context) (net.Conn, error) {
 	return secure, nil
 }
 
-// connect dials and upgrades.
+// connect dials and does the opening handshake.
 func (t *target) connect(ctx context.Context, q *request, key string, offers []deflateParams, r *Result) (net.Conn, *bufio.Reader, *deflateParams, error) {
 	conn, err := t.dial(ctx)
 	if err != nil {
@@ -232,7 +231,7 @@ func (t *target) connect(ctx context.Context, q *request, key string, offers []d
 	return nil, nil, nil, fmt.Errorf("the opening handshake: %w", err)
 }
 
-// run runs a case on a connection of its own.
+// run runs a case on a new connection.
 func (t *target) run(ctx context.Context, c Case) *Result {
 	r := &Result{ID: c.ID, Description: c.Description, Expectation: c.Expectation, Agent: t.options.Agent}
 	began := time.Now()
@@ -247,7 +246,7 @@ func (t *target) run(ctx context.Context, c Case) *Result {
 	return r
 }
 
-// play runs a case's script and judges.
+// play runs a case's script and sets its verdicts.
 func play(ctx context.Context, s *session, c Case, o Options, r *Result) {
 	defer context.AfterFunc(ctx, func() { _ = s.conn.Close() })()
 	s.patience, s.quiet, s.messages, s.strict, s.expect = o.Patience, o.Quiet, o.Messages, c.strict, c.expect
@@ -265,9 +264,9 @@ func play(ctx context.Context, s *session, c Case, o Options, r *Result) {
 	r.Log = s.log
 }
 
-// A Report is what a run found.
+// A Report has the results of a run.
 type Report struct {
-	Role    string    `json:"role"` // of the endpoint: "server" or "client"
+	Role    string    `json:"role"` // of the endpoint under test: "server" or "client"
 	Address string    `json:"address"`
 	Agent   string    `json:"agent"`
 	Started time.Time `json:"started"`
@@ -306,7 +305,7 @@ func (p *Report) Imperfect() (list []*Result) {
 	return list
 }
 
-// Summary is a line of counts.
+// Summary returns a line of counts.
 func (p *Report) Summary() string {
 	counts := map[string]int{}
 	for _, r := range p.Results {

@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// A Fuzzer tests clients: it is the server that they connect to. A client, the
-// agent, speaks Autobahn's protocol of URLs, each with a WebSocket connection:
+// A Fuzzer tests clients: it is the server that they connect to. All methods may be
+// called from any goroutine. A client, the agent, speaks Autobahn's protocol of URLs,
+// each with a WebSocket connection:
 //
 //	/getCaseCount                 one text: how many cases there are
 //	/getCaseInfo?case=N           one text: {"id": …, "description": …}
@@ -27,7 +28,7 @@ import (
 // N counts from 1.
 type Fuzzer struct {
 	options  Options
-	ctx      context.Context // ends with Close
+	ctx      context.Context // Close ends it
 	cancel   context.CancelFunc
 	cases    []fuzzCase
 	listener net.Listener
@@ -37,34 +38,35 @@ type Fuzzer struct {
 	done     chan string // agents that asked for their report
 
 	mu      sync.Mutex
-	changed chan struct{} // closed and replaced when there is a new result
+	changed chan struct{} // closed and replaced when a result is added
 	conns   map[net.Conn]bool
-	results map[string]map[int]*Result // by agent and index
-	running map[string]int             // connections for cases, by agent
+	results map[string]map[int]*Result // by agent and by the case's index
+	running map[string]int             // how many case connections are open, by agent
 	over    map[string]bool            // agents that asked for their report
-	seen    map[string]bool            // keys and masks of clients
+	seen    map[string]bool            // keys and masks that clients have used
 }
 
-// A fuzzCase is a case of Autobahn's or a trap.
+// A fuzzCase is one of Autobahn's cases or a trap.
 type fuzzCase struct {
 	id, description, expectation string
 
 	run func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result)
 }
 
-// result is a result without a verdict.
+// result returns a result without a verdict.
 func (c fuzzCase) result(agent string) *Result {
 	return &Result{ID: c.id, Description: c.description, Expectation: c.expectation, Agent: agent}
 }
 
-// neverOpen is the result of a case whose connection was never open.
+// neverOpen returns the result of a case whose connection was never open.
 func (c fuzzCase) neverOpen(agent, why string) *Result {
 	r := c.result(agent)
 	r.Behavior, r.Closing, r.Why, r.ClosingWhy = Failed, CloseFailed, why, "the connection was never open"
 	return r
 }
 
-// NewFuzzer serves on ln until Close.
+// NewFuzzer starts a Fuzzer that serves on ln until Close. It owns ln unless it returns
+// an error.
 func NewFuzzer(ln net.Listener, o Options) (*Fuzzer, error) {
 	o = o.withDefaults()
 	f := &Fuzzer{options: o, listener: ln, started: time.Now(), done: make(chan string, 16), conns: map[net.Conn]bool{}, results: map[string]map[int]*Result{}, running: map[string]int{}, over: map[string]bool{}, seen: map[string]bool{}, changed: make(chan struct{})}
@@ -92,19 +94,20 @@ func NewFuzzer(ln net.Listener, o Options) (*Fuzzer, error) {
 	return f, nil
 }
 
-// Addr is where it listens.
+// Addr returns the listener's address.
 func (f *Fuzzer) Addr() net.Addr { return f.listener.Addr() }
 
-// Count is how many cases there are.
+// Count returns how many cases there are.
 func (f *Fuzzer) Count() int { return len(f.cases) }
 
 // ID returns the number of the n-th case, counting from 1.
 func (f *Fuzzer) ID(n int) string { return f.cases[n-1].id }
 
-// Done gives the names of agents whose run is over.
+// Done returns a channel that delivers the name of each agent that has asked for its
+// report.
 func (f *Fuzzer) Done() <-chan string { return f.done }
 
-// Close ends all connections.
+// Close ends all connections and waits for the cases that run.
 func (f *Fuzzer) Close() error {
 	f.closing.Store(true)
 	f.cancel()
@@ -118,12 +121,12 @@ func (f *Fuzzer) Close() error {
 	return err
 }
 
-// Report returns what was found about an agent so far. A case that it did not
-// run is FAILED.
+// Report returns the results of an agent so far. A case that the agent did not run is
+// FAILED.
 func (f *Fuzzer) Report(agent string) *Report { return f.report(agent, true) }
 
-// Partial is Report for when the Fuzzer is to end: of an agent that has not asked for
-// its report, only the cases that it has run.
+// Partial is Report for an interrupted run: if the agent has not asked for its report,
+// Partial has only the cases that the agent ran.
 func (f *Fuzzer) Partial(agent string) *Report {
 	f.mu.Lock()
 	over := f.over[agent]
@@ -131,7 +134,7 @@ func (f *Fuzzer) Partial(agent string) *Report {
 	return f.report(agent, over)
 }
 
-// report has the cases that the agent did not run too if all is set.
+// report includes the cases that the agent did not run if all is set.
 func (f *Fuzzer) report(agent string, all bool) *Report {
 	p := &Report{Role: "client", Address: f.Addr().String(), Agent: agent, Started: f.started}
 	f.mu.Lock()
@@ -154,7 +157,7 @@ func (f *Fuzzer) accept() {
 			if f.closing.Load() || errors.Is(err, net.ErrClosed) {
 				return
 			}
-			time.Sleep(10 * time.Millisecond) // out of descriptors, perhaps: they come back when cases end
+			time.Sleep(10 * time.Millisecond) // perhaps there are no descriptors: they come back when cases end
 			continue
 		}
 		f.mu.Lock()
@@ -170,7 +173,7 @@ func (f *Fuzzer) accept() {
 	}
 }
 
-// serve does what the request's path says.
+// serve does what the request's path asks for.
 func (f *Fuzzer) serve(conn net.Conn) {
 	_ = conn.SetDeadline(time.Now().Add(f.options.Patience))
 	br := bufio.NewReaderSize(conn, 64<<10)
@@ -214,7 +217,7 @@ func (f *Fuzzer) serve(conn net.Conn) {
 		c.run(f, conn, br, hello, r)
 		r.Millis = time.Since(began).Milliseconds()
 		f.mu.Lock()
-		f.running[agent]-- // together with the result, which the goroutine that waits for it reports
+		f.running[agent]-- // in one step with the result, since a goroutine may wait for both
 		f.put(agent, n, r)
 		f.mu.Unlock()
 	case "/getCaseCount":
@@ -234,11 +237,11 @@ func (f *Fuzzer) serve(conn net.Conn) {
 		f.over[agent] = true
 		f.mu.Unlock()
 		f.tell(conn, br, hello, nil)
-		// The client is done with its last case before that has been judged.
+		// The client may ask before its last case has been judged.
 		f.await(f.ctx, func() bool { return f.running[agent] == 0 })
 		select {
 		case f.done <- agent:
-		default: // no client waits for it
+		default: // the channel is full: its reader has stopped reading
 		}
 	default:
 		f.refuse(conn, fmt.Errorf("there is no %s: see /getCaseCount, /runCase?case=N&agent=NAME, /updateReports?agent=NAME", (&url.URL{Path: hello.target.Path}).String()))
@@ -256,7 +259,7 @@ func (f *Fuzzer) note(agent string, n int, r *Result) {
 	f.put(agent, n, r)
 }
 
-// put is note with f.mu held.
+// put is note, for callers that hold f.mu.
 func (f *Fuzzer) put(agent string, n int, r *Result) {
 	if f.results[agent] == nil {
 		f.results[agent] = map[int]*Result{}
@@ -269,8 +272,8 @@ func (f *Fuzzer) put(agent string, n int, r *Result) {
 	}
 }
 
-// await waits until done reports true, which is called with f.mu held. It
-// reports whether it did: it does not wait for ever.
+// await waits until done reports true, or for three times Patience, and returns which.
+// It calls done with f.mu held.
 func (f *Fuzzer) await(ctx context.Context, done func() bool) bool {
 	timer := time.NewTimer(3 * f.options.Patience)
 	defer timer.Stop()
@@ -291,8 +294,8 @@ func (f *Fuzzer) await(ctx context.Context, done func() bool) bool {
 	}
 }
 
-// awaitResult waits until a case that the client is done with has its result.
-// One that never connected gets err as its result.
+// awaitResult waits for the result of a case that the client has finished. A case to
+// which the client never connected gets err as its result.
 func (f *Fuzzer) awaitResult(ctx context.Context, agent string, n int, err error) {
 	if !f.await(ctx, func() bool { return f.results[agent][n] != nil }) && ctx.Err() == nil {
 		f.note(agent, n, f.cases[n-1].neverOpen(agent, fmt.Sprintf("the client did not connect: %v", err)))
@@ -308,7 +311,7 @@ func (f *Fuzzer) seenBefore(s string) bool {
 	return before
 }
 
-// tell sends v as a text, unless it is nil, and closes.
+// tell sends v as a text message, unless it is nil, and closes.
 func (f *Fuzzer) tell(conn net.Conn, br *bufio.Reader, hello clientHello, v any) {
 	if _, err := io.WriteString(conn, hello.answer("")); err != nil {
 		return
@@ -318,7 +321,7 @@ func (f *Fuzzer) tell(conn net.Conn, br *bufio.Reader, hello clientHello, v any)
 	if v != nil {
 		b, err := json.Marshal(v)
 		if err != nil {
-			panic(err) // maps of strings
+			panic(err) // cannot happen: v is made of strings and numbers
 		}
 		s.send(text(string(b)))
 	}
@@ -343,15 +346,14 @@ func (f *Fuzzer) runCase(c Case, conn net.Conn, br *bufio.Reader, hello clientHe
 	play(f.ctx, newSession(conn, br, true, agreed), c, f.options, r)
 }
 
-// choose picks the answer to a client's offers: the first that the case wants
-// and an offer allows. What the case asks for, in the client's direction, is
-// what it would ask of a server in the server's.
+// choose picks the answer to a client's offers: the first answer in wanted that an
+// offer allows. A case is written for testing a server, so the directions are swapped.
 func choose(offers []deflateParams, wanted []deflateParams) *deflateParams {
 	for _, w := range wanted {
 		for _, o := range offers {
 			p := deflateParams{clientNoContext: w.serverNoContext, clientBits: w.serverBits, serverNoContext: o.serverNoContext, serverBits: o.serverBits}
 			if p.clientBits != 0 && o.clientBits == 0 || p.clientNoContext && !o.clientNoContext {
-				continue // it did not say that it can
+				continue // the client did not offer it
 			}
 			if o.clientBits > 0 && p.clientBits > o.clientBits {
 				p.clientBits = o.clientBits

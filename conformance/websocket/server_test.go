@@ -12,7 +12,7 @@ import (
 	"github.com/noria-go/noria/internal/brokenws"
 )
 
-// fuzzer returns a Fuzzer with one case, which does what run does.
+// fuzzer returns a Fuzzer with one case, which calls run.
 func fuzzer(t *testing.T, run func()) *Fuzzer {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -27,7 +27,8 @@ func fuzzer(t *testing.T, run func()) *Fuzzer {
 	return f
 }
 
-// TestReportWaits: a client may ask for its report before its last case was judged.
+// TestReportWaits: a client may ask for its report before its last case has been
+// judged.
 func TestReportWaits(t *testing.T) {
 	begun, judged := make(chan struct{}), make(chan struct{})
 	f := fuzzer(t, func() {
@@ -38,7 +39,7 @@ func TestReportWaits(t *testing.T) {
 	go brokenws.Echo(context.Background(), url+"runCase?case=1&agent=a", nil) //nolint:errcheck // the case does not answer
 	<-begun
 	require.NoError(t, brokenws.Echo(t.Context(), url+"updateReports?agent=a", nil))
-	require.NoError(t, brokenws.Echo(t.Context(), url+"getCaseCount", nil)) // there is time to report
+	require.NoError(t, brokenws.Echo(t.Context(), url+"getCaseCount", nil)) // the Fuzzer has time to report
 	early := len(f.Done())
 	close(judged)
 	require.Zero(t, early)
@@ -46,8 +47,7 @@ func TestReportWaits(t *testing.T) {
 	require.True(t, f.Report("a").Results[0].Perfect())
 }
 
-// TestNoCaseIsForgotten: a case that is not running any more has its result, whenever
-// somebody looks.
+// TestNoCaseIsForgotten: at any moment a case either runs or has a result.
 func TestNoCaseIsForgotten(t *testing.T) {
 	f := fuzzer(t, func() {})
 	over, watched := make(chan struct{}), make(chan bool)

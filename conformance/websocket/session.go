@@ -12,25 +12,25 @@ import (
 	"unicode/utf8"
 )
 
-// maxReceived is how long a message of the endpoint may be, in bytes.
+// maxReceived limits a message of the endpoint, in bytes.
 const maxReceived = 64 << 20
 
-// maxUnasked is how many bytes the endpoint may send in a case beyond what the
-// case expects of it: all is kept until the case is judged.
+// maxUnasked limits the bytes that the endpoint may send in a case beyond those that
+// the case expects. Everything is kept until the case is judged.
 const maxUnasked = 16 << 20
 
-// maxLog is how many lines a session's log has.
+// maxLog limits the lines of a session's log.
 const maxLog = 200
 
-// A session is a case on its connection, after the opening handshake. Its
-// script runs on one goroutine, what the endpoint sends is read by another, so
-// that neither side waits for the other to read.
+// A session is a case on its connection, after the opening handshake. One goroutine
+// runs the script, another reads what the endpoint sends, so neither side waits for the
+// other to read.
 type session struct {
 	conn     net.Conn
 	server   bool // the suite is the server
 	patience time.Duration
-	quiet    time.Duration // how long the wait is in which nothing should come
-	messages int           // how many messages a case may send at most; 0: as many as it says
+	quiet    time.Duration // how long to watch that nothing arrives
+	messages int           // the most messages that a case may send; 0: as many as its script says
 	strict   bool          // nothing may follow the endpoint's close frame
 	deflate  *deflateParams
 	out      *deflater
@@ -40,12 +40,12 @@ type session struct {
 	changed   chan struct{} // closed and replaced when anything below changes
 	received  []event
 	kept      int      // the size of received
-	owed      int      // the size of what is expected
+	owed      int      // the size of the expected events
 	fragments int      // data frames since the last message
 	masks     []uint32 // of the endpoint's first frames
 	violation error
 	ended     error // how reading ended
-	afterEnd  int   // bytes that came after a close frame, or after what was wrong
+	afterEnd  int   // bytes after a close frame or a violation
 
 	closeSent, closeReceived bool
 	closedByMe, droppedByMe  bool
@@ -55,7 +55,7 @@ type session struct {
 	remoteReason             string
 	log                      []string
 
-	decided  bool // behavior and why are the script's
+	decided  bool // the script has set behavior and why
 	behavior Behavior
 	why      string
 }
@@ -83,15 +83,15 @@ func (s *session) change(f func()) {
 	s.changed = make(chan struct{})
 }
 
-// logf adds a line to the log. s.mu is held.
+// logf adds a line to the log. The caller holds s.mu.
 func (s *session) logf(format string, args ...any) {
 	if len(s.log) < maxLog {
 		s.log = append(s.log, fmt.Sprintf(format, args...))
 	}
 }
 
-// read reads frames until the connection ends, or until a frame is wrong; then
-// it goes on reading, to see the end.
+// read reads frames until the connection ends. After an invalid frame it only discards
+// bytes until the end.
 func (s *session) read(r *bufio.Reader, in *inflater) {
 	err := s.readFrames(r, in)
 	var v *violation
@@ -117,7 +117,7 @@ func (s *session) read(r *bufio.Reader, in *inflater) {
 	})
 }
 
-// An assembly is a message whose frames are coming.
+// An assembly is a message of which some frames have arrived.
 type assembly struct {
 	open       bool
 	compressed bool
@@ -181,13 +181,13 @@ func (s *session) readFrames(r *bufio.Reader, in *inflater) error {
 	}
 }
 
-// keep adds to what was received. s.mu is held.
+// keep adds an event to received. The caller holds s.mu.
 func (s *session) keep(e event) {
 	s.received = append(s.received, e)
 	s.kept += e.size()
 }
 
-// room is how many bytes may come yet.
+// room returns how many more bytes the endpoint may send.
 func (s *session) room() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -222,8 +222,8 @@ func readHeader(r *bufio.Reader) (header, error) {
 	}
 }
 
-// readPayload appends a frame's payload to p. It does not believe the length:
-// memory grows with what comes.
+// readPayload appends a frame's payload to p. It does not trust the length: memory
+// grows with the bytes that arrive.
 func readPayload(r *bufio.Reader, h header, p []byte) ([]byte, error) {
 	const step = 1 << 20
 	at := len(p)
@@ -242,7 +242,7 @@ func readPayload(r *bufio.Reader, h header, p []byte) ([]byte, error) {
 	return p, nil
 }
 
-// control takes a control frame. It reports whether it was a close frame.
+// control handles a control frame. It reports whether it was a close frame.
 func (s *session) control(opcode byte, p []byte) (done bool, err error) {
 	if opcode != opClose {
 		kind := "ping"
@@ -260,7 +260,7 @@ func (s *session) control(opcode byte, p []byte) (done bool, err error) {
 	}
 	code, reason, hasCode, err := parseClose(p)
 	if err != nil {
-		// In the report it is a close frame all the same.
+		// The report counts an invalid close frame as one, too.
 		s.change(func() {
 			s.closeReceived, s.hasRemoteCode, s.remoteCode, s.remoteReason = true, hasCode, code, reason
 		})
@@ -269,14 +269,14 @@ func (s *session) control(opcode byte, p []byte) (done bool, err error) {
 	s.change(func() {
 		s.closeReceived, s.hasRemoteCode, s.remoteCode, s.remoteReason = true, hasCode, code, reason
 		s.logf("< close %d %q", code, reason)
-		// A write that the endpoint no longer reads shall not last for ever.
+		// Otherwise a write that the endpoint no longer reads could block forever.
 		_ = s.conn.SetWriteDeadline(time.Now().Add(s.patience))
 	})
 	return true, nil
 }
 
-// over reports whether the endpoint has closed, ended or spoilt the
-// connection. s.mu is held.
+// over reports whether the endpoint has sent a close frame, ended the connection, or
+// violated the protocol. The caller holds s.mu.
 func (s *session) over() bool { return s.closeReceived || s.ended != nil || s.violation != nil }
 
 func (s *session) isOver() bool {
@@ -285,8 +285,8 @@ func (s *session) isOver() bool {
 	return s.over()
 }
 
-// await waits until done reports true, which is called with s.mu held, or
-// until so much time has passed. It reports which.
+// await waits until done reports true or d has passed, and returns which. It calls done
+// with s.mu held.
 func (s *session) await(d time.Duration, done func() bool) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -343,8 +343,8 @@ func (s *session) sendTogether(frames ...frame) {
 	s.write(b)
 }
 
-// Of bytes that are sent one at a time, the first are so far apart that the
-// endpoint is likely to read them one at a time too.
+// The first bytes that are sent one at a time are so far apart that the endpoint is
+// likely to read them one at a time, too.
 const (
 	maxPaced = 32
 	pace     = 200 * time.Microsecond
@@ -378,24 +378,23 @@ func (s *session) note(f frame) {
 	s.logf("> opcode %d, fin %v, rsv %d: %s", f.opcode, f.fin, f.rsv, quoted(f.payload))
 }
 
-// pause waits for a second of silence, or for the connection's end. A second
-// without an end is an event.
+// pause waits for d or for the connection's end. If d passes first, that is an event.
 func (s *session) pause(tag string, d time.Duration) {
 	if !s.await(d, s.over) {
 		s.change(func() { s.received = append(s.received, timedOut(tag)) })
 	}
 }
 
-// closeAfter waits until the first of the expected lists of events is there,
-// then closes.
+// closeAfter waits for as many events as the first of the expected lists has, and then
+// closes.
 func (s *session) closeAfter() {
 	want := len(s.expect.events[0])
 	s.await(s.patience, func() bool { return len(s.received) >= want || s.over() })
 	s.close(1000)
 }
 
-// closeOrKill is closeAfter for the cases in which Autobahn drops the
-// connection if what it expects does not come.
+// closeOrKill is closeAfter for the cases in which Autobahn drops the connection if the
+// expected events do not happen.
 func (s *session) closeOrKill() {
 	want := s.expect.events[0]
 	s.await(s.patience, func() bool { return len(s.received) >= len(want) || s.over() })
@@ -435,7 +434,7 @@ func (s *session) drop() {
 	s.await(s.patience, func() bool { return s.ended != nil })
 }
 
-// finish brings the closing handshake to its end.
+// finish completes the closing handshake.
 func (s *session) finish() {
 	s.mu.Lock()
 	v := s.violation
@@ -452,7 +451,7 @@ func (s *session) finish() {
 	}
 	s.reply()
 	if s.server {
-		// It is the server that ends the connection.
+		// The server must end the connection.
 		s.mu.Lock()
 		both := s.closeReceived
 		s.mu.Unlock()
@@ -471,8 +470,8 @@ func (s *session) finish() {
 	s.drop()
 }
 
-// fail fails the connection because of what the endpoint did. That counts as
-// dropping it, as with Autobahn.
+// fail fails the connection because of a violation. As with Autobahn, that counts as
+// dropping it.
 func (s *session) fail(v error) {
 	s.mu.Lock()
 	silent := s.closeSent
@@ -493,7 +492,8 @@ func (s *session) fail(v error) {
 	s.logf("> close %d, because of that", code)
 }
 
-// reply answers a close frame, if one has come and none was sent.
+// reply answers the endpoint's close frame, if there is one and the suite has not sent
+// its own.
 func (s *session) reply() {
 	s.mu.Lock()
 	if !s.closeReceived || s.closeSent {
@@ -527,7 +527,7 @@ func (s *session) uncleanReason() string {
 	return "no close frame was sent"
 }
 
-// decide sets the verdict whatever was received.
+// decide sets the verdict, whatever was received.
 func (s *session) decide(b Behavior, format string, args ...any) {
 	s.decided, s.behavior, s.why = true, b, fmt.Sprintf(format, args...)
 }

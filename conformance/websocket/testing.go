@@ -8,7 +8,7 @@ import (
 	"sync"
 )
 
-// TB is what TestServer and TestClient need of a testing.TB.
+// TB is the part of testing.TB that TestServer and TestClient need.
 type TB interface {
 	Helper()
 	Context() context.Context
@@ -17,8 +17,8 @@ type TB interface {
 	Fatalf(format string, args ...any)
 }
 
-// TestServer is RunServer in a test: a case that is not Perfect is an error of
-// the test, and the report is returned.
+// TestServer is RunServer in a test: each case that is not Perfect is an error of the
+// test. It returns the report.
 func TestServer(t TB, url string, o Options) *Report {
 	t.Helper()
 	p, err := RunServer(t.Context(), url, o)
@@ -29,10 +29,10 @@ func TestServer(t TB, url string, o Options) *Report {
 	return p
 }
 
-// TestClient tests a client. run is called for each case, by several
-// goroutines at once; it connects to the URL, sends every message back until
-// the connection ends, and returns. What it returns is only logged, since a
-// client that fails a connection may well call that an error.
+// TestClient tests a client. It calls run for each case, from several goroutines at
+// once. run must connect to the URL, send every message back until the connection ends,
+// and return. Its error is only logged, since a client that fails a connection may well
+// return one.
 func TestClient(t TB, run func(ctx context.Context, url string) error, o Options) *Report {
 	t.Helper()
 	p, err := RunClient(t.Context(), run, o)
@@ -43,7 +43,7 @@ func TestClient(t TB, run func(ctx context.Context, url string) error, o Options
 	return p
 }
 
-// RunClient is TestClient without a test.
+// RunClient is TestClient outside a test.
 func RunClient(ctx context.Context, run func(ctx context.Context, url string) error, o Options) (*Report, error) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -13,9 +13,8 @@ import (
 	"time"
 )
 
-// A serverTrap is a case that Autobahn does not have, about the opening
-// handshake of a server or about many connections. Its script returns the
-// verdict and why.
+// A serverTrap is a case that Autobahn does not have, about a server's opening
+// handshake or about many connections. Its script returns the verdict and the reason.
 type serverTrap struct {
 	id, description, expectation string
 	run                          func(x *trapRun) (Behavior, string)
@@ -58,7 +57,7 @@ func (t *target) runTrap(ctx context.Context, c serverTrap) *Result {
 	return r
 }
 
-// request is a good request, to be spoiled.
+// request returns a valid request that the script may spoil.
 func (x *trapRun) request() *request { return newRequest(x.target.url, x.key, nil) }
 
 // ask sends bytes and reads the answer. The caller must close the
@@ -69,7 +68,7 @@ func (x *trapRun) ask(send func(w io.Writer) error) (net.Conn, *bufio.Reader, he
 		return nil, nil, head{}, err
 	}
 	_ = conn.SetDeadline(time.Now().Add(x.target.options.Patience))
-	// The answer may come before all is sent, and end the sending.
+	// The answer may arrive, and end the sending, before everything is sent.
 	sent := make(chan error, 1)
 	go func() { sent <- send(conn) }()
 	br := bufio.NewReaderSize(conn, 64<<10)
@@ -87,14 +86,14 @@ func (x *trapRun) ask(send func(w io.Writer) error) (net.Conn, *bufio.Reader, he
 	return conn, br, h, nil
 }
 
-// refused sends a request that must be refused with one of these codes (none:
-// any from 400 to 499). Ending the connection without an answer will do too,
-// unless a code was asked for.
+// refused sends a request that the server must refuse with one of these codes (none:
+// any from 400 to 499). Without codes the server may also end the connection without an
+// answer.
 func (x *trapRun) refused(send func(w io.Writer) error, codes ...int) (Behavior, string) {
 	conn, _, h, err := x.ask(send)
 	if err != nil {
 		if isTimeout(err) {
-			return Failed, "no answer, and the connection stays"
+			return Failed, "no answer, and the connection stays open"
 		}
 		if len(codes) > 0 {
 			return NonStrict, fmt.Sprintf("the connection ended without an answer: %v", err)
@@ -126,7 +125,7 @@ func sending(s string) func(w io.Writer) error {
 	return func(w io.Writer) error { _, err := io.WriteString(w, s); return err }
 }
 
-// handshakeTraps are lines 1, 2, 3 and 11.
+// handshakeTraps are the cases of lines 1, 2, 3 and 11.
 func handshakeTraps(o Options) []serverTrap {
 	refused := func(id, what string, spoil func(q *request) string, codes ...int) serverTrap {
 		expectation := "It is refused."
@@ -139,7 +138,8 @@ func handshakeTraps(o Options) []serverTrap {
 			return x.refused(sending(raw), codes...)
 		}}
 	}
-	// A request that asks for no WebSocket may have an ordinary answer.
+	// A server may give an ordinary answer to a request that does not ask for
+	// WebSocket.
 	notUpgraded := func(id, what string, spoil func(q *request) string) serverTrap {
 		return serverTrap{id, what, "It is not upgraded.", func(x *trapRun) (Behavior, string) {
 			raw := spoil(x.request())
@@ -147,7 +147,7 @@ func handshakeTraps(o Options) []serverTrap {
 			conn, _, h, err := x.ask(sending(raw))
 			switch {
 			case isTimeout(err):
-				return Failed, "no answer, and the connection stays"
+				return Failed, "no answer, and the connection stays open"
 			case err != nil:
 				return OK, "the connection ended without an answer"
 			}
@@ -165,7 +165,7 @@ func handshakeTraps(o Options) []serverTrap {
 		return func(q *request) string { return q.add(line).String() }
 	}
 	list := []serverTrap{
-		{"trap02.huge-head", "20 MB of headers.", "It is refused before it is at its end.", func(x *trapRun) (Behavior, string) {
+		{"trap02.huge-head", "20 MB of headers.", "It is refused before its end.", func(x *trapRun) (Behavior, string) {
 			return x.refused(func(w io.Writer) error {
 				q := x.request().String()
 				if _, err := io.WriteString(w, strings.TrimSuffix(q, "\r\n")); err != nil {
@@ -181,7 +181,7 @@ func handshakeTraps(o Options) []serverTrap {
 				return err
 			})
 		}},
-		{"trap02.endless-line", "A header line of 20 MB.", "It is refused before it is at its end.", func(x *trapRun) (Behavior, string) {
+		{"trap02.endless-line", "A header line of 20 MB.", "It is refused before its end.", func(x *trapRun) (Behavior, string) {
 			return x.refused(func(w io.Writer) error {
 				q := x.request().String()
 				if _, err := io.WriteString(w, strings.TrimSuffix(q, "\r\n")+"X-Filler: "); err != nil {
@@ -220,7 +220,7 @@ func handshakeTraps(o Options) []serverTrap {
 		refused("trap02.long-key", "A key of 24 bytes.", set("Sec-WebSocket-Key", strings.Repeat("A", 32))),
 		refused("trap02.bad-key", "A key that is not base64.", set("Sec-WebSocket-Key", "!!!!!!!!!!!!!!!!!!!!!!==")),
 		refused("trap02.two-keys", "Two keys.", add("Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==")),
-		refused("trap02.garbage", "Bytes that are no request.", func(*request) string { return "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n" }),
+		refused("trap02.garbage", "Bytes that are not a request.", func(*request) string { return "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n" }),
 		wrongVersion("trap02.version-12", "12"),
 		wrongVersion("trap02.version-0", "0"),
 		wrongVersion("trap02.no-version", ""),
@@ -241,7 +241,7 @@ func handshakeTraps(o Options) []serverTrap {
 			conn, _, h, err := x.ask(sending(q.String()))
 			if err != nil {
 				if isTimeout(err) {
-					return Failed, "no answer, and the connection stays"
+					return Failed, "no answer, and the connection stays open"
 				}
 				return OK, "the connection ended"
 			}
@@ -297,7 +297,7 @@ func handshakeTraps(o Options) []serverTrap {
 var longCookie = "session=" + stars(3800)
 
 func wrongVersion(id, version string) serverTrap {
-	return serverTrap{id, fmt.Sprintf("Version %q.", version), "426, with the version that would do.", func(x *trapRun) (Behavior, string) {
+	return serverTrap{id, fmt.Sprintf("Version %q.", version), "426, with the supported version.", func(x *trapRun) (Behavior, string) {
 		conn, _, h, err := x.ask(sending(x.request().set("Sec-WebSocket-Version", version).String()))
 		if err != nil {
 			return Failed, "no answer: " + err.Error()
@@ -307,7 +307,7 @@ func wrongVersion(id, version string) serverTrap {
 		case status < 400 || status > 499:
 			return Failed, fmt.Sprintf("answered with %q", h.first)
 		case !h.has("sec-websocket-version", "13"):
-			return Failed, fmt.Sprintf("refused with %q, but it does not say that 13 would do", h.first)
+			return Failed, fmt.Sprintf("refused with %q, but without saying that version 13 is supported", h.first)
 		case status != 426 && version != "":
 			return NonStrict, fmt.Sprintf("refused with %q, not 426", h.first)
 		}
@@ -315,12 +315,12 @@ func wrongVersion(id, version string) serverTrap {
 	}}
 }
 
-// accepted sends a request that is good.
+// accepted sends a valid request.
 func (x *trapRun) accepted(q *request) (Behavior, string) {
 	return x.echoes(q, text(hello).append(nil, true))
 }
 
-// echoes sends a request and then more, and waits for hello.
+// echoes sends a request and then more, and requires the echo of hello.
 func (x *trapRun) echoes(q *request, more []byte) (Behavior, string) {
 	x.result.Request = q.String()
 	return x.echoesAfter(sending(q.String()), more)

@@ -30,8 +30,8 @@ func clientTraps(o Options) (list []fuzzCase, err error) {
 	return list, nil
 }
 
-// answerTraps are lines 2, 3 and 8 as a client meets them: answers that are
-// wrong, after which it must end the connection, and some that only look odd.
+// answerTraps are the cases of lines 2, 3 and 8 for a client: invalid answers, after
+// which it must end the connection, and valid ones that look odd.
 func answerTraps() []fuzzCase {
 	bad := func(id, what string, spoil func(hello clientHello) string) fuzzCase {
 		return fuzzCase{id, what, "The client ends the connection.", func(f *Fuzzer, conn net.Conn, br *bufio.Reader, hello clientHello, r *Result) {
@@ -47,9 +47,9 @@ func answerTraps() []fuzzCase {
 			n, err := io.Copy(io.Discard, br)
 			switch {
 			case isTimeout(err):
-				r.Behavior, r.Why = Failed, "the connection stays"
-			case n > 16: // more than a close frame: the echo
-				r.Behavior, r.Why = Failed, fmt.Sprintf("the client goes on: it sent %d bytes", n)
+				r.Behavior, r.Why = Failed, "the connection stays open"
+			case n > 16: // more than a close frame, so it is the echo
+				r.Behavior, r.Why = Failed, fmt.Sprintf("the client still uses the connection: it sent %d bytes", n)
 			default:
 				r.Behavior, r.Why = OK, "the client ended the connection"
 			}
@@ -89,7 +89,7 @@ func answerTraps() []fuzzCase {
 		bad("trap02.answer-endless", "An answer with a line of 20 MB.", func(hello clientHello) string {
 			return replace("Connection:", "X-Filler: "+strings.Repeat("x", 20_000_000)+"\r\nConnection:")(hello)
 		}),
-		bad("trap02.answer-garbage", "An answer that is no HTTP.", func(clientHello) string { return "SSH-2.0-OpenSSH_9.6\r\n\r\n" }),
+		bad("trap02.answer-garbage", "An answer that is not HTTP.", func(clientHello) string { return "SSH-2.0-OpenSSH_9.6\r\n\r\n" }),
 		bad("trap08.answer-unknown-extension", "An extension that was not offered.", extensions("permessage-bzip2")),
 		bad("trap08.answer-unknown-parameter", "A parameter that does not exist.", extensions(extension+"; frobnicate")),
 		bad("trap08.answer-twice", "A parameter twice.", extensions(extension+"; server_no_context_takeover; server_no_context_takeover")),
@@ -112,9 +112,9 @@ func answerTraps() []fuzzCase {
 	}
 }
 
-// maskTraps are line 10's masks, and keys: what a client must choose anew (RFC
-// 6455 sections 4.1 and 5.3). The cases "again" are two, so that one sees what
-// the other had.
+// maskTraps are the cases about the masks and keys of line 10, which a client must
+// choose anew (RFC 6455 sections 4.1 and 5.3). The cases "again" are two, so that the
+// second sees the values of the first.
 func maskTraps() (list []fuzzCase) {
 	var texts []frame
 	var events []event
@@ -163,5 +163,5 @@ func maskTraps() (list []fuzzCase) {
 	return list
 }
 
-// hello2 is longer than the payload of a close frame would be.
+// hello2 is longer than a close frame's payload.
 const hello2 = "Hello, client, do you read this?"

@@ -8,20 +8,20 @@ import (
 	"strings"
 )
 
-// Cases that Autobahn does not have, about frames, for servers and clients
-// alike. The number after "trap" is the line of what a WebSocket server meets
-// in the list of traps that this project started from. They are stricter than
-// Autobahn's: where the connection is to be failed, a close frame must say so.
+// Cases about frames that Autobahn does not have, for servers and clients alike. The
+// number after "trap" is a line of the list of traps that this project started from.
+// The cases are stricter than Autobahn's: an endpoint that fails the connection must
+// send a close frame with the reason.
 
-// mustFail is an expectation that the connection is failed with one of these
-// codes, and that the close frame is there.
+// mustFail is the expectation that the endpoint fails the connection with one of these
+// codes, in a close frame.
 func mustFail(codes ...uint16) expectation {
 	e := expectsFailure(codes)
 	e.needsCode, e.wrongSideIsFatal = true, true
 	return e
 }
 
-// trapFail sends frames, each of which, or the last of which, must fail the
+// trapFail returns a case whose last frame, or each of whose frames, must fail the
 // connection.
 func trapFail(id, what string, expect expectation, frames ...frame) Case {
 	return newCase(id, what, fmt.Sprintf("A close frame with one of %v.", expect.codes), expect, func(s *session) {
@@ -30,7 +30,7 @@ func trapFail(id, what string, expect expectation, frames ...frame) Case {
 	})
 }
 
-// trapEcho sends bytes and expects messages.
+// trapEcho returns a case that sends bytes and expects messages.
 func trapEcho(id, what string, send func(s *session), events ...event) Case {
 	return newCase(id, what, "Everything is answered; a clean close.", expects(events...), func(s *session) {
 		send(s)
@@ -50,7 +50,7 @@ func frameTraps(o Options) []Case {
 	return list
 }
 
-// zeroMask is line 10 the other way round, for servers.
+// zeroMask is a case of line 10 for servers.
 func zeroMask() Case {
 	f := text(hello)
 	f.zeroMask = true
@@ -59,7 +59,7 @@ func zeroMask() Case {
 	return c
 }
 
-// lengthTraps are line 4, and the mask of line 10.
+// lengthTraps are the cases of line 4, and the mask of line 10.
 func lengthTraps() []Case {
 	small := []byte("small")
 	announcing := func(n uint64) frame {
@@ -79,7 +79,7 @@ func lengthTraps() []Case {
 	}
 }
 
-// assemblyTraps are lines 3, 5, 9 and 15.
+// assemblyTraps are the cases of lines 3, 5, 9 and 15.
 func assemblyTraps(o Options) []Case {
 	const empty = 100_000
 	wide := strings.Repeat("水", 70_000)
@@ -151,7 +151,7 @@ func (s *session) refusedWith(codes ...uint16) bool {
 	return false
 }
 
-// controlTraps are line 7.
+// controlTraps are the cases of line 7.
 func controlTraps() (list []Case) {
 	for opcode, name := range map[byte]string{opClose: "close", opPing: "ping", opPong: "pong"} {
 		long := make([]byte, 126)
@@ -176,7 +176,7 @@ func controlTraps() (list []Case) {
 	return list
 }
 
-// compressionTraps are line 8.
+// compressionTraps are the cases of line 8.
 func compressionTraps(o Options) []Case {
 	raw := func(h string) []byte {
 		p, err := hex.DecodeString(strings.ReplaceAll(h, " ", ""))
@@ -190,7 +190,7 @@ func compressionTraps(o Options) []Case {
 		c.offers, c.accept = []deflateParams{{clientNoContext: true, clientBits: -1}}, []deflateParams{{}}
 		c.run = func(s *session) {
 			if s.out == nil {
-				s.expect = expects() // nothing that is to fail the connection is sent
+				s.expect = expects() // none of what is sent may fail the connection
 				s.decide(Unimplemented, "the endpoint does not take permessage-deflate")
 				s.close(1000)
 				return
@@ -212,7 +212,7 @@ func compressionTraps(o Options) []Case {
 	whole.fin = false
 	rest := frame{fin: true, opcode: opContinuation, payload: raw("c9c90700")}
 	list := []Case{
-		// RFC 7692's own examples, section 7.2.3
+		// The examples of RFC 7692, section 7.2.3.
 		good("trap08.rfc-one-block", "RFC 7692's example of one block.", first("f2 48 cd c9 c9 07 00")),
 		good("trap08.rfc-fragments", "RFC 7692's example of two fragments.", open, rest),
 		good("trap08.empty-last", "A compressed message whose last fragment is empty.", whole, lastPart("")),
@@ -239,7 +239,7 @@ func compressionTraps(o Options) []Case {
 		bad("trap08.rsv1-close", "A close with RSV1.", []uint16{1002}, closeFrame(1000, "").withRSV(rsv1)),
 		bad("trap08.rsv1-continuation", "A continuation with RSV1.", []uint16{1002}, open, frame{fin: true, rsv: rsv1, opcode: opContinuation, payload: raw("c9c90700")}),
 		bad("trap08.rsv2", "A compressed message with RSV2 too.", []uint16{1002}, first("f248cdc9c90700").withRSV(rsv1|rsv2)),
-		bad("trap08.corrupt", "Data that is no DEFLATE.", []uint16{1007, 1002}, first("ff ff ff ff ff ff")),
+		bad("trap08.corrupt", "Data that is not DEFLATE.", []uint16{1007, 1002}, first("ff ff ff ff ff ff")),
 		bad("trap08.before-beginning", "A distance to before the beginning.", []uint16{1007, 1002}, first("02 02 00 00")),
 		bad("trap09.inflated", "A compressed text that is not UTF-8.", []uint16{1007}, frame{fin: true, rsv: rsv1, opcode: opText, payload: bytes.Clone(newDeflater(false, 15).compress([]byte("caf\xe9 au lait")))}),
 	}
@@ -258,8 +258,8 @@ func compressionTraps(o Options) []Case {
 	return list
 }
 
-// remembering is a case in which the suite's messages refer to earlier ones,
-// unless the endpoint forbids it.
+// remembering changes a case so that the suite's messages refer to earlier ones, unless
+// the endpoint forbids it.
 func remembering(c Case) Case {
 	run := c.run
 	c.offers = []deflateParams{{clientBits: -1}}
@@ -274,15 +274,15 @@ func remembering(c Case) Case {
 	return c
 }
 
-// closedByPeer is an expectation for a close frame of the suite's that is
-// wrong: the endpoint must answer with one of these codes.
+// closedByPeer is the expectation for an invalid close frame of the suite: the endpoint
+// must answer with one of these codes.
 func closedByPeer(codes ...uint16) expectation {
 	e := badClose(codes...)
 	e.needsCode = true
 	return e
 }
 
-// closeTraps are line 12.
+// closeTraps are the cases of line 12.
 func closeTraps() []Case {
 	list := []Case{
 		closing("trap12.one-byte", "A close of one byte.", "A close frame with 1002.", closedByPeer(1002), frame{fin: true, opcode: opClose, payload: []byte{3}}),

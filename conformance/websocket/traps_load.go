@@ -27,9 +27,9 @@ func loadTraps() []serverTrap {
 				for range 1000 {
 					if _, err := conn.Write(b); err != nil {
 						if errors.Is(err, os.ErrDeadlineExceeded) {
-							return nil // it does not take more: as it should be
+							return nil // the server accepts no more, as it should
 						}
-						return nil // it ended the connection: that will do too
+						return nil // the server ended the connection, which is fine too
 					}
 				}
 				return nil
@@ -38,15 +38,14 @@ func loadTraps() []serverTrap {
 	}
 }
 
-// open connects with a good request.
+// open connects with a valid request.
 func (x *trapRun) open() (net.Conn, *bufio.Reader, error) {
 	key := newKey()
 	conn, br, _, err := x.target.connect(x.ctx, newRequest(x.target.url, key, nil), key, nil, &Result{})
 	return conn, br, err
 }
 
-// beside opens n connections, does something on each, and then expects an echo
-// on another one.
+// beside opens n connections, calls do on each, and then requires an echo on one more.
 func (x *trapRun) beside(n int, do func(conn net.Conn) error) (Behavior, string) {
 	for range n {
 		conn, _, err := x.open()
@@ -61,7 +60,7 @@ func (x *trapRun) beside(n int, do func(conn net.Conn) error) (Behavior, string)
 	return x.accepted(x.request())
 }
 
-// pingFlood is line 6.
+// pingFlood is the case of line 6.
 func pingFlood(x *trapRun) (Behavior, string) {
 	const pings = 50_000
 	conn, br, err := x.open()
@@ -73,7 +72,7 @@ func pingFlood(x *trapRun) (Behavior, string) {
 	for ; sent < pings; sent++ {
 		_ = conn.SetWriteDeadline(time.Now().Add(x.target.options.Quiet))
 		if _, err := conn.Write(ping(payload(sent)).append(nil, true)); err != nil {
-			break // it does not take more: as it should be. The frame may be cut off.
+			break // the server accepts no more, as it should; the last frame may be cut off
 		}
 	}
 	_ = conn.SetDeadline(time.Time{})
@@ -81,7 +80,7 @@ func pingFlood(x *trapRun) (Behavior, string) {
 	s.patience = x.target.options.Patience
 	defer func() { _ = conn.Close() }()
 	if sent < pings {
-		// A frame that was cut off cannot be taken up again: look only at order.
+		// A frame that was cut off cannot be completed: check only the order.
 		s.await(x.target.options.Quiet, s.over)
 	} else {
 		s.send(text(hello))
@@ -92,7 +91,7 @@ func pingFlood(x *trapRun) (Behavior, string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closeReceived || sent == pings && s.ended != nil {
-		// Giving up on such a client is fine, with 1008 or the like.
+		// A server may give up on such a client, with 1008 for example.
 		if s.violation == nil {
 			return OK, "the server closed the connection"
 		}

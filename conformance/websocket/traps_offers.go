@@ -2,8 +2,8 @@ package websocket
 
 import "fmt"
 
-// offerTraps are line 8's offers of compression: those that are wrong, and what
-// an answer owes to those that are good.
+// offerTraps are the cases about offers of compression, of line 8: invalid offers, and
+// what the answer to a valid one must contain.
 func offerTraps() (list []serverTrap) {
 	for id, offer := range map[string]string{
 		"unknown":       extension + "; frobnicate",
@@ -33,28 +33,28 @@ func offerTraps() (list []serverTrap) {
 	return list
 }
 
-// declines sends an offer that must not be taken.
+// declines sends an offer that the server must not take.
 func (x *trapRun) declines(offer string) (Behavior, string) {
 	q := x.request().set("Sec-WebSocket-Extensions", offer)
 	conn, _, h, err := x.ask(sending(q.String()))
 	if err != nil {
 		if isTimeout(err) {
-			return Failed, "no answer, and the connection stays"
+			return Failed, "no answer, and the connection stays open"
 		}
 		return NonStrict, "the connection ended without an answer"
 	}
 	_ = conn.Close()
 	switch status := h.status(); {
 	case status == 101 && h.get("sec-websocket-extensions") == "":
-		return OK, "it is not taken"
+		return OK, "the server does not take it"
 	case status >= 400 && status <= 499:
 		return OK, h.first
 	}
 	return Failed, fmt.Sprintf("the server takes it: %q, %s", h.first, h.get("sec-websocket-extensions"))
 }
 
-// promises sends an offer that an answer may only take with what it demands
-// (RFC 7692 sections 7.1.1.1 and 7.1.2.1).
+// promises sends an offer. If the server takes it, the answer must contain what the
+// offer demands (RFC 7692 sections 7.1.1.1 and 7.1.2.1).
 func (x *trapRun) promises(offer deflateParams) (Behavior, string) {
 	offers := []deflateParams{offer}
 	q := newRequest(x.target.url, x.key, offers).String()
@@ -75,5 +75,5 @@ func (x *trapRun) promises(offer deflateParams) (Behavior, string) {
 	case offer.serverBits > 0 && (p.serverBits == 0 || p.serverBits > offer.serverBits):
 		return Failed, fmt.Sprintf("the answer %q does not promise server_max_window_bits of %d or less", p, offer.serverBits)
 	}
-	return OK, "it is promised"
+	return OK, "the answer contains it"
 }

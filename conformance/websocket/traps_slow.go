@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// slowHandshakes are line 1. The time is one for the whole request: it does not
-// begin anew with every byte. How long the connection may stay beyond it is for
-// machines that are busy.
+// slowHandshakes are the cases of line 1. The limit is for the whole request and does
+// not start anew with each byte. The connection may stay a little longer, because
+// machines are busy.
 func slowHandshakes(limit time.Duration) []serverTrap {
 	most := limit + max(limit/2, 3*time.Second)
 	ends := func(id, what string, send func(w io.Writer, request string)) serverTrap {
@@ -27,7 +27,7 @@ func slowHandshakes(limit time.Duration) []serverTrap {
 				send(conn, x.request().String())
 			}()
 			if _, err := io.Copy(io.Discard, conn); isTimeout(err) {
-				return Failed, "the connection stays"
+				return Failed, "the connection stays open"
 			}
 			return OK, "the connection ended"
 		}}
@@ -36,7 +36,7 @@ func slowHandshakes(limit time.Duration) []serverTrap {
 		ends("trap01.slow-handshake", "A request that comes a byte at a time and never ends.", func(w io.Writer, request string) {
 			tick := time.NewTicker(max(limit/10, time.Millisecond))
 			defer tick.Stop()
-			// The end of the head never comes: the line before it goes on.
+			// The head never ends: its last line gets longer.
 			for head := request[:len(request)-len("\r\n\r\n")]; ; {
 				next := "x"
 				if head != "" {
@@ -49,7 +49,7 @@ func slowHandshakes(limit time.Duration) []serverTrap {
 			}
 		}),
 		ends("trap01.half", "Half a request, and then nothing.", func(w io.Writer, request string) {
-			_, _ = io.WriteString(w, request[:len(request)/2]) // the end shows in reading
+			_, _ = io.WriteString(w, request[:len(request)/2]) // reading shows an error of the connection
 		}),
 		ends("trap01.silent", "No request.", func(io.Writer, string) {}),
 	}

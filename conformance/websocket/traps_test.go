@@ -12,8 +12,8 @@ import (
 	"github.com/noria-go/noria/internal/brokenws"
 )
 
-// TestEveryTrapHasAFault: a case that nothing fails would be worth nothing.
-// That the faults are noticed is TestBroken's.
+// TestEveryTrapHasAFault: a case that nothing fails is worth nothing. TestBroken shows
+// that the cases notice the faults.
 func TestEveryTrapHasAFault(t *testing.T) {
 	o := Options{Traps: true, Include: []string{"trap*"}, MaxMessage: brokenws.MaxMessage, HandshakeTimeout: time.Second}
 	var server, client []string
@@ -36,7 +36,7 @@ func TestEveryTrapHasAFault(t *testing.T) {
 	}{{server, brokenws.All()}, {client, brokenws.Clients()}} {
 		for _, id := range role.ids {
 			require.True(t, slices.ContainsFunc(role.faults, func(f brokenws.Fault) bool {
-				ok, _ := path.Match(f.Case, id) // a case's number is a good pattern
+				ok, _ := path.Match(f.Case, id) // a case's number is a valid pattern
 				return ok
 			}), "no fault for %s", id)
 		}

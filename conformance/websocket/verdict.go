@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// A Behavior is the verdict on what was exchanged.
+// A Behavior is the verdict on the exchanged frames.
 type Behavior string
 
-// These mean what they mean in Autobahn's reports.
+// The meanings are those of Autobahn's reports.
 const (
 	OK            Behavior = "OK"            // as the case requires
 	NonStrict     Behavior = "NON-STRICT"    // acceptable, but something that should be was not
@@ -22,17 +22,17 @@ const (
 // A Closing is the verdict on how the connection ended.
 type Closing string
 
-// These mean what they mean in Autobahn's reports.
+// The meanings are those of Autobahn's reports.
 const (
 	CloseOK             Closing = "OK"               // as the case requires
 	CloseInformational  Closing = "INFORMATIONAL"    // the standards say nothing about it
 	CloseUnclean        Closing = "UNCLEAN"          // no whole closing handshake
 	CloseWrongCode      Closing = "WRONG CODE"       // closed with a code that does not fit
-	CloseFailedByClient Closing = "FAILED BY CLIENT" // the client ended the TCP connection, which is for the server to do
+	CloseFailedByClient Closing = "FAILED BY CLIENT" // the client ended the TCP connection, which the server must do
 	CloseFailed         Closing = "FAILED"           // the wrong side closed
 )
 
-// An event is something that the endpoint sent, or that did not come in time.
+// An event is something that the endpoint sent, or that did not happen in time.
 type event struct {
 	kind    string // "message", "ping", "pong", "timeout"
 	payload []byte
@@ -50,7 +50,7 @@ func (e event) equal(o event) bool {
 	return e.kind == o.kind && e.binary == o.binary && bytes.Equal(e.payload, o.payload)
 }
 
-// size is about how much memory it takes.
+// size returns about how much memory the event takes.
 func (e event) size() int { return 64 + len(e.payload) }
 
 func (e event) String() string {
@@ -61,7 +61,7 @@ func (e event) String() string {
 	return kind + " " + quoted(e.payload)
 }
 
-// quoted is a payload as reports show it.
+// quoted returns a payload as reports show it.
 func quoted(p []byte) string {
 	if len(p) > 48 {
 		return fmt.Sprintf("%.48q… (%d bytes)", p[:48], len(p))
@@ -88,24 +88,23 @@ func eventList(list []event) string {
 
 // An expectation is what a case demands.
 type expectation struct {
-	events [][]event // what may come, and its verdict
+	events [][]event // the acceptable lists of events, and the verdict for each
 	means  []Behavior
 
-	closedByMe bool     // the suite begins the closing handshake
-	clean      bool     // the closing handshake must be whole
-	codes      []uint16 // that the endpoint may close with; it may also leave it out
-	needsCode  bool     // it may not
+	closedByMe bool     // the suite starts the closing handshake
+	clean      bool     // the closing handshake must be complete
+	codes      []uint16 // codes that the endpoint may close with
+	needsCode  bool     // the endpoint may not leave the code out
 
-	// A wrong code is a FAILED of the case itself, which is about codes.
+	// The case is about codes, so a wrong code makes its Behavior FAILED.
 	codeIsAll bool
 
-	// The wrong side closing is a FAILED of the case itself, not only of its
-	// end.
+	// If the wrong side closes, the Behavior is FAILED, not only the Closing.
 	wrongSideIsFatal bool
-	informational    bool // whatever happens
+	informational    bool // INFORMATIONAL, whatever happens
 }
 
-// size is about how much memory what it expects takes.
+// size returns about how much memory the expected events take.
 func (e expectation) size() (n int) {
 	for _, events := range e.events {
 		sum := 0
@@ -117,18 +116,18 @@ func (e expectation) size() (n int) {
 	return n
 }
 
-// expects is an expectation of these events and a normal closing.
+// expects returns the expectation of these events and a normal closing.
 func expects(events ...event) expectation {
 	return expectation{events: [][]event{events}, means: []Behavior{OK}, closedByMe: true, clean: true, codes: []uint16{1000}}
 }
 
-// expectsFailure is an expectation of these events, and that the endpoint then
+// expectsFailure returns the expectation of these events, after which the endpoint
 // fails the connection with one of the codes.
 func expectsFailure(codes []uint16, events ...event) expectation {
 	return expectation{events: [][]event{events}, means: []Behavior{OK}, codes: codes}
 }
 
-// or adds events that are acceptable.
+// or adds a list of events that is acceptable too.
 func (e expectation) or(means Behavior, events ...event) expectation {
 	e.events = append(slices.Clone(e.events), events)
 	e.means = append(slices.Clone(e.means), means)
@@ -147,7 +146,7 @@ func (e expectation) describe() string {
 	return fmt.Sprintf("%s; %s with one of %v", strings.Join(s, " or "), who, e.codes)
 }
 
-// maxListed is how many events a report lists of a case.
+// maxListed limits the events of a case that a report lists.
 const maxListed = 1000
 
 // judge sets the verdicts of r from what the session saw.
@@ -208,7 +207,7 @@ func (s *session) judgeClosing() (Closing, string) {
 	return CloseOK, "closed as it should be"
 }
 
-// A Result is what a case found.
+// A Result is the result of one case.
 type Result struct {
 	ID          string   `json:"id"`
 	Description string   `json:"description"`
@@ -219,7 +218,7 @@ type Result struct {
 	Why         string   `json:"result"`
 	ClosingWhy  string   `json:"resultClose"`
 	Expected    string   `json:"expected"`
-	Received    []string `json:"received"` // as people read it: long payloads and lists are cut
+	Received    []string `json:"received"` // shortened: long payloads and lists are cut
 	RemoteCode  *uint16  `json:"remoteCloseCode"`
 	Millis      int64    `json:"duration"` // milliseconds
 	Log         []string `json:"wirelog,omitempty"`
@@ -234,8 +233,8 @@ func (r *Result) Passed() bool {
 		(r.Closing == CloseOK || r.Closing == CloseInformational)
 }
 
-// Perfect reports whether nothing could be better: OK, or INFORMATIONAL where
-// nothing else can come out.
+// Perfect reports whether no better result is possible: OK, or INFORMATIONAL in a case
+// that cannot be OK.
 func (r *Result) Perfect() bool {
 	return r.Passed() && r.Behavior != NonStrict && r.Behavior != Unimplemented
 }

@@ -1,15 +1,14 @@
-// Package backend is a backend for Noria that is written in a module of its own:
-// the whole of runtime.Runtime on poll(2), with nothing but what package runtime
-// exports. It keeps the contract, which its test shows with package conformance.
-// It is made to be read: io_uring and epoll are faster.
+// Package backend is a backend for Noria in a module of its own: all of runtime.Runtime
+// on poll(2), with only what package runtime exports. Its test shows with package
+// conformance that it keeps the contract. It is made to be read: io_uring and epoll are
+// faster.
 //
-// How it works: an operation on a socket stands in a line of its handle, one line
-// to receive and one to send. Poll asks the kernel which handles are ready and
-// tries the first operation of each line. What has a result goes into one queue,
-// done, from which alone Poll calls Op.Done. So no Done runs while the tables are
-// being walked, results keep their order, and an operation that is refused at once
-// is told of it like any other. Files go to goroutines, since poll(2) calls a file
-// ready however long its disk takes.
+// Each handle has one queue of operations to receive and one to send. Poll asks the
+// kernel which handles are ready and tries the first operation of each queue. Every
+// result goes into one queue, done, and only Poll's delivery from there calls Op.Done.
+// So no Done runs while the tables are being walked, results keep their order, and an
+// operation that is refused at once is completed like any other. Files go to
+// goroutines, since poll(2) reports a file as ready however slow its disk is.
 package backend
 
 import (
@@ -26,8 +25,8 @@ import (
 
 const (
 	budget     = 256      // results that one Poll delivers
-	bufferSize = 16 << 10 // of OpRecvMany
-	workers    = 4        // file operations at once
+	bufferSize = 16 << 10 // size of the buffers of OpRecvMany
+	workers    = 4        // file operations that run at once
 )
 
 // Runtime is a runtime.Runtime on poll(2).
@@ -40,20 +39,20 @@ type Runtime struct {
 	started bool
 	closing bool
 
-	fds   []unix.PollFd // what poll(2) is asked; the first is eventFD
-	asked []*conn       // whose they are; the first is nil
+	fds   []unix.PollFd // the arguments of poll(2); the first is eventFD
+	asked []*conn       // the owner of each element of fds; nil for eventFD
 
 	files    sync.WaitGroup
 	atOnce   chan struct{}
 	mu       sync.Mutex
-	fromFile []result // what files has done
+	fromFile []result // results that files has delivered
 	eventFD  int      // Wake writes to it; -1: closed
 }
 
 var _ runtime.Runtime = (*Runtime)(nil)
 
-// A slot of the table of handles. Its generation changes with every new owner, so
-// a handle that was kept too long finds nothing.
+// A slot is an entry of the table of handles. Its generation changes with every new
+// owner, so a stale handle finds nothing.
 type slot struct {
 	gen uint32
 	c   *conn // nil: free
@@ -63,14 +62,14 @@ type slot struct {
 type conn struct {
 	h       runtime.Handle
 	fd      int
-	in, out []*runtime.Op // in line, first in, first out
+	in, out []*runtime.Op // queues of operations, first in, first out
 	polls   []*runtime.Op // OpPolls
-	files   int           // operations that goroutines have
-	retryAt int64         // the head of in or out is not tried before
-	closer  *runtime.Op   // OpClose, which waits for files
+	files   int           // operations that goroutines carry out
+	retryAt int64         // the first operation of in or out is not tried before this time
+	closer  *runtime.Op   // OpClose, which waits for file operations
 }
 
-// A result waits for Poll to deliver it.
+// A result waits until Poll delivers it.
 type result struct {
 	op   *runtime.Op
 	more bool
@@ -78,10 +77,10 @@ type result struct {
 	buf  *runtime.Buffer
 	got  runtime.Handle
 	err  error
-	fd   int // of a file that OpOpen has opened; -1: none
+	fd   int // a file that OpOpen has opened; -1: none
 }
 
-// New makes a Runtime.
+// New makes a Runtime. It may be called from any thread.
 func New() (*Runtime, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
@@ -90,7 +89,7 @@ func New() (*Runtime, error) {
 	return &Runtime{eventFD: fd, atOnce: make(chan struct{}, workers)}, nil
 }
 
-// Start makes the calling thread the owner.
+// Start makes the calling thread the owner of the Runtime.
 func (r *Runtime) Start(pool *runtime.Pool) error {
 	if r.started || r.closing {
 		return opErr("start", 0, runtime.ErrBusy)
@@ -99,20 +98,20 @@ func (r *Runtime) Start(pool *runtime.Pool) error {
 	return nil
 }
 
-// Wake makes Poll return. It holds the lock, so that it never writes to a
-// descriptor that Close has closed and that is another file's by now.
+// Wake makes Poll return. It holds the lock so that it never writes to a number that
+// Close has closed and that belongs to another file by now.
 func (r *Runtime) Wake() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.eventFD >= 0 {
-		_, _ = unix.Write(r.eventFD, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // EAGAIN: it is awake
+		_, _ = unix.Write(r.eventFD, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // EAGAIN: Poll is going to return anyway
 	}
 }
 
 // start is when the program started.
 var start = time.Now()
 
-// Now is the monotonic clock.
+// Now returns the monotonic clock.
 func (r *Runtime) Now() int64 { return int64(time.Since(start)) + 1 }
 
 // Info names the backend.
@@ -138,12 +137,12 @@ func (r *Runtime) open(fd int) *conn {
 	i := r.free[len(r.free)-1]
 	r.free = r.free[:len(r.free)-1]
 	s := &r.slots[i]
-	s.gen = max(s.gen+1, 1) // 0 is no generation
+	s.gen = max(s.gen+1, 1) // generation 0 is never used
 	s.c = &conn{h: runtime.MakeHandle(i, s.gen), fd: fd}
 	return s.c
 }
 
-// conn returns the state of h, or nil if h is not, or no longer, a handle.
+// conn returns the state of h, or nil if h is stale or not a handle.
 func (r *Runtime) conn(h runtime.Handle) *conn {
 	if i := int(h.Slot()); i < len(r.slots) && r.slots[i].gen == h.Gen() {
 		return r.slots[i].c
@@ -151,7 +150,7 @@ func (r *Runtime) conn(h runtime.Handle) *conn {
 	return nil
 }
 
-// usable is conn for what the caller wants to use: not what is being closed.
+// usable is conn for a new operation: it refuses a handle that is being closed.
 func (r *Runtime) usable(h runtime.Handle) (*conn, error) {
 	c := r.conn(h)
 	if c == nil || c.closer != nil {
@@ -160,7 +159,7 @@ func (r *Runtime) usable(h runtime.Handle) (*conn, error) {
 	return c, nil
 }
 
-// forget frees the slot. The descriptor is the caller's business.
+// forget frees the slot. The caller closes the descriptor.
 func (r *Runtime) forget(c *conn) {
 	r.slots[c.h.Slot()].c = nil
 	r.free = append(r.free, c.h.Slot())
@@ -169,7 +168,7 @@ func (r *Runtime) forget(c *conn) {
 // closeFD closes the descriptor and frees the slot.
 func (r *Runtime) closeFD(c *conn) error {
 	r.forget(c)
-	if err := unix.Close(c.fd); err != nil && err != unix.EINTR { // EINTR: it is closed all the same
+	if err := unix.Close(c.fd); err != nil && err != unix.EINTR { // EINTR: it is closed anyway
 		return err
 	}
 	return nil
@@ -187,7 +186,8 @@ func (r *Runtime) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime
 	return r.open(fd).h, nil
 }
 
-// Adopt makes fd the Runtime's own. A descriptor that blocks would stop the loop.
+// Adopt takes over fd. It makes fd non-blocking, since a descriptor that blocks would
+// stop the loop.
 func (r *Runtime) Adopt(fd int) (runtime.Handle, error) {
 	if r.closing {
 		return 0, opErr("adopt", 0, runtime.ErrClosed)
@@ -199,7 +199,7 @@ func (r *Runtime) Adopt(fd int) (runtime.Handle, error) {
 	return r.open(fd).h, nil
 }
 
-// Detach gives the descriptor away.
+// Detach returns the descriptor to the caller and forgets the handle.
 func (r *Runtime) Detach(h runtime.Handle) (int, error) {
 	c, err := r.usable(h)
 	if err != nil {
@@ -221,12 +221,12 @@ func (r *Runtime) SetOption(h runtime.Handle, opt runtime.Option, value int) err
 	return opErr("set option", h, err)
 }
 
-// LocalAddr asks the socket for its address.
+// LocalAddr returns the socket's address.
 func (r *Runtime) LocalAddr(h runtime.Handle) (runtime.Addr, error) {
 	return r.addr("local address", h, unix.Getsockname)
 }
 
-// PeerAddr asks the socket for its peer's address.
+// PeerAddr returns the address of the socket's peer.
 func (r *Runtime) PeerAddr(h runtime.Handle) (runtime.Addr, error) {
 	return r.addr("peer address", h, unix.Getpeername)
 }
@@ -240,9 +240,9 @@ func (r *Runtime) addr(op string, h runtime.Handle, ask func(fd int) (unix.Socka
 	return fromSockaddr(sa), opErr(op, h, err)
 }
 
-// Close cancels everything, waits for the goroutines that have files, delivers
-// until nothing is in flight, and closes what is open. What a Done submits
-// meanwhile is refused, and comes back too.
+// Close cancels everything, waits for the goroutines of file operations, delivers until
+// nothing is in flight, and closes all descriptors. Operations that a Done submits
+// meanwhile are refused, and come back too.
 func (r *Runtime) Close() error {
 	if r.closing {
 		return opErr("close runtime", 0, runtime.ErrClosed)

@@ -6,8 +6,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// toFiles gives op to a goroutine. What the goroutine needs of op is taken out
-// here, on the Runtime's thread; the result comes back through fromFile.
+// toFiles gives op to a goroutine. It reads op's fields here, on the Runtime's thread;
+// the goroutine delivers the result through fromFile.
 func (r *Runtime) toFiles(c *conn, op *runtime.Op) {
 	fd := -1
 	if c != nil {
@@ -31,7 +31,8 @@ func fileCall(op *runtime.Op, fd int) func() result {
 	var call func() (int, error)
 	switch op.Code {
 	case runtime.OpOpen:
-		// O_NONBLOCK: nothing can interrupt an open that waits for a pipe's other end.
+		// O_NONBLOCK, because nothing could interrupt an open that waits for a pipe's
+		// other end.
 		path, flags, mode := op.Path, op.Flags|unix.O_CLOEXEC|unix.O_NONBLOCK, op.Mode
 		call = func() (int, error) { return unix.Open(path, flags, mode) }
 	case runtime.OpReadAt:
@@ -65,7 +66,7 @@ func fileCall(op *runtime.Op, fd int) func() result {
 	}
 }
 
-// takeFiles takes in what the goroutines have done.
+// takeFiles takes the results that the goroutines have delivered.
 func (r *Runtime) takeFiles() {
 	r.mu.Lock()
 	results := r.fromFile

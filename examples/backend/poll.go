@@ -9,15 +9,15 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// retryAfter is how long an operation waits for what no event tells of: for memory,
-// and for room in a unix socket's backlog.
+// retryAfter is how long an operation waits when no event will tell it to try again:
+// when it waits for memory, or for room in a unix socket's backlog.
 const retryAfter = int64(2 * time.Millisecond)
 
-// Poll asks the kernel what is ready, waits if there is nothing to deliver, tries
-// what is ready, and delivers.
+// Poll asks the kernel which handles are ready, waits if there is nothing to deliver,
+// tries the operations of the ready handles, and delivers results.
 func (r *Runtime) Poll(deadline int64) error {
 	if !r.started || r.closing {
-		r.deliver() // what was submitted after Close
+		r.deliver() // operations that were submitted after Close
 		return opErr("poll", 0, runtime.ErrClosed)
 	}
 	for {
@@ -33,8 +33,8 @@ func (r *Runtime) Poll(deadline int64) error {
 	}
 }
 
-// wait asks poll(2), and tries the operations of the handles that are ready: one
-// in each direction, so that none gets ahead of the others.
+// wait calls poll(2) and tries the operations of the ready handles: one in each
+// direction, so that no handle gets ahead of the others.
 func (r *Runtime) wait(deadline int64) (woken bool, err error) {
 	until := r.ask(deadline)
 	var timeout *unix.Timespec
@@ -60,7 +60,7 @@ func (r *Runtime) wait(deadline int64) (woken bool, err error) {
 	return woken, nil
 }
 
-// ask fills in what poll(2) is to be asked, and says until when it may wait.
+// ask fills in the arguments of poll(2) and returns until when it may wait.
 func (r *Runtime) ask(deadline int64) (until int64) {
 	r.fds = append(r.fds[:0], unix.PollFd{Fd: int32(r.eventFD), Events: unix.POLLIN})
 	r.asked = append(r.asked[:0], nil)
@@ -69,7 +69,7 @@ func (r *Runtime) ask(deadline int64) (until int64) {
 		until = 0
 	}
 	if len(r.done) >= budget {
-		return until // they first
+		return until // deliver these first
 	}
 	now := r.Now()
 	for i := range r.slots {
@@ -104,7 +104,7 @@ func (r *Runtime) ask(deadline int64) (until int64) {
 	return until
 }
 
-// try tries what stands first in line on c, as far as c is ready for it.
+// try tries the first operations in c's queues for which c is ready.
 func (r *Runtime) try(c *conn, ready int16) {
 	const broken = unix.POLLERR | unix.POLLHUP | unix.POLLNVAL
 	var flags int
@@ -135,7 +135,7 @@ func (r *Runtime) try(c *conn, ready int16) {
 	}
 }
 
-// again reports whether the kernel had nothing after all: the next Poll will do.
+// again reports whether the kernel was not ready after all: the next Poll tries again.
 func again(err error) bool { return err == unix.EAGAIN || err == unix.EINTR }
 
 func (r *Runtime) tryIn(c *conn) {
@@ -151,9 +151,9 @@ func (r *Runtime) tryIn(c *conn) {
 	}
 }
 
-// tryRecvMany receives into a buffer of the pool. There is memory only for what
-// has arrived: while nothing arrives, the operation holds none. A backend whose
-// memory the kernel must know in advance makes its own with runtime.NewBuffer.
+// tryRecvMany receives into a buffer of the pool. It takes the buffer only when bytes
+// have arrived, so an operation that waits holds no memory. A backend that must give
+// the kernel memory in advance makes its own buffers with runtime.NewBuffer.
 func (r *Runtime) tryRecvMany(c *conn, op *runtime.Op) {
 	b, err := r.pool.Get(bufferSize)
 	if err != nil {
@@ -168,14 +168,14 @@ func (r *Runtime) tryRecvMany(c *conn, op *runtime.Op) {
 	}
 	b.Release()
 	if !again(err) {
-		r.finish(pop(&c.in), 0, err) // without an error, Complete makes it io.EOF
+		r.finish(pop(&c.in), 0, err) // without an error, Complete sets io.EOF
 	}
 }
 
 func (r *Runtime) tryAccept(c *conn, op *runtime.Op) {
 	fd, _, err := unix.Accept4(c.fd, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
 	switch {
-	case again(err) || err == unix.ECONNABORTED: // the peer gave up; another one may be there
+	case again(err) || err == unix.ECONNABORTED: // the peer gave up; another one may be waiting
 	case err != nil:
 		r.finish(pop(&c.in), 0, err)
 	default:
@@ -199,7 +199,7 @@ func (r *Runtime) tryOut(c *conn) {
 	}
 }
 
-// unsent is what op has to send, at most MaxBytes.
+// unsent returns the bytes that op has to send, at most MaxBytes.
 func unsent(op *runtime.Op) (parts [][]byte) {
 	room := runtime.MaxBytes
 	for i := range max(len(op.Bufs), 1) {
@@ -214,7 +214,8 @@ func unsent(op *runtime.Op) (parts [][]byte) {
 	return parts
 }
 
-// connect makes a socket, and a handle that is the caller's when it is connected.
+// connect makes a socket and a handle, which belongs to the caller once it is
+// connected.
 func (r *Runtime) connect(op *runtime.Op) {
 	fd, err := socket(op.Addr)
 	if err != nil {
@@ -222,7 +223,7 @@ func (r *Runtime) connect(op *runtime.Op) {
 		return
 	}
 	c := r.open(fd)
-	op.Sys.Got = c.h // so that Cancel finds it
+	op.Sys.Got = c.h // for Cancel
 	r.startConnect(c, op)
 }
 
@@ -243,7 +244,7 @@ func (r *Runtime) startConnect(c *conn, op *runtime.Op) {
 	}
 }
 
-// mustRetry is Op.Sys.State of a connect that the kernel has refused for now.
+// mustRetry is the Op.Sys.State of a connect that the kernel has refused for now.
 const mustRetry = 1
 
 func (r *Runtime) tryConnect(c *conn, op *runtime.Op) {
@@ -269,8 +270,8 @@ func (r *Runtime) connected(c *conn, op *runtime.Op, err error) {
 	r.done = append(r.done, result{op: op, got: c.h})
 }
 
-// deliver calls Done for what is done: for what is there now, since what a Done
-// submits may be done at once too, and not for more than the budget.
+// deliver calls Done for the results that are there now, up to the budget. A Done may
+// submit an operation that is done at once: its result waits for the next Poll.
 func (r *Runtime) deliver() (n int) {
 	n = min(len(r.done), budget)
 	for range n {

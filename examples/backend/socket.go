@@ -21,7 +21,7 @@ func socket(a runtime.Addr) (int, error) {
 	}
 	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err == nil && a.Path == "" {
-		err = closeOnError(fd, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)) // accepted sockets inherit it
+		err = closeOnError(fd, unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)) // accepted sockets inherit it from the listener
 	}
 	return fd, err
 }
@@ -33,8 +33,8 @@ func closeOnError(fd int, err error) error {
 	return err
 }
 
-// listen makes a listening socket. It takes the place of a unix socket that a
-// program left behind, but not of one that is in use.
+// listen makes a listening socket. It replaces a unix socket that a program left
+// behind, but not one that is in use.
 func listen(a runtime.Addr, o runtime.ListenOptions) (int, error) {
 	fd, err := listenOnce(a, o)
 	if err == unix.EADDRINUSE && a.Path != "" && a.Path[0] != '@' && abandoned(a) {
@@ -46,8 +46,8 @@ func listen(a runtime.Addr, o runtime.ListenOptions) (int, error) {
 	return fd, err
 }
 
-// abandoned reports whether nobody listens at the path of a. It asks with a socket
-// of another type, which a listener refuses without accepting anything.
+// abandoned reports whether no socket listens at the path of a. It connects with
+// another socket type, which a listener refuses without accepting a connection.
 func abandoned(a runtime.Addr) bool {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -71,7 +71,7 @@ func listenOnce(a runtime.Addr, o runtime.ListenOptions) (int, error) {
 
 func bindAndListen(fd int, a runtime.Addr, sa unix.Sockaddr, o runtime.ListenOptions) error {
 	if a.Path == "" {
-		// A port whose connections are in TIME_WAIT is not in use.
+		// So that connections in TIME_WAIT do not keep a port in use.
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 			return err
 		}
@@ -86,12 +86,12 @@ func bindAndListen(fd int, a runtime.Addr, sa unix.Sockaddr, o runtime.ListenOpt
 	}
 	backlog := o.Backlog
 	if backlog <= 0 {
-		backlog = 1<<31 - 1 // the kernel cuts it
+		backlog = 1<<31 - 1 // the kernel cuts it to its limit
 	}
 	if err := unix.Listen(fd, backlog); err != nil {
 		return err
 	}
-	if o.Joinable && a.Path == "" { // now that a second listener would have been refused
+	if o.Joinable && a.Path == "" { // only now, so that a second listener has been refused
 		return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 	}
 	return nil
@@ -126,7 +126,7 @@ func setOption(fd int, o runtime.Option, v int) error {
 	return fmt.Errorf("option %d: %w", o, unix.ENOPROTOOPT)
 }
 
-// toSockaddr returns a as x/sys has it.
+// toSockaddr converts a to a type of x/sys.
 func toSockaddr(a runtime.Addr) (unix.Sockaddr, error) {
 	ip, port := a.AddrPort.Addr(), int(a.AddrPort.Port())
 	switch {
@@ -149,7 +149,7 @@ func toSockaddr(a runtime.Addr) (unix.Sockaddr, error) {
 	return sa, nil
 }
 
-// fromSockaddr is the reverse of toSockaddr; an unnamed unix socket has no address.
+// fromSockaddr is the inverse of toSockaddr. An unnamed unix socket has no address.
 func fromSockaddr(sa unix.Sockaddr) runtime.Addr {
 	switch sa := sa.(type) {
 	case *unix.SockaddrInet4:

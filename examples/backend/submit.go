@@ -8,8 +8,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Submit takes op. It calls no Done: what is refused at once is a result for the
-// next Poll too.
+// Submit takes op. It never calls Done: an operation that is refused at once gets its
+// result from the next Poll too.
 func (r *Runtime) Submit(op *runtime.Op) {
 	err := op.Begin()
 	r.live++
@@ -45,7 +45,7 @@ func (r *Runtime) Submit(op *runtime.Op) {
 	}
 }
 
-// admit finds the handle of op, if it has one, unless op is invalid.
+// admit returns the state of op's handle, if op has one, unless op is invalid.
 func (r *Runtime) admit(op *runtime.Op, invalid error) (*conn, error) {
 	if r.closing {
 		return nil, runtime.ErrClosed
@@ -60,13 +60,13 @@ func (r *Runtime) admit(op *runtime.Op, invalid error) (*conn, error) {
 	return r.usable(op.Handle)
 }
 
-// finish gives op, which is in no line any more, its terminal result.
+// finish gives op its terminal result. op must have left its queue.
 func (r *Runtime) finish(op *runtime.Op, n int, err error) {
 	r.done = append(r.done, result{op: op, n: n, err: err})
 }
 
-// Cancel ends op if it stands in line. If it does not, its result is there or on
-// its way, and stands.
+// Cancel ends op if it waits in a queue. Otherwise it has a result already, or a
+// goroutine has it, and the result stands.
 func (r *Runtime) Cancel(op *runtime.Op) {
 	if !op.InFlight() {
 		return
@@ -83,13 +83,13 @@ func (r *Runtime) Cancel(op *runtime.Op) {
 		if i := slices.Index(*line, op); i >= 0 {
 			*line = slices.Delete(*line, i, i+1)
 			r.canceled(c, op)
-			r.runShutdowns(c) // the next in line may go on
+			r.runShutdowns(c) // the next operation in the queue may be a shutdown
 			return
 		}
 	}
 }
 
-// cancelAll cancels what stands in line on c.
+// cancelAll cancels the operations in c's queues.
 func (r *Runtime) cancelAll(c *conn) {
 	ops := slices.Concat(c.in, c.out, c.polls)
 	c.in, c.out, c.polls = nil, nil, nil
@@ -100,12 +100,12 @@ func (r *Runtime) cancelAll(c *conn) {
 
 func (r *Runtime) canceled(c *conn, op *runtime.Op) {
 	if op.Code == runtime.OpConnect {
-		_ = r.closeFD(c) // nobody has its handle
+		_ = r.closeFD(c) // no caller has its handle
 	}
 	r.finish(op, 0, runtime.ErrCanceled)
 }
 
-// closeIfDone closes c if that was asked for and nothing is in flight on it but
+// closeIfDone closes c if OpClose was submitted and nothing is in flight on c except
 // results that are delivered before OpClose's.
 func (r *Runtime) closeIfDone(c *conn) {
 	if c.closer != nil && c.files == 0 {
@@ -113,8 +113,8 @@ func (r *Runtime) closeIfDone(c *conn) {
 	}
 }
 
-// runShutdowns carries out the shutdowns that come next: they follow the sends
-// before them, but need no room.
+// runShutdowns carries out the shutdowns at the head of the queue: they follow the
+// sends before them, but need not wait until the socket has room.
 func (r *Runtime) runShutdowns(c *conn) {
 	for len(c.out) > 0 && c.out[0].Code == runtime.OpShutdown {
 		r.shutdown(c, pop(&c.out))
@@ -123,7 +123,7 @@ func (r *Runtime) runShutdowns(c *conn) {
 
 func (r *Runtime) shutdown(c *conn, op *runtime.Op) {
 	err := unix.Shutdown(c.fd, op.Flags-1) // SHUT_RD, SHUT_WR and SHUT_RDWR are 0, 1 and 2
-	if err == unix.ENOTCONN {              // the peer is gone already, which is no error
+	if err == unix.ENOTCONN {              // the peer has left already, which is not an error
 		err = nil
 	}
 	r.finish(op, 0, err)

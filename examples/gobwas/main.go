@@ -1,6 +1,5 @@
 // Command gobwas is a WebSocket echo, server or client, on gobwas/ws, a synchronous
-// library, over compat.GrowableSyncStream. What porting the library took is in package
-// echo beside it.
+// library, over compat.GrowableSyncStream. Package echo beside it is the port.
 package main
 
 import (
@@ -24,10 +23,10 @@ func main() {
 		backend noria.Options
 	)
 	address := flag.String("addr", "127.0.0.1:7001", "where to listen")
-	connect := flag.String("connect", "", "be a client of this ws `URL`, and send back what comes from there")
-	say := flag.String("say", "", "with -connect: send this `text`, print what comes back, and close")
+	connect := flag.String("connect", "", "connect to this ws `URL` and send every message back")
+	say := flag.String("say", "", "with -connect: send this `text`, print the answer, and close")
 	flag.StringVar(&backend.Backend, "backend", "auto", "auto, io_uring or epoll")
-	flag.IntVar(&o.MaxMessage, "max-message", 32<<20, "`bytes` that a message may have")
+	flag.IntVar(&o.MaxMessage, "max-message", 32<<20, "the most `bytes` that a message may have")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

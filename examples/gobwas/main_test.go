@@ -16,7 +16,7 @@ func TestMain(m *testing.M) { program.Main(m, main) }
 
 func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 
-// The client role, with the server's on loops of its own.
+// The client, with a server on another group of loops.
 func TestSay(t *testing.T) {
 	g, err := noria.Start(noria.Options{Loops: 1})
 	require.NoError(t, err)

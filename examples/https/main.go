@@ -1,5 +1,5 @@
-// Command https is net/http and crypto/tls, both as they are, over the loops:
-// compat.Listener is the only line that differs.
+// Command https runs net/http and crypto/tls, both unchanged, over the loops: only
+// compat.Listen differs from an ordinary server.
 package main
 
 import (
@@ -54,7 +54,7 @@ func serve(ctx context.Context, address string, cert tls.Certificate, ready func
 		stopped <- srv.Shutdown(sctx)
 	})
 	ready(ln.Addr())
-	err = srv.ServeTLS(ln, "", "") // HTTP/2 too
+	err = srv.ServeTLS(ln, "", "") // offers HTTP/2 too
 	if errors.Is(err, http.ErrServerClosed) {
 		err = <-stopped
 	}

@@ -20,7 +20,7 @@ func TestMain(m *testing.M) { program.Main(m, main) }
 
 func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 
-// net/http's client, HTTP/1.1 and HTTP/2, many requests at once.
+// net/http's client sends many requests at once, over HTTP/1.1 and HTTP/2.
 func TestHTTPS(t *testing.T) {
 	cert, err := selfsigned.New()
 	require.NoError(t, err)

@@ -1,6 +1,6 @@
-// Command redis is a key-value server that speaks the Redis protocol, by the
-// parser of tidwall/redcon over the growable adapter. redis-cli and
-// redis-benchmark can talk to it.
+// Command redis is a key-value server that speaks the Redis protocol, on the parser of
+// tidwall/redcon over the growable sync stream. redis-cli and redis-benchmark can talk
+// to it.
 package main
 
 import (
@@ -24,12 +24,12 @@ import (
 )
 
 const (
-	// maxCommand is how large one command may be, in bytes.
+	// maxCommand limits one command, in bytes.
 	maxCommand = 64 << 20
 
-	// maxReply is how many bytes of answers are collected before they are sent, and
-	// the peer is waited for: a few bytes of GET can ask for very many. One value
-	// may go beyond it.
+	// maxReply is how many bytes of answers are collected before they are sent and the
+	// task waits for the peer: a few bytes of GET can ask for very many. A single value
+	// may exceed it.
 	maxReply = 256 << 10
 )
 
@@ -43,7 +43,7 @@ func main() {
 	}
 }
 
-// An adapter lets the parser see what has arrived: compat has two.
+// An adapter lets the parser look at the received bytes: compat has two.
 type adapter interface {
 	Split() (*compat.ReadHalf, *compat.WriteHalf)
 	Take() (*loop.Stream, error)
@@ -67,16 +67,15 @@ func serve(ctx context.Context, address string, adapt func(*loop.Stream) (adapte
 	return errors.Join(err, g.Stop())
 }
 
-// handle serves one connection, as a task. The parser takes bytes and says
-// whether a command is complete; so the adapter's buffer is looked at, and what
-// was parsed is discarded. Commands that arrived together are answered
-// together, as far as maxReply goes.
+// handle serves one connection, as a task. The parser takes bytes and says whether a
+// command is complete. So handle gives it the adapter's buffer and discards what was
+// parsed. Commands that arrived together are answered together, up to maxReply.
 func (st *store) handle(_ context.Context, c *loop.Stream) error {
 	ss, err := st.adapt(c)
 	if err != nil {
 		return err
 	}
-	defer func() { _, _ = ss.Take() }() // the server closes it
+	defer func() { _, _ = ss.Take() }() // the server closes the stream
 	in, out := ss.Split()
 	s := session{store: st, out: out}
 	for !s.quit {
@@ -92,23 +91,23 @@ func (st *store) handle(_ context.Context, c *loop.Stream) error {
 			return s.err
 		}
 		if cap(s.reply) > 64<<10 {
-			s.reply = nil // what was large once need not stay
+			s.reply = nil // do not keep a large buffer
 		}
 	}
 	return nil
 }
 
-// A session is one connection's commands, and the answers to them.
+// A session is one connection's commands and their answers.
 type session struct {
 	store *store
 	out   *compat.WriteHalf
 	args  [][]byte
 	reply []byte
 	quit  bool
-	err   error // why it cannot go on
+	err   error // why the connection ends
 }
 
-// commands carries out each command that is complete.
+// commands carries out each complete command.
 func (s *session) commands(in *compat.ReadHalf) {
 	for !s.quit && s.err == nil {
 		packet := in.Peek()
@@ -128,7 +127,7 @@ func (s *session) commands(in *compat.ReadHalf) {
 		if len(args) > 0 {
 			s.do(args)
 		}
-		// Only now: the arguments lie in the buffer.
+		// Only now, because the arguments lie in the buffer.
 		if err := in.Discard(len(packet) - len(rest)); err != nil {
 			s.err = errors.Join(s.err, err)
 		}
@@ -136,14 +135,14 @@ func (s *session) commands(in *compat.ReadHalf) {
 	}
 }
 
-// limit sends the answers so far, if they are many.
+// limit sends the answers so far if they exceed maxReply.
 func (s *session) limit() {
 	if len(s.reply) >= maxReply {
 		s.flush()
 	}
 }
 
-// flush sends the answers, and waits while the peer does not take them.
+// flush sends the answers, and waits while the peer does not read them.
 func (s *session) flush() { s.err = errors.Join(s.err, s.send()) }
 
 func (s *session) send() error {

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { program.Main(m, main) }
 
 func TestSignalsDrain(t *testing.T) { program.RequireDrains(t) }
 
-// start starts a server and returns where it is.
+// start starts a server and returns its address.
 func start(t *testing.T) string { return startWith(t, growable) }
 
 func startWith(t *testing.T, adapt func(*loop.Stream) (adapter, error)) string {
@@ -99,16 +99,17 @@ func TestCommands(t *testing.T) {
 	require.Equal(t, io.EOF, err)
 }
 
-// watched is growable with a note of how much was queued at once at most.
+// watched returns growable, and records in most the largest number of bytes that were
+// queued at once.
 func watched(most *atomic.Int64) func(*loop.Stream) (adapter, error) {
 	return func(s *loop.Stream) (adapter, error) {
-		s.Friend(friend.Key{}).OnSent(func() { most.Store(max(most.Load(), int64(s.Queued()))) }) // there is one connection
+		s.Friend(friend.Key{}).OnSent(func() { most.Store(max(most.Load(), int64(s.Queued()))) }) // there is only one connection
 		return growable(s)
 	}
 }
 
-// A few bytes ask for a lot: it is sent in parts, for each of which the peer is
-// waited for, and not collected first.
+// A few bytes ask for a lot. The server sends the answers in parts and waits for the
+// peer after each, in place of collecting all of them first.
 func TestMuchIsAskedFor(t *testing.T) {
 	const times = 100
 	value := strings.Repeat("0123456789abcdef", 1<<16)
@@ -150,7 +151,7 @@ func TestBadInput(t *testing.T) {
 	require.True(t, strings.HasPrefix(string(got), "-ERR Protocol error"), "%q", got)
 }
 
-// A pipeline of commands, cut at every byte, has the same answers as whole.
+// A pipeline of commands, cut at any byte, has the same answers as the whole.
 func TestEveryCut(t *testing.T) {
 	for name, adapt := range map[string]func(*loop.Stream) (adapter, error){
 		"growable": growable,
@@ -180,7 +181,8 @@ func everyCut(t *testing.T, address string) {
 	for cut := range len(input) {
 		_, err := c.Write(input[:cut])
 		require.NoError(t, err)
-		// A second connection's answer says that the server has had time to look.
+		// The answer on a second connection shows that the server has had time to read
+		// the first.
 		_, err = other.Write(cmd("PING"))
 		require.NoError(t, err)
 		_, err = io.ReadFull(other, make([]byte, len("+PONG\r\n")))

@@ -11,11 +11,11 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// A store is shared by all loops. Its mutex is held for as long as a map takes,
-// and never while a task waits: so a loop cannot come to a stop over it.
+// A store is shared by all loops. Its mutex is held only for an access to the map, and
+// never while a task waits, so it cannot stop a loop.
 type store struct {
 	mu    sync.RWMutex
-	keys  map[string][]byte // a value is never changed, but replaced
+	keys  map[string][]byte // a value is replaced, and never changed
 	adapt func(*loop.Stream) (adapter, error)
 }
 
@@ -23,11 +23,10 @@ func newStore(adapt func(*loop.Stream) (adapter, error)) *store {
 	return &store{keys: map[string][]byte{}, adapt: adapt}
 }
 
-// A command is a word of the protocol; it is given its arguments with the
-// word.
+// A command is a word of the protocol. It gets its arguments with the word.
 type command struct {
-	least, most int // arguments; most < 0: any number
-	step        int // what comes after least is a multiple of this
+	least, most int // number of arguments; most < 0: no limit
+	step        int // the number of arguments beyond least must be a multiple of this
 	run         func(s *session, args [][]byte)
 }
 
@@ -44,7 +43,7 @@ var commands = map[string]command{
 	"dbsize":   {1, 1, 1, dbsize},
 	"flushall": {1, 1, 1, flushall},
 	"quit":     {1, 1, 1, func(s *session, _ [][]byte) { s.reply, s.quit = redcon.AppendOK(s.reply), true }},
-	// What redis-cli and redis-benchmark ask before they begin.
+	// redis-cli and redis-benchmark ask this first.
 	"command": {1, -1, 1, func(s *session, _ [][]byte) { s.reply = redcon.AppendArray(s.reply, 0) }},
 	"config":  {3, 3, 1, config},
 }
@@ -101,7 +100,7 @@ func (s *session) value(key []byte) {
 func set(s *session, args [][]byte) {
 	s.store.mu.Lock()
 	for i := 1; i < len(args); i += 2 {
-		s.store.keys[string(args[i])] = append([]byte{}, args[i+1]...) // the argument lies in the connection's buffer
+		s.store.keys[string(args[i])] = append([]byte{}, args[i+1]...) // copied: the argument lies in the connection's buffer
 	}
 	s.store.mu.Unlock()
 	s.reply = redcon.AppendOK(s.reply)
@@ -162,7 +161,7 @@ func flushall(s *session, _ [][]byte) {
 	s.reply = redcon.AppendOK(s.reply)
 }
 
-// config says that nothing is configured.
+// config answers that nothing is configured.
 func config(s *session, args [][]byte) {
 	s.reply = redcon.AppendArray(s.reply, 2)
 	s.reply = redcon.AppendBulk(s.reply, args[2])

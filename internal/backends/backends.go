@@ -1,14 +1,13 @@
-// Package backends knows which backends a build contains and which of them a
-// program gets.
+// Package backends knows which backends a build contains and which of them a program
+// gets.
 //
-// The build tags noria_uring and noria_epoll compile one backend in and leave
-// the other one out; with neither tag, or with both, a build contains both. Of
-// those that the build contains, Choose returns the candidates in the order in
-// which they are to be started. The environment variable NORIA_BACKEND names
-// one, or else Options.Backend of package noria does; a backend that is named is
-// the only candidate, so it is used or the start fails. Where neither names one,
-// every backend is a candidate, io_uring first. Starting the loops is the probe:
-// the first candidate that starts is taken, whatever the kernel's version.
+// With the build tag noria_uring or noria_epoll, a build contains only that backend;
+// with neither tag, or with both, it contains both. Choose returns the candidates in
+// the order in which they are to be started. The environment variable NORIA_BACKEND or,
+// if it is not set, Options.Backend of package noria may name a backend. A named
+// backend is the only candidate, so it is used or the start fails. Otherwise every
+// backend of the build is a candidate, io_uring first. Starting the loops is the probe:
+// the first candidate that starts is used, whatever the kernel's version.
 package backends
 
 import (
@@ -23,7 +22,7 @@ import (
 // epoll.
 const Variable = "NORIA_BACKEND"
 
-// A Backend is one that this build contains.
+// A Backend is a backend that this build contains.
 type Backend struct {
 	Name string
 	Open func() (runtime.Runtime, error)
@@ -42,9 +41,9 @@ func Names() []string {
 	return names
 }
 
-// Choose returns the backends to try, in order. option is Options.Backend. If
-// the environment or the option names a backend, that one is the only
-// candidate, and asked says which of the two named it.
+// Choose returns the backends to try, in order. option is Options.Backend. If the
+// environment or the option names a backend, that one is the only candidate, and asked
+// says which of the two named it.
 func Choose(option string) (candidates []Backend, asked string, err error) {
 	name, by := option, "Options.Backend"
 	if env := os.Getenv(Variable); env != "" {

@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// Echo connects to a ws URL, and sends every message back until the connection
-// ends. f may be nil. The error says why there was no connection.
+// Echo connects to a ws URL and sends every message back until the connection ends. f
+// may be nil. The error says why no connection was opened.
 func Echo(ctx context.Context, address string, f *Fault) error {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -33,17 +33,17 @@ func Echo(ctx context.Context, address string, f *Fault) error {
 		return fmt.Errorf("the opening handshake: %w", err)
 	}
 	c.run()
-	// It is the server that ends the TCP connection. One that does not is left to itself,
-	// before it could be taken for a fault that the connection goes on.
+	// The server must end the TCP connection. The client does not wait long for that,
+	// so that the wait is not mistaken for a fault of its own.
 	_, _ = io.Copy(io.Discard, impatient{nc, 200 * time.Millisecond})
 	return nil
 }
 
-// ask is the opening handshake.
+// ask does the opening handshake.
 func (c *conn) ask(u *url.URL) error {
 	q := c.quirks
 	nonce := make([]byte, 16)
-	_, _ = rand.Read(nonce) // it never fails
+	_, _ = rand.Read(nonce) // never fails
 	key := q.key
 	if key == "" {
 		key = base64.StdEncoding.EncodeToString(nonce)
@@ -86,7 +86,7 @@ func (c *conn) ask(u *url.URL) error {
 	return nil
 }
 
-// answerFaults are in what a client takes for an answer.
+// answerFaults are mistakes in checking a server's answer.
 func answerFaults() []Fault {
 	wrong := func(q *quirks) { q.takesBadOffers = true }
 	return []Fault{
@@ -115,7 +115,7 @@ func answerFaults() []Fault {
 	}
 }
 
-// clientFaults are in what is the client's part alone.
+// clientFaults are mistakes that only a client can make.
 func clientFaults() []Fault {
 	masks := func(name, cs string, mask func(n int) uint32) Fault {
 		return only(name, cs, func(q *quirks) { q.mask = mask })

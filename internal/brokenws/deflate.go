@@ -8,13 +8,13 @@ import (
 	"strings"
 )
 
-// A compression is both directions of permessage-deflate. It is as simple as
-// can be: a compressor that begins anew with every message, and stays within a
-// small window by beginning anew whenever that is full.
+// A compression is both directions of permessage-deflate. It is as simple as possible:
+// the compressor starts afresh with every message. It stays within a small window by
+// starting afresh whenever the window is full.
 type compression struct {
 	quirks    *quirks
 	bits      int  // of its own window
-	noContext bool // the peer begins anew with every message
+	noContext bool // the peer starts afresh with every message
 	past      []byte
 }
 
@@ -26,9 +26,9 @@ func (d *compression) compress(p []byte) []byte {
 	}
 	w, err := flate.NewWriter(&out, flate.BestSpeed)
 	if err != nil {
-		panic(err) // the level is a constant
+		panic(err) // cannot happen: the level is a constant
 	}
-	if d.quirks.stale != nil { // looks back at what the client was told to forget
+	if d.quirks.stale != nil { // refers to bytes that the client was told to forget
 		w, _ = flate.NewWriterDict(&out, 6, d.quirks.stale)
 	}
 	for first := true; first || len(p) > 0; first = false {
@@ -73,7 +73,7 @@ func (d *compression) inflate(p []byte) ([]byte, error) {
 	}
 	out, err := io.ReadAll(io.LimitReader(flate.NewReaderDict(src, past), limit+1))
 	if err != nil && !d.quirks.takesAnyData {
-		return nil, notUTF8 // 1007: not what it should be
+		return nil, notUTF8 // 1007, the code for data that does not fit its type
 	}
 	if int64(len(out)) > limit {
 		return nil, tooLarge
@@ -87,9 +87,9 @@ func (d *compression) inflate(p []byte) ([]byte, error) {
 	return out, nil
 }
 
-// parameters gives f each parameter: whether it has a value, and which it is if it
-// is a window's size, else 0. It reports whether they are good, f says so of each, and
-// none comes twice.
+// parameters calls f with each parameter: whether it has a value, and the value if it
+// is a valid window size, else 0. It reports whether the parameters are valid, which
+// means that f accepts each and none is repeated.
 func parameters(list []string, f func(name string, has bool, bits int) bool) bool {
 	seen, good := map[string]bool{}, true
 	for _, s := range list {
@@ -104,7 +104,7 @@ func parameters(list []string, f func(name string, has bool, bits int) bool) boo
 	return good
 }
 
-// negotiate answers the first good offer, or returns nil.
+// negotiate answers the first valid offer, or returns nil.
 func negotiate(value string, q *quirks) (d *compression, answer string) {
 	for offer := range strings.SplitSeq(value, ",") {
 		parts := strings.Split(offer, ";")
@@ -118,7 +118,7 @@ func negotiate(value string, q *quirks) (d *compression, answer string) {
 				answer += "; " + name
 				return !has
 			case "client_no_context_takeover":
-				return !has // a hint
+				return !has // the value is only a hint
 			case "client_max_window_bits":
 				return !has || bits > 0
 			case "server_max_window_bits":
@@ -135,10 +135,10 @@ func negotiate(value string, q *quirks) (d *compression, answer string) {
 	return nil, ""
 }
 
-// offer is what a client asks for. It keeps whatever it is told.
+// offer is what a client offers. It does whatever the answer asks for.
 const offer = "permessage-deflate; client_no_context_takeover; client_max_window_bits"
 
-// agree takes the answer to offer, and reports whether it is one.
+// agree parses the answer to offer, and reports whether it is valid.
 func agree(value string, q *quirks) (d *compression, ok bool) {
 	if value == "" {
 		return nil, true
@@ -151,14 +151,14 @@ func agree(value string, q *quirks) (d *compression, ok bool) {
 			d.noContext = true
 			return !has
 		case "client_no_context_takeover":
-			return !has // it never looks back
+			return !has // this compressor never refers to earlier messages
 		case "client_max_window_bits":
 			if bits > 0 {
 				d.bits = bits
 			}
 			return bits > 0
 		case "server_max_window_bits":
-			return bits > 0 // it remembers more
+			return bits > 0 // this inflater has a larger window
 		}
 		return false
 	})

@@ -13,14 +13,15 @@ func replacing(old, replacement string) func(string) string {
 	return func(s string) string { return strings.Replace(s, old, replacement, 1) }
 }
 
-// ofClient says which case notices f of a client. Autobahn judges a client that goes
-// on, and is never heard of again, by what it answered.
+// ofClient names the case that notices f in a client, where the server's case does not:
+// Autobahn judges by the echo a client that keeps the connection open and sends nothing
+// more.
 func ofClient(cs string, f Fault) Fault {
 	f.client = cs
 	return f
 }
 
-// handshakeFaults spoil the opening handshake, so that no case passes.
+// handshakeFaults are mistakes in the opening handshake.
 func handshakeFaults() []Fault {
 	answers := func(name, old, replacement string) Fault {
 		return Fault{Name: name, Case: "1.1.1", Only: old[0] != '1', set: func(q *quirks) { q.answer = replacing(old, replacement) }}
@@ -57,7 +58,7 @@ func handshakeFaults() []Fault {
 	}
 }
 
-// serverFaults are in what is the server's part alone.
+// serverFaults are mistakes that only a server can make.
 func serverFaults() []Fault {
 	return []Fault{
 		{Name: "unmasks with the mask reversed", Case: "1.2.3", set: func(q *quirks) {
@@ -68,12 +69,12 @@ func serverFaults() []Fault {
 	}
 }
 
-// refusing fails the connection because of frames that are right.
+// refusing returns a fault that fails the connection because of valid frames.
 func refusing(name, cs string, f func(c *conn, h header) bool) Fault {
 	return only(name, cs, func(q *quirks) { q.refuse = f })
 }
 
-// frameFaults are in reading and writing frames.
+// frameFaults are mistakes in reading and writing frames.
 func frameFaults() []Fault {
 	sending := func(name, cs string, f func(h *header, p *[]byte)) Fault {
 		return Fault{Name: name, Case: cs, set: func(q *quirks) { q.sending = f }}
@@ -160,7 +161,7 @@ func frameFaults() []Fault {
 	return list
 }
 
-// pingFaults are in how pings and pongs are answered.
+// pingFaults are mistakes in answering pings and pongs.
 func pingFaults() []Fault {
 	ping := func(name, cs string, f func(c *conn, p []byte) error) Fault {
 		return Fault{Name: name, Case: cs, set: func(q *quirks) { q.ping = f }}
@@ -199,7 +200,7 @@ func pingFaults() []Fault {
 	}
 }
 
-// fragmentFaults are in how fragmented messages are put together.
+// fragmentFaults are mistakes in assembling fragmented messages.
 func fragmentFaults() []Fault {
 	excuse := func(name, cs string, f func(c *conn, h header) bool) Fault {
 		return Fault{Name: name, Case: cs, set: func(q *quirks) { q.excuse = f }}
@@ -220,7 +221,7 @@ func fragmentFaults() []Fault {
 	}
 }
 
-// utf8Faults are in how texts are checked.
+// utf8Faults are mistakes in checking texts.
 func utf8Faults() []Fault {
 	return []Fault{
 		with("does not check UTF-8", "6.3.1", func(q *quirks) { q.noUTF8 = true }),
@@ -236,8 +237,8 @@ func utf8Faults() []Fault {
 		with("takes sequences of five bytes", "6.8.1", func(q *quirks) { q.longUTF8 = true }),
 		with("takes texts that end inside a character", "6.6.3", func(q *quirks) { q.unfinishedUTF8 = true }),
 		with("refuses U+0000", "6.7.1", func(q *quirks) { q.refuseNUL = true }),
-		// kosoku's text cases from 6.5 on encode their payloads twice, so that
-		// these characters do not come up.
+		// kosoku encodes the payloads of its text cases from 6.5 on twice, so these
+		// characters never reach the endpoint.
 		{Name: "refuses non-characters", Case: "6.22.1", Only: true, set: func(q *quirks) { q.refuseNonCharacters = true }},
 		only("checks UTF-8 in the first 64 KiB of a frame", "trap09.far", func(q *quirks) { q.utf8Until = 1 << 16 }),
 		with("repairs bad UTF-8", "6.12.1", func(q *quirks) {
@@ -259,7 +260,7 @@ func answerClose(c *conn, p []byte) error {
 	return errClosed
 }
 
-// closeFaults are in the closing handshake.
+// closeFaults are mistakes in the closing handshake.
 func closeFaults() []Fault {
 	list := []Fault{
 		with("does not answer a close", "7.3.3", func(q *quirks) { q.close = func(*conn, []byte) error { return errClosed } }),
@@ -327,7 +328,7 @@ func closeFaults() []Fault {
 	return list
 }
 
-// limitFaults are in what is large or much.
+// limitFaults are mistakes with large messages and with many of them.
 func limitFaults() []Fault {
 	return []Fault{
 		{Name: "takes no more than 1 MiB", Case: "9.1.4", set: func(q *quirks) { q.maxMessage = 1 << 20 }},
@@ -379,7 +380,7 @@ func limitFaults() []Fault {
 	}
 }
 
-// deflateFaults are in permessage-deflate.
+// deflateFaults are mistakes in permessage-deflate.
 func deflateFaults() []Fault {
 	return []Fault{
 		with("does no compression", "12.1.1", func(q *quirks) { q.noDeflate = true }),
@@ -411,7 +412,7 @@ func deflateFaults() []Fault {
 	}
 }
 
-// serverDeflateFaults are in how a server answers offers.
+// serverDeflateFaults are mistakes in a server's answers to offers.
 func serverDeflateFaults() []Fault {
 	return []Fault{
 		only("looks back further than that, without context", "13.5.5", func(q *quirks) { q.wideWindow = true }),

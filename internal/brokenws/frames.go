@@ -10,8 +10,7 @@ import (
 	"slices"
 )
 
-// A failure is an error that says which close frame the connection is failed
-// with.
+// A failure is an error that has the close code with which to fail the connection.
 type failure struct{ code uint16 }
 
 func (f *failure) Error() string { return "failing the connection" }
@@ -20,7 +19,7 @@ var (
 	protocolError = &failure{1002}
 	notUTF8       = &failure{1007}
 	tooLarge      = &failure{1009}
-	errClosed     = errors.New("closed") // the closing handshake is done
+	errClosed     = errors.New("closed") // the closing handshake is complete
 )
 
 const (
@@ -43,10 +42,11 @@ type conn struct {
 	open     message
 	messages int    // echoed so far
 	sent     int    // frames
-	note     []byte // for faults that remember something
+	note     []byte // what a fault remembers
 }
 
-// A message is one whose frames are coming. Its opcode is 0 if there is none.
+// A message is a message of which some frames have arrived. Its opcode is 0 if there is
+// none.
 type message struct {
 	opcode     byte
 	compressed bool
@@ -138,7 +138,7 @@ func (c *conn) serve() error {
 				err = c.control(h.opcode, p)
 			}
 		default:
-			_, err = c.readAll(h) // a reserved opcode that was excused
+			_, err = c.readAll(h) // a reserved opcode that a fault accepts
 		}
 		if err != nil {
 			return err
@@ -146,7 +146,7 @@ func (c *conn) serve() error {
 	}
 }
 
-// piece reads some of a payload of which left bytes are to come.
+// piece reads some of a payload whose first at bytes have been read.
 func (c *conn) piece(h header, at uint64) ([]byte, error) {
 	if h.length == at {
 		return nil, nil
@@ -180,12 +180,12 @@ func (c *conn) readAll(h header) (p []byte, err error) {
 	return p, nil
 }
 
-// data takes a frame of a message.
+// data handles a frame of a message.
 func (c *conn) data(h header) error {
 	q := c.quirks
 	if h.opcode != opContinuation {
 		c.open = message{opcode: h.opcode, compressed: h.rsv&4 != 0 && c.deflate != nil, utf8: validator{quirks: q}}
-	} else if c.open.opcode == 0 { // it was excused: nothing to continue
+	} else if c.open.opcode == 0 { // a fault accepts it: there is no message to continue
 		_, err := c.readAll(h)
 		return err
 	}
@@ -235,7 +235,7 @@ func (c *conn) badUTF8() error {
 	return notUTF8
 }
 
-// message answers the message that is complete.
+// message answers the complete message.
 func (c *conn) message() error {
 	q, m := c.quirks, c.open
 	c.open = message{}
@@ -264,7 +264,7 @@ func (c *conn) message() error {
 	return c.answer(m.opcode, p)
 }
 
-// answer echoes.
+// answer sends an echo.
 func (c *conn) answer(opcode byte, p []byte) error {
 	c.messages++
 	if c.quirks.message != nil {
@@ -280,7 +280,7 @@ func (c *conn) echo(opcode byte, p []byte) error {
 	return c.send(header{fin: true, opcode: opcode}, p)
 }
 
-// send sends a frame; h.length is not looked at.
+// send sends a frame; it ignores h.length.
 func (c *conn) send(h header, p []byte) error {
 	q := c.quirks
 	if q.sender != nil {
@@ -353,7 +353,7 @@ func (c *conn) control(opcode byte, p []byte) error {
 	return errClosed
 }
 
-// checkClose returns the code to fail the connection with, if p is not good.
+// checkClose returns the code with which to fail the connection if p is invalid.
 func checkClose(p []byte, q *quirks) (fail uint16, ok bool) {
 	if len(p) == 0 {
 		return 0, true

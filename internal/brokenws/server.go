@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// A Server is an echo server, with a fault or without.
+// A Server is an echo server, with or without a fault.
 type Server struct {
 	listener net.Listener
 	quirks   *quirks
@@ -25,10 +25,10 @@ type Server struct {
 	closed   bool
 }
 
-// MaxMessage is how long a message it takes, in bytes.
+// MaxMessage is the longest message that a Server accepts, in bytes.
 const MaxMessage = 17 << 20
 
-// HandshakeTimeout is how long it waits for a request.
+// HandshakeTimeout is how long a Server waits for a request.
 const HandshakeTimeout = 2 * time.Second
 
 // Serve serves on ln until Close. f may be nil.
@@ -57,10 +57,10 @@ func Serve(ln net.Listener, f *Fault) *Server {
 	return s
 }
 
-// URL is where it is.
+// URL returns the server's URL.
 func (s *Server) URL() string { return "ws://" + s.listener.Addr().String() + "/" }
 
-// Close ends all connections.
+// Close ends all connections and waits for them.
 func (s *Server) Close() error {
 	err := s.listener.Close()
 	s.mu.Lock()
@@ -104,7 +104,7 @@ func (s *Server) handle(nc net.Conn) {
 	drain(nc)
 }
 
-// impatient waits so long for each read.
+// impatient limits each read, and so not the whole request.
 type impatient struct {
 	nc   net.Conn
 	time time.Duration
@@ -115,7 +115,7 @@ func (i impatient) Read(p []byte) (int, error) {
 	return i.nc.Read(p)
 }
 
-// run echoes until the connection ends, or has to.
+// run echoes until the connection ends or must end.
 func (c *conn) run() {
 	var f *failure
 	if errors.As(c.serve(), &f) && !c.quirks.dropsSilently {
@@ -126,8 +126,8 @@ func (c *conn) run() {
 	}
 }
 
-// drain ends a connection so that what was sent arrives: closing with unread
-// bytes would reset it.
+// drain ends a connection so that the sent bytes arrive: closing with unread bytes
+// would reset it.
 func drain(nc net.Conn) {
 	if t, ok := nc.(*net.TCPConn); ok {
 		_ = t.CloseWrite()
@@ -136,7 +136,7 @@ func drain(nc net.Conn) {
 	_, _ = io.Copy(io.Discard, nc)
 }
 
-// upgrade is the opening handshake.
+// upgrade does the opening handshake.
 func (s *Server) upgrade(nc net.Conn, r *bufio.Reader) (*compression, error) {
 	q := s.quirks
 	refuse := func(status, fields string) error {
@@ -228,16 +228,16 @@ func sameHost(origin, host string) bool {
 	return err == nil && u.Host == host
 }
 
-// accept is the answer to a key.
+// accept returns the Sec-WebSocket-Accept for a key.
 func accept(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
 }
 
-// fields are those of a head, by their names in lower case.
+// fields are the fields of a head, by lower-case name.
 type fields map[string][]string
 
-// readFields returns what is in the lines, and whether they are as they must be.
+// readFields returns the fields in the lines, and whether all lines are valid.
 func readFields(lines []string, q *quirks) (f fields, good bool) {
 	f, good = fields{}, true
 	for _, line := range lines {
@@ -254,7 +254,7 @@ func readFields(lines []string, q *quirks) (f fields, good bool) {
 
 func (f fields) get(name string) string { return strings.Join(f[name], ", ") }
 
-// has reports whether token is in the list that name has.
+// has reports whether the field's list contains token.
 func (f fields) has(name, token string) bool {
 	for v := range strings.SplitSeq(f.get(name), ",") {
 		if strings.EqualFold(strings.TrimSpace(v), token) {

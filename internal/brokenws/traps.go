@@ -13,17 +13,17 @@ import (
 
 // Faults for the cases that Autobahn does not have, by their number.
 
-// excusing takes frames that are wrong.
+// excusing returns a fault that accepts invalid frames.
 func excusing(name, cs string, f func(c *conn, h header) bool) Fault {
 	return only(name, cs, func(q *quirks) { q.excuse = f })
 }
 
-// trapFaults are those of servers and clients.
+// trapFaults are mistakes of servers and clients.
 func trapFaults() []Fault {
 	return slices.Concat(lengthFaults(), assemblyFaults(), controlFaults(), inflateFaults(), textFaults(), codeFaults())
 }
 
-// lengthFaults are in lines 4 and 5.
+// lengthFaults are mistakes of lines 4 and 5.
 func lengthFaults() []Fault {
 	long := func(name, cs string, f func(size int, n uint64) bool) Fault {
 		return only(name, cs, func(q *quirks) { q.takesLong = f })
@@ -41,7 +41,7 @@ func lengthFaults() []Fault {
 	}
 }
 
-// assemblyFaults are in lines 5 and 15.
+// assemblyFaults are mistakes of lines 5 and 15.
 func assemblyFaults() []Fault {
 	return []Fault{
 		only("loses the 500th message", "trap03.burst", func(q *quirks) {
@@ -61,7 +61,7 @@ func assemblyFaults() []Fault {
 	}
 }
 
-// controlFaults are in line 7.
+// controlFaults are mistakes of line 7.
 func controlFaults() (list []Fault) {
 	for opcode, name := range map[byte]string{opClose: "close", opPing: "ping", opPong: "pong"} {
 		list = append(list,
@@ -77,7 +77,7 @@ func controlFaults() (list []Fault) {
 	return append(list, excusing("takes reserved bits in pongs", "trap07.rsv-pong", func(_ *conn, h header) bool { return h.rsv != 0 && h.opcode == opPong }))
 }
 
-// inflateFaults are in line 8.
+// inflateFaults are mistakes of line 8.
 func inflateFaults() []Fault {
 	data := func(name, cs string, f func(p []byte) ([]byte, error)) Fault {
 		return only(name, cs, func(q *quirks) { q.data = f })
@@ -120,7 +120,7 @@ func inflateFaults() []Fault {
 	}
 }
 
-// textFaults are in line 9.
+// textFaults are mistakes of line 9.
 func textFaults() []Fault {
 	return []Fault{
 		only("checks UTF-8 in the first 64 KiB of what it inflates", "trap09.inflated-far", func(q *quirks) { q.utf8Until = 1 << 16 }),
@@ -141,7 +141,7 @@ func textFaults() []Fault {
 	}
 }
 
-// codeFaults are in line 12.
+// codeFaults are mistakes of line 12.
 func codeFaults() []Fault {
 	list := []Fault{
 		only("answers a close of one byte with 1000", "trap12.one-byte", func(q *quirks) {
@@ -166,7 +166,7 @@ func codeFaults() []Fault {
 	return list
 }
 
-// serverTrapFaults are those that only a server can have.
+// serverTrapFaults are mistakes that only a server can make.
 func serverTrapFaults() []Fault {
 	key := func(name, cs string, good func(keys []string) bool) Fault {
 		return only(name, cs, func(q *quirks) { q.goodKey = good })
@@ -223,7 +223,7 @@ func serverTrapFaults() []Fault {
 	return list
 }
 
-// goesOn answers one more frame before it answers a close.
+// goesOn makes the echo answer one more frame before it answers a close frame.
 func goesOn(opcode, reply byte) func(q *quirks) {
 	return func(q *quirks) {
 		q.close = func(c *conn, p []byte) error {

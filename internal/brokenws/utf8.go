@@ -1,12 +1,12 @@
 package brokenws
 
-// A validator looks at UTF-8 as it arrives and says at once when no
-// continuation can make it valid.
+// A validator checks UTF-8 as it arrives. It fails at the first byte after which no
+// continuation can be valid.
 type validator struct {
 	quirks *quirks
 	value  uint32
-	min    uint32 // that the sequence must encode
-	left   int    // continuation bytes to come
+	min    uint32 // the smallest code point that needs a sequence of this length
+	left   int    // continuation bytes that are missing
 }
 
 func (v *validator) valid(p []byte) bool {
@@ -47,7 +47,7 @@ func (v *validator) valid(p []byte) bool {
 	return true
 }
 
-// possible reports whether any end of the sequence is a character.
+// possible reports whether the sequence can still become a character.
 func (v *validator) possible() bool {
 	low := v.value << (6 * v.left)
 	high := low | 1<<(6*v.left) - 1

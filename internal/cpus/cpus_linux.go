@@ -2,8 +2,8 @@ package cpus
 
 import "golang.org/x/sys/unix"
 
-// Allowed returns the CPUs that this process may use. It returns none where the
-// system does not tell; loops are not pinned then.
+// Allowed returns the CPUs that this process may use. If the system does not say, it
+// returns none, and loops are not pinned.
 func Allowed() (cpus []int) {
 	var set unix.CPUSet
 	if unix.SchedGetaffinity(0, &set) != nil {

@@ -2,5 +2,5 @@
 
 package cpus
 
-// Allowed returns none: loops are pinned on Linux alone.
+// Allowed returns none: loops are pinned only on Linux.
 func Allowed() []int { return nil }

@@ -10,8 +10,7 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// One processor of Go's scheduler is left to goroutines, except where there is
-// only one.
+// Loops leaves one processor of Go's scheduler to goroutines, unless there is only one.
 func TestLoopsLeaveAProcessor(t *testing.T) {
 	for processors, loops := range map[int]int{1: 1, 2: 1, 8: 7, 2 * loop.MaxLoops: loop.MaxLoops} {
 		before := goruntime.GOMAXPROCS(processors)
@@ -21,7 +20,7 @@ func TestLoopsLeaveAProcessor(t *testing.T) {
 	}
 }
 
-// The list has as many CPUs as Go has counted.
+// The list has as many CPUs as Go counts.
 func TestAllowed(t *testing.T) {
 	if goruntime.GOOS == "linux" {
 		require.Len(t, cpus.Allowed(), goruntime.NumCPU())

@@ -1,12 +1,10 @@
-// Package exported lists the exported names of a Go package: types, functions,
-// methods, interface methods, constants and variables. It parses every source
-// file of a directory except tests, whatever its build constraints, so that the
-// list is that of all systems and build tags together; a name that several files
-// declare is in it once.
+// Package exported lists the exported names of a Go package: types, functions, methods,
+// interface methods, constants and variables. It parses every source file of a
+// directory except tests, whatever its build constraints, so the list covers all
+// systems and build tags. A name that several files declare is listed once.
 //
-// It also finds what a count of names does not see: aliases that bring in a type
-// of the module under a second name, and places where a caller may pass or gets a
-// value of any type at all.
+// It also finds names that such a list hides: aliases that give a type of the module a
+// second name, and places where a caller may pass or gets a value of any type.
 package exported
 
 import (
@@ -34,7 +32,7 @@ const (
 	InterfaceMethod
 	Const
 	Var
-	Kinds // how many there are
+	Kinds // the number of kinds
 )
 
 // String returns the kind as the program prints it.
@@ -42,28 +40,27 @@ func (k Kind) String() string {
 	return [Kinds]string{"type", "func", "method", "interface method", "const", "var"}[k]
 }
 
-// A Name is an exported name; that of a method has its type before it.
+// A Name is an exported name. The name of a method begins with its type.
 type Name struct {
 	Kind Kind
 	Name string
 }
 
-// A Package is what Scan has found.
+// A Package is the result of Scan.
 type Package struct {
 	Dir   string
 	Names []Name // sorted by Kind, then by Name
 
-	// Aliases are the exported aliases of a type of the module: a type of the
-	// package itself, or of a package whose path begins with the module's.
+	// Aliases are the exported aliases of types of the module, the package's own
+	// included.
 	Aliases []string
 
-	// Embedded are the exported types, each with the type that it embeds, where
-	// that is one of the module's internal packages: its methods are exported
-	// and not among Names.
+	// Embedded are the exported types that embed a type of one of the module's internal
+	// packages, each with that type: its methods are exported and not in Names.
 	Embedded []string
 
-	// Any are the exported functions, methods, fields and variables with any in
-	// their type, sorted. A constraint of a type parameter is not one.
+	// Any are the exported functions, methods, fields and variables with any in their
+	// type, sorted. The constraint of a type parameter does not count.
 	Any []string
 }
 
@@ -129,10 +126,9 @@ func Parse(dir string, mode parser.Mode) ([]*ast.File, error) {
 	return files, nil
 }
 
-// Dirs returns the directories below root with the Go files of packages of its
-// module, sorted and relative to root. A directory with a go.mod of its own is
-// another module; directories named testdata, or with a dot or an underscore
-// before their name, hold no packages.
+// Dirs returns the directories below root that hold Go packages of root's module,
+// sorted and relative to root. It leaves out directories with a go.mod of their own,
+// directories named testdata, and those whose name begins with a dot or an underscore.
 func Dirs(root string) ([]string, error) {
 	found := map[string]bool{}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
@@ -161,8 +157,8 @@ func Dirs(root string) ([]string, error) {
 	return sorted(found), err
 }
 
-// Public reports whether dir, of Dirs, is a package that other modules import:
-// neither a program nor below internal.
+// Public reports whether dir, of Dirs, is a package that other modules may import: not
+// a program and not below internal.
 func Public(dir string) bool {
 	parts := strings.Split(dir, "/")
 	return !slices.Contains(parts, "internal") && parts[0] != "cmd" && parts[0] != "examples"
@@ -170,7 +166,7 @@ func Public(dir string) bool {
 
 type scanner struct {
 	module  string
-	imports map[string]string // packages of the module, by what the file at hand calls them
+	imports map[string]string // import paths of the module's packages, by their names in the current file
 
 	types   map[string]ast.Expr        // of the package, exported or not
 	methods map[string][]*ast.FuncDecl // by their receiver's type
@@ -179,7 +175,7 @@ type scanner struct {
 	aliases, embedded, any map[string]bool
 }
 
-// collect notes the types and methods of f.
+// collect records the types and methods of f.
 func (s *scanner) collect(f *ast.File) {
 	for _, d := range f.Decls {
 		switch d := d.(type) {
@@ -241,9 +237,9 @@ func (s *scanner) typeSpec(spec *ast.TypeSpec) {
 	s.members(spec.Name.Name, spec.Name.Name, map[string]bool{})
 }
 
-// members adds the methods and looks at the fields that the exported type owner
-// has from the type called name: from itself, or from an unexported type that
-// owner embeds or is defined as, which would hide them from a count.
+// members adds the methods of the type called name to those of the exported type owner,
+// and checks its fields. name is owner itself, or an unexported type that owner embeds
+// or is defined as, whose methods a count of exported types would miss.
 func (s *scanner) members(owner, name string, seen map[string]bool) {
 	if seen[name] {
 		return
@@ -270,8 +266,8 @@ func (s *scanner) members(owner, name string, seen map[string]bool) {
 	}
 }
 
-// field looks at a field of a struct, or with kind InterfaceMethod at a method of
-// an interface.
+// field checks a field of a struct or, with kind InterfaceMethod, a method of an
+// interface.
 func (s *scanner) field(owner string, f *ast.Field, kind Kind, seen map[string]bool) {
 	if len(f.Names) == 0 {
 		if n := typeName(f.Type); n != "" && !ast.IsExported(n) {
@@ -286,12 +282,12 @@ func (s *scanner) field(owner string, f *ast.Field, kind Kind, seen map[string]b
 		case kind == InterfaceMethod:
 			s.add(kind, full, f.Type)
 		case hasAny(f.Type):
-			s.any[full] = true // a field is not counted
+			s.any[full] = true // fields are not in Names
 		}
 	}
 }
 
-// embeds notes that owner embeds the type e, if that is of an internal package.
+// embeds records that owner embeds the type e, if e is of an internal package.
 func (s *scanner) embeds(owner string, e ast.Expr) {
 	if star, ok := e.(*ast.StarExpr); ok {
 		e = star.X
@@ -303,7 +299,7 @@ func (s *scanner) embeds(owner string, e ast.Expr) {
 	}
 }
 
-// ofModule reports whether a type of the module is in e.
+// ofModule reports whether e contains a type of the module.
 func (s *scanner) ofModule(e ast.Expr) (found bool) {
 	ast.Inspect(e, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -320,8 +316,8 @@ func (s *scanner) ofModule(e ast.Expr) (found bool) {
 	return found
 }
 
-// moduleImports returns the paths of the packages of module that f imports, by
-// what f calls them.
+// moduleImports returns the paths of the module's packages that f imports, by their
+// names in f.
 func moduleImports(module string, f *ast.File) map[string]string {
 	paths := map[string]string{}
 	for _, i := range f.Imports {
@@ -338,8 +334,8 @@ func moduleImports(module string, f *ast.File) map[string]string {
 	return paths
 }
 
-// typeName returns the name of a type of the package, of a pointer to one, or of
-// an instance of a generic one; and "" of anything else.
+// typeName returns the name of a type of the package, of a pointer to one, or of an
+// instance of a generic one. For any other type it returns "".
 func typeName(e ast.Expr) string {
 	switch e := e.(type) {
 	case *ast.Ident:
@@ -356,7 +352,7 @@ func typeName(e ast.Expr) string {
 	return ""
 }
 
-// hasAny reports whether any, or interface{}, is in the type e other than as a
+// hasAny reports whether the type e contains any or interface{}, other than as a
 // constraint of a type parameter.
 func hasAny(e ast.Expr) (found bool) {
 	if e == nil {

@@ -23,8 +23,8 @@ func write(t *testing.T, files map[string]string) (dir string) {
 	return dir
 }
 
-// Every kind is found in the files of all systems and tags, once, and nothing
-// that is not exported or only in a test.
+// Scan finds every kind in the files of all systems and tags, each name once. It leaves
+// out unexported names and names of tests.
 func TestScanNames(t *testing.T) {
 	p, err := exported.Scan(module, write(t, map[string]string{
 		"a.go": `package a

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// systemKernel returns what uname -r says.
+// systemKernel returns the kernel's release, as uname -r prints it.
 func systemKernel() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {
@@ -18,8 +18,8 @@ func systemKernel() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// systemLimits returns the limits that the system sets on what a server needs.
-// A limit that cannot be read is left out.
+// systemLimits returns the system's limits that matter to a server. It leaves out a
+// limit that cannot be read.
 func systemLimits() (limits []Limit) {
 	for _, l := range []struct {
 		name, means string
@@ -54,8 +54,8 @@ func limitValue(v uint64) int64 {
 	return int64(v)
 }
 
-// cgroupPids returns the path of the limit on processes, of cgroups version 2
-// or 1: see https://docs.kernel.org/admin-guide/cgroup-v2.html#pid
+// cgroupPids returns the path of the cgroup's limit on processes, of version 2 or 1:
+// see https://docs.kernel.org/admin-guide/cgroup-v2.html#pid
 func cgroupPids() string {
 	groups, err := os.ReadFile("/proc/self/cgroup")
 	if err != nil {

@@ -1,8 +1,7 @@
-// Package probe finds out what Noria gets on this machine: which backends can be
-// started and with which features, which one a server gets, the system's limits
-// that matter to a server, and advice on what is off. It asks by trying: each
-// backend of the build is started with one loop, which is stopped at once.
-// "noria probe" prints its Report.
+// Package probe finds out what Noria gets on this machine: which backends start and
+// with which features, which one a server gets, and the system's limits that matter to
+// a server. It advises on what is off. It asks by trying: it starts one loop on each
+// backend of the build and stops it at once. "noria probe" prints its Report.
 package probe
 
 import (
@@ -19,17 +18,17 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A Report is what Run has found. Its JSON names are stable.
+// A Report is the result of Run. Its JSON names are stable.
 type Report struct {
 	OS         string `json:"os"`
 	Arch       string `json:"arch"`
-	Kernel     string `json:"kernel"` // as uname -r says; empty where that is not known
+	Kernel     string `json:"kernel"` // as uname -r prints it; empty if not known
 	Go         string `json:"go"`
 	CPUs       int    `json:"cpus"` // that this process may use
 	GOMAXPROCS int    `json:"gomaxprocs"`
 	Loops      int    `json:"default_loops"`
 
-	// Backend is the one that noria.Start would take, and Reason says why. If there
+	// Backend is the backend that noria.Start would use, and Reason says why. If there
 	// is none, Backend is empty and Reason is the error.
 	Backend     string `json:"backend"`
 	Reason      string `json:"reason"`
@@ -48,7 +47,7 @@ type BackendReport struct {
 	Features []FeatureReport `json:"features"`
 }
 
-// A FeatureReport is one Feature of a backend.
+// A FeatureReport is one feature of a backend.
 type FeatureReport struct {
 	Name  string `json:"name"`
 	On    bool   `json:"on"`
@@ -56,24 +55,24 @@ type FeatureReport struct {
 	Since string `json:"since"`
 }
 
-// A Limit is one that the system sets. Value is -1 if there is none.
+// A Limit is a limit of the system. Value is Unlimited if there is none.
 type Limit struct {
 	Name  string `json:"name"`
 	Value int64  `json:"value"`
 	Means string `json:"means"`
 }
 
-// Unlimited is the Value of a Limit that does not limit.
+// Unlimited is the Value of a Limit that is not set.
 const Unlimited = int64(-1)
 
-// An Advice says what to do about something that is off, or low.
+// An Advice says how to turn on something that is off, or how to raise a low limit.
 type Advice struct {
-	About string `json:"about"` // a backend, feature or limit, by its name
+	About string `json:"about"` // the name of a backend, feature or limit
 	Do    string `json:"do"`
 }
 
-// Run starts and stops one loop on each backend of this build, and one as
-// noria.Start would. It takes some milliseconds.
+// Run starts and stops one loop on each backend of this build, and one as noria.Start
+// would. It blocks for some milliseconds.
 func Run() Report {
 	r := Report{OS: goruntime.GOOS, Arch: goruntime.GOARCH, Go: goruntime.Version(), Kernel: systemKernel(), CPUs: goruntime.NumCPU(),
 		GOMAXPROCS: goruntime.GOMAXPROCS(0), Loops: cpus.Loops(), Environment: os.Getenv(backends.Variable), Limits: systemLimits()}
@@ -94,7 +93,7 @@ func (r *Report) choose() {
 	}
 	info := g.Info()
 	r.Backend, r.Reason = info.Backend, info.Reason
-	_ = g.Stop() // nothing ran on it
+	_ = g.Stop() // no task ran on it
 }
 
 func (r *Report) addBackend(b backends.Backend) {
@@ -128,28 +127,29 @@ func adviseFeature(f runtime.Feature) string {
 	return s
 }
 
-// adviseError says what to do about a backend that cannot be started. Why it
-// cannot, its error says.
+// adviseError says how to get a backend that does not start. The error itself says why
+// it does not.
 func adviseError(err error) string {
 	switch {
 	case goruntime.GOOS != "linux":
 		return "run it on Linux"
 	case errors.Is(err, syscall.EPERM), errors.Is(err, syscall.EACCES):
 		return "set sysctl kernel.io_uring_disabled to 0; in a container, allow the system calls io_uring_setup, io_uring_enter and " +
-			"io_uring_register in its seccomp profile (docker run --security-opt seccomp=PROFILE.json); or go on with epoll"
+			"io_uring_register in its seccomp profile (docker run --security-opt seccomp=PROFILE.json); or use epoll"
 	case errors.Is(err, syscall.ENOSYS):
-		return "run Linux 5.19 or newer, built with CONFIG_IO_URING; or go on with epoll"
+		return "run Linux 5.19 or newer, built with CONFIG_IO_URING; or use epoll"
 	case errors.Is(err, syscall.ENOMEM):
 		return "raise the limit of locked memory: ulimit -l, LimitMEMLOCK= of systemd, --ulimit memlock of docker"
 	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
 		return "raise the limit of open files: ulimit -n, LimitNOFILE= of systemd, --ulimit nofile of docker"
 	case errors.Is(err, errors.ErrUnsupported):
-		return "run a newer Linux; or go on with epoll"
+		return "run a newer Linux; or use epoll"
 	}
 	return "see why; or choose another backend with " + backends.Variable
 }
 
-// What a server with many connections wants. Below it works, for fewer.
+// Values that a server with many connections needs. Below them it works, with fewer
+// connections.
 const (
 	goodFiles   = 65536
 	goodMemlock = 8 << 20

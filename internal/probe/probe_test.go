@@ -44,7 +44,7 @@ func TestProbeObeysTheEnvironment(t *testing.T) {
 	require.NotEmpty(t, r.Kernel, "it is there whatever was asked for")
 }
 
-// Each thing that is off comes with what to do about it.
+// Each thing that is off comes with advice.
 func TestProbeAdvisesOnWhatIsOff(t *testing.T) {
 	r := probe.Run()
 	advised := map[string]bool{}
@@ -60,7 +60,7 @@ func TestProbeAdvisesOnWhatIsOff(t *testing.T) {
 	}
 }
 
-// Programs read these names.
+// Other programs read these names.
 func TestProbeJSONNames(t *testing.T) {
 	data, err := json.Marshal(probe.Run())
 	require.NoError(t, err)

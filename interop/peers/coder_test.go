@@ -48,7 +48,7 @@ func TestCoderClient(t *testing.T) {
 			require.Equal(t, typ, got)
 			require.True(t, bytes.Equal(m.data, data), "%d bytes came back as %d", len(m.data), len(data))
 		}
-		// Fragments.
+		// In fragments.
 		w, err := c.Writer(ctx, websocket.MessageText)
 		require.NoError(t, err)
 		var want bytes.Buffer
@@ -62,7 +62,7 @@ func TestCoderClient(t *testing.T) {
 		_, data, err := c.Read(ctx)
 		require.NoError(t, err)
 		require.Equal(t, want.String(), string(data))
-		// A ping is answered while reading.
+		// The client answers a ping while it reads.
 		rctx := c.CloseRead(ctx)
 		require.NoError(t, c.Ping(rctx))
 		require.NoError(t, c.Close(4321, "bye"))
@@ -83,10 +83,10 @@ func TestCoderClient(t *testing.T) {
 			{websocket.MessageBinary, make([]byte, 16<<20+1), 1009},
 		} {
 			c := open()
-			_ = c.Write(ctx, tt.typ, tt.data) // it may be cut short
+			_ = c.Write(ctx, tt.typ, tt.data) // the server may close first
 			_, _, err := c.Read(ctx)
 			require.Equal(t, tt.code, int(websocket.CloseStatus(err)), "%v", err)
-			_ = c.CloseNow() // the server has
+			_ = c.CloseNow() // the server has closed the connection
 		}
 	})
 }
@@ -123,7 +123,7 @@ func TestCoderServer(t *testing.T) {
 		require.Equal(t, 1000, <-codes)
 		v.asksToClose(t, url)
 		v.dial(t, url, func(ctx context.Context, c *ws.Conn) error {
-			// The server answers a ping only while it reads, which it does.
+			// The server answers a ping only while it reads, as it does here.
 			if _, err := c.Ping(ctx); err != nil {
 				return err
 			}

@@ -80,7 +80,7 @@ func TestGorillaClient(t *testing.T) {
 			{websocket.BinaryMessage, make([]byte, 16<<20+1), 1009},
 		} {
 			c := open()
-			_ = c.WriteMessage(tt.typ, tt.data) // it may be cut short
+			_ = c.WriteMessage(tt.typ, tt.data) // the server may close first
 			_, _, err := c.ReadMessage()
 			require.True(t, websocket.IsCloseError(err, tt.code), "%v", err)
 			require.NoError(t, c.Close())

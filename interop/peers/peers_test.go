@@ -1,6 +1,6 @@
-// Package peers tests the WebSocket of Noria with clients and servers that
-// nobody here wrote, in both roles. It is a module of its own, so that what it
-// needs is no dependency of Noria's; `make interop` runs it.
+// Package peers tests Noria's WebSocket, in both roles, with clients and servers of
+// other authors. It is a module of its own, so that Noria does not depend on them;
+// `make interop` runs it.
 package peers
 
 import (
@@ -23,14 +23,13 @@ import (
 	"github.com/noria-go/noria/ws"
 )
 
-// patience is how long a test waits for what must come. It only matters when it
-// fails.
+// patience limits each wait. Only a failing test waits so long.
 const patience = time.Minute
 
-// A variant is a way to run Noria's side.
+// A variant is one configuration of Noria's side.
 type variant struct {
 	backend  string
-	compress string // "", or what the peer and Noria are told of it
+	compress string // "", or the options for compression of the peer and of Noria
 }
 
 func (v variant) String() string {
@@ -89,7 +88,7 @@ func (v variant) serve(t *testing.T, srv *ws.Server) string {
 	return "ws://" + ls.Addr().String() + "/a/path?with=query"
 }
 
-// handler is an echo that can be asked, by a text, to close.
+// handler echoes, and closes when a text asks for it.
 func handler(ctx context.Context, c *ws.Conn) error {
 	for {
 		m, err := c.Receive(ctx)
@@ -109,7 +108,7 @@ func handler(ctx context.Context, c *ws.Conn) error {
 	}
 }
 
-// dial runs f as a task, with a connection to url.
+// dial runs f as a task with a connection to url.
 func (v variant) dial(t *testing.T, url string, f func(ctx context.Context, c *ws.Conn) error) {
 	t.Helper()
 	g := v.start(t)
@@ -137,7 +136,7 @@ func closeOnce(c *ws.Conn) error {
 	return nil
 }
 
-// echoes has every message of the list come back.
+// echoes sends every message of the list and requires it back.
 func echoes(ctx context.Context, c *ws.Conn) error {
 	for i, m := range messages() {
 		typ := ws.Binary
@@ -159,7 +158,8 @@ func echoes(ctx context.Context, c *ws.Conn) error {
 	return nil
 }
 
-// asksToClose has the server close, with each of these codes one connection.
+// asksToClose asks the server to close with each of these codes, on one connection for
+// each.
 func (v variant) asksToClose(t *testing.T, url string) {
 	for _, code := range closeCodes {
 		v.dial(t, url, func(ctx context.Context, c *ws.Conn) error {
@@ -178,21 +178,21 @@ func (v variant) asksToClose(t *testing.T, url string) {
 
 var closeCodes = []int{1000, 1001, 1003, 1008, 1011, 3000, 4999}
 
-// A message is one that is sent, and wanted back.
+// A message is sent and must come back.
 type message struct {
 	data []byte
 	text bool
 }
 
-// messages returns messages of each length class, and large ones: some that
-// compress, and some that do not.
+// messages returns messages of each length class, and large ones, some of which
+// compress well.
 func messages() (list []message) {
 	noise := make([]byte, 8<<20)
 	_, _ = rand.NewChaCha8([32]byte{6}).Read(noise)
 	words := bytes.Repeat([]byte("a wheel turns, größer und größer. "), 8<<20/30)
 	for _, n := range []int{0, 1, 125, 126, 127, 300, 4096, 65535, 65536, 1 << 20, 8 << 20} {
 		text := words[:n]
-		for len(text) > 0 && text[len(text)-1]&0x80 != 0 { // not amid a character
+		for len(text) > 0 && text[len(text)-1]&0x80 != 0 { // do not cut a character
 			text = text[:len(text)-1]
 		}
 		list = append(list, message{data: noise[:n]}, message{data: text, text: true})
@@ -200,7 +200,7 @@ func messages() (list []message) {
 	return list
 }
 
-// listen serves h over HTTP until the test ends, and returns its ws URL.
+// listen serves h over HTTP until the test ends and returns the ws URL.
 func listen(t *testing.T, h http.HandlerFunc) string {
 	t.Helper()
 	s := httptest.NewServer(h)

@@ -1,5 +1,5 @@
 // Command peer-coder PORT is an echo server on github.com/coder/websocket: no
-// compression, the message in a buffer that is used again, one frame back.
+// compression, one reused buffer for the message, one frame back.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Command peer-gobwas PORT is an echo server on github.com/gobwas/ws as its
-// authors say it is fastest: the low-level functions, buffers of one's own, and
-// frames that were read together written together.
+// Command peer-gobwas PORT is an echo server on github.com/gobwas/ws in the way that
+// its authors call fastest: the low-level functions and its own buffers. Frames that
+// were read together are written together.
 package main
 
 import (

@@ -1,6 +1,6 @@
-// Command peer-gorilla PORT is an echo server on github.com/gorilla/websocket:
-// large enough buffers, write buffers from a pool, the message in a buffer that
-// is used again, and WriteMessage, which sends it as one frame without a copy.
+// Command peer-gorilla PORT is an echo server on github.com/gorilla/websocket: large
+// enough buffers, write buffers from a pool, one reused buffer for the message, and
+// WriteMessage, which sends the message as one frame without a copy.
 package main
 
 import (

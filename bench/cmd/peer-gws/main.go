@@ -1,5 +1,5 @@
-// Command peer-gws PORT is an echo server on github.com/lxzan/gws, with its own
-// server: messages from its pool, given back once they are sent.
+// Command peer-gws PORT is an echo server on github.com/lxzan/gws with the library's
+// own server. Messages come from its pool and go back once they are sent.
 package main
 
 import (
@@ -15,8 +15,8 @@ type echo struct{ gws.BuiltinEventHandler }
 func (echo) OnPing(c *gws.Conn, payload []byte) { _ = c.WritePong(payload) } // a failure ends the read loop
 
 func (echo) OnMessage(c *gws.Conn, m *gws.Message) {
-	_ = c.WriteMessage(m.Opcode, m.Bytes()) // the same
-	_ = m.Close()                           // cannot fail: it gives the memory back
+	_ = c.WriteMessage(m.Opcode, m.Bytes()) // a failure ends the read loop
+	_ = m.Close()                           // cannot fail: it returns the memory to the pool
 }
 
 func main() {

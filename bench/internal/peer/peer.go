@@ -1,5 +1,5 @@
-// Package peer is what the peers have in common: a port on the command line
-// and a listener on the loopback interface.
+// Package peer is what the peers share: a port on the command line and a listener on
+// the loopback interface.
 package peer
 
 import (
@@ -12,8 +12,8 @@ import (
 	"strconv"
 )
 
-// Listen listens on 127.0.0.1 at the port that the command line says. It ends
-// the program when that cannot be.
+// Listen listens on 127.0.0.1 at the port on the command line. It ends the program if
+// it cannot.
 func Listen() net.Listener {
 	log.SetFlags(0)
 	log.SetPrefix(filepath.Base(os.Args[0]) + ": ")
@@ -31,12 +31,12 @@ func Listen() net.Listener {
 	return ln
 }
 
-// ServeHTTP serves h there until the program is ended.
+// ServeHTTP serves h on Listen's listener until the program ends.
 func ServeHTTP(h http.HandlerFunc) { log.Fatal((&http.Server{Handler: h}).Serve(Listen())) }
 
-// BufferSize is what peers that can be told take for reading: enough for any
-// message of the table, so that a message costs one read and no more.
+// BufferSize is the size of read buffers, for peers that have this option: enough for
+// any message of the benchmark, so that a message takes one read.
 const BufferSize = 32 << 10
 
-// MaxMessage is their limit for a message.
+// MaxMessage is the peers' limit for a message, in bytes.
 const MaxMessage = 64 << 20

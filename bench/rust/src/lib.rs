@@ -1,6 +1,6 @@
-//! What the peers have in common.
+//! What the peers share: the port, and the memory allocator.
 
-/// The port that the command line says.
+/// Returns the port from the command line.
 pub fn port() -> u16 {
     let mut args = std::env::args().skip(1);
     match (args.next().map(|s| s.parse()), args.next()) {

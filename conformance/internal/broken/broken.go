@@ -1,10 +1,9 @@
-// Package broken wraps a good runtime.Runtime into faulty ones, so that
-// conformance can be seen to fail: each Fault breaks one promise and names the
-// case that must notice.
+// Package broken wraps a good runtime.Runtime into faulty ones, so that conformance can
+// be seen to fail: each Fault breaks one promise and names the case that must notice.
 //
-// A fault stands between the caller and the good runtime. It sees each Submit and
-// each completion, since it takes the place of Op.Done while the operation is in
-// flight, and it changes, drops, repeats or reorders some of them.
+// A fault stands between the caller and the good runtime. It sees each Submit and,
+// because it replaces Op.Done while the operation is in flight, each completion. It
+// changes, drops, repeats or reorders some of them.
 package broken
 
 import (
@@ -13,11 +12,11 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A Fault is one way to be wrong.
+// A Fault is one way to break the contract.
 type Fault struct {
-	Name string                                     // what it does
-	Case string                                     // the case of the suite that notices
-	Wrap func(good runtime.Runtime) runtime.Runtime // makes a faulty one of a good one
+	Name string                                     // the broken promise
+	Case string                                     // the case of the suite that must notice
+	Wrap func(good runtime.Runtime) runtime.Runtime // makes a faulty Runtime of a good one
 }
 
 // All returns the faults for the cases of conformance.TestRuntime; Loops returns those
@@ -26,7 +25,7 @@ func All() []Fault {
 	return slices.Concat(operationFaults(), streamFaults(), handleFaults(), queueFaults(), pollFaults(), bufferFaults(), socketFaults(), closeFaults())
 }
 
-// A shim passes everything on, but for what its hooks take.
+// A shim passes every call on, unless one of its hooks takes the call.
 type shim struct {
 	runtime.Runtime
 	pool     *runtime.Pool
@@ -36,7 +35,7 @@ type shim struct {
 	count    int // for the hooks
 
 	submit func(op *runtime.Op) bool // reports whether it took op
-	done   func(op *runtime.Op) bool // reports whether the owner is to be told
+	done   func(op *runtime.Op) bool // reports whether to call the owner's Done
 	cancel func(op *runtime.Op) bool // reports whether it took the request
 	poll   func(deadline int64) error
 }
@@ -45,7 +44,7 @@ func newShim(good runtime.Runtime) *shim {
 	return &shim{Runtime: good, owners: map[*runtime.Op]func(*runtime.Op){}, canceled: map[*runtime.Op]bool{}}
 }
 
-// hooked is a fault that needs no more than hooks.
+// hooked returns a fault that hook makes out of a shim's hooks alone.
 func hooked(name, cs string, hook func(s *shim)) Fault {
 	return Fault{Name: name, Case: cs, Wrap: func(good runtime.Runtime) runtime.Runtime {
 		s := newShim(good)
@@ -54,12 +53,12 @@ func hooked(name, cs string, hook func(s *shim)) Fault {
 	}}
 }
 
-// onDone is a fault in how completions are told.
+// onDone returns a fault in how completions are delivered.
 func onDone(name, cs string, done func(s *shim, op *runtime.Op) bool) Fault {
 	return hooked(name, cs, func(s *shim) { s.done = func(op *runtime.Op) bool { return done(s, op) } })
 }
 
-// onSubmit is a fault in how operations are taken.
+// onSubmit returns a fault in how operations are accepted.
 func onSubmit(name, cs string, submit func(s *shim, op *runtime.Op) bool) Fault {
 	return hooked(name, cs, func(s *shim) { s.submit = func(op *runtime.Op) bool { return submit(s, op) } })
 }
@@ -75,7 +74,7 @@ func (s *shim) Submit(op *runtime.Op) {
 	}
 }
 
-// pass gives op to the good runtime.
+// pass submits op to the good runtime.
 func (s *shim) pass(op *runtime.Op) {
 	delete(s.canceled, op)
 	s.owners[op] = op.Done
@@ -96,7 +95,7 @@ func (s *shim) completed(op *runtime.Op) {
 	}
 }
 
-// every reports true each n-th time it is asked.
+// every reports true on each n-th call.
 func (s *shim) every(n int) bool {
 	s.count++
 	return s.count%n == 0
@@ -127,7 +126,7 @@ func (s *shim) Poll(deadline int64) error {
 	return s.Runtime.Poll(deadline)
 }
 
-// fail makes op's result an error as a backend would report it.
+// fail gives op an error as a backend would report it.
 func fail(op *runtime.Op, err error) {
 	op.N, op.Got = 0, 0
 	op.Err = &runtime.OpError{Op: op.Code.String(), Handle: op.Handle, Err: err}

@@ -42,7 +42,7 @@ func (m *mute) Close() error {
 	return m.shim.Close()
 }
 
-// undead goes on after Close.
+// undead still works after Close.
 type undead struct {
 	*shim
 	closed bool
@@ -63,7 +63,7 @@ func (u *undead) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime.
 	return u.shim.Listen(addr, opts)
 }
 
-// keeper tells no owner of a completion after Close.
+// keeper delivers no completion after Close.
 type keeper struct {
 	*shim
 	closed bool
@@ -111,8 +111,8 @@ func (s secretive) Info() runtime.Info {
 	return i
 }
 
-// leavesGoroutine leaves some for good: more than those that may be about to end
-// when the case begins, and that hide as many.
+// leavesGoroutine leaves goroutines for good. There are several of them, because a
+// goroutine of an earlier case that ends meanwhile hides one.
 type leavesGoroutine struct{ *shim }
 
 func (l *leavesGoroutine) Start(pool *runtime.Pool) error {

@@ -37,7 +37,7 @@ func handleFaults() []Fault {
 		}),
 		onDone("forgets the sends of what is closed", "rule04/close-with-everything-pending", func(_ *shim, op *runtime.Op) bool {
 			if op.Code == runtime.OpSend && errors.Is(op.Err, runtime.ErrCanceled) {
-				op.Begin() // and never ends
+				op.Begin() // marks it as in flight and never completes it
 				return false
 			}
 			return true
@@ -49,7 +49,8 @@ func handleFaults() []Fault {
 			return true
 		}),
 		hooked("drops connections that came while the listener was closed", "rule04/unwanted-descriptors", func(s *shim) {
-			// After OpClose it accepts one more connection and delivers it to no owner.
+			// After OpClose it accepts one more connection and delivers it to no
+			// caller.
 			accept := func(h runtime.Handle) {
 				s.Runtime.Submit(&runtime.Op{Code: runtime.OpAccept, Handle: h, Done: func(*runtime.Op) {}})
 				_ = s.Runtime.Poll(0)

@@ -12,22 +12,20 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Loops returns the faults that show through loops, tasks and streams. Each
-// names the case of conformance.TestLoop that must notice.
-//
-// A task waits for what the Runtime delivers, but much of what a loop promises is the
-// loop's alone: which task runs when, what a panic ends. No Runtime breaks these
-// promises. The fault of such a case shows only that the case fails, and ends, when
-// the Runtime beneath is wrong.
+// Loops returns the faults that show through loops, tasks and streams. Each names the
+// case of conformance.TestLoop that must notice.
+// Much of what a loop promises is the loop's alone: which task runs when, what a panic
+// ends. No Runtime can break these promises. The fault of such a case only shows that
+// the case fails, and ends, on a faulty Runtime.
 func Loops() []Fault {
 	return slices.Concat(wakeFaults(), clockFaults(), loopStreamFaults(), loopServeFaults(), loopSocketFaults())
 }
 
-// Late is the delay of a fault that delays: longer than the patience that a test
-// should give the case. What is delayed does happen, so that nothing hangs.
+// Late is how long a delaying fault delays: longer than the patience that a test should
+// give the case. The delayed event does happen, so nothing hangs.
 const Late = 600 * time.Millisecond
 
-// each is one fault for several cases.
+// each makes one fault for several cases.
 func each(fault func(cs string) Fault, cases ...string) (all []Fault) {
 	for _, cs := range cases {
 		all = append(all, fault(cs))
@@ -59,8 +57,8 @@ func wakeFaults() []Fault {
 	)
 }
 
-// drowsy makes every Wake but the first so many come late, those that come
-// meanwhile together with it.
+// drowsy delays every Wake but the first few, and merges the Wakes that arrive
+// meanwhile into one.
 func drowsy(name string, first int64) func(cs string) Fault {
 	return func(cs string) Fault {
 		return Fault{Name: name, Case: cs, Wrap: func(good runtime.Runtime) runtime.Runtime {
@@ -81,7 +79,7 @@ func (s *sleeper) Wake() {
 	case s.calls.Add(1) <= s.first:
 		s.Runtime.Wake()
 	case s.pending.CompareAndSwap(false, true):
-		time.AfterFunc(Late, func() { // which may be after Close
+		time.AfterFunc(Late, func() { // this may be after Close
 			s.pending.Store(false)
 			s.Runtime.Wake()
 		})
@@ -112,15 +110,15 @@ func clockFaults() []Fault {
 	)
 }
 
-// hurried ends a wait too early, and hides it by what its clock says at first, as
-// one that counts in ticks would. A Sleep that believes it is early; one that does
-// not, and looks again, waits for what it was told already.
+// hurried ends a wait too early and at first hides it with a wrong clock, as a runtime
+// that counts in ticks would. A Sleep that believes that clock ends early; a Sleep that
+// reads the clock again does not.
 type hurried struct {
 	runtime.Runtime
 	ahead atomic.Bool // Now may be called from any goroutine
 }
 
-const tick = int64(20 * time.Millisecond) // much more than what is slept here
+const tick = int64(20 * time.Millisecond) // much more than the cases sleep
 
 func (h *hurried) Poll(deadline int64) error {
 	if deadline < runtime.Forever {
@@ -143,7 +141,7 @@ func isSend(op *runtime.Op) bool {
 	return op.Code == runtime.OpSend || op.Code == runtime.OpSendVec
 }
 
-// payload is what a send has to send, and it has it back.
+// payload returns how many bytes a send was given. The operation must have its buffers.
 func payload(op *runtime.Op) (n int) {
 	for _, b := range append(slices.Clone(op.Bufs), op.Buf) {
 		if b != nil {
@@ -255,7 +253,7 @@ func loopStreamFaults() []Fault {
 	)
 }
 
-// backToFront sends the buffers of a vectored send from copies, the last first.
+// backToFront sends the buffers of a vectored send from copies, the last one first.
 func backToFront(s *shim, op *runtime.Op) bool {
 	if op.Code != runtime.OpSendVec || op.Skip != 0 {
 		return false
@@ -318,7 +316,7 @@ func (s *shim) hangUp(op *runtime.Op) bool {
 	return true
 }
 
-// abandons leaves its descriptors for good; nothing less would be a leak.
+// abandons never closes its descriptors. If it closed them later, it would be no leak.
 type abandons struct {
 	runtime.Runtime
 	started bool

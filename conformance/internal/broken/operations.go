@@ -93,9 +93,9 @@ func operationFaults() []Fault {
 	}
 }
 
-// useAfter sends from memory that has another owner by the time that the kernel
-// looks at it, as a frame on a stack would. Some backends try a send in Submit
-// already, so it is gone before that.
+// useAfter sends from memory that has another owner by the time that the kernel reads
+// it, like a stack frame. Some backends try a send in Submit already, so the bytes are
+// overwritten before that.
 func useAfter(s *shim) {
 	s.submit = func(op *runtime.Op) bool {
 		if op.Code != runtime.OpSendVec {
@@ -118,8 +118,8 @@ func useAfter(s *shim) {
 	}
 }
 
-// dropCancelled lets operations that are cancelled go on, says that they were
-// cancelled, and forgets the handle that they made.
+// dropCancelled lets cancelled operations run, reports that they were cancelled, and
+// forgets the handle that they made.
 func dropCancelled(code runtime.OpCode) func(s *shim) {
 	return func(s *shim) {
 		s.cancel = func(op *runtime.Op) bool { return op.Code == code }

@@ -56,7 +56,7 @@ func queueFaults() []Fault {
 				if op.Code != runtime.OpRecvMany {
 					return true
 				}
-				if lost >= 4 && op.More { // there is none left to receive into
+				if lost >= 4 && op.More { // no buffer is left to receive into
 					op.Buf.Release()
 					return false
 				}
@@ -71,8 +71,8 @@ func queueFaults() []Fault {
 	}
 }
 
-// noneWhileHeld drops what arrives while other connections hold memory. (A runtime
-// with this fault would rather never receive it; the reader sees the same.)
+// noneWhileHeld drops bytes that arrive while other connections hold memory. (A real
+// runtime with this fault would not receive them; the reader sees the same.)
 func noneWhileHeld(s *shim) {
 	s.done = func(op *runtime.Op) bool {
 		if op.Code == runtime.OpRecvMany && op.More && s.pool.Friend(friend.Key{}).Stats().Outstanding > 20 {

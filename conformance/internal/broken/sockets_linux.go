@@ -54,7 +54,7 @@ func socketFaults() []Fault {
 	}
 }
 
-// stopsShort receives once, and takes that for all there is.
+// stopsShort receives once and takes that for all there is.
 func stopsShort(name, cs string) Fault {
 	return onDone(name, cs, func(s *shim, op *runtime.Op) bool {
 		if op.Code != runtime.OpRecvMany || !op.More {
@@ -68,7 +68,7 @@ func stopsShort(name, cs string) Fault {
 	})
 }
 
-// loopSocketFaults are those of Loops that are about Linux's sockets.
+// loopSocketFaults returns those of Loops that are about Linux's sockets.
 func loopSocketFaults() []Fault {
 	return []Fault{
 		{Name: "lets a second program in", Case: "rule11/second-group-refused", Wrap: func(good runtime.Runtime) runtime.Runtime {
@@ -100,8 +100,7 @@ func (u usurps) Listen(addr runtime.Addr, opts runtime.ListenOptions) (runtime.H
 	return u.Runtime.Listen(addr, opts)
 }
 
-// duplicates has each socket twice, and closes it once: the other is left for
-// good.
+// duplicates duplicates each socket and closes only one of the two descriptors.
 type duplicates struct{ runtime.Runtime }
 
 func (d duplicates) Adopt(fd int) (runtime.Handle, error) {
@@ -176,7 +175,8 @@ func (h hasty) Detach(handle runtime.Handle) (int, error) {
 	return fd, err
 }
 
-// leavesFD leaves one for good; nothing less would be a leak.
+// leavesFD leaves a descriptor open for good. If it closed the descriptor later, it
+// would be no leak.
 type leavesFD struct{ *shim }
 
 func (l leavesFD) Start(pool *runtime.Pool) error {

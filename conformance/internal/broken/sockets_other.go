@@ -2,7 +2,7 @@
 
 package broken
 
-// The cases of sockets are Linux's, and so are their faults.
+// The cases of sockets need Linux, and so do their faults.
 func socketFaults() []Fault { return nil }
 
 func loopSocketFaults() []Fault { return nil }

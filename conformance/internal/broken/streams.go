@@ -78,7 +78,7 @@ func streamFaults() []Fault {
 	}
 }
 
-// dropBytes lets what is cancelled go on until bytes have come, and drops them.
+// dropBytes lets a cancelled operation run until bytes arrive, and drops them.
 func dropBytes(s *shim) {
 	s.cancel = func(op *runtime.Op) bool { return true }
 	s.done = func(op *runtime.Op) bool {
@@ -96,7 +96,7 @@ func dropBytes(s *shim) {
 	}
 }
 
-// swap holds one operation back until the next, whatever that is, or Poll.
+// swap holds one operation back until the next one, of any kind, or until Poll.
 func swap(code runtime.OpCode) func(s *shim) {
 	return func(s *shim) {
 		var held *runtime.Op
@@ -125,8 +125,8 @@ func swap(code runtime.OpCode) func(s *shim) {
 	}
 }
 
-// release submits what was held back: an operation that looks in flight to its
-// owner, by way of another.
+// release submits the operation that was held back. To its owner it is in flight
+// already, so release uses another Op.
 func (s *shim) release(op *runtime.Op) {
 	inner := &runtime.Op{Code: op.Code, Handle: op.Handle, Skip: op.Skip}
 	var own *runtime.Buffer
@@ -148,8 +148,8 @@ func (s *shim) release(op *runtime.Op) {
 	s.Runtime.Submit(inner)
 }
 
-// starve holds what arrives for all but the first connection until that one
-// has had its fill.
+// starve holds back what arrives for all connections but the first until the first has
+// had its fill.
 func starve(s *shim) {
 	var busy *runtime.Op
 	type piece struct {

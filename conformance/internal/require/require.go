@@ -1,9 +1,9 @@
 // Package require has the assertions of the conformance suite. They read like
-// testify's, which the suite cannot use: it is not a test itself, and a backend
-// of another module that runs it would have to depend on testify.
+// testify's. The suite cannot use testify: it is not a test itself, and a backend in
+// another module that runs it would have to depend on testify.
 //
-// A failed assertion calls T.Errorf once, with what was wanted, what there was,
-// and the lines that led to it, and then T.FailNow.
+// A failed assertion calls T.Errorf once, with the wanted value, the actual one, and
+// the lines that led to it, and then T.FailNow.
 package require
 
 import (
@@ -59,22 +59,22 @@ func ErrorContains(t T, err error, part string, note ...any) {
 	}
 }
 
-// Equal requires that want and got are equal; slices and structs are compared
-// by what they hold.
+// Equal requires that want and got are equal. It compares slices and structs by their
+// contents.
 func Equal[V any](t T, want, got V, note ...any) {
 	if !reflect.DeepEqual(want, got) {
 		fail(t, note, "got  %s\nwant %s", show(got), show(want))
 	}
 }
 
-// NotEqual requires that got is something else than unwanted.
+// NotEqual requires that got differs from unwanted.
 func NotEqual[V comparable](t T, unwanted, got V, note ...any) {
 	if got == unwanted {
 		fail(t, note, "got %s, which must not be", show(got))
 	}
 }
 
-// Same requires want == got: of pointers, that they point to the same.
+// Same requires want == got; pointers must point to the same variable.
 func Same[V comparable](t T, want, got V, note ...any) {
 	if want != got {
 		fail(t, note, "got  %s\nwant %s itself", show(got), show(want))
@@ -88,7 +88,7 @@ func Zero(t T, got any, note ...any) {
 	}
 }
 
-// NotZero requires anything but the zero value of got's type, or nil.
+// NotZero requires that got is neither nil nor the zero value of its type.
 func NotZero(t T, got any, note ...any) {
 	if isZero(got) {
 		fail(t, note, "got zero (%T)", got)
@@ -100,14 +100,14 @@ func isZero(v any) bool { return v == nil || reflect.ValueOf(v).IsZero() }
 // True requires ok.
 func True(t T, ok bool, note ...any) {
 	if !ok {
-		fail(t, note, "it is not so")
+		fail(t, note, "the condition is false")
 	}
 }
 
 // False requires that bad is false.
 func False(t T, bad bool, note ...any) {
 	if bad {
-		fail(t, note, "it is so")
+		fail(t, note, "the condition is true")
 	}
 }
 
@@ -147,11 +147,10 @@ func Contains(t T, s, part string, note ...any) {
 	}
 }
 
-// Panics requires that f panics. An assertion of the suite that fails in f is
-// no such panic.
+// Panics requires that f panics. A failed assertion in f does not count.
 func Panics(t T, f func(), note ...any) {
 	if !panics(f) {
-		fail(t, note, "it does not panic")
+		fail(t, note, "the function does not panic")
 	}
 }
 
@@ -172,8 +171,8 @@ type Failed struct{}
 
 func (Failed) String() string { return "an assertion has failed" }
 
-// fail reports the failure and ends the caller. A note is a value, or a format
-// and its arguments.
+// fail reports the failure and ends the caller. A note is a value, or a format and its
+// arguments.
 func fail(t T, note []any, format string, args ...any) {
 	text := fmt.Sprintf(format, args...)
 	switch format, isFormat := first(note).(string); {
@@ -193,8 +192,7 @@ func first(note []any) any {
 	return note[0]
 }
 
-// show prints v, but not all of what is long: the first bytes of a megabyte say
-// as much.
+// show prints v and cuts long values: the first bytes of a megabyte say as much.
 func show(v any) string {
 	const most = 300
 	s := fmt.Sprintf("%#v", v)
@@ -207,11 +205,11 @@ func show(v any) string {
 	return s
 }
 
-// trace returns the lines of the case that the assertion was called from, the
+// trace returns the lines of the case from which the assertion was called, the
 // innermost first, up to the harness.
 func trace() string {
 	pcs := make([]uintptr, 64)
-	frames := runtime.CallersFrames(pcs[:runtime.Callers(4, pcs)]) // without Callers, trace, fail and the assertion
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(4, pcs)]) // 4 skips Callers, trace, fail and the assertion
 	var lines []string
 	for {
 		f, more := frames.Next()

@@ -11,7 +11,7 @@ import (
 	"github.com/noria-go/noria/conformance/internal/require"
 )
 
-// recorder is a T that keeps what it is told.
+// A recorder is a T that keeps the failures.
 type recorder struct{ failures []string }
 
 func (r *recorder) Errorf(format string, args ...any) {
@@ -51,15 +51,15 @@ func TestAssertions(t *testing.T) {
 		"Same":                    {func(t require.T) { require.Same(t, t, t) }, func(t require.T) { require.Same(t, new(int), new(int)) }, "itself"},
 		"Zero":                    {func(t require.T) { require.Zero(t, nil); require.Zero(t, nobody) }, func(t require.T) { require.Zero(t, 5) }, "got 5, want zero"},
 		"NotZero":                 {func(t require.T) { require.NotZero(t, 5) }, func(t require.T) { require.NotZero(t, "") }, "got zero (string)"},
-		"True":                    {func(t require.T) { require.True(t, true) }, func(t require.T) { require.True(t, false, io.EOF) }, "EOF: it is not so"},
-		"False":                   {func(t require.T) { require.False(t, false) }, func(t require.T) { require.False(t, true) }, "it is so"},
+		"True":                    {func(t require.T) { require.True(t, true) }, func(t require.T) { require.True(t, false, io.EOF) }, "EOF: the condition is false"},
+		"False":                   {func(t require.T) { require.False(t, false) }, func(t require.T) { require.False(t, true) }, "the condition is true"},
 		"Less":                    {func(t require.T) { require.Less(t, 1, 2) }, func(t require.T) { require.Less(t, 2, 2) }, "got 2, want less than 2"},
 		"LessOrEqual":             {func(t require.T) { require.LessOrEqual(t, 2, 2) }, func(t require.T) { require.LessOrEqual(t, 3, 2) }, "at most 2"},
 		"GreaterOrEqual":          {func(t require.T) { require.GreaterOrEqual(t, 2, 2) }, func(t require.T) { require.GreaterOrEqual(t, 1, 2) }, "at least 2"},
 		"Positive":                {func(t require.T) { require.Positive(t, 1) }, func(t require.T) { require.Positive(t, 0) }, "more than zero"},
 		"Contains":                {func(t require.T) { require.Contains(t, "abc", "b") }, func(t require.T) { require.Contains(t, "abc", "x") }, `"x" is not in`},
-		"Panics":                  {func(t require.T) { require.Panics(t, func() { panic(errors.New("x")) }) }, func(t require.T) { require.Panics(t, func() {}) }, "it does not panic"},
-		"a failure inside Panics": {func(require.T) {}, func(t require.T) { require.Panics(t, func() { require.True(t, false) }) }, "it is not so"},
+		"Panics":                  {func(t require.T) { require.Panics(t, func() { panic(errors.New("x")) }) }, func(t require.T) { require.Panics(t, func() {}) }, "the function does not panic"},
+		"a failure inside Panics": {func(require.T) {}, func(t require.T) { require.Panics(t, func() { require.True(t, false) }) }, "the condition is false"},
 	} {
 		if said := failure(t, tt.passes); said != "" {
 			t.Errorf("%s fails: %s", name, said)
@@ -70,7 +70,7 @@ func TestAssertions(t *testing.T) {
 	}
 }
 
-// What is long is not printed whole.
+// Long values are not printed whole.
 func TestLongValues(t *testing.T) {
 	said := failure(t, func(t require.T) { require.Equal(t, "", strings.Repeat("x", 1<<20)) })
 	if len(said) > 1000 || !strings.Contains(said, "more)") {

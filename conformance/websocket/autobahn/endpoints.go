@@ -29,30 +29,29 @@ var backends = []backend{
 	{"epoll", func(int) (runtime.Runtime, error) { return epoll.New(epoll.Options{}) }},
 }
 
-// An endpoint is what is tested, as a server and as a client.
+// An endpoint is tested as a server and as a client.
 type endpoint struct {
 	name    string
-	exclude []string // cases about what it does not do
+	exclude []string // cases about features that it does not have
 	server  loop.Service
-	client  func(ctx context.Context, url string) error // a task, which echoes until the connection ends
+	client  func(ctx context.Context, url string) error // echoes until the connection ends; it is a task
 }
 
-const maxMessage = 16<<20 + 1 // one byte more than the longest that Autobahn sends
+const maxMessage = 16<<20 + 1 // one byte more than the longest message that Autobahn sends
 
-// endpoints are package ws, and examples/gobwas, which has no compression.
+// endpoints returns package ws, and examples/gobwas, which has no compression.
 func endpoints() []endpoint {
 	const drain = 100 * time.Millisecond
 	options := ws.Options{
 		MaxMessage: maxMessage,
-		// Each message is compressed: kosoku stumbles over one that comes back as
-		// it is.
+		// Each message is compressed, because kosoku fails on an uncompressed echo.
 		Compression: &ws.Compression{Threshold: -1},
 		Logger:      slog.New(slog.NewTextHandler(io.Discard, nil)),
 	}
 	client := options
 	client.CloseTimeout = time.Second
-	// Without this, a client's offer does not let Autobahn's server ask for what
-	// group 13 is about.
+	// Without this, a client's offer does not let Autobahn's server ask for the
+	// parameters of group 13.
 	client.Compression = &ws.Compression{Threshold: -1, ClientNoContextTakeover: true}
 	ported := gobwas.Options{MaxMessage: maxMessage, CloseTimeout: time.Second}
 	portedServer := gobwas.Server(ported)
@@ -66,7 +65,7 @@ func endpoints() []endpoint {
 				return err
 			}
 			err = echo(ctx, c)
-			_ = c.Close(ws.StatusNormalClosure, "") // waits until the answer to the peer's close is out
+			_ = c.Close(ws.StatusNormalClosure, "") // Close waits until the answer to the peer's close frame has been sent
 			return err
 		},
 	}, {
@@ -90,7 +89,7 @@ func echo(ctx context.Context, c *ws.Conn) error {
 	}
 }
 
-// each calls f for every endpoint on every backend that is wanted.
+// each calls f for every selected endpoint on every backend.
 func (r *runner) each(role string, f func(name string, g *loop.Group, e endpoint) error) error {
 	for _, e := range endpoints() {
 		e.exclude = append(e.exclude, r.exclude()...)
@@ -115,7 +114,7 @@ func (r *runner) each(role string, f func(name string, g *loop.Group, e endpoint
 	return nil
 }
 
-// servers has kosoku and the suite test the servers.
+// servers tests the servers with kosoku and with the suite.
 func (r *runner) servers(ctx context.Context) error {
 	return r.each("server", func(name string, g *loop.Group, e endpoint) error {
 		ctx, cancel := context.WithCancel(ctx)
@@ -142,7 +141,7 @@ func (r *runner) servers(ctx context.Context) error {
 	})
 }
 
-// clients has kosoku and the suite test the clients.
+// clients tests the clients with kosoku and with the suite.
 func (r *runner) clients(ctx context.Context) error {
 	return r.each("client", func(name string, g *loop.Group, e endpoint) error {
 		run := func(ctx context.Context, url string) error {
@@ -160,7 +159,7 @@ func (r *runner) clients(ctx context.Context) error {
 	})
 }
 
-// kosokuClient has kosoku's fuzzing server test a client.
+// kosokuClient tests a client with kosoku's fuzzing server.
 func (r *runner) kosokuClient(ctx context.Context, run func(ctx context.Context, url string) error, exclude []string) (map[string]verdict, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -177,7 +176,7 @@ func (r *runner) kosokuClient(ctx context.Context, run func(ctx context.Context,
 	if err := p.next(&ready); err != nil {
 		return nil, err
 	}
-	// Cases may run beside each other: a case that waits does not hold up the rest.
+	// The cases run concurrently: a case that waits does not hold up the rest.
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, 4)
 	for i := range ready.Cases {
@@ -186,7 +185,7 @@ func (r *runner) kosokuClient(ctx context.Context, run func(ctx context.Context,
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 			defer cancel()
-			_ = run(ctx, fmt.Sprintf("ws://%s/runCase?case=%d&agent=noria", ready.Address, i+1)) // the verdict says what is wrong
+			_ = run(ctx, fmt.Sprintf("ws://%s/runCase?case=%d&agent=noria", ready.Address, i+1)) // the verdict says what went wrong
 		})
 	}
 	wg.Wait()

@@ -10,8 +10,8 @@ import (
 	"github.com/noria-go/noria/internal/brokenws"
 )
 
-// faultCases are the cases that both run against a faulty server: those of the
-// group of the one that must notice, as far as they are quick.
+// faultCases returns the cases that both run against a faulty server: the quick ones of
+// the group of the case that must notice the fault.
 func faultCases(id string) []string {
 	parts := strings.Split(id, ".")
 	switch parts[0] {
@@ -23,7 +23,7 @@ func faultCases(id string) []string {
 	return []string{parts[0] + ".*"}
 }
 
-// faults runs both against each server of package brokenws, and the one without
+// faults runs both against each server of package brokenws and against the one without
 // a fault.
 func (r *runner) faults(ctx context.Context) error {
 	if !r.wants("faults") {
@@ -68,7 +68,7 @@ func (r *runner) faults(ctx context.Context) error {
 	return err
 }
 
-// notices reports whether both have something against the case.
+// notices reports whether both find the case less than perfect.
 func (r *runner) notices(id string, theirs map[string]verdict, ours *websocket.Report) bool {
 	v := theirs[id]
 	noticed := v.Behavior != "OK" || v.Closing != "OK"

@@ -1,12 +1,12 @@
-// Command autobahn holds the suite of conformance/websocket against the real
-// thing: Autobahn's own case files, which kosoku (a Python package) runs natively. It
-// runs both against package ws and examples/gobwas on every backend, as server and client,
-// and against the servers of package brokenws, and compares verdict by verdict.
+// Command autobahn compares the suite of conformance/websocket with Autobahn's own case
+// files, which kosoku (a Python package) runs natively. It runs both against package ws
+// and examples/gobwas on every backend, as server and client, and against the faulty
+// servers of package brokenws, and compares each verdict.
 //
 //	make autobahn
 //
-// It exits with 1 if they differ anywhere, but for the differences in known,
-// or if an endpoint is not perfect by either.
+// It exits with 1 if any two verdicts differ, except for the differences in known, or
+// if either finds an endpoint less than perfect.
 package main
 
 import (
@@ -28,16 +28,16 @@ import (
 
 // A runner has what every part needs.
 type runner struct {
-	python  string // an interpreter that has kosoku
+	python  string // a Python interpreter with kosoku
 	short   bool
-	only    string // what to run: the beginning of a part's name
+	only    string // prefix of the names of the parts to run
 	differs int
 	bad     int
 }
 
 func main() {
 	r := &runner{}
-	flag.StringVar(&r.python, "python", "python3", "the `interpreter` that has kosoku")
+	flag.StringVar(&r.python, "python", "python3", "the `interpreter` with kosoku installed")
 	flag.BoolVar(&r.short, "short", false, "of groups 12 and 13, only the cases with short messages")
 	flag.StringVar(&r.only, "only", "", "run parts whose names begin with this: faults, server, client, server/ws/epoll …")
 	flag.Parse()
@@ -66,7 +66,7 @@ func (r *runner) wants(part string) bool {
 	return strings.HasPrefix(part, r.only) || strings.HasPrefix(r.only, part)
 }
 
-// exclude are the cases that -short leaves out.
+// exclude returns the cases that -short leaves out.
 func (r *runner) exclude() (list []string) {
 	if r.short {
 		for i := 5; i <= 18; i++ {
@@ -83,7 +83,7 @@ type verdict struct {
 	Result   string `json:"result"`
 }
 
-// A job is a server that kosoku tests; its JSON is what verdicts.py reads.
+// A job is a server for kosoku to test; verdicts.py reads it as JSON.
 type job struct {
 	Name    string   `json:"name"`
 	URL     string   `json:"url"`
@@ -97,7 +97,7 @@ var clientScript string
 //go:embed server.py
 var serverScript string
 
-// A process is a script that writes lines of JSON.
+// A process is a running script that writes lines of JSON.
 type process struct {
 	cmd *exec.Cmd
 	out *json.Decoder
@@ -115,10 +115,10 @@ func startScript(cmd *exec.Cmd) (*process, error) {
 	return &process{cmd, json.NewDecoder(out)}, nil
 }
 
-// next reads a line.
+// next reads a line into v.
 func (p *process) next(v any) error {
 	if err := p.out.Decode(v); err != nil {
-		return fmt.Errorf("%s stopped: %w (has it kosoku? make autobahn installs it)", p.cmd.Path, err)
+		return fmt.Errorf("%s stopped: %w (is kosoku installed? make autobahn installs it)", p.cmd.Path, err)
 	}
 	return nil
 }
@@ -128,8 +128,8 @@ func (p *process) stop() {
 	_ = p.cmd.Wait()
 }
 
-// kosokuServers has kosoku test servers, some at once, and calls each as it is
-// done.
+// kosokuServers tests servers with kosoku, several at once, and calls each for every
+// server that is done.
 func (r *runner) kosokuServers(ctx context.Context, atOnce int, jobs []job, each func(name string, theirs map[string]verdict) error) error {
 	cmd := exec.CommandContext(ctx, r.python, "-c", clientScript, fmt.Sprint(atOnce))
 	var in bytes.Buffer
@@ -163,20 +163,20 @@ func (r *runner) kosokuServers(ctx context.Context, atOnce int, jobs []job, each
 	return nil
 }
 
-// known are differences that are kosoku's, and why.
+// known returns why a difference is kosoku's mistake, or "".
 func known(theirs verdict, ours *websocket.Result) (why string) {
 	switch {
 	case theirs.Behavior == "ERROR" && ours.Behavior == websocket.Failed && strings.Contains(ours.Why, "handshake"):
-		return "it calls a handshake that fails ERROR"
+		return "kosoku calls a failed handshake ERROR"
 	case theirs.Behavior == "ERROR" && ours.Behavior == websocket.Failed && strings.Contains(theirs.Result, "deflate"):
-		return "it calls data that does not inflate ERROR"
+		return "kosoku calls data that does not inflate ERROR"
 	case strings.Contains(theirs.Result, "Strings must be encoded before hashing"):
-		return "it stumbles over a message that comes back without compression, which is allowed"
+		return "kosoku fails on an uncompressed echo, which is allowed"
 	}
 	return ""
 }
 
-// compare prints how the two agree, and counts.
+// compare prints and counts how far the two agree.
 func (r *runner) compare(name string, theirs map[string]verdict, p *websocket.Report, mustBeGood bool) {
 	ours := map[string]*websocket.Result{}
 	for _, o := range p.Results {
@@ -226,5 +226,5 @@ func (r *runner) compare(name string, theirs map[string]verdict, p *websocket.Re
 	}
 }
 
-// patience of the suite here: kosoku waits for a second.
+// patience is the suite's patience here; kosoku waits for a second too.
 const patience = time.Second

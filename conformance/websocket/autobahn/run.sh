@@ -1,8 +1,7 @@
 #!/bin/sh
-# Installs kosoku, which runs Autobahn's own case files, into a directory of its
-# own, and compares its verdicts with the suite's. Arguments are passed on:
-# -short leaves out the long messages of groups 12 and 13, -only server/ws
-# runs a part; see main.go.
+# Installs kosoku, which runs Autobahn's own case files, into a virtual environment, and
+# compares its verdicts with the suite's. The arguments go to main.go: -short leaves out
+# the long messages of groups 12 and 13, -only server/ws runs a part.
 set -eu
 cd "$(dirname "$0")/../../.."
 venv=${AUTOBAHN_VENV:-${XDG_CACHE_HOME:-$HOME/.cache}/noria/kosoku-0.1.0}

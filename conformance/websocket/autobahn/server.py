@@ -1,9 +1,9 @@
 """Runs kosoku's fuzzing server for one client. The arguments are patterns of
 cases to leave out.
 
-The first line of output is {"address", "cases"}, the second, once the client
-has asked for its report, {"verdicts": {case: {"behavior", "behaviorClose",
-"result"}}}.
+The first line of output is {"address", "cases"}. The second line is printed
+when the client has asked for its report: {"verdicts": {case: {"behavior",
+"behaviorClose", "result"}}}.
 """
 
 import asyncio

@@ -1,9 +1,9 @@
 """Runs kosoku's fuzzing client against servers, several at once, in one
-interpreter (starting one costs seconds).
+interpreter, since starting one takes seconds. The argument is how many at once.
 
-Each line of the input is {"name", "url", "include", "exclude"}; for each a line
-of output follows: {"name", "verdicts": {case: {"behavior", "behaviorClose",
-"result"}}, "error"}.
+Each line of the input is {"name", "url", "include", "exclude"}. For each there
+is a line of output when it is done: {"name", "verdicts": {case: {"behavior",
+"behaviorClose", "result"}}, "error"}.
 """
 
 import asyncio

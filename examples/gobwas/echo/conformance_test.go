@@ -14,10 +14,10 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// maxMessage is one byte more than the longest that Autobahn sends.
+// maxMessage is one byte more than the longest message that Autobahn sends.
 const maxMessage = 16<<20 + 1
 
-// serve serves a listener until the test ends, and returns its address.
+// serve serves a listener until the test ends and returns its address.
 func serve(t *testing.T, g *loop.Group, o Options, ended func(error)) string {
 	t.Helper()
 	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
@@ -35,7 +35,8 @@ func serve(t *testing.T, g *loop.Group, o Options, ended func(error)) string {
 	return ls.Addr().String()
 }
 
-// suite is the whole suite but for compression, which the example does not have.
+// suite returns options for the whole suite without the cases about compression, which
+// the example does not have.
 func suite() websocket.Options {
 	return websocket.Options{Exclude: []string{"12.*", "13.*", "trap08.*", "trap09.inflated*"},
 		Traps: true, MaxMessage: maxMessage, HandshakeTimeout: options.HandshakeTimeout, Patience: 30 * time.Second}
@@ -43,8 +44,8 @@ func suite() websocket.Options {
 
 var options = Options{MaxMessage: maxMessage, HandshakeTimeout: 2 * time.Second, CloseTimeout: time.Second}
 
-// each runs f on every backend; in the short form not on io_uring without its newer
-// features.
+// each runs f on every backend; in the short form without the variant of io_uring that
+// lacks newer features.
 func each(t *testing.T, f func(t *testing.T, g *loop.Group)) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		if testing.Short() && v.Name == "io_uring-plain" {
@@ -54,8 +55,8 @@ func each(t *testing.T, f func(t *testing.T, g *loop.Group)) {
 	})
 }
 
-// The library's Upgrader takes requests that it should refuse, refuses one that it
-// should take, and does not look at Origin. All that frames can do wrong is caught.
+// The library's Upgrader accepts some invalid requests, refuses a valid one, and does
+// not check Origin. The example passes every case about frames.
 func TestServerConforms(t *testing.T) {
 	each(t, func(t *testing.T, g *loop.Group) {
 		addr := serve(t, g, options, func(error) {})
@@ -67,7 +68,7 @@ func TestServerConforms(t *testing.T) {
 	})
 }
 
-// The library's Dialer wants Connection in one line.
+// The library's Dialer needs Connection in one line.
 func TestClientConforms(t *testing.T) {
 	each(t, func(t *testing.T, g *loop.Group) {
 		r, err := websocket.RunClient(t.Context(), func(ctx context.Context, url string) error {

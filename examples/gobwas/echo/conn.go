@@ -13,24 +13,24 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// maxBuffer is what one connection buffers at most in each direction, in bytes.
-// Payloads are taken out of the buffer as they come, so it need not hold a message.
+// maxBuffer limits what a connection buffers in each direction, in bytes. Payloads are
+// taken out of the buffer as they arrive, so it need not hold a message.
 const maxBuffer = 64 << 10
 
-// keepPayload is up to how many bytes of memory are kept for the next message.
+// keepPayload is how much of a message's memory is kept for the next message, in bytes.
 const keepPayload = 64 << 10
 
 // A conn is one WebSocket connection, used by one task.
 type conn struct {
 	opts   Options
-	client bool // this end masks what it sends
+	client bool // a client masks what it sends
 	sync   *compat.GrowableSyncStream
 	read   *compat.ReadHalf // of sync
 	write  *compat.WriteHalf
-	out    io.Writer // write, which waits when it is full
+	out    io.Writer // writes to write, and waits when it is full
 
-	payload   []byte // of the message that is being received
-	checked   int    // how many bytes of it are known to be UTF-8
+	payload   []byte // the message that is being received
+	checked   int    // how many bytes of it have been checked to be UTF-8
 	control   [ws.MaxControlFramePayloadSize]byte
 	sentClose bool
 }
@@ -48,10 +48,10 @@ func newConn(s *loop.Stream, o Options, client bool) (*conn, error) {
 
 func (c *conn) stream() *loop.Stream { return c.sync.Stream() }
 
-// limit has reading fail after d.
+// limit makes reading fail after d.
 func (c *conn) limit(d time.Duration) error { return c.stream().SetReadDeadline(time.Now().Add(d)) }
 
-// fill waits for more bytes. What was written before goes out first.
+// fill waits for more bytes. It first flushes what has been written.
 func (c *conn) fill() error {
 	if _, err := c.write.FlushWriteBuf(); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (c *conn) fill() error {
 	return err
 }
 
-// more is fill in the middle of a frame.
+// more is fill in the middle of a frame, where the peer's end is an error.
 func (c *conn) more() error {
 	err := c.fill()
 	if err == io.EOF {
@@ -69,8 +69,8 @@ func (c *conn) more() error {
 	return err
 }
 
-// header reads the next frame's header. The library is called again from the
-// beginning when the header was not all there.
+// header reads the next frame's header. If the header is incomplete, it calls the
+// library again from the header's first byte.
 func (c *conn) header() (ws.Header, error) {
 	for {
 		if have := c.read.Buffered(); have > 0 {
@@ -87,15 +87,15 @@ func (c *conn) header() (ws.Header, error) {
 			c.read.Commit()
 			return h, c.check(h, have-c.read.Buffered(), err)
 		}
-		if err := c.fill(); err != nil { // io.EOF: the peer has left without a word
+		if err := c.fill(); err != nil { // io.EOF: the peer left without a Close frame
 			return ws.Header{}, err
 		}
 	}
 }
 
-// receive returns the next message, which is good until the next call. Control frames
-// are answered meanwhile. It returns errClosed when the peer has closed the
-// connection, and a violation when the peer broke the protocol.
+// receive returns the next message, which is valid until the next call, and answers
+// control frames. It returns errClosed when the peer has closed the connection, and a
+// violation when the peer broke the protocol.
 func (c *conn) receive() (op ws.OpCode, m []byte, err error) {
 	if cap(c.payload) > keepPayload {
 		c.payload = nil
@@ -117,7 +117,7 @@ func (c *conn) receive() (op ws.OpCode, m []byte, err error) {
 			return 0, nil, violation{ws.StatusProtocolError, "a continuation of no message"}
 		case op != 0 && h.OpCode != ws.OpContinuation:
 			return 0, nil, violation{ws.StatusProtocolError, "a new message inside a fragmented one"}
-		case h.Length > int64(c.opts.MaxMessage-len(c.payload)): // on the word of the header
+		case h.Length > int64(c.opts.MaxMessage-len(c.payload)): // by the announced length
 			return 0, nil, violation{ws.StatusMessageTooBig, "a message that is too long"}
 		case op == 0:
 			op = h.OpCode
@@ -134,9 +134,9 @@ func (c *conn) receive() (op ws.OpCode, m []byte, err error) {
 	}
 }
 
-// receivePayload appends a frame's payload to the message, as it comes: the memory
-// doubles with what has arrived, whatever the header announces, and text is checked with
-// each piece.
+// receivePayload appends a frame's payload to the message as it arrives. Its memory
+// grows with the bytes that have arrived, whatever length the header announces. It
+// checks text with each piece.
 func (c *conn) receivePayload(h ws.Header, text bool) error {
 	for at := int64(0); at < h.Length; {
 		if c.read.Buffered() == 0 {
@@ -152,7 +152,7 @@ func (c *conn) receivePayload(h ws.Header, text bool) error {
 		}
 		c.payload = c.payload[:from+n]
 		p := c.payload[from:]
-		_, _ = c.read.Read(p) // so many are there
+		_, _ = c.read.Read(p) // cannot fail: so many are buffered
 		if h.Masked {
 			ws.Cipher(p, h.Mask, int(at&3))
 		}
@@ -189,7 +189,7 @@ func (c *conn) receiveControl(h ws.Header) error {
 		if err := checkClose(p); err != nil {
 			return err
 		}
-		if err := c.sendClose(p[:min(len(p), 2)]); err != nil { // the peer's code, without its reason
+		if err := c.sendClose(p[:min(len(p), 2)]); err != nil { // the peer's code without its reason
 			return err
 		}
 		return errClosed
@@ -197,11 +197,11 @@ func (c *conn) receiveControl(h ws.Header) error {
 	return nil
 }
 
-// send writes a message or a control frame as one frame. p is masked in place.
+// send writes a message or a control frame as one frame. It masks p in place.
 func (c *conn) send(op ws.OpCode, p []byte) error {
 	h := ws.Header{Fin: true, OpCode: op, Length: int64(len(p)), Masked: c.client}
 	if c.client {
-		_, _ = rand.Read(h.Mask[:]) // it never fails; the library's NewMask can be guessed
+		_, _ = rand.Read(h.Mask[:]) // rand.Read never fails; the library's NewMask can be guessed
 		ws.Cipher(p, h.Mask, 0)
 	}
 	if err := ws.WriteHeader(c.out, h); err != nil {
@@ -220,7 +220,7 @@ func (c *conn) sendClose(body []byte) error {
 	return c.send(ws.OpClose, body)
 }
 
-// shut begins the closing handshake and waits for the peer's Close frame.
+// shut starts the closing handshake and waits for the peer's Close frame.
 func (c *conn) shut() error {
 	if err := c.limit(c.opts.CloseTimeout); err != nil {
 		return err
@@ -235,10 +235,10 @@ func (c *conn) shut() error {
 	}
 }
 
-// end ends a connection that err has ended: the peer is told what it did wrong, and
-// its end of the connection is awaited, so that what was sent arrives. A server ends
-// its side first (RFC 6455, section 7.1.1). The result is nil if the peer has closed
-// the connection in order.
+// end ends a connection after err. It tells the peer which mistake it made, and waits
+// for the peer's end so that the sent bytes arrive. A server ends its side first (RFC
+// 6455, section 7.1.1). The result is nil if the peer has closed the connection in
+// order.
 func (c *conn) end(err error) error {
 	var v violation
 	switch {
@@ -265,8 +265,8 @@ func (c *conn) end(err error) error {
 	return err
 }
 
-// A waitingWriter waits where a WriteHalf would not: in a task, a function that writes
-// may be suspended at any byte.
+// A waitingWriter waits where a WriteHalf would not: a task may be suspended inside a
+// Write.
 type waitingWriter struct{ w *compat.WriteHalf }
 
 func (w waitingWriter) Write(p []byte) (n int, err error) {

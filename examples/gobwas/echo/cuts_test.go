@@ -17,7 +17,7 @@ import (
 const request = "GET /chat HTTP/1.1\r\nHost: noria.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 
-// frame returns a frame as the peer of a server or of a client sends it.
+// frame returns a frame as the peer of a server (toServer) or of a client sends it.
 func frame(toServer bool, op ws.OpCode, fin bool, payload string) []byte {
 	f := ws.NewFrame(op, fin, []byte(payload))
 	if toServer {
@@ -26,7 +26,7 @@ func frame(toServer bool, op ws.OpCode, fin bool, payload string) []byte {
 	return ws.MustCompileFrame(f)
 }
 
-// session is what a peer sends: each way to write a length, messages in fragments
+// session returns what a peer sends: each encoding of a length, messages in fragments
 // that cut a character, pings between them, and the closing handshake.
 func session(toServer bool) []byte {
 	var all []byte
@@ -59,16 +59,16 @@ a fin=true rsv=0 ""
 8 fin=true rsv=0 "\x03\xe8"
 `
 
-// A server's connection goes the same way however its bytes arrive: cut in two at
-// every byte, and in chunks of every small size, each of which interrupts the library
-// inside headers.
+// A server's connection behaves the same however its bytes arrive: cut in two at every
+// byte, and in chunks of every small size, each of which interrupts the library inside
+// headers.
 func TestServerOverEveryCut(t *testing.T) {
 	in := append([]byte(request), session(true)...)
 	want := "HTTP/1.1 101 Switching Protocols\n" + echoes
 	overEveryCut(t, in, want, func(l *loop.Loop, next func([]byte) []byte) outcome { return runServer(l, Options{}, next) })
 }
 
-// The same for a client, whose frames are masked, after its handshake.
+// The same for a client after its handshake.
 func TestClientOverEveryCut(t *testing.T) {
 	overEveryCut(t, session(false), echoes, func(l *loop.Loop, next func([]byte) []byte) outcome {
 		return runFrames(l, Options{}, true, next)
@@ -96,8 +96,8 @@ func overEveryCut(t *testing.T, in []byte, want string, f func(l *loop.Loop, nex
 	}
 }
 
-// A header that is cut off is rolled back and read again, once for each piece; one that
-// is all there is not, and a payload never is.
+// An incomplete header is rolled back and read again, once for each piece. A complete
+// header is not, and a payload never is.
 func TestRollback(t *testing.T) {
 	g := group(t)
 	long := frame(true, ws.OpBinary, true, strings.Repeat("x", 300)) // 8 bytes of header
@@ -120,7 +120,8 @@ func TestRollback(t *testing.T) {
 	}
 }
 
-// cutStep is 1, but within the long payload, unless that is to be all.
+// cutStep is 1, but larger inside the long payload, unless that payload is all there
+// is.
 func cutStep(cut, size int) int {
 	const near = 2500
 	if !testing.Short() || cut < near || size-cut < 200 {
@@ -130,7 +131,7 @@ func cutStep(cut, size int) int {
 }
 
 // A client's handshake, cut at every byte of the response, with frames behind it: the
-// library makes a key once, and gets the response and no more.
+// library makes one key, and gets the response and nothing more.
 func TestClientHandshakeAtEveryCut(t *testing.T) {
 	g := group(t)
 	for cut, size := 1, 2; cut < size; cut++ {
@@ -161,8 +162,8 @@ func TestClientHandshakeAtEveryCut(t *testing.T) {
 	}
 }
 
-// FuzzChunks has a connection of either role read the same bytes in one piece, byte by
-// byte, and cut as the input says: what it sends and returns is the same.
+// FuzzChunks makes a connection of either role read the same bytes in one piece, byte
+// by byte, and cut as the input says. What it sends and returns must be the same.
 func FuzzChunks(f *testing.F) {
 	o := Options{MaxMessage: 1000}
 	for _, server := range []bool{true, false} {
@@ -172,7 +173,7 @@ func FuzzChunks(f *testing.F) {
 		f.Add(frame(server, ws.OpClose, true, "\x03"), []byte{2}, server)
 	}
 	f.Add([]byte("\x82\xff\x80\x00\x00\x00\x00\x00\x00\x01aaaa"), []byte{9}, true)
-	g, err := noria.Start(noria.Options{Loops: 1}) // not a group that looks for leaks: fuzzing has goroutines of its own
+	g, err := noria.Start(noria.Options{Loops: 1}) // not backendtest.Group, which looks for leaks: fuzzing has goroutines of its own
 	require.NoError(f, err)
 	f.Cleanup(func() { require.NoError(f, g.Stop()) })
 	f.Fuzz(func(t *testing.T, data, cuts []byte, server bool) {

@@ -1,22 +1,23 @@
-// Package echo is a WebSocket echo, server and client, on github.com/gobwas/ws: a
-// synchronous library that knows nothing of completions, brought over by
+// Package echo is a WebSocket echo, server and client, on github.com/gobwas/ws, a
+// synchronous library that knows nothing of completions, over
 // compat.GrowableSyncStream.
 //
-// The library wants an io.Reader and an io.Writer. The sync stream is both, and
-// never waits: Read answers compat.ErrWouldBlock when nothing is buffered, and Write
-// when the buffer is full. Porting comes down to three places (conn.go):
+// The library wants an io.Reader and an io.Writer. The sync stream is both, and never
+// waits: Read returns compat.ErrWouldBlock when nothing is buffered, and Write when the
+// buffer is full. The port has to deal with that in three places (conn.go):
 //
 //   - ws.ReadHeader loses what it has read when it is interrupted. The connection
-//     sets a checkpoint before, rolls back, fills the buffer and calls it again.
-//   - Reading a payload can be interrupted anywhere: the connection takes what is
-//     there, and fills the buffer for the rest.
-//   - Writing may wait in the middle: the writer flushes when the buffer is full, which
-//     suspends the task, and goes on.
+//     sets a checkpoint before the call. When the call is interrupted, it rolls back,
+//     fills the buffer and calls again.
+//   - Reading a payload can be interrupted anywhere: the connection takes the bytes
+//     that are buffered, and fills the buffer for the rest.
+//   - Writing may have to wait in the middle: when the buffer is full, the writer
+//     flushes it, which suspends the task.
 //
-// Where the library is lenient and RFC 6455 is not, this package checks (frames.go):
-// reserved bits, lengths that are not in their shortest form, close codes, UTF-8 at
-// the first wrong byte. There is no compression, no TLS, and no ping of its own: for
-// those, and for speed, there is package ws.
+// Where the library is more lenient than RFC 6455, this package checks (frames.go):
+// reserved bits, lengths that are not in their shortest form, close codes, UTF-8 at the
+// first wrong byte. It has no compression, no TLS, and sends no pings: for those, and
+// for speed, use package ws.
 package echo
 
 import (
@@ -30,16 +31,16 @@ import (
 	"github.com/noria-go/noria/tcp"
 )
 
-// Options are what a connection can be told. The zero value is good.
+// Options configure a connection. The zero value has defaults.
 type Options struct {
-	// MaxMessage is how many bytes a message that is received may have; a longer one
-	// closes the connection with code 1009. 0 means 32 MiB.
+	// MaxMessage is the longest message that a connection receives, in bytes; a longer
+	// one closes the connection with code 1009. 0 means 32 MiB.
 	MaxMessage int
 
-	// HandshakeTimeout is for all of the opening handshake. 0 means 10 seconds.
+	// HandshakeTimeout limits the whole opening handshake. 0 means 10 seconds.
 	HandshakeTimeout time.Duration
 
-	// CloseTimeout is how long the end of a connection waits for the peer's. 0 means
+	// CloseTimeout is how long a connection that ends waits for the peer's end. 0 means
 	// 5 seconds.
 	CloseTimeout time.Duration
 }
@@ -63,7 +64,7 @@ func Server(o Options) *tcp.Server {
 	}}
 }
 
-// serve is one connection of a server.
+// serve runs one connection of a server.
 func (c *conn) serve() error {
 	if err := c.accept(); err != nil {
 		return err
@@ -71,8 +72,8 @@ func (c *conn) serve() error {
 	return c.end(c.echo())
 }
 
-// Client connects to a ws URL and sends every message back until the server closes
-// the connection. It is called from a task.
+// Client connects to a ws URL and sends every message back until the server closes the
+// connection. It must be called from a task, and waits.
 func Client(ctx context.Context, url string, o Options) error {
 	c, err := dial(ctx, url, o)
 	if err != nil {
@@ -82,8 +83,8 @@ func Client(ctx context.Context, url string, o Options) error {
 	return c.end(c.echo())
 }
 
-// Say connects to a ws URL, sends text, and returns what comes back. It is called
-// from a task.
+// Say connects to a ws URL, sends text, and returns the answer. It must be called from
+// a task, and waits.
 func Say(ctx context.Context, url, text string, o Options) (answer string, err error) {
 	c, err := dial(ctx, url, o)
 	if err != nil {

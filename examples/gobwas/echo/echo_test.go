@@ -22,7 +22,7 @@ import (
 
 var address = &url.URL{Scheme: "ws", Host: "noria.test", Path: "/"}
 
-// response is what a server answers to a request.
+// response returns a server's answer to request.
 func response(request []byte) []byte {
 	_, key, _ := strings.Cut(string(request), "Sec-WebSocket-Key: ")
 	key, _, _ = strings.Cut(key, "\r\n")
@@ -31,8 +31,8 @@ func response(request []byte) []byte {
 		base64.StdEncoding.EncodeToString(sum[:]))
 }
 
-// The library's own client, on the net package; interop/run.sh drives the server with
-// npm's.
+// The library's own client, on the net package. interop/examples.sh drives the server
+// with npm's.
 func TestLibrarysClient(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		ends := make(chan error, 1)
@@ -70,7 +70,7 @@ func TestLibrarysClient(t *testing.T) {
 		require.NoError(t, c.Close())
 		require.NoError(t, <-ends)
 
-		// One that goes in the middle of a frame, and one that goes between two.
+		// A peer that leaves in the middle of a frame, and one that leaves between two.
 		for sent, want := range map[string]error{"\x82\xfe": io.ErrUnexpectedEOF, "": io.EOF} {
 			c, _, _, err = ws.Dial(t.Context(), fmt.Sprintf("ws://%s/", addr))
 			require.NoError(t, err)
@@ -82,7 +82,7 @@ func TestLibrarysClient(t *testing.T) {
 	})
 }
 
-// Client and server of the example with each other.
+// The example's client with its server.
 func TestSay(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -112,7 +112,7 @@ func TestSay(t *testing.T) {
 	})
 }
 
-// What a peer does wrong, and the code that it is told, for both roles.
+// A peer's mistakes, and the code that the peer gets for each, in both roles.
 func TestViolations(t *testing.T) {
 	raw := func(head string) func(bool) []byte {
 		return func(toServer bool) []byte {
@@ -184,7 +184,7 @@ func TestViolations(t *testing.T) {
 			})
 		}
 	}
-	// The codes that the library would refuse, and it should not.
+	// Valid codes that the library would refuse.
 	for _, code := range []int{1000, 1003, 1007, 1012, 1013, 1014, 3000, 4999} {
 		got := onLoop(t, g, func(l *loop.Loop) outcome {
 			return runFrames(l, Options{}, false, inPieces(closing(code, "Größe")(true)))
@@ -194,8 +194,8 @@ func TestViolations(t *testing.T) {
 	}
 }
 
-// A request that never ends is bounded in bytes, and one that comes slowly in time
-// (TestServerConforms).
+// A request without an end is limited in bytes; TestServerConforms limits a slow one in
+// time.
 func TestLongRequest(t *testing.T) {
 	got := onLoop(t, group(t), func(l *loop.Loop) outcome {
 		return runServer(l, Options{}, func([]byte) []byte { return bytes.Repeat([]byte("x"), 1000) })

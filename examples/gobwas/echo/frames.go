@@ -9,7 +9,7 @@ import (
 	"github.com/gobwas/ws"
 )
 
-// A violation is what the peer did wrong, and the code that the peer is told.
+// A violation is the peer's mistake, and the close code that the peer gets for it.
 type violation struct {
 	code   ws.StatusCode
 	detail string
@@ -19,13 +19,14 @@ func (v violation) Error() string {
 	return fmt.Sprintf("closed with code %d: the peer sent %s", v.code, v.detail)
 }
 
-// errClosed: the peer has closed the connection, and its Close frame was answered.
+// errClosed means that the peer has closed the connection, and that its Close frame has
+// been answered.
 var errClosed = errors.New("the peer has closed the connection")
 
 var errNotUTF8 = violation{ws.StatusInvalidFramePayloadData, "text that is not UTF-8"}
 
-// check checks a header of size bytes that the library has read, and what it said of
-// it. The library itself refuses no more than a length with the highest bit set.
+// check checks a header of size bytes that the library has read with the result err.
+// The library itself refuses only a length with the highest bit set.
 func (c *conn) check(h ws.Header, size int, err error) error {
 	wrong := ""
 	switch {
@@ -38,7 +39,7 @@ func (c *conn) check(h ws.Header, size int, err error) error {
 	case h.OpCode.IsReserved():
 		wrong = "a reserved opcode"
 	case h.Masked == c.client:
-		wrong = "a frame that is masked and must not be, or the reverse"
+		wrong = "a masked frame where the mask is forbidden, or an unmasked one where it is required"
 	case h.OpCode.IsControl() && !h.Fin:
 		wrong = "a control frame in fragments"
 	case h.OpCode.IsControl() && h.Length > ws.MaxControlFramePayloadSize:
@@ -51,15 +52,15 @@ func (c *conn) check(h ws.Header, size int, err error) error {
 	return violation{ws.StatusProtocolError, wrong}
 }
 
-// checkText reports whether the text that has come so far can be the beginning of
-// UTF-8. The library's CheckUTF8 looks at each byte; unicode/utf8 is much faster, and
-// all that it needs is to be spared a character that is not complete yet.
+// checkText reports whether the text that has arrived can be the beginning of valid
+// UTF-8. The library's CheckUTF8 looks at each byte; unicode/utf8 is much faster, but
+// must not be given the incomplete character at the end.
 func (c *conn) checkText() bool {
 	p := c.payload[c.checked:]
 	n := len(p)
 	for i := 1; i < utf8.UTFMax && i <= len(p); i++ {
 		if tail := p[len(p)-i:]; utf8.RuneStart(tail[0]) {
-			if !utf8.FullRune(tail) { // and it can still become one
+			if !utf8.FullRune(tail) { // it can still become valid
 				n -= i
 			}
 			break
@@ -69,8 +70,8 @@ func (c *conn) checkText() bool {
 	return utf8.Valid(p[:n])
 }
 
-// checkClose checks what a Close frame says (RFC 6455, sections 5.5.1 and 7.4). The
-// library's CheckCloseFrameData refuses 1012 to 1014 and takes 5000.
+// checkClose checks a Close frame's payload (RFC 6455, sections 5.5.1 and 7.4). The
+// library's CheckCloseFrameData refuses 1012 to 1014 and accepts 5000.
 func checkClose(p []byte) error {
 	switch {
 	case len(p) == 0:

@@ -17,16 +17,15 @@ import (
 	"github.com/noria-go/noria/tcp"
 )
 
-// An HTTP head ends with an empty line, and has at most so many bytes: the library
-// does not bound it.
+// An HTTP head ends with an empty line. The library does not limit its size.
 const (
 	headEnd = "\r\n\r\n"
 	maxHead = 16 << 10
 )
 
-// accept is the server's side of the opening handshake. The library is called once,
-// when the request is complete, with a reader that has the request and no more: it
-// would throw away the frames behind it.
+// accept does the server's opening handshake. It calls the library once, when the
+// request is complete, with a reader that has only the request: the library would throw
+// away the frames behind it.
 func (c *conn) accept() error {
 	if err := c.limit(c.opts.HandshakeTimeout); err != nil {
 		return err
@@ -69,9 +68,9 @@ func dial(ctx context.Context, address string, o Options) (*conn, error) {
 	return c, nil
 }
 
-// ask is the client's side of the opening handshake. The library makes a new key each
-// time it is called, so it cannot be rolled back and called again. It is called once,
-// and what it reads from waits.
+// ask does the client's opening handshake. The library makes a new key with each call,
+// so the call cannot be rolled back and repeated. It is called once, and reads from an
+// exchange, which waits.
 func (c *conn) ask(u *url.URL) error {
 	if err := c.limit(c.opts.HandshakeTimeout); err != nil {
 		return err
@@ -83,12 +82,12 @@ func (c *conn) ask(u *url.URL) error {
 	return c.stream().SetReadDeadline(time.Time{})
 }
 
-// An exchange is a request and its response: what the client's library writes and
-// reads. Its Read waits until the whole response is there, and has no byte of what
-// follows it.
+// An exchange is a request and its response, as the client's library writes and reads
+// them. Its Read waits until the whole response has arrived, and returns no byte behind
+// it.
 type exchange struct {
 	c    *conn
-	head *bytes.Reader // nil: not read yet
+	head *bytes.Reader // nil: not received yet
 }
 
 func (x *exchange) Write(p []byte) (int, error) { return x.c.out.Write(p) }

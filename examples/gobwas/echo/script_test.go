@@ -18,10 +18,10 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// A script is the other end of a connection. What it sends arrives in the pieces that
-// next returns, one by one: each when the connection has used up those before it, and
-// waits. next is told what the connection has sent so far; nothing means that it is
-// asked again later, nil is the script's end.
+// A script is the peer of a connection. It sends the pieces that next returns, each
+// when the connection has used up the previous ones and waits. next gets the bytes that
+// the connection has sent so far. If it returns an empty piece, it is called again
+// later; nil is the script's end.
 type script struct {
 	stream *loop.Stream // the connection's
 	peer   *loop.Stream // the script's
@@ -31,7 +31,7 @@ type script struct {
 	done   [2]loop.Event
 }
 
-// play starts a script, on the loop.
+// play starts a script on the loop.
 func play(l *loop.Loop, next func(sent []byte) []byte) *script {
 	near, far, err := socketPair()
 	if err != nil {
@@ -85,10 +85,10 @@ func (s *script) receive(context.Context) error {
 	}
 }
 
-// end waits until the script has got what the connection has sent.
+// end waits until the script has received everything that the connection has sent.
 func (s *script) end() {
 	s.over = true
-	_ = s.stream.CloseWrite() // the connection may have done that
+	_ = s.stream.CloseWrite() // the connection may have closed it already
 	for i := range s.done {
 		_ = s.done[i].Wait(context.Background())
 	}
@@ -130,20 +130,20 @@ func chunks(p []byte, n int) (list [][]byte) {
 	return list
 }
 
-// An outcome is how a connection over a script went: what it sent, as text, and what
-// its handler returned.
+// An outcome is the result of a connection over a script: the frames that it sent, as
+// text, and the error that its handler returned.
 type outcome struct {
 	sent   string
 	err    string
 	counts compat.Counts
 }
 
-// runServer is one connection of a server.
+// runServer runs one connection of a server.
 func runServer(l *loop.Loop, o Options, next func([]byte) []byte) outcome {
 	return run(l, o, false, next, (*conn).serve)
 }
 
-// runFrames is one connection, of either role, after its handshake.
+// runFrames runs one connection, of either role, after its handshake.
 func runFrames(l *loop.Loop, o Options, client bool, next func([]byte) []byte) outcome {
 	return run(l, o, client, next, func(c *conn) error { return c.end(c.echo()) })
 }
@@ -152,7 +152,7 @@ func run(l *loop.Loop, o Options, client bool, next func([]byte) []byte, f func(
 	s := play(l, next)
 	c, err := newConn(s.stream, o, client)
 	if err != nil {
-		panic(err) // the options are constants
+		panic(err) // cannot happen: the options are constants
 	}
 	err = f(c)
 	counts := c.sync.Counts()
@@ -161,8 +161,8 @@ func run(l *loop.Loop, o Options, client bool, next func([]byte) []byte, f func(
 	return outcome{transcript(s.sent), fmt.Sprint(err), counts}
 }
 
-// transcript returns what a connection has sent, a line for each frame. A client's
-// request, which has a new key each time, is left out.
+// transcript returns what a connection has sent, one line for each frame. It leaves out
+// a client's request, because the key in it is new each time.
 func transcript(sent []byte) string {
 	var b strings.Builder
 	if _, rest, ok := bytes.Cut(sent, []byte("\r\n\r\n")); ok && bytes.HasPrefix(sent, []byte("GET ")) {
@@ -199,7 +199,7 @@ func short(p []byte) string {
 	return fmt.Sprintf("%q", p)
 }
 
-// onLoop returns what f, a task, returns. Which backend it is makes no difference to a
+// onLoop runs f as a task and returns its result. The backend makes no difference to a
 // script.
 func onLoop(t testing.TB, g *loop.Group, f func(l *loop.Loop) outcome) (o outcome) {
 	t.Helper()

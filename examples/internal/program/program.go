@@ -1,5 +1,5 @@
-// Package program tests an example as the program that it is: the test binary
-// runs its main.
+// Package program tests an example as a program: the test binary runs the example's
+// main.
 package program
 
 import (
@@ -12,10 +12,10 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// variable says to a test binary that it is the example.
+// variable tells a test binary to run the example.
 const variable = "NORIA_TEST_EXAMPLE"
 
-// Main is an example's TestMain: it runs the tests, or main.
+// Main is an example's TestMain: it runs the tests or, as the child process, main.
 func Main(m *testing.M, main func()) {
 	if os.Getenv(variable) != "" {
 		main()
@@ -24,8 +24,8 @@ func Main(m *testing.M, main func()) {
 	os.Exit(m.Run())
 }
 
-// RequireDrains starts the example, waits until it has said where it listens, and
-// wants each signal that asks it to end to have it drain and exit with 0.
+// RequireDrains starts the example, waits until it prints its address, and requires
+// that each signal to end makes it drain and exit with 0.
 func RequireDrains(t *testing.T) {
 	t.Helper()
 	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM} {

@@ -1,4 +1,4 @@
-// Package selfsigned makes a certificate for examples, in memory.
+// Package selfsigned makes certificates for examples, in memory.
 package selfsigned
 
 import (
@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// New returns a certificate for localhost that is good for a day.
+// New returns a certificate for localhost that is valid for a day.
 func New() (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -1,6 +1,6 @@
-// Command exported counts the exported names of the packages in the directories
-// that are given, or of every public package of the module. With -v it prints
-// each of them. Run it in the repository's root:
+// Command exported counts the exported names of the packages in the given directories,
+// or of every public package of the module. With -v it prints each name. Run it in the
+// repository's root:
 //
 //	go run ./internal/cmd/exported -v ./runtime
 package main

@@ -1,5 +1,5 @@
-//! An echo server on fastwebsockets, as its own example for benchmarks is:
-//! hyper for the upgrade, tokio on one thread, tasks without a budget.
+//! An echo server on fastwebsockets, like the library's benchmark example: hyper for
+//! the upgrade, tokio on one thread, tasks without a budget.
 
 use fastwebsockets::{FragmentCollector, OpCode, WebSocketError, upgrade};
 use http_body_util::Empty;

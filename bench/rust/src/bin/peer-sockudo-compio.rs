@@ -1,5 +1,5 @@
-//! An echo server on sockudo-ws, on compio: io_uring, one thread, with the
-//! flags that make a ring of one thread fast.
+//! An echo server on sockudo-ws and compio: io_uring on one thread, with the flags that
+//! make a single-threaded ring fast.
 
 use compio::driver::{DriverType, ProactorBuilder};
 use noria_peers::port;
@@ -22,7 +22,7 @@ async fn serve() -> sockudo_ws::Result<()> {
         let (stream, _) = listener.accept().await?;
         runtime::spawn(async move {
             let _ = stream.set_nodelay(true);
-            // Whoever only looks whether somebody listens ends it right here.
+            // A client that only checks whether the server listens ends here.
             let Ok((mut ws, _)) = accept_async(stream, Config::default()).await else {
                 return;
             };

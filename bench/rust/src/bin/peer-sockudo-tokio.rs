@@ -1,6 +1,6 @@
-//! An echo server on sockudo-ws, on tokio, one thread. It feeds messages and
-//! lets the library send them before it waits for more, as its documentation
-//! says is fastest: those that were read together leave together.
+//! An echo server on sockudo-ws and tokio, on one thread. It feeds messages and lets the
+//! library send them before it waits for more, so those that were read together are sent
+//! together. The library's documentation calls this the fastest way.
 
 use bytes::BytesMut;
 use futures_util::{SinkExt, StreamExt};

@@ -14,21 +14,19 @@ import (
 	"github.com/noria-go/noria/ws"
 )
 
-// caseTime is how long a case may take: the slowest send a thousand large
-// messages.
+// caseTime limits a case. The slowest ones send a thousand large messages.
 const caseTime = 5 * time.Minute
 
-// An agent is the client's side of an Autobahn fuzzing server: it echoes what
-// comes, and the server judges. It speaks to three paths: /getCaseCount says
-// how many cases there are, /runCase?case=N&agent=NAME is one, and
-// /updateReports?agent=NAME writes the report.
+// An agent is the client of an Autobahn fuzzing server: it echoes each message, and the
+// server judges. It requests three paths: /getCaseCount says how many cases there are,
+// /runCase?case=N&agent=NAME runs one, and /updateReports?agent=NAME writes the report.
 type agent struct {
 	target
 	name string
 	out  io.Writer
 }
 
-// run is a task.
+// run runs every case and asks for the report. It is a task.
 func (a *agent) run(ctx context.Context) error {
 	n, err := a.count(ctx)
 	if err != nil {
@@ -48,12 +46,12 @@ func (a *agent) run(ctx context.Context) error {
 		}
 	}
 	if err := a.echo(ctx, "/updateReports?agent="+url.QueryEscape(a.name)); err != nil {
-		return fmt.Errorf("having the report written: %w", err)
+		return fmt.Errorf("asking for the report: %w", err)
 	}
 	return nil
 }
 
-// say writes to the terminal, which may block, and so not on the loop.
+// say writes to the terminal. That may block, so it does not run on the loop.
 func (a *agent) say(ctx context.Context, format string, args ...any) error {
 	return loop.Offload(ctx, func() { fmt.Fprintf(a.out, format, args...) })
 }
@@ -80,13 +78,13 @@ func (a *agent) runCase(ctx context.Context, i int) error {
 	return a.echo(ctx, "/runCase?case="+strconv.Itoa(i)+"&agent="+url.QueryEscape(a.name))
 }
 
-// echo opens a connection and echoes until it ends, in whatever way: that it
-// ended in the right way is for the server to say.
+// echo opens a connection and echoes until the connection ends. Any end is fine here:
+// the server judges it.
 func (a *agent) echo(ctx context.Context, path string) error {
 	c, err := a.dial(ctx, path)
 	if err != nil {
 		if ctx.Err() == nil && connected(err) {
-			return nil // a case of the handshake: refusing it may be right
+			return nil // a case about the handshake may want a refusal
 		}
 		return err
 	}
@@ -100,13 +98,13 @@ func (a *agent) echo(ctx context.Context, path string) error {
 	}
 	var timeout interface{ Timeout() bool }
 	if errors.As(err, &timeout) && timeout.Timeout() {
-		return fmt.Errorf("the server did not end it within %v", caseTime)
+		return fmt.Errorf("the server did not end the case within %v", caseTime)
 	}
 	return nil
 }
 
-// connected reports whether dialing got as far as a connection before it
-// failed: a server that is gone is nothing to go on with.
+// connected reports whether a dial that failed got as far as a connection. If it did
+// not, the server is gone and run stops.
 func connected(err error) bool {
 	var op *runtime.OpError
 	return !errors.As(err, &op) || op.Op != "dial" && op.Op != "connect"
