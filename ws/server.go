@@ -95,7 +95,7 @@ type Server struct {
 }
 
 // Stats are a Server's counts since it was made: see tcp.Stats. A connection
-// whose handshake failed, and one that ended with any other code than
+// whose handshake failed (that of TLS too), and one that ended with any other code than
 // StatusNormalClosure, StatusGoingAway or none, counts as failed. So does a request
 // that an HTTPHandler refuses, but for want of room.
 type Stats = tcp.Stats
