@@ -269,13 +269,8 @@ func (w *WriteHalf) shortfall() error {
 func (w *WriteHalf) finish() error {
 	err, n := w.err, w.Pending()
 	if n > 0 && err == nil {
-		switch err = w.dst.TryWriteBuf(w.buf); {
-		case err == nil:
-			w.buf = nil
-		case errors.Is(err, runtime.ErrBusy):
-			err = w.dst.Friend(friend.Key{}).Enqueue(w.buf)
-			w.buf = nil
-		}
+		err = w.dst.Friend(friend.Key{}).Enqueue(w.buf)
+		w.buf = nil
 	}
 	switch {
 	case n > 0 && err != nil:

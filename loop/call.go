@@ -45,6 +45,7 @@ func (l *Loop) freeCall(c *call) {
 		return
 	}
 	c.Buf, c.Path, c.Addr, c.Err = nil, "", runtime.Addr{}, nil
+	c.N = 0 // Submit clears it too, but do may fail before
 	c.Skip, c.Off, c.Len, c.Flags, c.Mode = 0, 0, 0, 0, 0
 	l.calls.Push(&c.free, c)
 }

@@ -3,7 +3,6 @@ package loop
 import (
 	"context"
 	"net"
-	"os"
 	"time"
 
 	"github.com/noria-go/noria/internal/friend"
@@ -83,13 +82,11 @@ func (f *streamFriend) WriteErr() error {
 	if err := s.writeErr(); err != nil {
 		return err
 	}
-	switch {
-	case s.out.bytes < s.opts.QueueLimit && !s.out.busy:
+	if s.out.bytes < s.opts.QueueLimit && !s.out.busy {
 		return nil
-	case s.out.deadline.passed(s.loop):
-		return &runtime.OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
-	case s.idleEr != nil:
-		return s.idleWriteErr()
+	}
+	if err := s.outOfTime(); err != nil {
+		return err
 	}
 	return errQueueFull
 }

@@ -365,15 +365,21 @@ func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
 		}
 		size := b.Len()
 		if direct {
-			err = to.WriteBuf(b)
-		} else {
-			size, err = w.Write(b.Bytes())
-			b.Release()
+			if err = to.WriteBuf(b); err != nil {
+				return n, err
+			}
+			n += int64(size)
+			continue
+		}
+		written, err := w.Write(b.Bytes())
+		b.Release()
+		n += int64(written)
+		if err == nil && written < size {
+			err = io.ErrShortWrite
 		}
 		if err != nil {
 			return n, err
 		}
-		n += int64(size)
 	}
 }
 

@@ -175,13 +175,13 @@ func (s *Stream) room(t *Task, mine bool) error {
 // awaitSent waits until the peer has taken some of what is queued, or says why
 // that must not be waited for.
 func (s *Stream) awaitSent(t *Task) error {
-	switch {
-	case s.out.deadline.passed(s.loop):
-		return &runtime.OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
-	case s.idleEr != nil:
-		return s.idleWriteErr()
+	if err := s.outOfTime(); err != nil {
+		return err
 	}
 	s.send()
+	if s.out.err != nil { // the layer could not seal: there may be nothing to wait for
+		return s.out.err
+	}
 	if err := t.waitOn(&s.out.writers, noContext); err != nil {
 		return &runtime.OpError{Op: "send", Handle: s.h, Err: err}
 	}
@@ -198,8 +198,16 @@ func (s *Stream) writeErr() error {
 	return s.out.err
 }
 
-func (s *Stream) idleWriteErr() error {
-	return &runtime.OpError{Op: "send", Handle: s.h, Err: errors.Unwrap(s.idleEr)}
+// outOfTime returns why a writer must no longer wait for room: the write deadline or
+// the idle timeout has passed.
+func (s *Stream) outOfTime() error {
+	switch {
+	case s.out.deadline.passed(s.loop):
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
+	case s.idleEr != nil:
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: errors.Unwrap(s.idleEr)}
+	}
+	return nil
 }
 
 // WriteBuf queues bufs, in order and together, and takes them: also when it
@@ -244,6 +252,9 @@ func (s *Stream) TryWriteBuf(bufs ...*runtime.Buffer) error {
 		return err
 	}
 	if s.out.bytes >= s.opts.QueueLimit || s.out.busy {
+		if err := s.outOfTime(); err != nil {
+			return err
+		}
 		return &runtime.OpError{Op: "send", Handle: s.h, Err: fmt.Errorf("%w: %d bytes are queued", runtime.ErrBusy, s.out.bytes)}
 	}
 	s.enqueue(bufs...)

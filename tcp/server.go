@@ -141,7 +141,8 @@ func (p *pen) accept(ctx context.Context) error {
 			return nil
 		})
 		if err != nil {
-			return err
+			p.server.leave()
+			return errors.Join(err, c.Close())
 		}
 		p.tasks[t] = struct{}{}
 	}

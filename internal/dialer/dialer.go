@@ -1,15 +1,15 @@
-// Package dialer is the one rule of every Dial of this module: which loop a dialed
-// connection belongs to.
+// Package dialer is the rule that every Dial of this module follows: which loop a
+// dialed connection belongs to.
 //
 //   - A task's connection belongs to the task's loop, and the task itself dials.
 //   - A goroutine's connection belongs to the loop of the task that its context comes
-//     from, as in a handler that runs on a goroutine; otherwise to a loop of the group
-//     that it names; otherwise to a group of one loop that is started when it is first
-//     needed and runs until the program ends. A task of that loop dials, and the
-//     connection may be used from goroutines.
+//     from, as in a handler that runs on a goroutine. Without such a task it belongs to
+//     a loop of the group that the options name, and without such a group to the
+//     default group: one loop, started when it is first needed, which runs until the
+//     program ends. A task of that loop dials, and goroutines may use the connection.
 //
-// Only package noria knows how to start a group, and the packages that dial lie below
-// it. So noria registers that here.
+// Only package noria can start a group, since it knows the backends, and it imports the
+// packages that dial. So it registers a function that starts the default group.
 package dialer
 
 import (
@@ -25,45 +25,67 @@ import (
 // start starts a group with one loop; nil until Provide is called.
 var start func() (*loop.Group, error)
 
-// Provide registers the function that starts the default group. It is called from an
-// init function.
+// Provide registers the function that starts the default group. It may only be called
+// from an init function.
 func Provide(startGroup func() (*loop.Group, error)) { start = startGroup }
 
 var errNoLoop = errors.New("no loop to dial from: call it from a task, set Group of the options, " +
 	"or import github.com/noria-go/noria, which starts a loop for it")
 
-// defaultGroup starts the default group at its first call.
-var defaultGroup = sync.OnceValues(func() (*loop.Group, error) {
+var (
+	mu    sync.Mutex
+	group *loop.Group // the default group; nil until it is first needed
+)
+
+// defaultGroup returns the default group, and starts it if it does not run yet.
+func defaultGroup() (*loop.Group, error) {
+	mu.Lock()
+	defer mu.Unlock()
+	if group != nil {
+		return group, nil
+	}
 	if start == nil {
 		return nil, errNoLoop
 	}
-	return start()
-})
+	g, err := start()
+	if err != nil {
+		return nil, err // the next call tries again: descriptors may have run out
+	}
+	group = g
+	return g, nil
+}
 
-// On calls dial as a task of the loop that a connection to address belongs to, and
-// returns its error. foreign says that the caller is a goroutine, so that the
-// connection must allow goroutines.
+// On calls dial as a task of the loop that a connection to address belongs to, waits
+// for it, and returns its error. It may be called from anywhere. g is the group that
+// the options name, or nil. dial is told with foreign that the caller is not a task of
+// that loop: then it must let goroutines use the connection.
 func On(ctx context.Context, g *loop.Group, address string, dial func(ctx context.Context, foreign bool) error) error {
 	t := loop.TaskOf(ctx)
 	if t != nil && t.Loop().Friend(friend.Key{}).OnLoop() {
 		return dial(ctx, false)
 	}
-	var l *loop.Loop
-	switch {
-	case t != nil:
-		l = t.Loop()
-	default:
-		if g == nil {
-			var err error
-			if g, err = defaultGroup(); err != nil {
-				return &runtime.OpError{Op: "dial", Detail: address, Err: err}
-			}
-		}
-		l = g.Loop()
+	l, err := loopFor(t, g)
+	if err != nil {
+		return &runtime.OpError{Op: "dial", Detail: address, Err: err}
 	}
-	err := l.Friend(friend.Key{}).Call(ctx, "dial "+address, func(ctx context.Context) error { return dial(ctx, true) })
+	err = l.Friend(friend.Key{}).Call(ctx, "dial "+address, func(ctx context.Context) error { return dial(ctx, true) })
 	if cerr := ctx.Err(); cerr != nil && errors.Is(err, runtime.ErrCanceled) {
 		return &runtime.OpError{Op: "dial", Detail: address, Err: cerr}
 	}
 	return err
+}
+
+// loopFor returns the loop of a goroutine's connection. t is the task that the
+// goroutine's context comes from, or nil.
+func loopFor(t *loop.Task, g *loop.Group) (*loop.Loop, error) {
+	if t != nil {
+		return t.Loop(), nil
+	}
+	if g == nil {
+		var err error
+		if g, err = defaultGroup(); err != nil {
+			return nil, err
+		}
+	}
+	return g.Loop(), nil
 }

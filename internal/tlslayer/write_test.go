@@ -150,3 +150,48 @@ func TestTLSWriteDeadlineOfAllWriters(t *testing.T) {
 		})
 	})
 }
+
+// After a bad record crypto/tls encrypts nothing more. A task that meets this only
+// when it waits for room, or for everything to be sent, fails and does not wait.
+func TestTLSWriteAfterBadRecord(t *testing.T) {
+	for name, write := range map[string]func(s *loop.Stream) error{
+		"Write": func(s *loop.Stream) error { _, err := s.Write(make([]byte, queueLimit+1)); return err },
+		"Flush": func(s *loop.Stream) error {
+			if _, err := s.Write([]byte("x")); err != nil {
+				return err
+			}
+			return s.Flush()
+		},
+		"CloseWrite": func(s *loop.Stream) error {
+			if _, err := s.Write([]byte("x")); err != nil {
+				return err
+			}
+			return s.CloseWrite()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+				g := backendtest.Group(t, v, 1)
+				tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, _ *tls.Conn, raw net.Conn) error {
+					if _, err := raw.Write(append([]byte{23, 3, 3, 0, 32}, make([]byte, 32)...)); err != nil {
+						return err
+					}
+					if _, err := s.ReadBuf(); err == nil {
+						return errors.New("reading a bad record succeeds")
+					}
+					for s.Queued() > 0 { // the alert
+						if err := loop.Yield(ctx); err != nil {
+							return err
+						}
+					}
+					var alert *net.OpError
+					if err := write(s); !errors.As(err, &alert) || alert.Op != "local error" {
+						return fmt.Errorf("writing: %v", err)
+					}
+					_ = s.Close() // it reports the same
+					return nil
+				})
+			})
+		})
+	}
+}
