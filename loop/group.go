@@ -4,22 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"strconv"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/noria-go/noria/runtime"
 )
-
-// A Service serves the connections of a listener. A group calls Serve as a task on
-// each of its loops, with that loop's listener. When ctx ends, Serve stops accepting,
-// drains, and returns: nil after an orderly end.
-type Service interface {
-	Serve(ctx context.Context, ln *Listener) error
-}
 
 // MaxLoops is the largest number of loops of a group. Each is a thread, and Go ends a
 // program that has 10,000 threads: see debug.SetMaxThreads.
@@ -106,182 +97,6 @@ func (g *Group) Stats() ([]LoopStats, error) {
 		all[i] = st
 	}
 	return all, nil
-}
-
-// Listeners listen on one address for all loops of a group. Any goroutine may call
-// the methods.
-type Listeners struct {
-	group *Group
-	per   []*Listener
-}
-
-// ServeOptions say how a group listens. The zero value is good.
-type ServeOptions struct {
-	// Spread makes one loop accept all connections and deal them to the loops in
-	// turn, so that even a few are spread evenly. Without it each loop has a
-	// listening socket of its own and the kernel chooses by a hash, which costs less
-	// and is even when there are many. Connections of unix sockets are always dealt.
-	Spread bool
-
-	// Share lets other programs of the same user that set it too listen on the same
-	// address. The kernel divides the connections among them.
-	Share bool
-
-	// Backlog is how many connections may wait in the kernel for each loop. 0 means
-	// the system's maximum.
-	Backlog int
-
-	// Stream are the limits of the connections.
-	Stream StreamOptions
-}
-
-// Listen listens on address for all loops: "host:port", ":port" or "unix:/path" (see
-// runtime.ParseListenAddr). An address in use is an error, even if its listener is a
-// group that shares it among its own loops.
-func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
-	addr, err := runtime.ParseListenAddr(address)
-	if err != nil {
-		return nil, err
-	}
-	ls := &Listeners{group: g}
-	deal := opts.Spread || addr.Path != ""
-	for i, l := range g.loops {
-		lo := runtime.ListenOptions{Backlog: opts.Backlog}
-		switch {
-		case opts.Share && addr.Path == "", !deal && i > 0:
-			lo.Join = true
-		case !deal && len(g.loops) > 1:
-			lo.Joinable = true
-		}
-		err := l.call(context.Background(), "listen", func(context.Context) error {
-			if deal && i > 0 {
-				ls.per = append(ls.per, l.newListener(0, ls.per[0].addr, opts.Stream))
-				return nil
-			}
-			ln, err := l.listen(addr, lo, opts.Stream)
-			if err == nil {
-				ls.per = append(ls.per, ln)
-				addr = ln.addr // with the port that the system chose
-			}
-			return err
-		})
-		if err != nil {
-			return nil, errors.Join(fmt.Errorf("listen on %s: %w", address, err), ls.Close())
-		}
-	}
-	if deal {
-		ls.deal()
-	}
-	return ls, nil
-}
-
-// AdoptListener takes over the socket of ln, from package net or inherited
-// (net.FileListener). It closes ln, and the socket goes on listening. One loop accepts
-// the connections and deals them out.
-func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, error) {
-	sc, ok := ln.(syscall.Conn)
-	if !ok {
-		return nil, fmt.Errorf("adopt %T: it has no descriptor to take over: %w", ln, errors.ErrUnsupported)
-	}
-	fd, err := dupDescriptor(sc)
-	if err != nil {
-		return nil, fmt.Errorf("adopt %T: %w", ln, err)
-	}
-	ls := &Listeners{group: g}
-	for i, l := range g.loops {
-		err := l.call(context.Background(), "adopt listener", func(context.Context) error {
-			if i > 0 {
-				ls.per = append(ls.per, l.newListener(0, ls.per[0].addr, opts.Stream))
-				return nil
-			}
-			own, err := l.adoptListener(fd, opts.Stream)
-			if err == nil {
-				ls.per = append(ls.per, own)
-			}
-			return err
-		})
-		if err != nil {
-			if i == 0 {
-				closeDescriptor(fd)
-			}
-			return nil, errors.Join(fmt.Errorf("adopt %T: %w", ln, err), ls.Close())
-		}
-	}
-	ls.deal()
-	if u, ok := ln.(*net.UnixListener); ok {
-		u.SetUnlinkOnClose(false) // the path is still in use
-	}
-	return ls, ln.Close()
-}
-
-// deal makes the first listener accept for all. They do not accept yet.
-func (ls *Listeners) deal() {
-	ls.per[0].dealTo = ls.per
-	for _, ln := range ls.per {
-		ln.dealer = ls.per[0]
-	}
-}
-
-// Addr returns the address, with the port that the system chose.
-func (ls *Listeners) Addr() net.Addr { return ls.per[0].Addr() }
-
-// Close stops listening and waits until all loops have. Serve does so at its end.
-func (ls *Listeners) Close() error {
-	var errs []error
-	for _, ln := range ls.per {
-		if err := ln.Close(); err != nil && !errors.Is(err, runtime.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
-// Serve runs svc on every loop. It returns when ctx has ended and svc has drained, or
-// when svc has failed on one of the loops; then it closes ls. The contexts of the
-// handlers have the values of ctx.
-func (g *Group) Serve(ctx context.Context, ls *Listeners, svc Service) error {
-	if err := g.onLoop("serve"); err != nil {
-		return err
-	}
-	sctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	errs := make([]error, len(ls.per))
-	var wg sync.WaitGroup
-	for i, ln := range ls.per {
-		wg.Go(func() {
-			errs[i] = serveOn(sctx, ln, svc)
-			cancel()
-		})
-	}
-	wg.Wait()
-	err := errors.Join(errs...)
-	if cerr := ls.Close(); err == nil {
-		err = cerr
-	}
-	return err
-}
-
-// serveOn runs svc as a task of ln's loop. The end of ctx drains the task and does
-// not kill it.
-func serveOn(ctx context.Context, ln *Listener, svc Service) error {
-	done := make(chan error, 1)
-	l := ln.loop
-	err := l.post(func() {
-		t := l.spawn(&l.root, fmt.Sprintf("serve %s", ln.addr), func(tctx context.Context) error {
-			defer ln.Close()
-			return svc.Serve(tctx, ln)
-		}, func(err error) { done <- err })
-		t.values = ctx
-		context.AfterFunc(ctx, func() { t.Cancel(false) })
-	})
-	if err != nil {
-		return err
-	}
-	err = <-done
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return nil // as ctx asked
-	}
-	return err
 }
 
 // Stop stops the loops and waits for them. Their tasks are killed, their operations

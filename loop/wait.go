@@ -2,10 +2,6 @@ package loop
 
 import (
 	"context"
-	goruntime "runtime"
-	"slices"
-	"sync/atomic"
-	"time"
 
 	"github.com/noria-go/noria/internal/list"
 )
@@ -73,72 +69,6 @@ func (l *waitList) wakeAll() {
 	for l.Len() > 0 {
 		l.wakeOne()
 	}
-}
-
-// loops are those that run, so that a call that is given no task's context
-// still finds the task that it is called from.
-var loops loopSet
-
-type loopSet struct{ p atomic.Pointer[[]*Loop] }
-
-func (s *loopSet) all() []*Loop {
-	if p := s.p.Load(); p != nil {
-		return *p
-	}
-	return nil
-}
-
-func (s *loopSet) change(f func([]*Loop) []*Loop) {
-	for {
-		old := s.p.Load()
-		var list []*Loop
-		if old != nil {
-			list = slices.Clone(*old)
-		}
-		list = f(list)
-		if s.p.CompareAndSwap(old, &list) {
-			return
-		}
-	}
-}
-
-func (s *loopSet) add(l *Loop) {
-	s.change(func(list []*Loop) []*Loop { return append(list, l) })
-}
-
-func (s *loopSet) remove(l *Loop) {
-	s.change(func(list []*Loop) []*Loop {
-		return slices.DeleteFunc(list, func(o *Loop) bool { return o == l })
-	})
-}
-
-// currentTask returns the task that the caller is, or nil on an ordinary
-// goroutine. ctx is a hint.
-func currentTask(ctx context.Context) *Task {
-	t, _ := caller(ctx)
-	return t
-}
-
-// caller returns the task that the caller is, if it is one, and whether it is on a
-// loop's thread: as a task, or as a function that the loop calls, which must not wait.
-func caller(ctx context.Context) (t *Task, onLoop bool) {
-	if ctx != nil {
-		if t := TaskOf(ctx); t != nil {
-			if cur := t.loop.current(); cur != nil {
-				return cur, true
-			}
-		}
-	}
-	tid := int64(-1)
-	for _, l := range loops.all() {
-		if tid < 0 {
-			tid = int64(threadID())
-		}
-		if l.thread.Load() == tid {
-			return l.cur, true
-		}
-	}
-	return nil, false
 }
 
 // A Source is something that WaitAny can wait for: an *Event, a *Queue, what
@@ -287,57 +217,4 @@ func (l *Loop) notify(src Source, fn func()) {
 	if src.poll(w) {
 		l.onNextTurn(fn)
 	}
-}
-
-// NextTurn has fn called on the loop in its next turn, or, if there is none, when the
-// loop ends. It is called on the loop's thread, and unlike Post it cannot fail; what
-// is given to it when the loop has ended, or by a function that its end calls, is not
-// called any more.
-func (l *Loop) onNextTurn(fn func()) {
-	l.mustBeOn("NextTurn (use Post)")
-	l.nextTurn.push(fn)
-}
-
-// Sleep suspends the calling task for d. It returns early, with an error,
-// when ctx ends or the task is killed. On an ordinary goroutine it does the
-// same with a timer of Go's.
-func Sleep(ctx context.Context, d time.Duration) error {
-	t, onLoop := caller(ctx)
-	if t == nil && onLoop {
-		return opErr("sleep", 0, errNoTask)
-	}
-	if t == nil {
-		timer := time.NewTimer(d)
-		defer timer.Stop()
-		select {
-		case <-timer.C:
-			return nil
-		case <-ctx.Done():
-			return opErr("sleep", 0, ctx.Err())
-		}
-	}
-	until := later(t.loop.rt.Now(), d)
-	t.loop.timers.set(&t.sleep, until)
-	defer t.loop.timers.stop(&t.sleep)
-	for {
-		if err := t.interrupted(ctx); err != nil {
-			return opErr("sleep", 0, err)
-		}
-		if t.loop.rt.Now() >= until {
-			return nil
-		}
-		t.park()
-	}
-}
-
-// Yield lets the other tasks of the loop, and its I/O, have a turn.
-func Yield(ctx context.Context) error {
-	t := currentTask(ctx)
-	if t == nil {
-		goruntime.Gosched()
-		return ctx.Err()
-	}
-	t.loop.makeReady(t)
-	t.park()
-	return opErr("yield", 0, t.interrupted(ctx))
 }

@@ -1,0 +1,35 @@
+package loop
+
+import (
+	"context"
+
+	"github.com/noria-go/noria/runtime"
+)
+
+// LoopStats describes a loop at one moment.
+type LoopStats struct {
+	Name    string
+	Tasks   int // not ended yet
+	Lost    int // coroutines suspended for good, because a task called runtime.Goexit
+	Streams int // open
+	Turns   uint64
+	Pool    runtime.PoolStats
+}
+
+// Stats returns the loop's counts. It may be called from anywhere.
+func (l *Loop) snapshot() (LoopStats, error) {
+	if l.onThread() {
+		return l.stats(), nil
+	}
+	var st LoopStats
+	err := l.call(context.Background(), "stats", func(context.Context) error {
+		st = l.stats()
+		st.Tasks-- // this one
+		return nil
+	})
+	return st, err
+}
+
+func (l *Loop) stats() LoopStats {
+	return LoopStats{Name: l.opts.Name, Tasks: l.tasks, Lost: l.lost, Streams: len(l.live), Turns: l.turns, Pool: l.pool.Friend(key).Stats()}
+}
