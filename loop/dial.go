@@ -81,13 +81,13 @@ func share(now, deadline int64, n int) int64 {
 }
 
 func (l *Loop) dialOne(ctx context.Context, t *Task, addr runtime.Addr, deadline int64, opts DialOptions) (*Stream, error) {
-	c := l.newCall(t, runtime.OpConnect, 0)
-	defer l.freeCall(c)
-	c.Addr = addr
-	if err := c.do(ctx, deadline); err != nil {
+	o := l.newOperation(t, runtime.OpConnect, 0)
+	defer l.freeOperation(o)
+	o.Addr = addr
+	if err := o.do(ctx, deadline); err != nil {
 		return nil, fmt.Errorf("%s: %w", addr, errors.Unwrap(err))
 	}
-	return l.newStream(c.Got, opts.Stream), nil
+	return l.newStream(o.Got, opts.Stream), nil
 }
 
 // resolve returns the addresses that address stands for.

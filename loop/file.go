@@ -27,13 +27,13 @@ func (l *Loop) Open(ctx context.Context, path string, flags int, mode uint32) (*
 	if t == nil {
 		return nil, &runtime.OpError{Op: "open", Detail: path, Err: ErrOffLoop}
 	}
-	c := l.newCall(t, runtime.OpOpen, 0)
-	defer l.freeCall(c)
-	c.Path, c.Flags, c.Mode = path, flags, mode
-	if err := c.do(ctx, runtime.Forever); err != nil {
+	o := l.newOperation(t, runtime.OpOpen, 0)
+	defer l.freeOperation(o)
+	o.Path, o.Flags, o.Mode = path, flags, mode
+	if err := o.do(ctx, runtime.Forever); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return &File{loop: l, h: c.Got, path: path}, nil
+	return &File{loop: l, h: o.Got, path: path}, nil
 }
 
 func (f *File) do(ctx context.Context, code runtime.OpCode, set func(*runtime.Op)) (int, error) {
@@ -41,16 +41,16 @@ func (f *File) do(ctx context.Context, code runtime.OpCode, set func(*runtime.Op
 	if t == nil {
 		return 0, &runtime.OpError{Op: code.String(), Handle: f.h, Detail: f.path, Err: ErrOffLoop}
 	}
-	c := f.loop.newCall(t, code, f.h)
-	defer f.loop.freeCall(c)
+	o := f.loop.newOperation(t, code, f.h)
+	defer f.loop.freeOperation(o)
 	if set != nil {
-		set(&c.Op)
+		set(&o.Op)
 	}
-	err := c.do(ctx, runtime.Forever)
+	err := o.do(ctx, runtime.Forever)
 	if err != nil && err != io.EOF {
 		err = fmt.Errorf("%s: %w", f.path, err)
 	}
-	return c.N, err
+	return o.N, err
 }
 
 // ReadAt reads once from offset off into the room of b. It returns the number of

@@ -281,9 +281,9 @@ func (ln *Listener) Close() error {
 		ln.loop.closeHandle(ln.h)
 		return nil
 	}
-	c := ln.loop.newCall(t, runtime.OpClose, ln.h)
-	defer ln.loop.freeCall(c)
-	if err := c.do(noContext, runtime.Forever); err != nil {
+	o := ln.loop.newOperation(t, runtime.OpClose, ln.h)
+	defer ln.loop.freeOperation(o)
+	if err := o.do(noContext, runtime.Forever); err != nil {
 		return fmt.Errorf("listener %s: %w", ln.addr, err)
 	}
 	return nil

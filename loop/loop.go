@@ -89,28 +89,28 @@ type Loop struct {
 	// resumed or the turn has had all: each store costs as much as a lock.
 	curRef atomic.Pointer[worker]
 
-	turns    uint64 // resumptions
-	cur      *Task
-	runq     ring[*Task]
-	nextTurn ring[func()]
-	batch    []func() // posted, and about to run
-	timers   timers
-	clock    int64     // when this turn began
-	stopBy   int64     // when tasks are abandoned; 0: the loop is not stopping
-	dirty    []*Stream // have written since they were last flushed
-	unit     []byte    // short pieces of a stream are joined in it: see nextUnit
-	idle     []*worker
-	calls    list.Stack[call] // free ones
-	root     Task             // parent of the tasks that have no other
-	tasks    int
-	lost     int                  // coroutines suspended for good: see worker.run
-	busy     int                  // goroutines of Offload
-	offloads waitList             // wait for busy to fall
-	refused  bool                 // no more tasks are started
-	goexit   bool                 // see exitedBy
-	live     map[*Stream]struct{} // open streams
-	local    map[any]any          // see Local
-	closings int                  // of those, which are being closed
+	turns      uint64 // resumptions
+	cur        *Task
+	runq       ring[*Task]
+	nextTurn   ring[func()]
+	batch      []func() // posted, and about to run
+	timers     timers
+	clock      int64     // when this turn began
+	stopBy     int64     // when tasks are abandoned; 0: the loop is not stopping
+	dirty      []*Stream // have written since they were last flushed
+	unit       []byte    // short pieces of a stream are joined in it: see nextUnit
+	idle       []*worker
+	operations list.Stack[operation] // free ones
+	root       Task                  // parent of the tasks that have no other
+	tasks      int
+	lost       int                  // coroutines suspended for good: see worker.run
+	busy       int                  // goroutines of Offload
+	offloads   waitList             // wait for busy to fall
+	refused    bool                 // no more tasks are started
+	goexit     bool                 // see exitedBy
+	live       map[*Stream]struct{} // open streams
+	local      map[any]any          // see Local
+	closings   int                  // of those, which are being closed
 
 	state   atomic.Int32
 	stopped chan struct{}

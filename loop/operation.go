@@ -10,68 +10,68 @@ import (
 
 // A call is one operation that a task waits for. The loop keeps its calls for reuse:
 // an operation must lie on the heap, and costs no allocation all the same.
-type call struct {
+type operation struct {
 	runtime.Op
 	task  *Task
 	timer timer
-	free  list.Link[call]
+	free  list.Link[operation]
 }
 
-func (l *Loop) newCall(t *Task, code runtime.OpCode, h runtime.Handle) *call {
-	c := l.calls.Pop()
-	if c == nil {
-		c = &call{}
-		c.timer.fire = func() { l.makeReady(c.task) }
-		c.Done = func(op *runtime.Op) {
+func (l *Loop) newOperation(t *Task, code runtime.OpCode, h runtime.Handle) *operation {
+	o := l.operations.Pop()
+	if o == nil {
+		o = &operation{}
+		o.timer.fire = func() { l.makeReady(o.task) }
+		o.Done = func(op *runtime.Op) {
 			switch {
-			case c.task != nil:
-				l.makeReady(c.task)
-			case op.Got != 0: // no task waits for it any more: see freeCall
+			case o.task != nil:
+				l.makeReady(o.task)
+			case op.Got != 0: // no task waits for it any more: see freeOperation
 				l.closeHandle(op.Got)
 			}
 		}
 	}
-	c.task, c.Code, c.Handle = t, code, h
-	return c
+	o.task, o.Code, o.Handle = t, code, h
+	return o
 }
 
-// freeCall clears c and keeps it for reuse. If the task has panicked while it waited
+// freeOperation clears o and keeps it for reuse. If the task has panicked while it waited
 // (a context's Err method may panic), the kernel still has the operation: then
-// freeCall cancels it.
-func (l *Loop) freeCall(c *call) {
-	c.task = nil
-	if c.InFlight() {
-		l.rt.Cancel(&c.Op)
+// freeOperation cancels it.
+func (l *Loop) freeOperation(o *operation) {
+	o.task = nil
+	if o.InFlight() {
+		l.rt.Cancel(&o.Op)
 		return
 	}
-	c.Buf, c.Path, c.Addr, c.Err = nil, "", runtime.Addr{}, nil
-	c.N = 0 // Submit clears it too, but do may fail before
-	c.Skip, c.Off, c.Len, c.Flags, c.Mode = 0, 0, 0, 0, 0
-	l.calls.Push(&c.free, c)
+	o.Buf, o.Path, o.Addr, o.Err = nil, "", runtime.Addr{}, nil
+	o.N = 0 // Submit clears it too, but do may fail before
+	o.Skip, o.Off, o.Len, o.Flags, o.Mode = 0, 0, 0, 0, 0
+	l.operations.Push(&o.free, o)
 }
 
-// do submits c and waits for its end. If ctx ends, the task is killed or deadline
+// do submits o and waits for its end. If ctx ends, the task is killed or deadline
 // passes, do cancels the operation and waits for its end all the same: nothing is
 // left in the kernel, and an operation that succeeded before the cancel has
 // succeeded. With noContext and Forever, do waits for the operation alone.
-func (c *call) do(ctx context.Context, deadline int64) error {
-	t := c.task
+func (o *operation) do(ctx context.Context, deadline int64) error {
+	t := o.task
 	l := t.loop
 	if ctx != noContext {
 		// This also registers ctx, so that its end wakes the task.
 		if err := t.interrupted(ctx); err != nil {
-			return &runtime.OpError{Op: c.Code.String(), Handle: c.Handle, Err: err}
+			return &runtime.OpError{Op: o.Code.String(), Handle: o.Handle, Err: err}
 		}
 	}
 	if deadline != runtime.Forever {
-		l.timers.set(&c.timer, deadline)
-		defer l.timers.stop(&c.timer)
+		l.timers.set(&o.timer, deadline)
+		defer l.timers.stop(&o.timer)
 	}
 	var why error
-	l.rt.Submit(&c.Op)
-	for c.InFlight() {
+	l.rt.Submit(&o.Op)
+	for o.InFlight() {
 		t.park()
-		if why != nil || !c.InFlight() {
+		if why != nil || !o.InFlight() {
 			continue
 		}
 		switch {
@@ -83,13 +83,13 @@ func (c *call) do(ctx context.Context, deadline int64) error {
 			why = os.ErrDeadlineExceeded
 		}
 		if why != nil {
-			l.rt.Cancel(&c.Op)
+			l.rt.Cancel(&o.Op)
 		}
 	}
-	if c.Err != nil && why != nil {
-		return &runtime.OpError{Op: c.Code.String(), Handle: c.Handle, Err: why}
+	if o.Err != nil && why != nil {
+		return &runtime.OpError{Op: o.Code.String(), Handle: o.Handle, Err: why}
 	}
-	return c.Err
+	return o.Err
 }
 
 // closeHandle closes h. No task waits for it.

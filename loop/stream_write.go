@@ -429,10 +429,10 @@ func (s *Stream) CloseWrite() error {
 		s.out.shut = false // it may be tried again
 		return err
 	}
-	c := s.loop.newCall(t, runtime.OpShutdown, s.h)
-	defer s.loop.freeCall(c)
-	c.Flags = runtime.DirWrite
-	return c.do(noContext, runtime.Forever)
+	o := s.loop.newOperation(t, runtime.OpShutdown, s.h)
+	defer s.loop.freeOperation(o)
+	o.Flags = runtime.DirWrite
+	return o.do(noContext, runtime.Forever)
 }
 
 // Writable returns the stream as a Source for WaitAny: it has something when a
