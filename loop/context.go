@@ -32,12 +32,12 @@ func (c *taskContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 // not wait for it; functions given to Offload may.
 func (c *taskContext) Done() <-chan struct{} {
 	t := (*Task)(c)
-	if t.ended.Load() {
+	if t.ctxEnded.Load() {
 		return closedChan
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ended.Load() {
+	if t.ctxEnded.Load() {
 		return closedChan
 	}
 	if t.done == nil {
@@ -47,7 +47,7 @@ func (c *taskContext) Done() <-chan struct{} {
 }
 
 func (c *taskContext) Err() error {
-	if c.ended.Load() {
+	if c.ctxEnded.Load() {
 		return context.Canceled
 	}
 	return nil
@@ -81,7 +81,7 @@ func (c *taskContext) AfterFunc(f func()) (stop func() bool) {
 	t := (*Task)(c)
 	a := &afterFunc{f}
 	t.mu.Lock()
-	if t.ended.Load() {
+	if t.ctxEnded.Load() {
 		t.mu.Unlock()
 		// Not here: the context package calls this with a lock held that f takes.
 		go f()
@@ -102,11 +102,11 @@ func (c *taskContext) AfterFunc(f func()) (stop func() bool) {
 }
 
 func (t *Task) endContext() {
-	if t.ended.Load() {
+	if t.ctxEnded.Load() {
 		return
 	}
 	t.mu.Lock()
-	t.ended.Store(true)
+	t.ctxEnded.Store(true)
 	if t.done != nil {
 		close(t.done)
 	}

@@ -8,21 +8,21 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// key opens what the loop may do with buffers, pools and operations and users
-// may not.
+// key gives access to the methods of buffers, pools and operations that users may not
+// call.
 var key friend.Key
 
 var (
-	// ErrOffLoop: something that belongs to a loop was used from a goroutine
-	// that is not a task of that loop.
+	// ErrOffLoop is the error of a call that only a task of the loop may make, and that
+	// came from elsewhere.
 	ErrOffLoop = errors.New("used from outside its loop: a stream belongs to the tasks of its loop; use Loop.Post, or a handler that runs on a goroutine")
 
-	// errNoTask is ErrOffLoop for what a loop calls outside any task.
+	// errNoTask is ErrOffLoop for a function that a loop calls outside any task.
 	errNoTask = fmt.Errorf("%w (a function given to Post cannot wait)", ErrOffLoop)
 )
 
-// opErr returns err as the error of op on h; as it is, if it is nil or an error
-// of an operation already.
+// opErr returns err as the error of op on h. It returns nil, and an err that is an
+// *OpError already, as they are.
 func opErr(op string, h runtime.Handle, err error) error {
 	if _, wrapped := err.(*runtime.OpError); err == nil || wrapped {
 		return err
@@ -30,10 +30,10 @@ func opErr(op string, h runtime.Handle, err error) error {
 	return &runtime.OpError{Op: op, Handle: h, Err: err}
 }
 
-// PanicError is what a task ended with when its function panicked.
+// A PanicError is the error of a task whose function panicked.
 type PanicError struct {
 	Task  string // the task's name
-	Value any    // what was given to panic
+	Value any    // the argument of panic
 	Stack []byte // of the task, where it panicked
 }
 

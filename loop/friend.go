@@ -12,9 +12,9 @@ import (
 // may not. See package internal/friend.
 func (l *Loop) Friend(friend.Key) *loopFriend { return (*loopFriend)(l) }
 
-// A loopFriend is a Loop for the code that works for a connection. What it posts
-// is bounded by what there is, and so MaxPosts does not bind it: it fails only
-// when the loop has ended.
+// A loopFriend is a Loop for code that serves a connection. MaxPosts does not bind what
+// it posts, so that fails only when the loop has ended. The code must bound the number of
+// its posts itself, as by the number of connections.
 type loopFriend Loop
 
 // OnLoop reports whether the caller runs on the loop's thread: as one of its tasks,
@@ -37,8 +37,8 @@ func (f *loopFriend) Stopped() <-chan struct{} { return f.stopped }
 // turn of the loop.
 func (f *loopFriend) Stats() (LoopStats, error) { return (*Loop)(f).snapshot() }
 
-// Local returns the value that the loop keeps under key, such as a free list of a
-// package. The first call makes it with init. It is called on the loop.
+// Local returns the value that the loop keeps under key, such as a free list of the
+// calling package. The first call makes it with init. It is called on the loop.
 func (f *loopFriend) Local(key any, init func() any) any { return (*Loop)(f).keep(key, init) }
 
 // NextTurn has fn called on the loop in its next turn or, if there is none, when the
@@ -51,7 +51,8 @@ func (f *loopFriend) NextTurn(fn func()) { (*Loop)(f).onNextTurn(fn) }
 // belongs to a loop must belong to this one.
 func (f *loopFriend) Notify(src Source, fn func()) { (*Loop)(f).notify(src, fn) }
 
-// Dial connects to address. A task of the loop calls it; see dial.
+// Dial connects to address and waits for the connection. A task of the loop calls it; see
+// dial.
 func (f *loopFriend) Dial(ctx context.Context, address string, opts DialOptions) (*Stream, error) {
 	return (*Loop)(f).dial(ctx, address, opts)
 }
@@ -78,15 +79,15 @@ func (f *loopFriend) NewStream(h runtime.Handle, opts StreamOptions) *Stream {
 	return (*Loop)(f).newStream(h, opts)
 }
 
-// Post is Loop.Post without MaxPosts.
+// Post is Loop.Post without MaxPosts. It may be called from anywhere.
 func (f *loopFriend) Post(fn func()) error { return (*Loop)(f).post(fn) }
 
-// Go is Loop.Go without MaxPosts.
+// Go is Loop.Go without MaxPosts. It may be called from anywhere.
 func (f *loopFriend) Go(name string, fn func(ctx context.Context) error, ended func(error)) error {
 	return (*Loop)(f).goTask(name, fn, ended, f.Post)
 }
 
-// Call is Loop.Call without MaxPosts.
+// Call is Loop.Call without MaxPosts. It may be called from anywhere, and waits.
 func (f *loopFriend) Call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
 	return (*Loop)(f).call(ctx, name, fn)
 }
@@ -98,32 +99,34 @@ func (t *Task) Friend(friend.Key) *taskFriend { return (*taskFriend)(t) }
 // A taskFriend is a Task for a server that runs handlers as tasks.
 type taskFriend Task
 
-// Context returns the context that the task's function was given.
+// Context returns the context that the task's function was given. It may be called from
+// anywhere.
 func (f *taskFriend) Context() context.Context { return (*Task)(f).context() }
 
-// AfterFunc has f called when the task's context ends: on the loop's thread, or,
-// if it has ended already, on a goroutine. f must not block.
+// AfterFunc has fn called when the task's context ends: on the loop, or, if it has ended
+// already, on a goroutine. fn must not block. It may be called from anywhere.
 func (f *taskFriend) AfterFunc(fn func()) (stop func() bool) {
 	return (*taskContext)(f).AfterFunc(fn)
 }
 
-// SetValues gives the task the values of another context, and nothing else of
-// it. The task calls it itself, before other code has its context. Tasks that it
+// SetValues gives the task the values of another context, and nothing else of it. Only
+// the task itself calls it, before other code has the task's context. Tasks that it
 // starts from then on have the values too.
 func (f *taskFriend) SetValues(ctx context.Context) { f.values = ctx }
 
-// GoApart starts a child of the task that a drain of the task does not reach. The
-// child's context goes on until the child is cancelled or killed, by itself or
-// with its parent: so the server decides when the child is told to end.
+// GoApart starts a child of the task that a drain of the task does not reach, and does
+// not wait. The child's context ends when the child itself is drained or killed, or when
+// its parent is killed: so the server decides when each child drains. It is called on the
+// loop.
 func (f *taskFriend) GoApart(name string, fn func(ctx context.Context) error) (*Task, error) {
-	return goKid((*Task)(f), name, fn, true)
+	return goChild((*Task)(f), name, fn, true)
 }
 
-// OnGoroutine runs fn on a goroutine and suspends the task, which is the caller,
-// until fn has returned. It is Offload for handlers that run as long as their
-// connection does: their number is not limited. If the task is killed meanwhile,
-// it calls killed, once and if it is not nil, which must not wait and sees to it
-// that fn returns. The error is ErrGoexit or nil.
+// OnGoroutine runs fn on a goroutine and suspends the task, which is the caller, until fn
+// has returned. It is Offload without its limit, for handlers that run as long as their
+// connection. If the task is killed meanwhile and killed is not nil, OnGoroutine calls
+// killed once, which must make fn return and must not wait. The error is ErrGoexit or
+// nil.
 func (f *taskFriend) OnGoroutine(fn, killed func()) error {
 	return opErr("run on a goroutine", 0, (*Task)(f).elsewhere(fn, killed))
 }

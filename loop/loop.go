@@ -24,108 +24,100 @@ const (
 	maxOffloads    = 512 // goroutines that Offload may have running
 )
 
-// LoopOptions are a loop's options. The zero value is good.
+// LoopOptions are a loop's options. The zero value is ready to use.
 type LoopOptions struct {
-	// Name is for logs and errors; "loop" if empty.
+	// Name names the loop in logs and errors. Empty means "loop".
 	Name string
 
-	// Reason says why this backend was chosen; it shows in Info.
+	// Reason says why this backend was chosen. It shows in Info.
 	Reason string
 
-	// PoolLimit is how many bytes of buffers the loop may map; 0 means
-	// 1 GiB.
+	// PoolLimit is how many bytes of memory the loop's buffers may take. 0 means 1 GiB.
 	PoolLimit int64
 
-	// MaxPosts bounds how many functions of the user's wait to run on the loop;
-	// beyond it Post, Go and Call fail with ErrBusy. What the library posts, for
-	// a connection say, is neither counted nor refused. 0 means 65,536.
+	// MaxPosts bounds how many functions may wait to run on the loop. Beyond it Post,
+	// Go and Call fail with ErrBusy. What the library posts itself, for example for a
+	// connection, is neither counted nor refused. 0 means 65,536.
 	MaxPosts int
 
-	// StopTimeout is how long the loop waits, when it is stopped, for tasks
-	// that were cancelled. Those that go on after it are abandoned, and Run
-	// names them. 0 means five seconds.
+	// StopTimeout is how long the loop, when it is stopped, waits for its tasks after
+	// it has killed them. It abandons those that have not ended by then, and
+	// Group.Stop names them. 0 means five seconds.
 	StopTimeout time.Duration
 
-	// StallAfter is how long a task may hold the loop before the watchdog
-	// reports it; 0 means 100 ms, negative switches the watchdog
-	// off.
+	// StallAfter is how long a task may hold the loop before the watchdog reports it.
+	// 0 means 100 ms; negative switches the watchdog off.
 	StallAfter time.Duration
 
-	// OnStall is called by the watchdog, on a goroutine of its own, for a
-	// task that holds the loop; nil means that it is logged.
+	// OnStall is called for each task that holds the loop, on a goroutine of the
+	// watchdog. nil means that the stall is logged.
 	OnStall func(Stall)
 
-	// OnPanic is called on the loop for each task that panicked; nil means
-	// that it is logged.
+	// OnPanic is called on the loop for each task that has panicked. nil means that
+	// the panic is logged.
 	OnPanic func(*PanicError)
 
-	// CPUs are those that the loop's thread is tied to; none means that the
-	// system decides. If it is not allowed, that is logged, and the loop goes
-	// on without.
+	// CPUs are those that the loop's thread is tied to. Empty means that the system
+	// decides. If the system refuses, the loop logs it and runs untied.
 	CPUs []int
 
-	// Logger takes what has no other place to go; nil means slog.Default().
+	// Logger takes the reports that no caller gets. nil means slog.Default().
 	Logger *slog.Logger
 }
 
-// A Loop owns one OS thread, one Runtime, its pool of buffers, its
-// connections, and the tasks that serve them. Nothing of it is shared with
-// another loop, so nothing of it is locked.
-//
-// A turn of the loop takes in what other goroutines posted, fires the timers
-// that are due, resumes each task that has become ready, hands what they
-// wrote to the kernel, and then waits in Runtime.Poll for completions, which
-// make tasks ready. See Task for what code on the loop may do.
-//
-// Post, Go, Call and Now may be called from any goroutine.
+// A Loop owns one OS thread, one Runtime, its pool of buffers, its connections, and the
+// tasks that serve them. It shares nothing with other loops, so it needs no locks. The
+// package comment describes a turn of the loop; see Task for what code on the loop may
+// do. Loops are made by StartGroup.
 type Loop struct {
 	rt   runtime.Runtime
 	opts LoopOptions
 	pool *runtime.Pool
 
 	self   atomic.Uintptr // the loop's own goroutine
-	thread atomic.Int64   // the thread's number, 0 before Run and after it
-	// current's worker, and after it has suspended still, until another one is
-	// resumed or the turn has had all: each store costs as much as a lock.
+	thread atomic.Int64   // the thread's number; 0 before run and after it
+	// curRef is the worker of the current task. It is not cleared when that task is
+	// suspended, but when another one is resumed or the turn has resumed all: a store
+	// costs as much as a lock.
 	curRef atomic.Pointer[worker]
 
-	turns      uint64 // resumptions
+	turns      uint64 // how often a task was resumed
 	cur        *Task
 	runq       ring[*Task]
 	nextTurn   ring[func()]
-	batch      []func() // posted, and about to run
+	batch      []func() // posted functions that are about to run
 	timers     timers
 	clock      int64     // when this turn began
 	stopBy     int64     // when tasks are abandoned; 0: the loop is not stopping
-	dirty      []*Stream // have written since they were last flushed
-	unit       []byte    // short pieces of a stream are joined in it: see nextUnit
+	dirty      []*Stream // streams that were written to since they were last flushed
+	unit       []byte    // joins short pieces of a stream: see nextUnit
 	idle       []*worker
 	operations list.Stack[operation] // free ones
 	root       Task                  // parent of the tasks that have no other
-	tasks      int
-	lost       int                  // coroutines suspended for good: see worker.run
-	busy       int                  // goroutines of Offload
-	offloads   waitList             // wait for busy to fall
-	refused    bool                 // no more tasks are started
-	goexit     bool                 // see exitedBy
-	live       map[*Stream]struct{} // open streams
-	local      map[any]any          // see Local
-	closings   int                  // of those, which are being closed
+	tasks      int                   // that have not ended
+	lost       int                   // coroutines suspended for good: see worker.run
+	busy       int                   // goroutines of Offload
+	offloads   waitList              // tasks that wait for busy to fall
+	refused    bool                  // no more tasks are started
+	goexit     bool                  // see exitedBy
+	live       map[*Stream]struct{}  // open streams
+	closings   int                   // open streams that are being closed
+	local      map[any]any           // see keep
 
 	state   atomic.Int32
 	stopped chan struct{}
 	ready   chan struct{}
-	goid    uint64        // of the loop's own goroutine, for the watchdog
-	turn    uint64        // what phase is made of
-	phase   atomic.Uint64 // another one in each turn, and odd while the loop is in Poll or about to be
-	called  atomic.Uint64 // odd while Poll calls a function of the program's
+	goid    uint64        // number of the loop's own goroutine, for the watchdog
+	turn    uint64        // even; the value of phase outside Poll
+	phase   atomic.Uint64 // changes in each turn; odd while the loop is in Poll or about to be
+	called  atomic.Uint64 // odd while Poll runs a function of the user's
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	posts  []func()
-	users  int // of those, how many MaxPosts binds
-	spare  []func()
-	wakes  list.Stack[Task] // ready, from elsewhere
-	closed bool
+	users  int              // how many of posts MaxPosts binds
+	spare  []func()         // memory for the next posts
+	wakes  list.Stack[Task] // tasks that another thread has made ready
+	closed bool             // no more posts are taken
 }
 
 const (
@@ -135,8 +127,8 @@ const (
 	loopDone
 )
 
-// newLoop returns a loop on rt, which becomes the loop's own. Nothing happens
-// until Run.
+// newLoop returns a loop on rt, which becomes the loop's own. Nothing happens until
+// run.
 func newLoop(rt runtime.Runtime, opts LoopOptions) *Loop {
 	if opts.Name == "" {
 		opts.Name = "loop"
@@ -169,23 +161,22 @@ func (l *Loop) info() runtime.Info {
 	return info
 }
 
-// Pool returns the loop's buffers. It is for code on the loop.
+// Pool returns the loop's pool of buffers. Only code on the loop may use the pool.
 func (l *Loop) Pool() *runtime.Pool { return l.pool }
 
-// Now returns the time on the loop's clock, in nanoseconds.
+// Now returns the time on the loop's clock, in nanoseconds. It may be called from
+// anywhere.
 func (l *Loop) Now() int64 { return l.rt.Now() }
 
-// owns panics if b is from another loop's pool: when it is released, that loop
-// would have to be on this thread.
+// owns panics if b is from another loop's pool: only that loop's thread may release it.
 func (l *Loop) owns(b *runtime.Buffer) {
 	if pool := b.Friend(key).Pool(); pool != nil && pool != l.pool {
-		panic("loop: the buffer belongs to another loop: what is to be sent there is made with NewShared, or copied")
+		panic("loop: the buffer belongs to another loop: copy it, or make it with runtime.NewShared")
 	}
 }
 
-// Local returns what the loop keeps under key, for packages that have
-// something for each loop, such as free lists; the first time it is made by
-// init. It is called on the loop.
+// keep returns the value that the loop keeps under key, such as a free list of another
+// package. The first call makes it with init. It is called on the loop.
 func (l *Loop) keep(key any, init func() any) any {
 	v, ok := l.local[key]
 	if !ok {
@@ -198,11 +189,10 @@ func (l *Loop) keep(key any, init func() any) any {
 	return v
 }
 
-// run makes the calling goroutine's thread the loop's and returns when ctx is
-// done (or Stop was called) and everything has ended: tasks are cancelled,
-// operations drained, buffers and descriptors given back. It returns nil after
-// an orderly stop, and otherwise what went wrong, such as the names of tasks
-// that did not end within StopTimeout.
+// run makes the calling goroutine's thread the loop's. When ctx ends or stop is called,
+// it kills the tasks, waits for the operations, gives back buffers and descriptors, and
+// returns: nil after an orderly stop, otherwise what went wrong, such as the names of
+// tasks that did not end within StopTimeout.
 func (l *Loop) run(ctx context.Context) error {
 	if !l.state.CompareAndSwap(loopNew, loopRunning) {
 		return &runtime.OpError{Op: "run loop", Detail: l.opts.Name, Err: runtime.ErrClosed}
@@ -246,7 +236,7 @@ func (l *Loop) run(ctx context.Context) error {
 	return l.end()
 }
 
-// step is one turn, which waits no longer than until deadline.
+// step is one turn. It waits for completions no longer than until deadline.
 func (l *Loop) step(deadline int64) error {
 	l.turn += 2
 	l.phase.Store(l.turn)
@@ -258,7 +248,7 @@ func (l *Loop) step(deadline int64) error {
 	for ; fromLast > 0; fromLast-- {
 		l.runPost(l.nextTurn.pop())
 	}
-	// Only those that are ready now: who becomes ready meanwhile waits for the
+	// Only the tasks that are ready now: one that becomes ready meanwhile waits for the
 	// next turn, so that I/O goes on between two tasks that wake each other.
 	for n := l.runq.len(); n > 0; n-- {
 		t := l.runq.pop()
@@ -275,14 +265,14 @@ func (l *Loop) step(deadline int64) error {
 	return l.rt.Poll(deadline)
 }
 
-// flush submits what streams have to send. Whatever the tasks of one turn
-// wrote to a stream leaves in one system call.
+// flush submits what was written to streams. All that the tasks of one turn wrote to a
+// stream leaves in one system call.
 func (l *Loop) flush() {
 	for i := 0; i < len(l.dirty); i++ {
 		s := l.dirty[i]
 		l.dirty[i] = nil
 		s.send()
-		s.out.dirty = false // after it: what a layer makes of it is in it
+		s.out.dirty = false // not before: a layer marks the stream dirty while it seals
 	}
 	l.dirty = l.dirty[:0]
 }
@@ -294,7 +284,7 @@ func (l *Loop) makeReady(t *Task) {
 	}
 }
 
-// wake gets the loop out of Poll, if it is there.
+// wake makes Poll return if the loop is there. It may be called from anywhere.
 func (l *Loop) wake() {
 	if l.phase.Load()&1 != 0 {
 		l.rt.Wake()

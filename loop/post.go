@@ -7,18 +7,19 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Post runs fn on the loop, outside any task: fn must not block, and what
-// blocks refuses to. A panic of it is contained; runtime.Goexit is not, and
-// ends the loop. It fails with ErrBusy if MaxPosts functions wait already,
-// and with ErrClosed if the loop has ended or will not get to fn any more.
+// Post has the loop call fn in its next turn, outside any task. It may be called from
+// anywhere and does not wait. fn must not block; calls that would have to wait fail with
+// ErrOffLoop. The loop survives a panic of fn, but runtime.Goexit ends it. Post fails
+// with ErrBusy if MaxPosts functions wait already, and with ErrClosed if the loop has
+// ended or will end without calling fn.
 func (l *Loop) Post(fn func()) error { return l.addPost(fn, 1) }
 
-// post is Post for the library itself: MaxPosts does not bind it, and so it fails
-// only if the loop has ended. What it posts is bounded by what there is: the
-// connections, the listeners and the callers that wait.
+// post is Post for the library itself. MaxPosts does not bind it, so it fails only if
+// the loop has ended. The number of its posts is bounded by the number of connections,
+// listeners and waiting callers.
 func (l *Loop) post(fn func()) error { return l.addPost(fn, 0) }
 
-// addPost appends fn to the posts, of which users more are the user's.
+// addPost appends fn to the posts. users is 1 if MaxPosts binds it, otherwise 0.
 func (l *Loop) addPost(fn func(), users int) error {
 	l.mu.Lock()
 	switch {
@@ -36,8 +37,8 @@ func (l *Loop) addPost(fn func(), users int) error {
 	return nil
 }
 
-// postTask makes t ready from another thread. It cannot fail: the list goes
-// through the tasks themselves.
+// postTask makes t ready from another thread. It cannot fail: the list's links are in
+// the tasks.
 func (l *Loop) postTask(t *Task) {
 	if t.waking.Swap(true) {
 		return
@@ -55,7 +56,7 @@ func (l *Loop) hasPosts() bool {
 }
 
 func (l *Loop) takePosts() {
-	l.runBatch() // the rest of one that runtime.Goexit has cut short
+	l.runBatch() // the rest of a batch that runtime.Goexit has cut short
 	l.mu.Lock()
 	if len(l.posts) == 0 && l.wakes.Empty() {
 		l.mu.Unlock()
@@ -65,7 +66,7 @@ func (l *Loop) takePosts() {
 	l.posts, l.users, l.spare, l.wakes = l.spare[:0], 0, nil, list.Stack[Task]{}
 	l.mu.Unlock()
 	for t := wakes.Pop(); t != nil; t = wakes.Pop() {
-		t.waking.Store(false) // before it looks at what it waits for
+		t.waking.Store(false) // before the task looks at what it waits for
 		if want := t.wanted.Swap(0); want != 0 {
 			t.cancel(want == wantKill)
 		}
@@ -89,19 +90,19 @@ func (l *Loop) runBatch() {
 	}
 }
 
-// runPost contains a panic of fn, as a task's is.
+// runPost calls fn and contains its panic.
 func (l *Loop) runPost(fn func()) {
-	if l.phase.Load()&1 == 0 { // not in Poll: the watchdog is to see that it is another one
+	if l.phase.Load()&1 == 0 { // not in Poll: shows the watchdog that another function runs
 		l.turn += 2
 		l.phase.Store(l.turn)
 	}
 	l.contain("posted function", fn)
 }
 
-// contain runs fn, which what describes. It returns how it panicked, which has
-// been reported, or nil.
+// contain calls fn. If fn panics, contain reports the panic and returns it. what
+// describes fn in the report.
 func (l *Loop) contain(what string, fn func()) (failed *PanicError) {
-	polls := l.phase.Load()&1 != 0 && l.called.Load()&1 == 0 // and not inside another one
+	polls := l.phase.Load()&1 != 0 && l.called.Load()&1 == 0 // in Poll, and not nested
 	if polls {
 		l.called.Add(1)
 	}
@@ -133,10 +134,9 @@ func (l *Loop) reportPanic(p *PanicError) {
 	l.opts.Logger.Error("noria: task panicked", "loop", l.opts.Name, "task", p.Task, "panic", p.Value, "stack", string(p.Stack))
 }
 
-// NextTurn has fn called on the loop in its next turn, or, if there is none, when the
-// loop ends. It is called on the loop's thread, and unlike Post it cannot fail; what
-// is given to it when the loop has ended, or by a function that its end calls, is not
-// called any more.
+// onNextTurn has fn called on the loop in its next turn or, if there is none, when the
+// loop ends. It is called on the loop, and panics elsewhere. Unlike Post it cannot fail,
+// but once the loop has begun its last calls it does not call fn any more.
 func (l *Loop) onNextTurn(fn func()) {
 	l.mustBeOn("NextTurn (use Post)")
 	l.nextTurn.push(fn)

@@ -6,9 +6,8 @@ import (
 	"time"
 )
 
-// Sleep suspends the calling task for d. It returns early, with an error,
-// when ctx ends or the task is killed. On an ordinary goroutine it does the
-// same with a timer of Go's.
+// Sleep waits for d. It suspends the calling task; a goroutine may call it too. It
+// returns early, with an error, when ctx ends or the task is killed.
 func Sleep(ctx context.Context, d time.Duration) error {
 	t, onLoop := caller(ctx)
 	if t == nil && onLoop {
@@ -38,7 +37,8 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Yield lets the other tasks of the loop, and its I/O, have a turn.
+// Yield suspends the calling task until the loop's next turn, so that the other tasks and
+// I/O have theirs. On a goroutine it is runtime.Gosched.
 func Yield(ctx context.Context) error {
 	t := currentTask(ctx)
 	if t == nil {

@@ -9,14 +9,15 @@ import (
 // LoopStats describes a loop at one moment.
 type LoopStats struct {
 	Name    string
-	Tasks   int // not ended yet
+	Tasks   int // that have not ended
 	Lost    int // coroutines suspended for good, because a task called runtime.Goexit
-	Streams int // open
+	Streams int // that are open
 	Turns   uint64
 	Pool    runtime.PoolStats
 }
 
-// Stats returns the loop's counts. It may be called from anywhere.
+// snapshot returns the loop's counts. It may be called from anywhere; off the loop it
+// waits for a turn.
 func (l *Loop) snapshot() (LoopStats, error) {
 	if l.onThread() {
 		return l.stats(), nil

@@ -8,23 +8,23 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// exitedBy does what Run would have done, had a function on the loop not ended
-// the loop's goroutine by runtime.Goexit. Nothing stops that; but what others
-// wait for, and what the kernel has, must not be lost with it.
+// exitedBy ends the loop after a function on it has called runtime.Goexit. Nothing can
+// stop the Goexit; but callers that wait for the loop, and operations in the kernel, must
+// not be lost.
 func (l *Loop) exitedBy() {
 	if !l.goexit {
 		return
 	}
 	l.goexit = false
-	defer l.exitedBy() // the functions that are left to run may do it again
+	defer l.exitedBy() // the functions that are left may call Goexit too
 	l.cur = nil
 	l.curRef.Store(nil)
 	l.opts.Logger.Error("noria: a function on the loop, outside any task, called runtime.Goexit (testing.T.FailNow does): the loop has ended",
 		"loop", l.opts.Name, "error", l.end())
 }
 
-// Stop asks the loop to end; Run returns when it has. It may be called from
-// anywhere, also before Run and more than once.
+// stop asks the loop to end, and does not wait; run returns when it has ended. stop may
+// be called from anywhere, also before run and more than once.
 func (l *Loop) stop() {
 	if l.state.CompareAndSwap(loopNew, loopDone) {
 		l.refuse()
@@ -37,13 +37,13 @@ func (l *Loop) stop() {
 	}
 }
 
-// end cancels the tasks, waits for them, and closes everything.
+// end kills the tasks, waits for them, and closes everything.
 func (l *Loop) end() error {
 	l.state.Store(loopStopping)
 	deadline := later(l.rt.Now(), l.opts.StopTimeout)
 	l.stopBy = deadline
 	l.root.cancel(true)
-	l.takePosts() // what came before Stop is done like everything else
+	l.takePosts() // functions that were posted before stop
 	for s := range l.live {
 		s.hurry()
 	}
@@ -83,8 +83,8 @@ func (l *Loop) end() error {
 // ended reports whether a loop that stops has nothing left to wait for.
 func (l *Loop) ended() bool { return l.tasks == 0 && l.closings == 0 }
 
-// refuse ends Post. What was accepted still runs, and what waits for a task
-// that will not go on is told so, lest it wait in vain.
+// refuse ends Post. Functions that were posted before still run. A caller that waits for
+// an abandoned task gets an error.
 func (l *Loop) refuse() {
 	l.mu.Lock()
 	l.closed = true
@@ -94,7 +94,7 @@ func (l *Loop) refuse() {
 	for n := l.nextTurn.len(); n > 0; n-- {
 		l.runPost(l.nextTurn.pop())
 	}
-	l.root.eachKid(func(t *Task) {
+	l.root.eachDescendant(func(t *Task) {
 		if t.onEnd != nil {
 			tell := t.onEnd
 			t.onEnd = nil
@@ -107,7 +107,7 @@ func (l *Loop) refuse() {
 
 func (l *Loop) leftovers() string {
 	var names []string
-	l.root.eachKid(func(t *Task) {
+	l.root.eachDescendant(func(t *Task) {
 		if len(names) < 10 {
 			names = append(names, t.name)
 		}

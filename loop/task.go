@@ -11,89 +11,88 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A Task is a piece of straight-line code that runs on a loop's thread as a
-// coroutine. A call that has to wait (reading from a Stream, Sleep, taking
-// from a Queue) suspends the task, and the loop goes on with the others until
-// what it waits for has happened. Between two such calls a task is alone: no
-// other task of its loop runs.
+// A Task is straight-line code that runs on a loop's thread as a coroutine. A call that
+// has to wait (reading from a Stream, Sleep, taking from a Queue) suspends the task, and
+// the loop resumes other tasks until the wait is over. Between two such calls no other
+// task of the loop runs.
 //
-// A task must not block its thread: no channels, no mutex that anyone holds
-// while suspended, no time.Sleep, no other I/O. Offload is for that. Nor may
-// it change how often runtime.LockOSThread was called and then wait: Go's
-// runtime ends the program over it.
+// A task must not block its thread: no channel operation, no time.Sleep, no I/O other
+// than this package's, no mutex that its holder keeps while it is suspended. Offload is
+// for that. A task that has called runtime.LockOSThread must undo it before its next
+// call that waits; otherwise Go's runtime ends the program.
 //
-// The context that the task's function gets is the task itself, so it costs
-// nothing more. It is done when the task is cancelled, when its parent is, and
-// when it has ended.
+// The context that the task's function gets is the task itself. It ends when the task
+// or its parent is cancelled, and when the function has returned.
 //
-// Cancelling has two steps. A drain ends the context: calls that take it fail
-// from then on, those of a Stream go on, so that a handler can say goodbye. A
-// kill makes every call that has to wait fail with ErrCanceled.
+// A task is cancelled in two steps. A drain ends the context: calls that take the
+// context fail from then on, but reading and writing go on, so that a handler can end
+// its conversation. A kill makes every call fail with ErrCanceled that has to wait.
 type Task struct {
-	loop   *Loop // what waiting needs comes first: see Op
-	worker *worker
-	queued bool // in the loop's run queue
-	apart  bool // a drain of the parent does not reach it
-	killed bool
-	body   bool // fn has returned
-	over   bool // and the children have ended too
-	nodes  [4]waiter
+	// The fields that waiting touches come first: they share cache lines.
+	loop     *Loop
+	worker   *worker
+	queued   bool // in the loop's run queue
+	apart    bool // a drain of the parent does not reach it
+	killed   bool
+	returned bool // fn has returned
+	over     bool // fn has returned and the children have ended
+	nodes    [4]waiter
 
 	name  string
 	fn    func(ctx context.Context) error
 	onEnd func(error)
 	err   error
 
-	values  context.Context // for Value; nil: none
+	values  context.Context // for Value; nil: there are none
 	parent  *Task
 	kids    list.List[Task]
 	sibling list.Node[Task]
 	sleep   timer
 	foreign foreignContext
-	joiners waitList // wait for it to end
+	joiners waitList // tasks in Wait
 
 	waking atomic.Bool // in Loop.wakes
 	woken  list.Link[Task]
-	wanted atomic.Int32 // what other threads asked for: see Cancel
+	wanted atomic.Int32 // what another thread has asked for: see Cancel
 
-	// What of a context other goroutines may look at.
-	ended  atomic.Bool
-	mu     sync.Mutex
-	done   chan struct{}
-	afters []*afterFunc
+	// The part of the context that other goroutines may look at.
+	ctxEnded atomic.Bool
+	mu       sync.Mutex
+	done     chan struct{}
+	afters   []*afterFunc
 }
 
-// ErrGoexit is what a task ended with that called runtime.Goexit, as
-// testing.T.FailNow does. Its coroutine stays suspended for good, because to
-// let it end would end the loop.
+// ErrGoexit is the error of a task that called runtime.Goexit, as testing.T.FailNow
+// does. Its coroutine stays suspended for good: if it ended, it would end the loop.
 var ErrGoexit = errors.New("task called runtime.Goexit")
 
-// Go starts a task that runs fn, as a child of the task that ctx belongs to:
-// it is cancelled with it, and that task has ended only when fn has returned
-// too. ctx must come from a task; the child runs on the same loop. An error
-// that fn returns is the child's own business, see Task.Wait.
+// Go starts a task that runs fn, as a child of the task that ctx comes from, and does
+// not wait. It is called on the loop of that task, and the child runs there. The child
+// is cancelled with its parent, and the parent has ended only when the child has. The
+// error of fn goes to Task.Wait and nowhere else.
 func Go(ctx context.Context, name string, fn func(ctx context.Context) error) (*Task, error) {
-	return goKid(TaskOf(ctx), name, fn, false)
+	return goChild(TaskOf(ctx), name, fn, false)
 }
 
-func goKid(parent *Task, name string, fn func(ctx context.Context) error, apart bool) (*Task, error) {
+func goChild(parent *Task, name string, fn func(ctx context.Context) error, apart bool) (*Task, error) {
 	if parent == nil || !parent.loop.onThread() {
 		return nil, &runtime.OpError{Op: "go", Detail: name, Err: ErrOffLoop}
 	}
 	if parent.over {
 		return nil, &runtime.OpError{Op: "go", Detail: name, Err: fmt.Errorf("task %s, whose child it would be, has ended: %w", parent.name, runtime.ErrClosed)}
 	}
-	return parent.loop.spawnKid(parent, name, fn, nil, apart), nil
+	return parent.loop.spawnChild(parent, name, fn, nil, apart), nil
 }
 
-// Go starts a task on the loop. From elsewhere than its thread it fails as
-// Post does. ended, if not nil, is called on the loop with what fn returned:
-// a *PanicError if it panicked, ErrGoexit if it went that way.
+// Go starts a task that runs fn on the loop. It may be called from anywhere and does not
+// wait. Off the loop it is a Post, and fails as Post does. If ended is not nil, it is
+// called on the loop when the task has ended, with the error of fn: a *PanicError if fn
+// panicked, ErrGoexit if it called runtime.Goexit.
 func (l *Loop) Go(name string, fn func(ctx context.Context) error, ended func(error)) error {
 	return l.goTask(name, fn, ended, l.Post)
 }
 
-// goTask is Go by way of post, which is Post or what the library has in its place.
+// goTask is Go with the function to post with: Post, or post for the library.
 func (l *Loop) goTask(name string, fn func(ctx context.Context) error, ended func(error), post func(func()) error) error {
 	if l.onThread() {
 		l.spawn(&l.root, name, fn, ended)
@@ -102,21 +101,22 @@ func (l *Loop) goTask(name string, fn func(ctx context.Context) error, ended fun
 	return post(func() { l.spawn(&l.root, name, fn, ended) })
 }
 
-// Call runs fn as a task on the loop and returns what it returned, when it
-// has ended. The caller may be an ordinary goroutine, a task of another loop
-// (which is suspended meanwhile), or on this loop already. If ctx belongs to a
-// task of this loop, what runs fn is a child of that task. Otherwise the end
-// of ctx kills it. From elsewhere than the loop's thread it fails as Post does.
+// Call runs fn as a task on the loop, waits until the task has ended, and returns the
+// error of fn. A goroutine may call it, a task of another loop, which is suspended
+// meanwhile, and a task of this loop, which runs fn itself. If ctx comes from a task of
+// this loop, the new task is its child. The end of ctx kills the new task, unless a drain
+// of that parent has ended it. Off the loop Call begins with a Post, and fails as Post
+// does.
 func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
 	return l.callBy(ctx, name, fn, l.Post)
 }
 
-// call is Call for the library itself: see post.
+// call is Call for the library itself: MaxPosts does not bind it.
 func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
 	return l.callBy(ctx, name, fn, l.post)
 }
 
-// callBy is Call by way of post.
+// callBy is Call with the function to post with.
 func (l *Loop) callBy(ctx context.Context, name string, fn func(ctx context.Context) error, post func(func()) error) error {
 	if t := l.current(); t != nil {
 		return fn(t.context())
@@ -133,8 +133,8 @@ func (l *Loop) callBy(ctx context.Context, name string, fn func(ctx context.Cont
 	if parent == nil || parent.loop != l {
 		parent = &l.root
 	}
-	// A parent that drains is no reason to kill: its calls go on.
-	cutShort := func() bool { return ctx.Err() != nil && !parent.ended.Load() }
+	// A drain of the parent must not kill the child: its calls go on.
+	cutShort := func() bool { return ctx.Err() != nil && !parent.ctxEnded.Load() }
 	if ctx != parent.context() {
 		stop := context.AfterFunc(ctx, func() {
 			if t := child.Load(); t != nil && cutShort() {
@@ -158,53 +158,53 @@ func (l *Loop) callBy(ctx context.Context, name string, fn func(ctx context.Cont
 		}
 		child.Store(t)
 		if cutShort() {
-			t.cancel(true) // it ended before child was there to be seen
+			t.cancel(true) // ctx ended before the AfterFunc could see child
 		}
 	})
 	if err != nil {
 		return err
 	}
-	done.join(ctx) // it always ends: cancelling sees to that
+	done.join(ctx) // the child always ends: the end of ctx kills it
 	return result
 }
 
-// spawn makes a task and lets it run in the next turn.
+// spawn makes a task that runs in the next turn.
 func (l *Loop) spawn(parent *Task, name string, fn func(context.Context) error, ended func(error)) *Task {
-	return l.spawnKid(parent, name, fn, ended, false)
+	return l.spawnChild(parent, name, fn, ended, false)
 }
 
-func (l *Loop) spawnKid(parent *Task, name string, fn func(context.Context) error, ended func(error), apart bool) *Task {
+func (l *Loop) spawnChild(parent *Task, name string, fn func(context.Context) error, ended func(error), apart bool) *Task {
 	t := &Task{loop: l, name: name, fn: fn, onEnd: ended, values: parent.values, apart: apart}
 	t.sleep.fire = func() { l.makeReady(t) }
 	l.tasks++
 	if parent.over {
-		// Nobody would cancel it: what is over is in no list of children.
-		l.root.addKid(t)
+		// No cancel would reach it: a task that is over is in no list of children.
+		l.root.addChild(t)
 		t.refuse()
 		return t
 	}
-	parent.addKid(t)
+	parent.addChild(t)
 	if l.state.Load() == loopDone || l.refused {
 		t.refuse()
 		return t
 	}
-	if parent.ended.Load() && (parent.killed || parent.body || !apart) {
-		t.cancel(parent.killed || parent.body)
+	if parent.ctxEnded.Load() && (parent.killed || parent.returned || !apart) {
+		t.cancel(parent.killed || parent.returned)
 	}
 	l.makeReady(t)
 	return t
 }
 
-// refuse ends t, which has not begun.
+// refuse ends t, which has not started.
 func (t *Task) refuse() {
-	t.body = true
+	t.returned = true
 	t.finish(&runtime.OpError{Op: "go", Detail: t.name, Err: runtime.ErrClosed})
 }
 
-// bodyEnded is called when fn has returned: the children are killed, and when
-// they are gone the task has ended.
+// bodyEnded is called when fn has returned. It kills the children; when they have ended,
+// the task has ended.
 func (t *Task) bodyEnded(err error) {
-	t.body = true
+	t.returned = true
 	t.err = err
 	t.fn, t.worker = nil, nil
 	t.foreign.drop(t.loop)
@@ -226,8 +226,8 @@ func (t *Task) finish(err error) {
 	p := t.parent
 	p.kids.Remove(&t.sibling)
 	if t.onEnd != nil {
-		// A panic of it is contained too. It is no task's: t, whose coroutine
-		// this may be, is over and could not be resumed if it waited.
+		// onEnd runs outside any task: if it could wait, it would suspend the coroutine
+		// of t, which is over and is not resumed.
 		cur := t.loop.cur
 		t.loop.cur = nil
 		t.loop.runPost(func() { t.onEnd(err) })
@@ -235,35 +235,35 @@ func (t *Task) finish(err error) {
 		t.onEnd = nil
 	}
 	t.joiners.wakeAll()
-	if p.body && p.kids.Len() == 0 && !p.over {
+	if p.returned && p.kids.Len() == 0 && !p.over {
 		p.finish(p.err)
 	}
 }
 
-func (t *Task) addKid(k *Task) {
+func (t *Task) addChild(k *Task) {
 	k.parent = t
 	t.kids.PushFront(&k.sibling, k)
 }
 
-func (t *Task) eachKid(f func(*Task)) {
+func (t *Task) eachDescendant(f func(*Task)) {
 	for k := range t.kids.All() {
 		f(k)
-		k.eachKid(f)
+		k.eachDescendant(f)
 	}
 }
 
-// Loop returns the loop that the task runs on.
+// Loop returns the loop that the task runs on. It may be called from anywhere.
 func (t *Task) Loop() *Loop { return t.loop }
 
-// Cancel ends the task's context and that of its children; with kill, every
-// call of theirs that has to wait fails with ErrCanceled. It may be called
-// from anywhere; from another thread it takes effect in the loop's next turn.
+// Cancel drains the task and its children: it ends their contexts. With kill, all their
+// calls that have to wait also fail with ErrCanceled. It may be called from anywhere and
+// does not wait. From another thread it takes effect in the loop's next turn.
 func (t *Task) Cancel(kill bool) {
 	if t.loop.onThread() {
 		t.cancel(kill)
 		return
 	}
-	// Not by Post, which a busy loop refuses.
+	// Not by a post, which allocates: the links are in the task.
 	if kill {
 		t.wanted.Store(wantKill)
 	} else {
@@ -292,12 +292,12 @@ func (t *Task) cancel(kill bool) {
 		}
 	}
 	if t.parent != nil {
-		t.loop.makeReady(t) // what waits looks at the context again
+		t.loop.makeReady(t) // if it waits, it looks at its context again
 	}
 }
 
-// Wait suspends the calling task until t has ended and returns t's error.
-// Both must be tasks of one loop.
+// Wait suspends the calling task until t has ended, and returns the error of t's
+// function. Only a task of the same loop may call it.
 func (t *Task) Wait(ctx context.Context) error {
 	me := t.loop.current()
 	if me == nil {
@@ -311,12 +311,12 @@ func (t *Task) Wait(ctx context.Context) error {
 	return t.err
 }
 
-// park suspends the task until something makes it ready. That may be anything:
-// whoever parks looks again at what it waits for.
+// park suspends the task until it is made ready, for whatever reason: the caller must
+// look again at what it waits for.
 func (t *Task) park() { t.worker.suspend(struct{}{}) }
 
-// waitOn waits until list is woken, or ctx ends, or the task is killed; with
-// noContext only a kill counts.
+// waitOn suspends t until list wakes it, ctx ends or t is killed. With noContext no
+// context ends the wait.
 func (t *Task) waitOn(list *waitList, ctx context.Context) error {
 	if err := t.interrupted(ctx); err != nil {
 		return err
@@ -329,9 +329,9 @@ func (t *Task) waitOn(list *waitList, ctx context.Context) error {
 	return t.interrupted(ctx)
 }
 
-// interrupted says whether t must not wait any more. A killed task that does
-// not listen would hold the loop for ever, so it is told only after the others
-// had their turn.
+// interrupted returns why t must not wait any more: it was killed, or ctx has ended. A
+// killed task that ignores the error and calls again must not hold the loop, so each
+// such call gives the other tasks a turn first.
 func (t *Task) interrupted(ctx context.Context) error {
 	if t.killed {
 		t.loop.makeReady(t)

@@ -6,8 +6,8 @@ import (
 	"sync/atomic"
 )
 
-// onThread reports whether the caller runs on the loop's thread: as the loop
-// itself, as the current task, or as a coroutine that the task has inside.
+// onThread reports whether the caller runs on the loop's thread: as the loop itself, as
+// the current task, or as a coroutine inside that task.
 func (l *Loop) onThread() bool {
 	if g := self(); g != 0 && (l.curRef.Load().is(g) || g == l.self.Load()) {
 		return true
@@ -16,15 +16,15 @@ func (l *Loop) onThread() bool {
 	return tid != 0 && tid == int64(threadID())
 }
 
-// mustBeOn panics unless the caller runs on the loop's thread. It is for what has
-// no error to say it with.
+// mustBeOn panics unless the caller runs on the loop's thread. It is for methods that
+// return no error.
 func (l *Loop) mustBeOn(what string) {
 	if !l.onThread() {
 		panic("loop: " + what + " is called from outside the loop")
 	}
 }
 
-// current returns the task that the caller is, or nil if it is none.
+// current returns the task of this loop that the caller runs in, or nil.
 func (l *Loop) current() *Task {
 	if l.curRef.Load().is(self()) {
 		return l.cur
@@ -37,15 +37,15 @@ func (l *Loop) current() *Task {
 	return l.cur
 }
 
-// forgetThread makes every later check say that the caller is elsewhere: the
-// thread's number and the goroutine's address will belong to others.
+// forgetThread makes every later check report that the caller is elsewhere: the system
+// reuses the thread's number, and Go the goroutine's address.
 func (l *Loop) forgetThread() {
 	l.thread.Store(0)
 	l.self.Store(0)
 }
 
-// loops are those that run, so that a call that is given no task's context
-// still finds the task that it is called from.
+// loops are the loops that run. With them a call finds the task that it is made from,
+// also if its context is not a task's.
 var loops loopSet
 
 type loopSet struct{ p atomic.Pointer[[]*Loop] }
@@ -81,15 +81,16 @@ func (s *loopSet) remove(l *Loop) {
 	})
 }
 
-// currentTask returns the task that the caller is, or nil on an ordinary
-// goroutine. ctx is a hint.
+// currentTask returns the task that the caller runs in, or nil on an ordinary goroutine.
+// ctx is a hint that makes this fast.
 func currentTask(ctx context.Context) *Task {
 	t, _ := caller(ctx)
 	return t
 }
 
-// caller returns the task that the caller is, if it is one, and whether it is on a
-// loop's thread: as a task, or as a function that the loop calls, which must not wait.
+// caller returns the task that the caller runs in, or nil, and whether the caller is on
+// a loop's thread. If it is, and there is no task, it is a function that the loop calls,
+// which must not wait.
 func caller(ctx context.Context) (t *Task, onLoop bool) {
 	if ctx != nil {
 		if t := TaskOf(ctx); t != nil {

@@ -9,8 +9,8 @@ import (
 // A waiter is a task, or an ordinary goroutine, that waits in a list.
 type waiter struct {
 	task *Task
-	ch   chan struct{} // of a goroutine
-	fn   func()        // of neither: see Notify
+	ch   chan struct{} // what wakes a goroutine
+	fn   func()        // what notify has called, in place of a task or goroutine
 	loop *Loop         // where fn runs
 	node list.Node[waiter]
 }
@@ -34,7 +34,7 @@ func (w *waiter) wake() {
 	}
 }
 
-// wake makes t look again at what it waits for. Any goroutine may call it.
+// wake makes t look again at what it waits for. It may be called from anywhere.
 func (t *Task) wake() {
 	if t.loop.onThread() {
 		t.loop.makeReady(t)
@@ -43,14 +43,13 @@ func (t *Task) wake() {
 	}
 }
 
-// A waitList is first in, first out. It belongs to one loop, or to whoever
-// holds the mutex that stands beside it.
+// A waitList is a first-in-first-out list of waiters. It is used on one loop only, or is
+// guarded by the mutex of the struct that it is in.
 type waitList struct{ list.List[waiter] }
 
 func (l *waitList) add(w *waiter) { l.PushBack(&w.node, w) }
 
-// remove takes w out and reports whether it was still in: if not, somebody
-// has woken it.
+// remove removes w and reports whether w was in the list: if not, w was woken.
 func (l *waitList) remove(w *waiter) bool {
 	if w.node.List() != &l.List {
 		return false
@@ -71,20 +70,20 @@ func (l *waitList) wakeAll() {
 	}
 }
 
-// A Source is something that WaitAny can wait for: an *Event, a *Queue, what
-// Stream.Readable returns.
+// A Source is something that WaitAny can wait for: an *Event, a *Queue, or what
+// Stream.Readable and Stream.Writable return.
 type Source interface {
-	// poll reports whether there is something; if not, and w is not nil, w is
-	// woken when there may be.
+	// poll reports whether the source is ready. If it is not and w is not nil, poll
+	// registers w, to be woken when the source may be ready.
 	poll(w *waiter) bool
-	// unpoll takes w back.
+	// unpoll unregisters w. If w was woken, it passes the wake-up on to another waiter.
 	unpoll(w *waiter)
 }
 
 // A bound is a Source that belongs to a loop.
 type bound interface{ home() *Loop }
 
-// checkHome fails if a source is another loop's, or the caller is on none.
+// checkHome fails if a source belongs to a loop that the caller is not on.
 func checkHome(sources []Source) error {
 	for _, s := range sources {
 		if l := homeOf(s); l != nil && !l.onThread() {
@@ -94,7 +93,7 @@ func checkHome(sources []Source) error {
 	return nil
 }
 
-// homeOf returns the loop that s belongs to, or nil: it may be used anywhere.
+// homeOf returns the loop that s belongs to, or nil if s may be used anywhere.
 func homeOf(s Source) *Loop {
 	switch s := s.(type) {
 	case *when:
@@ -156,11 +155,11 @@ func waitSourcesGoroutine(ctx context.Context, sources []Source) (int, error) {
 	}
 }
 
-// pollAll registers with each source and returns the first that has something
-// already, or -1.
+// pollAll registers with each source until one is ready. It returns the index of that
+// one, and has unregistered from the others; or -1.
 func pollAll(sources []Source, ws []waiter, t *Task, ch chan struct{}) (found int) {
 	asked := 0
-	found = len(sources) // until it is known: What When is given may panic
+	found = len(sources) // so that a panic of ReadableWhen's function unregisters too
 	defer func() {
 		if found >= 0 {
 			for i := range asked {
@@ -178,12 +177,11 @@ func pollAll(sources []Source, ws []waiter, t *Task, ch chan struct{}) (found in
 	return -1
 }
 
-// WaitAny suspends the calling task until one of the sources has something,
-// and returns the index of the first that has. It takes nothing: whoever
-// calls it takes with TryGet or a Read that will not wait. A source that always
-// has something hides those behind it: look at them too from time to time. An
-// ordinary goroutine may call it for events and queues; a stream is for the
-// tasks of its own loop.
+// WaitAny waits until one of the sources is ready, and returns the index of the first
+// that is. It suspends the calling task. A goroutine may call it too, for events and
+// queues; a stream's source is for the tasks of its own loop. WaitAny takes nothing from
+// the source: the caller does that, with TryGet or a read, which then does not wait.
+// Sources are tried in order; one that is always ready starves the rest.
 func WaitAny(ctx context.Context, sources ...Source) (int, error) {
 	if err := checkHome(sources); err != nil {
 		return -1, opErr("wait", 0, err)
@@ -192,7 +190,7 @@ func WaitAny(ctx context.Context, sources ...Source) (int, error) {
 	return i, opErr("wait", 0, err)
 }
 
-// A when is ready when ready reports true or src is ready.
+// A when is a Source that is ready when ready returns true or src is ready.
 type when struct {
 	ready func() bool
 	src   Source
@@ -201,9 +199,9 @@ type when struct {
 func (c *when) poll(w *waiter) bool { return c.ready() || c.src.poll(w) }
 func (c *when) unpoll(w *waiter)    { c.src.unpoll(w) }
 
-// Notify has fn called once, on the loop, when src may have something: it is
-// what WaitAny is for code that is no task. It is called on the loop's thread. If
-// src belongs to a loop, it must be this one.
+// notify has fn called once, on the loop and outside any task, when src may be ready. It
+// is WaitAny for code that is no task. It is called on the loop, and panics elsewhere; a
+// source that belongs to a loop must belong to this one.
 func (l *Loop) notify(src Source, fn func()) {
 	l.mustBeOn("Notify")
 	if home := homeOf(src); home != nil && home != l {

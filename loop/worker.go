@@ -8,8 +8,8 @@ import (
 	"sync/atomic"
 )
 
-// A worker is a coroutine on the loop's thread that runs one task after
-// another.
+// A worker is a coroutine on the loop's thread. It runs one task after another, so the
+// tasks share a few warm stacks.
 type worker struct {
 	loop *Loop
 	task *Task
@@ -28,7 +28,7 @@ func (w *worker) is(g uintptr) bool { return w != nil && g != 0 && w.g.Load() ==
 
 // resume runs t until it waits or ends.
 func (l *Loop) resume(t *Task) {
-	if t.over || t.body {
+	if t.over || t.returned {
 		return
 	}
 	w := t.worker
@@ -46,7 +46,7 @@ func (l *Loop) resume(t *Task) {
 		if len(l.idle) < maxIdleWorkers {
 			l.idle = append(l.idle, w)
 		} else {
-			l.curRef.Store(nil) // its goroutine's address will be another one's
+			l.curRef.Store(nil) // Go reuses the address of its goroutine
 			w.stop()
 		}
 	}
@@ -77,7 +77,7 @@ func (w *worker) main(suspend func(struct{}) bool) {
 	}
 }
 
-// run runs t to its end, whichever way that comes.
+// run runs t's function until it returns, panics or calls runtime.Goexit.
 func (w *worker) run(t *Task) {
 	returned := false
 	defer func() {
@@ -90,9 +90,9 @@ func (w *worker) run(t *Task) {
 			t.bodyEnded(p)
 			return
 		}
-		// runtime.Goexit. It would go on through resume into the loop's own
-		// goroutine (iter.Pull passes it on), so this coroutine stops here, in
-		// the deferred call, for ever: its stack is the price.
+		// runtime.Goexit. iter.Pull would pass it on through resume to the loop's own
+		// goroutine. So this coroutine stays suspended here for good, in the deferred
+		// call, and its stack is lost.
 		t.bodyEnded(ErrGoexit)
 		w.lost, w.task = true, nil
 		w.loop.lost++
@@ -110,8 +110,8 @@ func newPanicError(task string, v any) *PanicError {
 	return &PanicError{Task: task, Value: v, Stack: debug.Stack()}
 }
 
-// goroutineID reads the number of the running goroutine from the one place
-// where Go shows it. It is only used to find a task's stack in a dump.
+// goroutineID returns the number of the running goroutine. Go shows it only in a stack
+// trace. The watchdog needs it, to find a task's stack in a dump.
 func goroutineID() uint64 {
 	var buf [64]byte
 	s := buf[:goruntime.Stack(buf[:], false)]
