@@ -9,12 +9,12 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// AdoptConn takes over the socket of nc, which package net opened, and closes nc. It
-// may only be called on the loop, and does not wait.
+// adoptConn takes over the socket of nc, which package net opened, and closes nc. It may
+// only be called on the loop, and does not wait.
 //
-// nc is a *net.TCPConn, or a *net.UnixConn of a stream socket. Everything else fails
-// with errors.ErrUnsupported, and nc is still the caller's: a type that wraps one of
-// these may hold bytes that it has read, or change those that pass.
+// nc is a *net.TCPConn, or a *net.UnixConn of a stream socket. Other types fail with
+// errors.ErrUnsupported, and nc stays the caller's: a type that wraps one of these may
+// hold bytes that it has read, or change the bytes that pass.
 func (l *Loop) adoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
 	if !l.onThread() {
 		return nil, &runtime.OpError{Op: "adopt", Err: ErrOffLoop}
@@ -40,6 +40,6 @@ func (l *Loop) adoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
 		closeDescriptor(fd)
 		return nil, fmt.Errorf("adopt %T: %w", nc, err)
 	}
-	_ = nc.Close() // only the descriptor: the socket has another one now
+	_ = nc.Close() // closes nc's descriptor; the socket has another one now
 	return l.newStream(h, opts), nil
 }

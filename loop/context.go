@@ -25,11 +25,11 @@ func TaskOf(ctx context.Context) *Task {
 
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// Deadline reports that a task has none.
+// Deadline reports that a task has no deadline.
 func (c *taskContext) Deadline() (time.Time, bool) { return time.Time{}, false }
 
-// Done returns a channel, which is made when it is first asked for. A task must
-// not wait for it; functions given to Offload may.
+// Done returns a channel that is closed when the task's context ends. It is made at the
+// first call. A task must not wait for it; functions given to Offload may.
 func (c *taskContext) Done() <-chan struct{} {
 	t := (*Task)(c)
 	if t.ctxEnded.Load() {
@@ -53,8 +53,8 @@ func (c *taskContext) Err() error {
 	return nil
 }
 
-// Value returns what the context has that the task's service was started with, or
-// the one that SetValues was given.
+// Value returns the value of the context that the task was started with, or that
+// SetValues was given.
 func (c *taskContext) Value(key any) any {
 	t := (*Task)(c)
 	if _, ok := key.(taskKey); ok {
@@ -73,17 +73,16 @@ var noContext context.Context
 
 type afterFunc struct{ f func() }
 
-// AfterFunc lets the standard library's contexts hang on a task without a
-// goroutine: see the documentation of context.AfterFunc. f must not block. The
-// loop calls f on its thread when the task's context ends; if it has ended
-// already, a goroutine does.
+// AfterFunc lets the standard library derive contexts from a task's without a goroutine:
+// see the documentation of context.AfterFunc. f must not block. The loop calls f on its
+// thread when the task's context ends; if it has ended already, a goroutine calls f.
 func (c *taskContext) AfterFunc(f func()) (stop func() bool) {
 	t := (*Task)(c)
 	a := &afterFunc{f}
 	t.mu.Lock()
 	if t.ctxEnded.Load() {
 		t.mu.Unlock()
-		// Not here: the context package calls this with a lock held that f takes.
+		// On a goroutine, because the context package holds a lock here that f takes.
 		go f()
 		return func() bool { return false }
 	}
@@ -118,8 +117,8 @@ func (t *Task) endContext() {
 	}
 }
 
-// A foreignContext is a context that is not the task's own. The task registers with
-// it once, not at each call.
+// A foreignContext is a context of a call that is not the task's own. The task registers
+// with it at the first such call, not at each.
 type foreignContext struct {
 	ctx   context.Context
 	stop  func() bool
@@ -137,8 +136,8 @@ func (f *foreignContext) drop(l *Loop) {
 	f.ctx, f.stop = nil, nil
 }
 
-// contextErr returns the error of ctx, if it has ended, and otherwise has the task
-// woken when it does.
+// contextErr returns the error of ctx if ctx has ended. Otherwise it registers t, to be
+// woken when ctx ends.
 func (t *Task) contextErr(ctx context.Context) error {
 	if ctx == noContext {
 		return nil
@@ -167,7 +166,7 @@ func (t *Task) contextErr(ctx context.Context) error {
 	return nil
 }
 
-// within reports whether cancelling other cancels t too. Then t is woken without
+// within reports whether a cancel of other cancels t too, and so wakes t without
 // registering.
 func (t *Task) within(other *Task) bool {
 	for ; t != nil; t = t.parent {

@@ -13,12 +13,12 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// DialOptions say how to connect. The zero value is good.
+// DialOptions are the options of a dial. The zero value is ready to use.
 type DialOptions struct {
 	// Group has the loop that a goroutine's connection belongs to. nil means a group of
 	// one loop, which package noria starts when it is first needed and which runs until
-	// the program ends. A task's connection belongs to the task's loop, and a handler's
-	// that runs on a goroutine to its handler's loop.
+	// the program ends. Tasks ignore Group: their connections belong to their loop, also
+	// for a handler that runs on a goroutine.
 	Group *Group
 
 	// Timeout bounds the look-up of the name and the attempts at all addresses
@@ -34,10 +34,10 @@ type DialOptions struct {
 
 const minAttempt = 2 * time.Second // for one address of several, if Timeout allows
 
-// dial connects to address: "host:port", "unix:/path" or "unix:@name". A task of the
-// loop calls it. A name is looked up off the loop, and its addresses are tried one
-// after another, each for its share of the time that is left. The error is the first
-// address's.
+// dial connects to address, "host:port", "unix:/path" or "unix:@name", and waits for the
+// connection. Only a task of the loop may call it. It looks up a name off the loop, and
+// tries the name's addresses one after another, each for its share of the time that is
+// left. The error is that of the first address.
 func (l *Loop) dial(ctx context.Context, address string, opts DialOptions) (*Stream, error) {
 	t := l.current()
 	if t == nil {
@@ -70,7 +70,7 @@ func (l *Loop) dial(ctx context.Context, address string, opts DialOptions) (*Str
 	return nil, &runtime.OpError{Op: "dial", Detail: address, Err: first}
 }
 
-// share returns the time until which the first of n addresses may take.
+// share returns the deadline for the next address, if n are left.
 func share(now, deadline int64, n int) int64 {
 	if deadline == runtime.Forever {
 		return runtime.Forever

@@ -9,11 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// closeDescriptor closes a socket that no Runtime has.
-func closeDescriptor(fd int) { _ = unix.Close(fd) } // it was never used: nothing can be lost
+// closeDescriptor closes a socket that no Runtime owns.
+func closeDescriptor(fd int) { _ = unix.Close(fd) } // nothing was written to it that an error could lose
 
-// dupDescriptor returns another descriptor for c's socket. Unlike os.File.Fd
-// it does not change how the original behaves.
+// dupDescriptor returns another descriptor of c's socket. Unlike os.File.Fd it does not
+// make the socket blocking.
 func dupDescriptor(c syscall.Conn) (int, error) {
 	raw, err := c.SyscallConn()
 	if err != nil {

@@ -31,20 +31,21 @@ type GroupOptions struct {
 	Loop LoopOptions
 }
 
-// A Group is a number of loops that share nothing and serve together. Any goroutine
-// may call its methods. Serve and Stop wait for the loops, so they fail when they
-// are called on one of them.
+// A Group is a number of loops that share nothing and serve together. Its methods may be
+// called from anywhere, except that Serve and Stop wait for the loops and fail on one of
+// them.
 type Group struct {
 	opts  GroupOptions
 	loops []*Loop
-	errs  []error // of Run
+	errs  []error // of each loop's run
 	done  sync.WaitGroup
 	next  atomic.Uint32
 	stop  sync.Once
 	err   error
 }
 
-// StartGroup starts loops and returns when they run. Any goroutine may call it.
+// StartGroup starts the loops of a group and waits until they run. Goroutines call it. The
+// caller must stop the group.
 func StartGroup(opts GroupOptions) (*Group, error) {
 	if opts.Loops < 1 || opts.Loops > MaxLoops || opts.New == nil {
 		return nil, fmt.Errorf("start group: %d loops, want 1 to %d, and a New", opts.Loops, MaxLoops)
@@ -71,16 +72,16 @@ func StartGroup(opts GroupOptions) (*Group, error) {
 		select {
 		case <-l.ready:
 		case <-l.stopped:
-			return nil, g.Stop() // with the error of this loop's Run
+			return nil, g.Stop() // with the error of this loop's run
 		}
 	}
 	return g, nil
 }
 
-// Loops returns the group's loops.
+// Loops returns the group's loops. The caller must not change the slice.
 func (g *Group) Loops() []*Loop { return g.loops }
 
-// Loop returns one of the loops, the next one at each call.
+// Loop returns one of the loops, at each call the next.
 func (g *Group) Loop() *Loop { return g.loops[int(g.next.Add(1)-1)%len(g.loops)] }
 
 // Info describes the backend of the loops.
@@ -99,10 +100,11 @@ func (g *Group) Stats() ([]LoopStats, error) {
 	return all, nil
 }
 
-// Stop stops the loops and waits for them. Their tasks are killed, their operations
-// drained, buffers and descriptors given back. Stop returns the errors of the loops:
-// such as the names of tasks that did not end within LoopOptions.StopTimeout, or of a
-// task that holds its loop, which then cannot be stopped at all.
+// Stop stops the loops and waits for them. Goroutines call it; on a loop of the group it
+// fails. The loops kill their tasks, wait for their operations, and give back buffers and
+// descriptors. Stop returns the errors of the loops, such as the names of tasks that did
+// not end within LoopOptions.StopTimeout. A task that holds its loop cannot be stopped:
+// then Stop names it and returns.
 func (g *Group) Stop() error {
 	if err := g.onLoop("stop group"); err != nil {
 		return err
@@ -132,8 +134,8 @@ func (g *Group) Stop() error {
 	return g.err
 }
 
-// onLoop returns an error if the caller is on a loop of the group, which would wait
-// for itself.
+// onLoop returns an error if the caller is on a loop of the group: it would wait for
+// itself.
 func (g *Group) onLoop(op string) error {
 	for _, l := range g.loops {
 		if l.onThread() {
@@ -143,6 +145,7 @@ func (g *Group) onLoop(op string) error {
 	return nil
 }
 
+// stuck returns an error that names what holds the loops that have not ended.
 func (g *Group) stuck() error {
 	var errs []error
 	for _, l := range g.loops {

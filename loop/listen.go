@@ -10,19 +10,18 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Listeners listen on one address for all loops of a group. Any goroutine may call
-// the methods.
+// Listeners listen on one address for all loops of a group.
 type Listeners struct {
 	group *Group
 	per   []*Listener
 }
 
-// ServeOptions say how a group listens. The zero value is good.
+// ServeOptions are the options of Group.Listen. The zero value is ready to use.
 type ServeOptions struct {
-	// Spread makes one loop accept all connections and deal them to the loops in
-	// turn, so that even a few are spread evenly. Without it each loop has a
-	// listening socket of its own and the kernel chooses by a hash, which costs less
-	// and is even when there are many. Connections of unix sockets are always dealt.
+	// Spread makes one loop accept all connections and deal them to the loops in turn,
+	// so that even a few connections are spread evenly. Without it each loop has a
+	// listening socket of its own, and the kernel chooses by a hash: that costs less,
+	// and is even if there are many. Connections of unix sockets are always dealt.
 	Spread bool
 
 	// Share lets other programs of the same user that set it too listen on the same
@@ -33,13 +32,15 @@ type ServeOptions struct {
 	// the system's maximum.
 	Backlog int
 
-	// Stream are the limits of the connections.
+	// Stream are the options of the connections.
 	Stream StreamOptions
 }
 
 // Listen listens on address for all loops: "host:port", ":port" or "unix:/path" (see
-// runtime.ParseListenAddr). An address in use is an error, even if its listener is a
-// group that shares it among its own loops.
+// runtime.ParseListenAddr). It may be called from anywhere except from a function that a
+// loop calls, and waits for a turn of each loop. An address in use is an error, also if
+// another group listens on it. The caller must close the listeners, or give them to
+// Serve.
 func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 	addr, err := runtime.ParseListenAddr(address)
 	if err != nil {
@@ -77,9 +78,11 @@ func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 	return ls, nil
 }
 
-// AdoptListener takes over the socket of ln, from package net or inherited
-// (net.FileListener). It closes ln, and the socket goes on listening. One loop accepts
-// the connections and deals them out.
+// AdoptListener takes over the socket of ln, which comes from package net, for example
+// from net.FileListener if the process has inherited it. It closes ln, and the socket
+// stays open. One loop accepts the connections and deals them out. AdoptListener may be
+// called from anywhere except from a function that a loop calls, and waits for a turn of
+// each loop.
 func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, error) {
 	sc, ok := ln.(syscall.Conn)
 	if !ok {
@@ -116,7 +119,7 @@ func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, e
 	return ls, ln.Close()
 }
 
-// deal makes the first listener accept for all. They do not accept yet.
+// deal makes the first listener accept for all. It is called before any of them accepts.
 func (ls *Listeners) deal() {
 	ls.per[0].dealTo = ls.per
 	for _, ln := range ls.per {
@@ -124,10 +127,12 @@ func (ls *Listeners) deal() {
 	}
 }
 
-// Addr returns the address, with the port that the system chose.
+// Addr returns the address, with the port that the system chose for port 0. It may be
+// called from anywhere.
 func (ls *Listeners) Addr() net.Addr { return ls.per[0].Addr() }
 
-// Close stops listening and waits until all loops have. Serve does so at its end.
+// Close stops listening. It may be called from anywhere and waits for all loops, except
+// in a function that a loop calls. Serve calls it when it ends.
 func (ls *Listeners) Close() error {
 	var errs []error
 	for _, ln := range ls.per {

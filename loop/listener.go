@@ -13,18 +13,17 @@ import (
 )
 
 const (
-	maxUnaccepted = 256                    // connections that wait in a Listener
-	acceptPause   = 100 * time.Millisecond // after running out of descriptors or memory
+	maxUnaccepted = 256                    // connections that wait in a Listener for Accept
+	acceptPause   = 100 * time.Millisecond // after descriptors or memory have run out
 )
 
-// A Listener accepts connections on one loop: from its own listening socket,
-// or dealt out by a listener of another loop. It stops accepting while 256
-// connections wait to be taken (for each loop that is dealt to), so that the rest
-// waits in the kernel, and pauses when the process is out of descriptors: it
-// survives that.
+// A Listener accepts connections on one loop. They come from its own listening socket, or
+// from the listener of another loop that deals connections out. While 256 connections wait
+// for Accept (on each loop that is dealt to), it accepts no more, and further ones wait in
+// the kernel. When the process is out of descriptors, it pauses and tries again.
 type Listener struct {
 	loop    *Loop
-	h       runtime.Handle // 0: it is dealt to
+	h       runtime.Handle // 0: it has no socket, and another listener deals to it
 	addr    runtime.Addr
 	opts    StreamOptions
 	op      runtime.Op
@@ -32,16 +31,17 @@ type Listener struct {
 	waiters waitList
 	pause   timer
 	paused  bool
-	dealTo  []*Listener // itself among them; nil: keep all
-	nextTo  int
-	dealer  *Listener    // who deals to it, maybe itself; nil: nobody
-	waiting atomic.Int32 // connections that are its own, or on their way, and not accepted yet
-	stalled atomic.Bool  // it does not accept because too many wait
+	dealTo  []*Listener  // deals connections to these, itself among them; nil: keeps all
+	nextTo  int          // index of the next one in dealTo
+	dealer  *Listener    // the listener that deals to this one, maybe itself; nil: none
+	waiting atomic.Int32 // connections that wait for Accept or are on their way here
+	stalled atomic.Bool  // it does not accept because too many connections wait
 	closing bool
 	err     error
 }
 
-// Listen opens a listening socket on the loop. It is called on the loop.
+// listen opens a listening socket on the loop. It is called on the loop and does not
+// wait.
 func (l *Loop) listen(addr runtime.Addr, opts runtime.ListenOptions, streams StreamOptions) (*Listener, error) {
 	if !l.onThread() {
 		return nil, &runtime.OpError{Op: "listen", Detail: addr.String(), Err: ErrOffLoop}
@@ -53,8 +53,8 @@ func (l *Loop) listen(addr runtime.Addr, opts runtime.ListenOptions, streams Str
 	return l.newListener(h, addr, streams), nil
 }
 
-// AdoptListener makes a listening socket's descriptor, which becomes the
-// loop's own, into a Listener. It is called on the loop.
+// adoptListener makes a Listener of the descriptor of a listening socket, which becomes
+// the loop's own. It is called on the loop and does not wait.
 func (l *Loop) adoptListener(fd int, streams StreamOptions) (*Listener, error) {
 	if !l.onThread() {
 		return nil, &runtime.OpError{Op: "adopt listener", Err: ErrOffLoop}
@@ -81,14 +81,15 @@ func (l *Loop) newListener(h runtime.Handle, addr runtime.Addr, streams StreamOp
 	return ln
 }
 
-// Loop returns the listener's loop.
+// Loop returns the listener's loop. It may be called from anywhere.
 func (ln *Listener) Loop() *Loop { return ln.loop }
 
-// Addr returns the address that it listens on, with the port that the system
-// chose if it was told 0.
+// Addr returns the address that the listener listens on, with the port that the system
+// chose for port 0. It may be called from anywhere.
 func (ln *Listener) Addr() net.Addr { return ln.addr.NetAddr() }
 
-// Accept waits for a connection.
+// Accept waits for a connection and returns it as a stream of the listener's loop. Only a
+// task of that loop may call it. The caller must close the stream.
 func (ln *Listener) Accept(ctx context.Context) (*Stream, error) {
 	t := ln.loop.current()
 	if t == nil {
@@ -113,20 +114,21 @@ func (ln *Listener) Accept(ctx context.Context) (*Stream, error) {
 		ln.arm()
 		if err := t.waitOn(&ln.waiters, ctx); err != nil {
 			if ln.ready.len() > 0 {
-				ln.waiters.wakeOne() // it may have been woken for one of them
+				ln.waiters.wakeOne() // t may have been woken for a connection
 			}
 			return nil, opErr("accept", ln.h, err)
 		}
 	}
 }
 
+// arm starts to accept, unless the listener accepts already or must not.
 func (ln *Listener) arm() {
 	if ln.h == 0 || ln.op.InFlight() || ln.paused || ln.closing || ln.err != nil {
 		return
 	}
 	if ln.crowded(maxUnaccepted / 2) {
 		ln.stalled.Store(true)
-		if ln.crowded(maxUnaccepted / 2) { // else somebody accepted meanwhile and has not seen it
+		if ln.crowded(maxUnaccepted / 2) { // not if an Accept came before stalled was set
 			return
 		}
 	}
@@ -135,7 +137,7 @@ func (ln *Listener) arm() {
 	ln.loop.rt.Submit(&ln.op)
 }
 
-// crowded reports whether limit connections wait for everyone that ln accepts
+// crowded reports whether limit connections wait on each of the listeners that ln accepts
 // for.
 func (ln *Listener) crowded(limit int32) bool {
 	if ln.waiting.Load() < limit {
@@ -149,7 +151,8 @@ func (ln *Listener) crowded(limit int32) bool {
 	return true
 }
 
-// callDealer has who deals to ln go on, if it does not because too many wait.
+// callDealer makes the listener that deals to ln accept again, if it has stopped because
+// too many connections waited.
 func (ln *Listener) callDealer() {
 	d := ln.dealer
 	if d != nil && d != ln && d.stalled.Load() && ln.waiting.Load() < maxUnaccepted/2 {
@@ -170,7 +173,7 @@ func (ln *Listener) accepted(op *runtime.Op) {
 	case errors.Is(op.Err, runtime.ErrCanceled), errors.Is(op.Err, syscall.ECONNABORTED), ln.closing:
 		ln.arm()
 	case survives(op.Err):
-		// Somebody has to close something first. Trying again at once would spin.
+		// Another connection must be closed first. Trying again at once would spin.
 		ln.loop.opts.Logger.Warn("noria: cannot accept; trying again", "address", ln.addr.String(), "in", acceptPause, "error", op.Err)
 		ln.paused = true
 		ln.loop.timers.set(&ln.pause, ln.loop.rt.Now()+int64(acceptPause))
@@ -211,7 +214,7 @@ func (ln *Listener) take(h runtime.Handle) {
 		}
 	}
 	to.waiting.Add(-1)
-	ln.waiting.Add(1) // better here than nowhere
+	ln.waiting.Add(1) // the other loop has ended: keep the connection here
 	if fd < 0 {
 		ln.push(h)
 	} else {
@@ -219,9 +222,9 @@ func (ln *Listener) take(h runtime.Handle) {
 	}
 }
 
-// turn returns whose turn it is to get a connection. A loop that takes none
-// loses its turn; if all do (the kernel may have accepted more before it is told
-// to stop), who has the fewest gets it.
+// turn returns the listener that gets the next connection. One on which too many wait
+// loses its turn. If too many wait on each, which happens since the kernel accepts more
+// before the cancel takes effect, the one with the fewest gets it.
 func (ln *Listener) turn() *Listener {
 	best := ln
 	for range ln.dealTo {
@@ -238,7 +241,7 @@ func (ln *Listener) turn() *Listener {
 	return best
 }
 
-// keep takes the descriptor of a connection that a listener has accepted.
+// keep takes the descriptor of a connection that this or another listener has accepted.
 func (ln *Listener) keep(fd int) {
 	h, err := ln.loop.rt.Adopt(fd)
 	if err != nil {
@@ -259,7 +262,9 @@ func (ln *Listener) push(h runtime.Handle) {
 	ln.waiters.wakeOne()
 }
 
-// Close stops listening and closes the connections that nobody has taken.
+// Close stops listening, closes the connections that wait for Accept, and makes Accept
+// fail with ErrClosed. It may be called from anywhere and waits until the socket is
+// closed, except in a function that the loop calls.
 func (ln *Listener) Close() error {
 	if !ln.loop.onThread() {
 		return ln.loop.call(context.Background(), "close listener", func(context.Context) error { return ln.Close() })

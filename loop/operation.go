@@ -8,8 +8,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A call is one operation that a task waits for. The loop keeps its calls for reuse:
-// an operation must lie on the heap, and costs no allocation all the same.
+// An operation is a runtime.Op that a task waits for. It must be on the heap, so the loop
+// keeps operations for reuse: then a call allocates nothing.
 type operation struct {
 	runtime.Op
 	task  *Task
@@ -26,7 +26,7 @@ func (l *Loop) newOperation(t *Task, code runtime.OpCode, h runtime.Handle) *ope
 			switch {
 			case o.task != nil:
 				l.makeReady(o.task)
-			case op.Got != 0: // no task waits for it any more: see freeOperation
+			case op.Got != 0: // the task has given up: see freeOperation
 				l.closeHandle(op.Got)
 			}
 		}
@@ -36,8 +36,8 @@ func (l *Loop) newOperation(t *Task, code runtime.OpCode, h runtime.Handle) *ope
 }
 
 // freeOperation clears o and keeps it for reuse. If the task has panicked while it waited
-// (a context's Err method may panic), the kernel still has the operation: then
-// freeOperation cancels it.
+// (a context's Err method may panic), o is still in flight: then freeOperation cancels
+// it.
 func (l *Loop) freeOperation(o *operation) {
 	o.task = nil
 	if o.InFlight() {
@@ -45,15 +45,15 @@ func (l *Loop) freeOperation(o *operation) {
 		return
 	}
 	o.Buf, o.Path, o.Addr, o.Err = nil, "", runtime.Addr{}, nil
-	o.N = 0 // Submit clears it too, but do may fail before
+	o.N = 0 // Submit clears it too, but do may fail before that
 	o.Skip, o.Off, o.Len, o.Flags, o.Mode = 0, 0, 0, 0, 0
 	l.operations.Push(&o.free, o)
 }
 
-// do submits o and waits for its end. If ctx ends, the task is killed or deadline
-// passes, do cancels the operation and waits for its end all the same: nothing is
-// left in the kernel, and an operation that succeeded before the cancel has
-// succeeded. With noContext and Forever, do waits for the operation alone.
+// do submits o and waits until it has completed. If ctx ends, the task is killed or
+// deadline passes, do cancels the operation, but still waits: nothing is left in the
+// kernel, and an operation that succeeded before the cancel took effect has succeeded.
+// With noContext and Forever, nothing cancels the operation.
 func (o *operation) do(ctx context.Context, deadline int64) error {
 	t := o.task
 	l := t.loop
@@ -92,7 +92,7 @@ func (o *operation) do(ctx context.Context, deadline int64) error {
 	return o.Err
 }
 
-// closeHandle closes h. No task waits for it.
+// closeHandle closes h and does not wait.
 func (l *Loop) closeHandle(h runtime.Handle) {
 	op := &runtime.Op{Code: runtime.OpClose, Handle: h, Done: func(*runtime.Op) {}}
 	l.rt.Submit(op)

@@ -1,6 +1,7 @@
 package loop
 
-// ring is a first-in-first-out queue that grows in place of allocating.
+// A ring is a first-in-first-out queue. It keeps its memory, so that a queue that does
+// not grow allocates nothing.
 type ring[T any] struct {
 	buf  []T // length is a power of two
 	head int
@@ -17,7 +18,7 @@ func (r *ring[T]) push(v T) {
 	r.n++
 }
 
-// pop takes the oldest; the ring must not be empty.
+// pop removes and returns the oldest value. The ring must not be empty.
 func (r *ring[T]) pop() T {
 	var zero T
 	v := r.buf[r.head]
@@ -27,10 +28,10 @@ func (r *ring[T]) pop() T {
 	return v
 }
 
-// peek returns the i-th oldest in place.
+// peek returns the place of the i-th oldest value.
 func (r *ring[T]) peek(i int) *T { return &r.buf[(r.head+i)&(len(r.buf)-1)] }
 
-// unpop puts v back in front.
+// unpop puts v back, as the oldest value.
 func (r *ring[T]) unpop(v T) {
 	if r.n == len(r.buf) {
 		r.grow()

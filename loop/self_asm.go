@@ -2,7 +2,7 @@
 
 package loop
 
-// self tells the running goroutine (or coroutine) from every other one that
-// exists: it is the address of its descriptor, only to be compared. It costs a
-// nanosecond, where asking the kernel for the thread costs a system call.
+// self identifies the running goroutine or coroutine among all that exist now. It is the
+// address of its descriptor, and may only be compared. It costs a nanosecond; to ask the
+// kernel for the thread costs a system call.
 func self() uintptr

@@ -2,6 +2,6 @@
 
 package loop
 
-// self is 0 where we cannot tell goroutines apart: the thread's number
-// decides then (see Loop.onThread), which is slower and as right.
+// self returns 0: on this architecture goroutines cannot be told apart. Loop.onThread then
+// compares threads, which is slower.
 func self() uintptr { return 0 }

@@ -7,16 +7,17 @@ import (
 	"sync"
 )
 
-// A Service serves the connections of a listener. A group calls Serve as a task on
-// each of its loops, with that loop's listener. When ctx ends, Serve stops accepting,
-// drains, and returns: nil after an orderly end.
+// A Service serves the connections of a listener. Group.Serve calls Serve as a task on
+// each of its loops, with that loop's listener. When ctx ends, Serve must stop accepting,
+// drain, and return: nil after an orderly end.
 type Service interface {
 	Serve(ctx context.Context, ln *Listener) error
 }
 
-// Serve runs svc on every loop. It returns when ctx has ended and svc has drained, or
-// when svc has failed on one of the loops; then it closes ls. The contexts of the
-// handlers have the values of ctx.
+// Serve runs svc on every loop and waits until it has ended. Goroutines call it; on a loop
+// of the group it fails. The end of ctx drains svc. If svc returns on one of the loops,
+// the others drain too. At the end Serve closes ls. The contexts of the handlers have the
+// values of ctx.
 func (g *Group) Serve(ctx context.Context, ls *Listeners, svc Service) error {
 	if err := g.onLoop("serve"); err != nil {
 		return err
@@ -39,8 +40,8 @@ func (g *Group) Serve(ctx context.Context, ls *Listeners, svc Service) error {
 	return err
 }
 
-// serveOn runs svc as a task of ln's loop. The end of ctx drains the task and does
-// not kill it.
+// serveOn runs svc as a task of ln's loop, and waits for it. The end of ctx drains the
+// task and does not kill it.
 func serveOn(ctx context.Context, ln *Listener, svc Service) error {
 	done := make(chan error, 1)
 	l := ln.loop

@@ -15,35 +15,34 @@ const (
 	defaultLinger     = 5 * time.Second
 )
 
-// StreamOptions are limits of a Stream. The zero value is good.
+// StreamOptions are the options of a Stream. The zero value is ready to use.
 type StreamOptions struct {
-	// InboxLimit is how many bytes may have arrived without being read before
-	// the stream stops receiving; 0 means 256 KiB. One delivery more
-	// may be there.
+	// InboxLimit is how many bytes may arrive ahead of the reader before the stream
+	// stops receiving. One delivery may exceed it. 0 means 256 KiB.
 	InboxLimit int
 
-	// QueueLimit is how many bytes may wait to be sent before a write waits;
-	// 0 means 64 KiB. One write of buffers more may be there.
+	// QueueLimit is how many bytes may wait to be sent before a write waits. One write
+	// of buffers may exceed it. 0 means 64 KiB.
 	QueueLimit int
 
-	// Linger is how long Close tries to send what was written; 0 means
-	// five seconds, negative means not at all.
+	// Linger is how long Close tries to send what was written. 0 means five seconds;
+	// negative means that Close does not try.
 	Linger time.Duration
 
-	// IdleTimeout ends a stream on which nothing has moved in either direction
-	// for this long: reading fails with os.ErrDeadlineExceeded, and so does
-	// what waits for the peer to take what was written. 0 means never.
+	// IdleTimeout is how long a stream may stay without a byte in either direction.
+	// After it reads fail with os.ErrDeadlineExceeded, and so do writes that would have
+	// to wait. 0 means no limit.
 	IdleTimeout time.Duration
 
-	// KeepAlive makes the system probe an idle peer after this time, in whole
-	// seconds (SO_KEEPALIVE). 0 means not at all.
+	// KeepAlive is the time, in whole seconds, after which the system probes an idle
+	// peer (SO_KEEPALIVE). 0 means that it does not.
 	KeepAlive time.Duration
 
-	// UserTimeout is how long sent bytes may stay unacknowledged before the system
-	// ends the connection (TCP_USER_TIMEOUT). 0 means the system's default.
+	// UserTimeout is how long sent bytes may stay unacknowledged before the system ends
+	// the connection (TCP_USER_TIMEOUT). 0 means the system's default.
 	UserTimeout time.Duration
 
-	// SendBuffer and RecvBuffer are the sizes of the system's buffers, in bytes
+	// SendBuffer and RecvBuffer are the sizes of the socket's buffers, in bytes
 	// (SO_SNDBUF, SO_RCVBUF). 0 means that the system decides.
 	SendBuffer, RecvBuffer int
 }
@@ -61,41 +60,39 @@ func (o StreamOptions) withDefaults() StreamOptions {
 	return o
 }
 
-// A Stream is a connection on a loop. For the tasks of that loop it is an
-// ordinary blocking net.Conn, which a protocol library can be given as it is;
-// and it has calls that move buffers in place of copying bytes: ReadBuf and
-// WriteBuf.
+// A Stream is a connection on a loop. For the tasks of that loop it is an ordinary
+// blocking net.Conn, which can be given to a protocol library. Other methods move
+// buffers and copy nothing: ReadBuf and WriteBuf.
 //
-// Receiving runs ahead of the reader by InboxLimit bytes, in buffers of the
-// runtime; while nothing arrives a stream holds none. Sending runs behind the
-// writer by QueueLimit bytes: Write returns when the bytes are queued, they
-// leave at the end of the loop's turn together with whatever else was written
-// in it, one send at a time, and an error shows in a later call. Flush waits
-// until the kernel has them all. Close flushes too, for as long as Linger.
+// A stream receives ahead of its reader, up to InboxLimit bytes. While nothing arrives
+// it holds no buffer. It sends behind its writer, up to QueueLimit bytes: Write returns
+// when the bytes are queued. They leave at the end of the loop's turn, with all that was
+// written to the stream in that turn. An error of sending shows in a later call. Flush
+// waits until the kernel has taken all bytes. Close does too, for as long as Linger.
 //
-// A stream may have TLS beneath it (see package tcp), with the same methods: then
-// what arrives is decrypted before it is read, and what is queued is encrypted when
-// it is sent.
+// A stream may have TLS (see package tcp). The methods are the same: the stream decrypts
+// what arrives before it is read, and encrypts what is queued when it is sent.
 //
-// Several tasks may use a stream at once; the bytes of one Write stay
-// together. Used from a goroutine it fails with ErrOffLoop, unless
-// AllowGoroutines was called: then each call is carried out by a task, which
-// costs two switches between threads.
+// Several tasks may use a stream at once; the bytes of one Write stay together. A
+// goroutine's calls fail with ErrOffLoop, except on a stream that allows goroutines: one
+// whose handler a server runs on a goroutine, or one that a goroutine has dialed. There a
+// task of the loop carries out each call, which costs two switches between threads.
 type Stream struct {
-	loop    *Loop // what each read and write needs comes first: see Op
+	// The fields that each read and write touches come first: they share cache lines.
+	loop    *Loop
 	h       runtime.Handle
 	closing bool // Close was called
-	closed  bool // and is done
+	closed  bool // the socket is closed
 	opts    StreamOptions
-	moved   int64    // when bytes last did, either way
+	moved   int64    // when a byte was last received or sent; kept only with IdleTimeout
 	layer   *layered // nil: the socket carries the stream's own bytes
 	in      inbox
 	out     outbox
 
 	peer  runtime.Addr
 	local runtime.Addr
-	addrs *[2]net.Addr    // in place of those: see SetAddrs
-	owner context.Context // whose calls may come from goroutines
+	addrs *[2]net.Addr    // local and remote, in place of the socket's: see SetAddrs
+	owner context.Context // not nil: goroutines may call, until the task of owner is killed
 
 	closeOp runtime.Op
 	closers waitList
@@ -111,11 +108,11 @@ type Stream struct {
 
 var _ net.Conn = (*Stream)(nil)
 
-// NewStream makes a Stream of a connected socket's handle, which becomes the
-// stream's own. It is called on the loop.
+// newStream makes a Stream of a connected socket's handle, which becomes the stream's
+// own. It is called on the loop.
 func (l *Loop) newStream(h runtime.Handle, opts StreamOptions) *Stream {
 	s := &Stream{loop: l, h: h, opts: opts.withDefaults()}
-	s.peer, _ = l.rt.PeerAddr(h) // one that has gone already has no address
+	s.peer, _ = l.rt.PeerAddr(h) // fails if the peer has closed the connection already
 	s.in.op.Handle, s.out.op.Handle = h, h
 	s.in.op.Done, s.out.op.Done = s.received, s.sent
 	s.out.op.Friend(key).ClaimsBuffers()
@@ -129,8 +126,8 @@ func (l *Loop) newStream(h runtime.Handle, opts StreamOptions) *Stream {
 	return s
 }
 
-// setOptions sets the options of the socket that StreamOptions has. It does not matter
-// if the system refuses one, such as those of TCP for a unix socket.
+// setOptions sets the socket's options. The system may refuse one, such as an option of
+// TCP on a unix socket: then the stream goes without.
 func (s *Stream) setOptions() {
 	for _, o := range []struct {
 		opt   runtime.Option
@@ -147,10 +144,11 @@ func (s *Stream) setOptions() {
 	}
 }
 
-// Loop returns the stream's loop.
+// Loop returns the stream's loop. It may be called from anywhere.
 func (s *Stream) Loop() *Loop { return s.loop }
 
-// elsewhere carries out a call that came from outside the loop's tasks.
+// elsewhere carries out a call that does not come from a task of the loop: by a task, if
+// it comes from a goroutine and the stream allows that.
 func (s *Stream) elsewhere(op string, f func() error) error {
 	if s.owner == nil {
 		return s.offLoop(op)
@@ -161,9 +159,9 @@ func (s *Stream) elsewhere(op string, f func() error) error {
 	return s.loop.call(s.owner, op, func(context.Context) error { return f() })
 }
 
-// fromElsewhere is elsewhere for a call that returns a value. A method that is called
-// on the loop must not pay for the function that it would give to fromElsewhere: so it
-// assigns nothing to what that function captures, which would move to the heap.
+// fromElsewhere is elsewhere for a call that returns a value. Its callers must not assign
+// to a variable that f captures: the variable would move to the heap, which the calls
+// from tasks would pay for.
 func fromElsewhere[T any](s *Stream, op string, f func() (T, error)) (v T, err error) {
 	err = s.elsewhere(op, func() (err error) {
 		v, err = f()
@@ -176,7 +174,8 @@ func (s *Stream) offLoop(op string) error {
 	return &runtime.OpError{Op: op, Handle: s.h, Err: ErrOffLoop}
 }
 
-// LocalAddr returns the address of this end.
+// LocalAddr returns the address of this end. It is called on the loop, and from
+// goroutines if the stream allows them. It does not wait.
 func (s *Stream) LocalAddr() net.Addr {
 	if s.addrs != nil {
 		return s.addrs[0]
@@ -187,7 +186,7 @@ func (s *Stream) LocalAddr() net.Addr {
 	return s.local.NetAddr()
 }
 
-// RemoteAddr returns the address of the other end.
+// RemoteAddr returns the address of the peer. It may be called from anywhere.
 func (s *Stream) RemoteAddr() net.Addr {
 	if s.addrs != nil {
 		return s.addrs[1]

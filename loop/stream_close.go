@@ -8,16 +8,15 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Close ends the stream: waiting reads fail with ErrClosed, what was written
-// is sent for as long as Linger allows, operations in flight are joined, and
-// the socket is closed. It returns what went wrong with sending. A killed
-// task may call it too: it always ends. From a function given to Post it only
-// begins to close.
+// Close sends what was written, for as long as Linger, and closes the socket. A task of
+// the loop waits for that and gets the error of sending. Reads and writes that wait fail
+// with ErrClosed. A killed task may call Close too, and it always returns. In a function
+// that the loop calls, Close does not wait.
 //
-// From a goroutine it is net.Conn's, and does not wait for a peer that takes
-// nothing: once the kernel's buffer is full it returns, and the loop goes on to
-// send for as long as Linger. What then goes wrong nobody is told, as with
-// package net; Flush waits, and says so.
+// On a stream that allows goroutines, a goroutine may call it. Then it does not wait for
+// a peer that takes nothing: when the socket's buffer is full it returns, and the loop
+// goes on sending for as long as Linger. An error after that is lost, as with package
+// net; Flush before Close reports it.
 func (s *Stream) Close() error {
 	switch {
 	case s.loop.onThread():
@@ -25,11 +24,12 @@ func (s *Stream) Close() error {
 	case s.owner == nil:
 		return s.offLoop("close")
 	}
-	// Not a child of the owner: what closes must not be killed before it starts.
+	// Not with the owner's context: a kill of the owner must not kill this task before it
+	// starts.
 	return s.loop.call(context.Background(), "close", func(context.Context) error { return s.close(true) })
 }
 
-// close does that. haste says not to wait for the peer.
+// close is Close on the loop. With haste it does not wait for a peer that takes nothing.
 func (s *Stream) close(haste bool) error {
 	first := !s.closing
 	if first {
@@ -50,8 +50,8 @@ func (s *Stream) close(haste bool) error {
 	return s.closeEr
 }
 
-// stuck reports whether Close still has bytes to send and the kernel has taken
-// none of them in a whole turn of the loop.
+// stuck waits while the kernel takes bytes in each turn of the loop. It reports whether
+// bytes are left.
 func (s *Stream) stuck(t *Task) bool {
 	for !s.closed && s.closeOp.Code == 0 {
 		before := s.out.bytes
@@ -73,7 +73,7 @@ func (s *Stream) beginClose() {
 	s.loop.timers.stop(&s.out.deadline.timer)
 	s.loop.timers.stop(&s.idle)
 	if s.opts.Linger >= 0 {
-		s.send() // with a layer also its goodbye
+		s.send() // a layer adds its goodbye
 	}
 	if s.out.idle() || s.opts.Linger < 0 {
 		s.closeNow()
@@ -90,8 +90,8 @@ func (s *Stream) beginClose() {
 	}
 }
 
-// hurry cuts the time that Close may take once the loop is stopping, or the
-// task that closes would be abandoned.
+// hurry shortens the time that Close may take when the loop is stopping; otherwise the
+// loop would abandon the task that waits in Close.
 func (s *Stream) hurry() {
 	if s.linger.at == 0 {
 		return
@@ -114,7 +114,7 @@ func (s *Stream) closeNow() {
 	s.loop.rt.Submit(&s.closeOp)
 }
 
-// discard releases every buffer that the stream has.
+// discard releases the stream's buffers and calls the functions that wait for its end.
 func (s *Stream) discard() {
 	delete(s.loop.live, s)
 	s.in.drop()

@@ -8,16 +8,16 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// touch notes that bytes have moved. The loop's clock is from before it waited
-// for them, so it will not do; only streams that need the time ask for it.
+// touch notes that bytes have moved. It asks for the time: Loop.clock is older, from
+// before the loop waited for the bytes.
 func (s *Stream) touch() {
 	if s.opts.IdleTimeout > 0 {
 		s.moved = s.loop.rt.Now()
 	}
 }
 
-// checkIdle ends a stream on which nothing moves. The timer is moved only
-// when it fires, so that traffic pays nothing for it.
+// checkIdle ends a stream on which no byte has moved for IdleTimeout. Only this function
+// moves the timer, so that traffic does not pay for it.
 func (s *Stream) checkIdle() {
 	until := later(s.moved, s.opts.IdleTimeout)
 	if s.loop.rt.Now() < until {
@@ -25,14 +25,15 @@ func (s *Stream) checkIdle() {
 		return
 	}
 	s.idleEr = &runtime.OpError{Op: "recv", Handle: s.h, Err: fmt.Errorf("idle for %v: %w", s.opts.IdleTimeout, os.ErrDeadlineExceeded)}
-	if s.in.err == nil { // else it has ended already
+	if s.in.err == nil { // otherwise receiving has ended already
 		s.in.err = s.idleEr
 	}
 	s.in.readers.wakeAll()
 	s.out.writers.wakeAll()
 }
 
-// SetDeadline sets both deadlines: see SetReadDeadline and SetWriteDeadline.
+// SetDeadline sets both deadlines, on the loop. See SetReadDeadline and
+// SetWriteDeadline.
 func (s *Stream) SetDeadline(d time.Time) error {
 	if !s.loop.onThread() {
 		return s.elsewhere("set deadline", func() error { return s.SetDeadline(d) })
@@ -43,9 +44,9 @@ func (s *Stream) SetDeadline(d time.Time) error {
 	return s.SetWriteDeadline(d)
 }
 
-// SetReadDeadline sets when reading ends with os.ErrDeadlineExceeded, for
-// calls that wait already and for later ones; the zero time means never. What
-// arrives is kept all the same.
+// SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded: those
+// that wait already and later ones. The zero time means never. It is called on the loop
+// and does not wait. Bytes that arrive after the deadline are kept.
 func (s *Stream) SetReadDeadline(d time.Time) error {
 	if !s.loop.onThread() {
 		return s.elsewhere("set read deadline", func() error { return s.SetReadDeadline(d) })
@@ -53,8 +54,8 @@ func (s *Stream) SetReadDeadline(d time.Time) error {
 	return s.setDeadline(&s.in.deadline, d, &s.in.readers)
 }
 
-// SetWriteDeadline is SetReadDeadline for writing. Bytes that are queued
-// already are still sent.
+// SetWriteDeadline is SetReadDeadline for writes. Bytes that are queued already are still
+// sent.
 func (s *Stream) SetWriteDeadline(d time.Time) error {
 	if !s.loop.onThread() {
 		return s.elsewhere("set write deadline", func() error { return s.SetWriteDeadline(d) })
@@ -70,8 +71,8 @@ func (s *Stream) setDeadline(dl *deadline, d time.Time, waiters *waitList) error
 	return nil
 }
 
-// A deadline is one that is moved often and passes seldom: moving it later
-// costs nothing, the timer finds out when it fires.
+// A deadline is moved often and seldom passes. So moving it later does not move the
+// timer: when the timer fires, it finds the new time.
 type deadline struct {
 	when    int64 // 0: none
 	timer   timer

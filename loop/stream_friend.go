@@ -9,20 +9,21 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Friend returns what the servers and adapters of this module may do with a stream.
-// See package internal/friend.
+// Friend returns the stream with the methods that only the servers and adapters of this
+// module may call. See package internal/friend.
 func (s *Stream) Friend(friend.Key) *streamFriend { return (*streamFriend)(s) }
 
-// A streamFriend is a Stream for code that writes frames in place, that must not wait,
-// or that lies beneath the stream as TLS does.
+// A streamFriend is a Stream for code that builds frames in the queue itself, that must
+// not wait, or that lies beneath the stream as TLS does. Its methods are called on the
+// loop and do not wait, unless a comment says otherwise.
 type streamFriend Stream
 
-// SetLayer puts l, which is TLS, between the stream and its socket, once what is
-// in the inbox is for l to read. It is called on the loop, while no task uses the
-// stream.
+// SetLayer puts l, such as TLS, between the stream and its socket. l gets what is in the
+// inbox; what is in the outbox is sent as it is. It is called on the loop, while no other
+// task uses the stream.
 func (f *streamFriend) SetLayer(l layer) { (*Stream)(f).setLayer(l) }
 
-// Layer returns what SetLayer was given; nil if there is none.
+// Layer returns the argument of SetLayer, or nil if there is none.
 func (f *streamFriend) Layer() any {
 	if f.layer == nil {
 		return nil
@@ -30,13 +31,14 @@ func (f *streamFriend) Layer() any {
 	return f.layer.layer
 }
 
-// Transmit queues a copy of p beneath the layer. It never waits, and fails once
-// the stream has failed, or too much is queued there that the peer does not take.
+// Transmit queues a copy of p beneath the layer. It is called by the layer, on the loop.
+// It never waits. It fails if sending has failed, and if the peer provokes more answers
+// than it takes.
 func (f *streamFriend) Transmit(p []byte) error { return (*Stream)(f).transmit(p) }
 
 // ReadableWhen returns a Source that is ready when ready reports true or the stream is
-// readable: for code that keeps bytes in front of the stream's. ready is called on the
-// loop and must not block; a change of its result wakes no task.
+// readable. It is for code that keeps bytes of its own in front of the stream's. ready is
+// called on the loop and must not block; a change of its result wakes no task.
 func (f *streamFriend) ReadableWhen(ready func() bool) Source {
 	return &when{ready, (*readable)(f)}
 }
@@ -46,11 +48,13 @@ func (f *streamFriend) SetOption(opt runtime.Option, value int) error {
 	return f.loop.rt.SetOption(f.h, opt, value)
 }
 
-// Handle returns the stream's handle, which stays the stream's own.
+// Handle returns the stream's handle, which stays the stream's own. It may be called from
+// anywhere.
 func (f *streamFriend) Handle() runtime.Handle { return f.h }
 
-// ReadErr returns the error that a read would fail with if the inbox were empty; nil
-// if it would wait. It does not wait, on the loop.
+// ReadErr returns the error that a read would fail with if the inbox were empty, or nil
+// if it would wait. It is called on the loop and does not wait, or by a goroutine if the
+// stream allows goroutines.
 func (f *streamFriend) ReadErr() error {
 	s := (*Stream)(f)
 	if !s.loop.onThread() {
@@ -65,15 +69,16 @@ func (f *streamFriend) Received() int64 {
 }
 
 // ReadAhead starts to receive, as a read does, and does not wait. It is called on the
-// loop.
+// loop, and panics elsewhere.
 func (f *streamFriend) ReadAhead() {
 	s := (*Stream)(f)
 	s.loop.mustBeOn("ReadAhead")
 	s.arm()
 }
 
-// WriteErr returns the error that a write would fail with, ErrBusy if it would wait, and
-// nil if the queue has room. It never waits. Off the loop it returns ErrOffLoop.
+// WriteErr returns nil if the stream can send and the queue has room, otherwise the error
+// that a write would fail with, or ErrBusy if it would wait. It is called on the loop and
+// never waits; elsewhere it returns ErrOffLoop.
 func (f *streamFriend) WriteErr() error {
 	s := (*Stream)(f)
 	if !s.loop.onThread() {
@@ -91,10 +96,10 @@ func (f *streamFriend) WriteErr() error {
 	return errQueueFull
 }
 
-// Enqueue queues bufs, in order and together, and takes them, even when it fails. It
-// fails only when the stream is closed or broken. It never waits and has no limit:
-// the caller has asked WriteErr, or has its own limit. If a Write waits for room, the
-// buffers go between its parts. It is called on the loop.
+// Enqueue queues bufs, in order and together, and takes them, even when it fails. It is
+// called on the loop and never waits. It fails only when the stream is closed or broken.
+// QueueLimit does not bind it: the caller asks WriteErr before, or has a limit of its
+// own. If a Write waits for room, bufs go between its parts.
 func (f *streamFriend) Enqueue(bufs ...*runtime.Buffer) error {
 	s := (*Stream)(f)
 	err := error(nil)
@@ -113,10 +118,11 @@ func (f *streamFriend) Enqueue(bufs ...*runtime.Buffer) error {
 	return nil
 }
 
-// Grow returns the queue's next n bytes, at most 64 KiB. The caller must fill them in
-// before anything else happens on the stream. The bytes that one turn of the loop puts
-// there lie side by side and leave in one piece. more is how many bytes are likely to
-// follow in this turn. Like Enqueue, it never waits and has no limit.
+// Grow appends n bytes, at most 64 KiB, to the queue and returns them. The caller must
+// fill them in before it calls another method of the stream, and before it suspends. The
+// bytes that one turn of the loop appends lie side by side and leave in one piece. more is
+// how many bytes are likely to follow in this turn. Grow is called on the loop and never
+// waits; QueueLimit does not bind it.
 func (f *streamFriend) Grow(n, more int) ([]byte, error) {
 	s := (*Stream)(f)
 	if !s.loop.onThread() {
@@ -140,9 +146,9 @@ func (f *streamFriend) Grow(n, more int) ([]byte, error) {
 	return b.Friend(key).Grow(n), nil
 }
 
-// TryGrow is Grow if that is cheap: if the piece that Grow started in this turn has room
-// for n more bytes and the queue is below its limit. Otherwise it returns nil and has
-// done nothing.
+// TryGrow is Grow for the cheap case: the buffer that Grow appends to has room for n more
+// bytes, and less than QueueLimit is queued. Otherwise it returns nil and changes
+// nothing.
 func (f *streamFriend) TryGrow(n int) []byte {
 	s := (*Stream)(f)
 	if !s.loop.onThread() {
@@ -157,8 +163,8 @@ func (f *streamFriend) TryGrow(n int) []byte {
 	return b.Friend(key).Grow(n)
 }
 
-// TailRoom returns how many bytes Grow could return without starting a new piece; 0 if
-// this turn has put nothing there, or off the loop.
+// TailRoom returns how many bytes Grow can append without a new buffer: 0 if it would
+// need one, and off the loop.
 func (f *streamFriend) TailRoom() int {
 	s := (*Stream)(f)
 	if !s.loop.onThread() || s.out.tail == nil {
@@ -167,8 +173,9 @@ func (f *streamFriend) TailRoom() int {
 	return s.out.tail.Friend(key).Room()
 }
 
-// OnSent has fn called on the loop, outside any task, whenever Queued has fallen. fn must
-// not block; nil ends it. It is called on the loop.
+// OnSent has fn called on the loop, outside any task, after each send and when the stream
+// has been closed: Queued has fallen then. fn must not block; nil ends the calls. OnSent
+// is called on the loop, and panics elsewhere.
 func (f *streamFriend) OnSent(fn func()) {
 	s := (*Stream)(f)
 	s.loop.mustBeOn("OnSent")
@@ -176,13 +183,14 @@ func (f *streamFriend) OnSent(fn func()) {
 }
 
 // OnEnd has fn called on the loop, outside any task, when the stream has been closed or
-// its loop has ended. Earlier functions are called first. It is called on the loop.
+// its loop has ended. Functions of earlier calls are called first. OnEnd is called on the
+// loop, and panics elsewhere.
 func (f *streamFriend) OnEnd(fn func()) {
 	s := (*Stream)(f)
 	s.loop.mustBeOn("OnEnd")
 	if before := s.onEnd; before != nil {
 		s.onEnd = func() {
-			defer fn() // also if the other one panics
+			defer fn() // also if before panics
 			before()
 		}
 		return
@@ -191,26 +199,26 @@ func (f *streamFriend) OnEnd(fn func()) {
 }
 
 // OnEOF has fn called on the loop when the peer has ended the stream, after its last
-// bytes have arrived. If fn returns an error, reads fail with it in place of io.EOF.
-// It is for a stream that carries another connection's bytes, which may have ended
-// with an error. It is called on the loop, before the first read; fn must not block. If
-// fn panics, reads fail with the *PanicError.
+// bytes have arrived. If fn returns an error, reads fail with it in place of io.EOF; if
+// fn panics, with the *PanicError. fn must not block. OnEOF is for a stream that carries
+// another connection's bytes, which may have ended with an error. It is called on the
+// loop, before the first read, and panics elsewhere.
 func (f *streamFriend) OnEOF(fn func() error) {
 	s := (*Stream)(f)
 	s.loop.mustBeOn("OnEOF")
 	s.onEOF = fn
 }
 
-// SetAddrs sets the results of LocalAddr and RemoteAddr, for a stream that carries
-// another connection's bytes. It is called on the loop, before other code has the
-// stream.
+// SetAddrs sets the results of LocalAddr and RemoteAddr. It is for a stream that carries
+// another connection's bytes. It is called on the loop, before other code has the stream,
+// and panics elsewhere.
 func (f *streamFriend) SetAddrs(local, remote net.Addr) {
 	s := (*Stream)(f)
 	s.loop.mustBeOn("SetAddrs")
 	s.addrs = &[2]net.Addr{local, remote}
 }
 
-// SetLinger changes StreamOptions.Linger. It is called on the loop.
+// SetLinger changes StreamOptions.Linger. It is called on the loop, and panics elsewhere.
 func (f *streamFriend) SetLinger(d time.Duration) {
 	s := (*Stream)(f)
 	s.loop.mustBeOn("SetLinger")
@@ -219,7 +227,8 @@ func (f *streamFriend) SetLinger(d time.Duration) {
 	}
 }
 
-// SetQueueLimit changes StreamOptions.QueueLimit. It is called on the loop.
+// SetQueueLimit changes StreamOptions.QueueLimit. It is called on the loop, and panics
+// elsewhere.
 func (f *streamFriend) SetQueueLimit(bytes int) {
 	s := (*Stream)(f)
 	s.loop.mustBeOn("SetQueueLimit")
@@ -228,9 +237,10 @@ func (f *streamFriend) SetQueueLimit(bytes int) {
 	}
 }
 
-// AllowGoroutines lets ordinary goroutines use the stream: a task of the loop carries
-// out each of their calls, which costs two switches between threads. The calls end
-// when the task of ctx is killed. It is called on the loop.
+// AllowGoroutines lets goroutines use the stream: a task of the loop carries out each of
+// their calls, which costs two switches between threads. If ctx comes from a task, a kill
+// of that task ends the calls, otherwise the end of ctx does. AllowGoroutines is called on
+// the loop.
 func (f *streamFriend) AllowGoroutines(ctx context.Context) {
 	s := (*Stream)(f)
 	s.local, _ = s.loop.rt.LocalAddr(s.h)

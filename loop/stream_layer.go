@@ -8,25 +8,25 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A layer lies between a stream's queues and its socket: what has arrived passes
-// through it on its way into the inbox, and what is queued passes through it when
-// it is sent. TLS is one. The loop calls all of it, inside tasks and outside them,
-// and none of it may wait. What it writes to the socket goes to Transmit.
+// A layer lies between a stream's queues and its socket. What arrives passes through it
+// on the way into the inbox, and what is queued passes through it when it is sent. TLS is
+// a layer. The loop calls the methods inside and outside of tasks, so none may wait. A
+// layer writes to the socket with Transmit.
 type layer interface {
-	// Feed takes what has arrived.
+	// Feed takes b, the next bytes that have arrived.
 	Feed(b *runtime.Buffer)
 
-	// FeedEOF says that the peer has ended the connection behind that.
+	// FeedEOF says that the peer has ended the connection after those bytes.
 	FeedEOF()
 
-	// Open returns the next bytes of the stream, nil if more must arrive first.
-	// After an error that is ErrNoBuffers it goes on where it was.
+	// Open returns the next bytes of the stream, or nil if more must arrive first. A
+	// call after one that failed with ErrNoBuffers tries again and loses nothing.
 	Open() (*runtime.Buffer, error)
 
-	// Seal turns the next bytes of the stream, at most sealUnit, into what is sent.
+	// Seal transmits p, the next bytes of the stream, at most sealUnit of them.
 	Seal(p []byte) error
 
-	// Goodbye does that for the end of the stream.
+	// Goodbye transmits the end of the stream.
 	Goodbye() error
 
 	// Drop releases what was fed and not opened.
@@ -34,35 +34,37 @@ type layer interface {
 }
 
 const (
-	// sealUnit is how many bytes are given to Seal: what fits into a TLS record.
+	// sealUnit is how many bytes are given to Seal at most: as many as a TLS record
+	// holds.
 	sealUnit = 16 << 10
 
-	// sealAtOnce is how many sealed bytes are made before they are sent.
+	// sealAtOnce is how many sealed bytes may wait before the stream seals no more: the
+	// rest stays unsealed until these are sent.
 	sealAtOnce = 128 << 10
 
-	// maxAnswers is how many bytes a layer may transmit on its own account on top of
-	// a full queue. (TLS answers a key update with some 27 bytes.) A peer that makes
-	// it transmit more, and takes nothing, is up to no good.
+	// maxAnswers is how many bytes of answers a layer may transmit on top of a full
+	// queue. (TLS answers a key update with some 27 bytes.) A peer that provokes more
+	// and takes none is attacking.
 	maxAnswers = 16 << 10
 
-	// maxSealed is what Seal makes of that at most: sealing a unit adds less than
-	// 4 KiB.
+	// maxSealed is how many sealed bytes there are at most after a Seal, answers aside:
+	// sealing a unit adds less than 4 KiB.
 	maxSealed = sealAtOnce + sealUnit + 4<<10
 )
 
-// layered is what a stream with a layer has beside the others.
+// layered is a layer and the state that a stream with a layer has in addition.
 type layered struct {
 	layer
 
-	end     error // what the socket ended with
-	starved bool  // the inbox's err is that there was no memory to open what is here
+	end     error // how receiving from the socket has ended
+	starved bool  // the inbox's err is ErrNoBuffers: what was fed waits for memory
 
 	sealed  sendQueue       // what the op sends, in place of the outbox
 	bytes   int             // in sealed
-	limit   int             // of bytes, for answers: what Seal made last, and maxAnswers
-	tail    *runtime.Buffer // the last of sealed, while it may be appended to
+	limit   int             // of bytes, for answers: bytes after the last Seal, and maxAnswers
+	tail    *runtime.Buffer // the last buffer of sealed, while it may be appended to; or nil
 	skip    int             // bytes of the outbox's first buffer that are sealed
-	goodbye bool            // was transmitted
+	goodbye bool            // Goodbye was called
 }
 
 func (ly *layered) dropSealed() {
@@ -70,8 +72,8 @@ func (ly *layered) dropSealed() {
 	ly.bytes, ly.tail, ly.skip = 0, nil, 0
 }
 
-// setLayer puts l beneath the stream. What the inbox holds is the layer's; what
-// the outbox holds is sent as it is.
+// setLayer puts l between the queues and the socket. It feeds to l what is in the inbox;
+// what is in the outbox is sent as it is.
 func (s *Stream) setLayer(l layer) {
 	in, out := &s.in, &s.out
 	ly := &layered{layer: l, sealed: out.sendQueue, bytes: out.bytes, limit: out.bytes + maxAnswers}
@@ -117,7 +119,7 @@ func (s *Stream) open() {
 		ly.starved, in.err = false, s.idleEr
 	}
 	var err error
-	// crypto/tls calls a client's session cache, which is the user's.
+	// A panic is possible: crypto/tls calls the user's session cache.
 	if failed := s.loop.contain("the stream's layer", func() { err = s.openAll() }); failed != nil {
 		err = &runtime.OpError{Op: "recv", Handle: s.h, Err: failed}
 	}
@@ -150,8 +152,8 @@ func (s *Stream) openAll() error {
 	}
 }
 
-// reopen tries again to open what there was no memory for, and reports whether
-// that has changed what a read would find.
+// reopen tries again to open what there was no memory for. It reports whether a read
+// would now find bytes or another error.
 func (s *Stream) reopen() bool {
 	if s.layer == nil || !s.layer.starved {
 		return false
@@ -160,8 +162,8 @@ func (s *Stream) reopen() bool {
 	return !s.layer.starved || s.in.bufs.len() > 0
 }
 
-// seal seals what the outbox holds, as much as is sent at once, and returns the
-// queue of what is to be sent.
+// seal seals what is in the outbox, up to sealAtOnce bytes, and returns the queue to
+// send.
 func (s *Stream) seal() *sendQueue {
 	out, ly := &s.out, s.layer
 	for !out.empty() && ly.bytes < sealAtOnce && out.err == nil {
@@ -187,8 +189,8 @@ func (s *Stream) seal() *sendQueue {
 	return &ly.sealed
 }
 
-// nextUnit returns the first bytes of the outbox: of one buffer, or a copy of
-// those of several short ones.
+// nextUnit returns the outbox's next bytes, at most sealUnit: a part of a buffer, or a
+// copy of several short buffers.
 func (s *Stream) nextUnit() []byte {
 	out, skip := &s.out, s.layer.skip
 	first := out.queue[out.head].Friend(key).Bytes()[skip:]
@@ -209,8 +211,8 @@ func (s *Stream) nextUnit() []byte {
 	return s.loop.unit[:n]
 }
 
-// sealFailed ends sending. What is sealed already is still sent: it may be the
-// alert that says why.
+// sealFailed ends sending with err. What is sealed already is still sent: it may be the
+// alert that tells the peer why.
 func (s *Stream) sealFailed(err error) {
 	out := &s.out
 	out.err = opErr("send", s.h, err)
@@ -219,19 +221,19 @@ func (s *Stream) sealFailed(err error) {
 	out.writers.wakeAll()
 }
 
-// transmit queues a copy of p to be sent as it is. It never waits.
+// transmit queues a copy of p beneath the layer. It never waits.
 func (s *Stream) transmit(p []byte) error {
 	out, ly := &s.out, s.layer
 	if out.err != nil {
 		return out.err
 	}
 	if ly.bytes+len(p) > ly.limit && out.bytes+len(p) > s.opts.QueueLimit+maxAnswers {
-		s.opts.Linger = -1 // what is queued is not worth waiting for
+		s.opts.Linger = -1 // Close must not wait for this peer
 		s.sealFailed(fmt.Errorf("%w: the peer provokes more answers than it takes: %d bytes wait", runtime.ErrBusy, ly.bytes))
 		return out.err
 	}
 	s.markDirty()
-	left := out.bytes - ly.bytes // and is probably what follows, or p itself
+	unsealed := out.bytes - ly.bytes // p seals a part of it, and the rest is likely to follow
 	out.bytes += len(p)
 	ly.bytes += len(p)
 	if ly.tail != nil {
@@ -240,8 +242,8 @@ func (s *Stream) transmit(p []byte) error {
 	if len(p) == 0 {
 		return nil
 	}
-	b, err := s.loop.pool.Get(max(len(p), min(left+left/16+32, slab)))
-	if err != nil { // Go's memory, then
+	b, err := s.loop.pool.Get(max(len(p), min(unsealed+unsealed/16+32, slab)))
+	if err != nil { // then in Go's memory: what was accepted must be sent
 		b, ly.tail = runtime.NewShared(append([]byte(nil), p...)), nil
 	} else {
 		b.Append(p)
@@ -251,13 +253,13 @@ func (s *Stream) transmit(p []byte) error {
 	return nil
 }
 
-// closeWriteLayer is the rest of CloseWrite for a stream with a layer. The socket
-// stays open in both directions.
+// closeWriteLayer is the rest of CloseWrite for a stream with a layer: it sends the
+// layer's goodbye and leaves the socket open in both directions.
 func (s *Stream) closeWriteLayer() error {
 	s.send()
 	err := s.Flush()
 	if err != nil && !s.layer.goodbye {
-		s.out.shut = false // it may be tried again
+		s.out.shut = false // CloseWrite may be tried again
 	}
 	return err
 }

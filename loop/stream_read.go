@@ -12,13 +12,13 @@ import (
 type inbox struct {
 	bufs     ring[*runtime.Buffer]
 	bytes    int
-	total    int64
-	stopping bool       // the op is being cancelled: too much is here, or ReadInto wants the socket
-	into     bool       // a ReadInto is going on
-	op       runtime.Op // a recv-many most of the time
+	total    int64      // bytes received since the stream was made
+	stopping bool       // op is being cancelled: the inbox is full, or ReadInto wants the socket
+	into     bool       // op is the receive of a ReadInto
+	op       runtime.Op // otherwise a recv-many
 	readers  waitList
-	err      error
-	wanted   int // how many ReadIntos wait for the socket
+	err      error // what reads fail with once the inbox is empty
+	wanted   int   // how many ReadIntos wait for the socket
 	deadline deadline
 }
 
@@ -36,7 +36,7 @@ func (in *inbox) pop() *runtime.Buffer {
 	return b
 }
 
-// arm starts receiving, unless that goes on or there is no reason to.
+// arm starts to receive, unless the stream receives already or must not.
 func (s *Stream) arm() {
 	in := &s.in
 	if in.op.InFlight() || in.into || in.wanted > 0 || in.err != nil || s.closing || in.bytes >= s.opts.InboxLimit {
@@ -49,7 +49,7 @@ func (s *Stream) arm() {
 // received takes a completion of in.op.
 func (s *Stream) received(op *runtime.Op) {
 	in := &s.in
-	if op.Code == runtime.OpRecv { // of ReadInto, which looks at the op itself
+	if op.Code == runtime.OpRecv { // of ReadInto, which takes the result from the op
 		if op.N > 0 {
 			s.touch()
 		}
@@ -78,7 +78,8 @@ func (s *Stream) received(op *runtime.Op) {
 	in.readers.wakeAll()
 }
 
-// ended returns what reads fail with from now on, after err: see OnEOF.
+// ended returns the error that reads fail with after receiving has ended with err: err,
+// or what OnEOF's function returns.
 func (s *Stream) ended(err error) error {
 	if err == io.EOF && s.onEOF != nil {
 		var why error
@@ -92,7 +93,7 @@ func (s *Stream) ended(err error) error {
 	return err
 }
 
-// beginRead returns the calling task if a read makes sense.
+// beginRead returns the calling task, or the error that a read must fail with.
 func (s *Stream) beginRead() (*Task, error) {
 	t := s.loop.current()
 	if t == nil {
@@ -107,8 +108,8 @@ func (s *Stream) beginRead() (*Task, error) {
 	return t, nil
 }
 
-// await waits until the inbox holds something, and otherwise says why it never
-// will, or not in time.
+// await waits until the inbox holds bytes. It fails when none will come, and when t must
+// not wait any longer.
 func (s *Stream) await(t *Task) error {
 	in := &s.in
 	for in.bufs.len() == 0 {
@@ -119,11 +120,11 @@ func (s *Stream) await(t *Task) error {
 			return err
 		}
 		s.arm()
-		// Killed, it must not go on because bytes have come meanwhile: with a
-		// peer that never stops it would never end. They are kept.
+		// A killed task fails even if bytes have arrived meanwhile; they are kept.
+		// Otherwise it would never end while its peer keeps sending.
 		if err := t.waitOn(&in.readers, noContext); err != nil {
 			if in.bufs.len() > 0 {
-				in.readers.wakeOne() // it may have been woken for them
+				in.readers.wakeOne() // t may have been woken for these bytes
 			}
 			return &runtime.OpError{Op: "recv", Handle: s.h, Err: err}
 		}
@@ -131,18 +132,20 @@ func (s *Stream) await(t *Task) error {
 	return nil
 }
 
-// taken goes on receiving when enough has been read.
+// taken is called after a read has taken bytes from the inbox. It receives again once
+// half of the inbox is free, and passes what is left to the next reader.
 func (s *Stream) taken() {
 	if s.in.bytes < s.opts.InboxLimit/2 && s.in.stopping {
 		s.arm()
 	}
 	if s.in.bufs.len() > 0 {
-		s.in.readers.wakeOne() // the rest is for whoever else waits
+		s.in.readers.wakeOne()
 	}
 }
 
-// ReadBuf waits for bytes and returns a buffer of them, which is the caller's
-// now. It returns io.EOF after the last, also when called again.
+// ReadBuf waits for bytes and returns a buffer of them, which the caller then owns. A
+// task of the loop calls it, or a goroutine if the stream allows goroutines. After the
+// last byte it returns io.EOF, each time.
 func (s *Stream) ReadBuf() (*runtime.Buffer, error) {
 	t, err := s.beginRead()
 	if err == ErrOffLoop {
@@ -159,8 +162,8 @@ func (s *Stream) ReadBuf() (*runtime.Buffer, error) {
 	return b, nil
 }
 
-// TryReadBuf is ReadBuf that never waits: nil if nothing is there. It may be
-// called from a function given to Post; from outside the loop it finds nothing.
+// TryReadBuf is ReadBuf that never waits. It returns nil if the inbox is empty. It is
+// called on the loop; elsewhere it returns nil.
 func (s *Stream) TryReadBuf() *runtime.Buffer {
 	if !s.loop.onThread() || s.closing || s.in.bufs.len() == 0 && (s.in.err == nil || !s.reopen() || s.in.bufs.len() == 0) {
 		return nil
@@ -170,6 +173,8 @@ func (s *Stream) TryReadBuf() *runtime.Buffer {
 	return b
 }
 
+// readErr returns the error that a read fails with while the inbox is empty, or nil if
+// it would wait.
 func (s *Stream) readErr() error {
 	switch {
 	case s.closing:
@@ -182,7 +187,9 @@ func (s *Stream) readErr() error {
 	return nil
 }
 
-// Unread puts b, which becomes the stream's, in front of what is to be read.
+// Unread puts b back in front of the bytes that are to be read next, and takes it. It is
+// called on the loop and does not wait, or by a goroutine if the stream allows
+// goroutines.
 func (s *Stream) Unread(b *runtime.Buffer) {
 	if !s.loop.onThread() {
 		if err := s.elsewhere("unread", func() error { s.Unread(b); return nil }); err != nil {
@@ -202,17 +209,18 @@ func (s *Stream) Unread(b *runtime.Buffer) {
 	b.Release()
 }
 
-// Buffered returns how many bytes can be read without waiting.
+// Buffered returns how many bytes can be read without waiting. It is called on the loop
+// and does not wait, or by a goroutine if the stream allows goroutines.
 func (s *Stream) Buffered() int {
 	if !s.loop.onThread() {
-		n, _ := fromElsewhere(s, "buffered", func() (int, error) { return s.in.bytes, nil }) // else nothing can be read
+		n, _ := fromElsewhere(s, "buffered", func() (int, error) { return s.in.bytes, nil }) // 0 if the loop has ended
 		return n
 	}
 	return s.in.bytes
 }
 
-// Read is net.Conn's: it waits for at least one byte and copies what is there
-// and fits into p.
+// Read waits for at least one byte, and copies to p what has arrived and fits. A task of
+// the loop calls it, or a goroutine if the stream allows goroutines.
 func (s *Stream) Read(p []byte) (int, error) {
 	t, err := s.beginRead()
 	if err == ErrOffLoop {
@@ -232,7 +240,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// copyOut moves bytes from the inbox to p.
+// copyOut copies bytes from the inbox to p and drops them from the inbox.
 func (s *Stream) copyOut(p []byte) (n int) {
 	in := &s.in
 	for n < len(p) && in.bufs.len() > 0 {
@@ -244,7 +252,7 @@ func (s *Stream) copyOut(p []byte) (n int) {
 			in.bufs.pop()
 			b.Disclaim()
 		} else {
-			*first = b.Own() // what Unread put back may have other owners
+			*first = b.Own() // a buffer that was given to Unread may have other owners
 			(*first).Friend(key).Skip(c)
 		}
 		in.bytes -= c
@@ -252,9 +260,11 @@ func (s *Stream) copyOut(p []byte) (n int) {
 	return n
 }
 
-// ReadInto receives into the room of b, which stays the caller's: for a
-// message that is known to be large, and so needs no copy (with TLS it is one).
-// It returns how many bytes were added, at least one, or an error and none.
+// ReadInto waits for bytes and receives them into the room of b, which stays the
+// caller's. It is for a message that is known to be large: what has not arrived yet is
+// not copied, unless the stream has TLS. A task of the loop calls it, or a goroutine if
+// the stream allows goroutines. It returns how many bytes it has added to b: at least
+// one, or none and an error.
 func (s *Stream) ReadInto(b *runtime.Buffer) (int, error) {
 	t, err := s.beginRead()
 	if err == ErrOffLoop {
@@ -268,7 +278,7 @@ func (s *Stream) ReadInto(b *runtime.Buffer) (int, error) {
 		return 0, &runtime.OpError{Op: "recv", Handle: s.h, Err: errors.New("the buffer has no room")}
 	}
 	in := &s.in
-	in.wanted++ // other readers do not begin anew meanwhile
+	in.wanted++ // meanwhile other readers do not start to receive
 	for in.op.InFlight() && in.bufs.len() == 0 && !in.into && s.layer == nil {
 		if !in.stopping {
 			in.stopping = true
@@ -284,14 +294,14 @@ func (s *Stream) ReadInto(b *runtime.Buffer) (int, error) {
 		n := s.copyOut(room)
 		b.Extend(n)
 		if in.bufs.len() > 0 {
-			in.readers.wakeOne() // the rest is for whoever else waits
+			in.readers.wakeOne() // for what is left
 		}
 		return n, nil
 	}
 	return s.recvInto(t, b)
 }
 
-// recvInto runs one OpRecv, with the socket to itself.
+// recvInto runs one OpRecv into b. No other operation receives from the socket meanwhile.
 func (s *Stream) recvInto(t *Task, b *runtime.Buffer) (int, error) {
 	in := &s.in
 	in.op.Code, in.op.Buf = runtime.OpRecv, b
@@ -299,8 +309,8 @@ func (s *Stream) recvInto(t *Task, b *runtime.Buffer) (int, error) {
 	in.into = true
 	var why error
 	for in.op.InFlight() {
-		// Also before the first wait: it may have come while the socket was not
-		// ours yet, and does not come again.
+		// Also before the first wait: the wake-up for it may have come while ReadInto
+		// waited for the socket.
 		if why == nil {
 			if why = s.noInto(t); why != nil {
 				s.loop.rt.Cancel(&in.op)
@@ -326,7 +336,7 @@ func (s *Stream) recvInto(t *Task, b *runtime.Buffer) (int, error) {
 	}
 }
 
-// noInto says why a ReadInto must not wait any longer.
+// noInto returns why a ReadInto must not wait any longer, or nil.
 func (s *Stream) noInto(t *Task) error {
 	switch {
 	case s.closing:
@@ -336,10 +346,10 @@ func (s *Stream) noInto(t *Task) error {
 	case s.in.deadline.passed(s.loop):
 		return os.ErrDeadlineExceeded
 	}
-	return s.in.err // it was idle for too long
+	return s.in.err // the idle timeout has passed
 }
 
-// park waits for list and nothing else.
+// park suspends t until list wakes it. A kill does not end the wait.
 func (s *Stream) park(t *Task, list *waitList) {
 	w := &t.nodes[0]
 	w.task = t
@@ -348,10 +358,11 @@ func (s *Stream) park(t *Task, list *waitList) {
 	list.remove(w)
 }
 
-// WriteTo is io.WriterTo: io.Copy from a stream to another one of its loop, or
-// back to itself, hands over the buffers and copies nothing. A type that embeds a
-// Stream is written to with its own Write; if it has its own Read, it needs its
-// own WriteTo too, or io.Copy reads past it.
+// WriteTo writes to w what arrives, until the peer has ended the stream, and waits
+// meanwhile. io.Copy calls it. A task of the loop calls it, or a goroutine if the stream
+// allows goroutines. To a Stream of the same loop it hands over the buffers and copies
+// nothing. A type that embeds a *Stream and has a Read of its own needs a WriteTo of its
+// own too; otherwise io.Copy bypasses its Read.
 func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
 	to, direct := w.(*Stream)
 	direct = direct && to.loop == s.loop
@@ -383,8 +394,9 @@ func (s *Stream) WriteTo(w io.Writer) (n int64, err error) {
 	}
 }
 
-// Readable returns the stream as a Source for WaitAny: it has something when
-// a read would not wait.
+// Readable returns a Source for WaitAny that is ready when a read would not wait: bytes
+// have arrived, or the read would fail. It may be called from anywhere; tasks of the loop
+// use the Source.
 func (s *Stream) Readable() Source { return (*readable)(s) }
 
 type readable Stream

@@ -8,18 +8,18 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-const slab = 32 << 10 // bytes that small writes are gathered in
+const slab = 32 << 10 // size of the buffers that small writes are copied into
 
 // An outbox is the sending half of a Stream.
 type outbox struct {
 	sendQueue
-	bytes    int             // not sent yet; with a layer, what is sealed and what is not
-	tail     *runtime.Buffer // the last of the queue, while Write may still append to it
-	op       runtime.Op
-	dirty    bool
-	shut     bool // CloseWrite was called
-	busy     bool // a Write is half-way
-	err      error
+	bytes    int             // not sent yet; with a layer, sealed and unsealed bytes
+	tail     *runtime.Buffer // the queue's last buffer, while Write may append to it; or nil
+	op       runtime.Op      // a send
+	dirty    bool            // in Loop.dirty
+	shut     bool            // CloseWrite was called
+	busy     bool            // a Write has queued a part and waits for room
+	err      error           // why nothing can be sent any more
 	writers  waitList
 	deadline deadline
 	onSent   func()
@@ -27,16 +27,16 @@ type outbox struct {
 
 func (out *outbox) idle() bool { return out.bytes == 0 && !out.op.InFlight() }
 
-// A sendQueue is buffers that are to be sent, in order.
+// A sendQueue holds buffers that are to be sent, in order.
 type sendQueue struct {
-	queue []*runtime.Buffer // from head on; an op looks at this very memory
+	queue []*runtime.Buffer // from head on; the op in flight uses this memory
 	head  int
 }
 
 func (q *sendQueue) empty() bool { return q.head == len(q.queue) }
 
-// advance drops the first n bytes, as far as they are whole buffers, and returns
-// how many bytes of the next buffer are left to be dropped.
+// advance drops the buffers that lie within the first n bytes. It returns how many of the
+// n bytes are in the buffer after them.
 func (q *sendQueue) advance(n int) int {
 	for q.head < len(q.queue) {
 		b := q.queue[q.head]
@@ -68,7 +68,7 @@ func (q *sendQueue) drop() {
 	q.queue, q.head = nil, 0
 }
 
-// dropQueued gives up what was written and is not sent.
+// dropQueued releases what was written and is not sent.
 func (s *Stream) dropQueued() {
 	s.out.drop()
 	s.out.bytes, s.out.tail = 0, nil
@@ -85,11 +85,11 @@ func (s *Stream) markDirty() {
 	}
 }
 
-// send submits what is queued. One send at a time: two of them could reorder.
+// send submits what is queued, unless a send is in flight: two could reorder bytes.
 func (s *Stream) send() {
 	out := &s.out
 	if out.op.InFlight() || s.closeOp.Code != 0 {
-		return // after the close was submitted, a send would only be refused, and late
+		return // once the close is submitted, the backend refuses sends
 	}
 	q := &out.sendQueue
 	if s.layer != nil {
@@ -98,7 +98,7 @@ func (s *Stream) send() {
 	if q.empty() {
 		return
 	}
-	out.tail = nil // its length must not change any more
+	out.tail = nil // the length of a submitted buffer must not change
 	if n := min(len(q.queue)-q.head, runtime.MaxVec); n == 1 {
 		out.op.Code, out.op.Buf, out.op.Bufs = runtime.OpSend, q.queue[q.head], nil
 	} else {
@@ -143,7 +143,7 @@ func (s *Stream) afterSend() {
 	}
 }
 
-// beginWrite returns the calling task once it may add to the queue.
+// beginWrite waits until the calling task may add to the queue, and returns the task.
 func (s *Stream) beginWrite() (*Task, error) {
 	t := s.loop.current()
 	if t == nil {
@@ -155,15 +155,15 @@ func (s *Stream) beginWrite() (*Task, error) {
 	return t, s.room(t, false)
 }
 
-// room waits until the queue may grow; mine says that the caller is the Write
-// that is half-way.
-func (s *Stream) room(t *Task, mine bool) error {
+// room waits until t may add to the queue. resumes says that t is in the Write that has
+// queued a part: the other writers wait for it.
+func (s *Stream) room(t *Task, resumes bool) error {
 	out := &s.out
 	for {
 		if err := s.writeErr(); err != nil {
 			return err
 		}
-		if out.bytes < s.opts.QueueLimit && (mine || !out.busy) {
+		if out.bytes < s.opts.QueueLimit && (resumes || !out.busy) {
 			return nil
 		}
 		if err := s.awaitSent(t); err != nil {
@@ -172,14 +172,14 @@ func (s *Stream) room(t *Task, mine bool) error {
 	}
 }
 
-// awaitSent waits until the peer has taken some of what is queued, or says why
-// that must not be waited for.
+// awaitSent waits until at most half of QueueLimit is queued, or another writer is done.
+// It may return early: the caller must look again. It fails if t must not wait.
 func (s *Stream) awaitSent(t *Task) error {
 	if err := s.outOfTime(); err != nil {
 		return err
 	}
 	s.send()
-	if s.out.err != nil { // the layer could not seal: there may be nothing to wait for
+	if s.out.err != nil { // the layer could not seal: maybe no send is in flight that would wake t
 		return s.out.err
 	}
 	if err := t.waitOn(&s.out.writers, noContext); err != nil {
@@ -188,6 +188,7 @@ func (s *Stream) awaitSent(t *Task) error {
 	return nil
 }
 
+// writeErr returns the error that every write fails with from now on, or nil.
 func (s *Stream) writeErr() error {
 	switch {
 	case s.closing:
@@ -198,8 +199,8 @@ func (s *Stream) writeErr() error {
 	return s.out.err
 }
 
-// outOfTime returns why a writer must no longer wait for room: the write deadline or
-// the idle timeout has passed.
+// outOfTime returns an error if a writer must not wait for room because the write
+// deadline or the idle timeout has passed.
 func (s *Stream) outOfTime() error {
 	switch {
 	case s.out.deadline.passed(s.loop):
@@ -210,8 +211,9 @@ func (s *Stream) outOfTime() error {
 	return nil
 }
 
-// WriteBuf queues bufs, in order and together, and takes them: also when it
-// fails. It waits first while QueueLimit bytes are queued.
+// WriteBuf queues bufs, in order and together. It takes them, even when it fails. While
+// QueueLimit bytes are queued it waits first. A task of the loop calls it, or a goroutine
+// if the stream allows goroutines. An error of sending shows in a later call.
 func (s *Stream) WriteBuf(bufs ...*runtime.Buffer) error {
 	_, err := s.beginWrite()
 	if err == ErrOffLoop {
@@ -241,9 +243,9 @@ func (s *Stream) writeBufElsewhere(bufs []*runtime.Buffer) error {
 	return err
 }
 
-// TryWriteBuf is WriteBuf that never waits: beyond QueueLimit it fails with
-// ErrBusy, and then bufs stay the caller's. It may be called from a function
-// given to Post.
+// TryWriteBuf is WriteBuf that never waits and that leaves bufs with the caller when it
+// fails. It is called on the loop. If WriteBuf would wait it fails with ErrBusy, or with
+// os.ErrDeadlineExceeded if the write deadline or the idle timeout has passed.
 func (s *Stream) TryWriteBuf(bufs ...*runtime.Buffer) error {
 	if !s.loop.onThread() {
 		return s.offLoop("send")
@@ -282,7 +284,7 @@ func (s *Stream) enqueue(bufs ...*runtime.Buffer) {
 	}
 }
 
-// claimAll claims bufs, or, if one cannot be, releases the others and panics.
+// claimAll claims bufs. If one cannot be claimed, it releases the others and panics.
 func (s *Stream) claimAll(bufs []*runtime.Buffer) {
 	n := 0
 	defer func() {
@@ -304,8 +306,9 @@ func (s *Stream) claimAll(bufs []*runtime.Buffer) {
 
 var errQueueFull = &runtime.OpError{Op: "send", Err: fmt.Errorf("%w: the queue is full", runtime.ErrBusy)}
 
-// Write is net.Conn's: it copies p into the queue, and waits while that is
-// full. An error of sending shows in a later call.
+// Write copies p into the queue, and waits while the queue is full. A task of the loop
+// calls it, or a goroutine if the stream allows goroutines. An error of sending shows in
+// a later call.
 func (s *Stream) Write(p []byte) (n int, err error) {
 	t, err := s.beginWrite()
 	if err == ErrOffLoop {
@@ -326,8 +329,7 @@ func (s *Stream) Write(p []byte) (n int, err error) {
 		case err == nil:
 			err = s.room(t, true)
 		case out.bytes > 0 && errors.Is(err, runtime.ErrNoBuffers):
-			// There is room in the queue and no memory to fill it: there will be
-			// when what is queued has been sent.
+			// The pool has no memory. Sending what is queued gives some back.
 			if err = s.awaitSent(t); err == nil {
 				err = s.writeErr()
 			}
@@ -356,7 +358,7 @@ func (s *Stream) copyIn(p []byte, limit int) (n int, err error) {
 		if out.tail == nil || out.tail.Friend(key).Room() == 0 {
 			size := min(len(p)-n, slab)
 			if out.tail != nil {
-				size = max(size, 4<<10) // small writes keep coming
+				size = max(size, 4<<10) // more small writes are likely to follow
 			}
 			b, err := s.loop.pool.Get(size)
 			if err != nil {
@@ -378,17 +380,19 @@ func (s *Stream) tellSent() {
 	}
 }
 
-// Queued returns how many bytes were written and are not with the kernel yet.
+// Queued returns how many bytes the kernel has not taken yet. It is called on the loop
+// and does not wait, or by a goroutine if the stream allows goroutines.
 func (s *Stream) Queued() int {
 	if !s.loop.onThread() {
-		n, _ := fromElsewhere(s, "queued", func() (int, error) { return s.out.bytes, nil }) // else nobody can say
+		n, _ := fromElsewhere(s, "queued", func() (int, error) { return s.out.bytes, nil }) // 0 if the loop has ended
 		return n
 	}
 	return s.out.bytes
 }
 
-// Flush waits until the kernel has taken everything that was written, or
-// returns why it will not.
+// Flush waits until the kernel has taken all that was written, and returns the error of
+// sending if it cannot. A task of the loop calls it, or a goroutine if the stream allows
+// goroutines.
 func (s *Stream) Flush() error {
 	t := s.loop.current()
 	if t == nil {
@@ -410,9 +414,10 @@ func (s *Stream) Flush() error {
 	}
 }
 
-// CloseWrite sends what is queued and then FIN: the peer reads io.EOF after
-// it. Reading goes on. With TLS it sends a close_notify alert in place of FIN,
-// since reading may still have to answer.
+// CloseWrite sends what is queued, waits until the kernel has taken it, and sends FIN:
+// the peer then reads io.EOF. Reads still work. A task of the loop calls it, or a
+// goroutine if the stream allows goroutines. With TLS it sends a close_notify alert in
+// place of FIN, since TLS may still have to answer what it reads.
 func (s *Stream) CloseWrite() error {
 	t := s.loop.current()
 	if t == nil {
@@ -426,7 +431,7 @@ func (s *Stream) CloseWrite() error {
 		return s.closeWriteLayer()
 	}
 	if err := s.Flush(); err != nil {
-		s.out.shut = false // it may be tried again
+		s.out.shut = false // CloseWrite may be tried again
 		return err
 	}
 	o := s.loop.newOperation(t, runtime.OpShutdown, s.h)
@@ -435,8 +440,9 @@ func (s *Stream) CloseWrite() error {
 	return o.do(noContext, runtime.Forever)
 }
 
-// Writable returns the stream as a Source for WaitAny: it has something when a
-// write would not wait.
+// Writable returns a Source for WaitAny that is ready when a write would not wait: the
+// queue has room, or the write would fail. It may be called from anywhere; tasks of the
+// loop use the Source.
 func (s *Stream) Writable() Source { return (*writable)(s) }
 
 type writable Stream

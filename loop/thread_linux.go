@@ -8,7 +8,7 @@ import (
 
 func threadID() int { return unix.Gettid() }
 
-// pinThread ties the calling thread to cpus and returns what unties it.
+// pinThread ties the calling thread to cpus and returns a function that unties it.
 func pinThread(cpus []int) (unpin func(), err error) {
 	var old, mask unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &old); err != nil {
@@ -20,5 +20,5 @@ func pinThread(cpus []int) (unpin func(), err error) {
 	if err := unix.SchedSetaffinity(0, &mask); err != nil {
 		return nil, fmt.Errorf("sched_setaffinity to CPUs %v: %w", cpus, err)
 	}
-	return func() { _ = unix.SchedSetaffinity(0, &old) }, nil // it was so before
+	return func() { _ = unix.SchedSetaffinity(0, &old) }, nil // cannot fail: it was the mask before
 }

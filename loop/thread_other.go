@@ -7,8 +7,7 @@ import (
 	"fmt"
 )
 
-// threadID is not known here, and no backend exists here either: every check
-// says no.
+// threadID returns -1: there is no backend on this system, so no thread is a loop's.
 func threadID() int { return -1 }
 
 func pinThread(cpus []int) (unpin func(), err error) {
