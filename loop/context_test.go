@@ -54,8 +54,8 @@ func TestTaskCancelsChildren(t *testing.T) {
 	require.Error(t, late.context().Err(), "a child of a cancelled task is born cancelled")
 }
 
-// TestStandardContexts: what the context package makes of a task ends with
-// it, and needs no goroutine.
+// A context that the context package derives from a task's ends with the task's, and
+// needs no goroutine.
 func TestStandardContexts(t *testing.T) {
 	before := goruntime.NumGoroutine()
 	task := newTask(nil)
@@ -81,8 +81,8 @@ func TestStandardContexts(t *testing.T) {
 	require.Error(t, c5.Err(), "of a task that has ended")
 }
 
-// TestContextsWhileTaskEnds derives contexts on other goroutines just while
-// the task ends: this once deadlocked with the context package's own lock.
+// Goroutines may derive contexts while the task ends: the context package holds a lock
+// then, which the end of the task's context must not wait for.
 func TestContextsWhileTaskEnds(t *testing.T) {
 	for range 2000 {
 		task := newTask(nil)
@@ -111,7 +111,7 @@ func TestAfterFunc(t *testing.T) {
 	require.False(t, stop())
 	task.cancel(false)
 	require.Equal(t, 10, called)
-	// The context package calls it with a lock held that f takes.
+	// The context package calls AfterFunc while it holds a lock that f takes.
 	var mu sync.Mutex
 	done := make(chan struct{})
 	mu.Lock()

@@ -14,8 +14,8 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// MaxPosts binds what users post. Whatever a goroutine calls on a connection, a
-// listener or a group that exists gets through to a loop whose posts are full.
+// MaxPosts binds what users post. A goroutine's calls on an existing connection, listener
+// or group reach a loop whose posts are full.
 func TestConnectionsWhilePostsAreFull(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.CrowdedGroup(t, v, 1)
@@ -58,7 +58,7 @@ func TestConnectionsWhilePostsAreFull(t *testing.T) {
 	})
 }
 
-// What the library posts takes no room from what users post.
+// Posts of the library take no room from posts of users.
 func TestInternalPostsAreNotCounted(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		l := backendtest.CrowdedGroup(t, v, 1).Loops()[0]
@@ -88,7 +88,7 @@ func TestDealingWhilePostsAreFull(t *testing.T) {
 		served := make(chan error, 1)
 		go func() { served <- g.Serve(ctx, ls, acceptor(accepted)) }()
 		release := backendtest.Crowd(t, g.Loops()[1])
-		for range 3 { // the second one is for the loop that is full
+		for range 3 { // the second is dealt to the crowded loop
 			nc, err := net.Dial("tcp", ls.Addr().String())
 			require.NoError(t, err)
 			defer nc.Close()
@@ -103,8 +103,8 @@ func TestDealingWhilePostsAreFull(t *testing.T) {
 	})
 }
 
-// acceptor is a service that tells which loop has accepted a connection, and
-// closes the connection.
+// An acceptor is a service that reports which loop has accepted a connection, and closes
+// the connection.
 type acceptor chan<- *loop.Loop
 
 func (a acceptor) Serve(ctx context.Context, ln *loop.Listener) error {

@@ -37,15 +37,15 @@
 // A Stream is a connection: a blocking net.Conn for the tasks of its loop. Between the
 // socket and the tasks are two queues. The loop receives ahead of the reader into the
 // inbox, up to InboxLimit. Writes put bytes into the outbox, which leaves at the end of
-// the turn, together with whatever else was written to it; a write waits only while more
-// than QueueLimit is queued. ReadBuf and WriteBuf move buffers through the queues and
-// copy nothing. TLS, if there is any, is a layer between the queues and the socket.
+// the turn in one send; a write waits only while QueueLimit bytes are queued. ReadBuf and
+// WriteBuf move buffers through the queues and copy nothing. TLS, if there is any, is a
+// layer between the queues and the socket.
 //
 // # Services
 //
-// A Service serves the connections of a Listener, such as tcp.Server. Group.Listen opens
-// an address on all loops, Group.Serve runs a service on each, and the end of its context
-// drains it. Group.Stop kills what is left.
+// A Service, such as a tcp.Server, serves the connections of a Listener. Group.Listen
+// opens an address on all loops. Group.Serve runs a service on each loop, and the end of
+// its context drains the service. Group.Stop kills the tasks that are left.
 //
 // # What may be called from where
 //
@@ -58,9 +58,9 @@
 //   - "a task of the loop" means that the call may wait. A function that the loop calls
 //     must not wait, and gets ErrOffLoop from it, as a goroutine does.
 //
-// Loop.Call and Loop.Go start a task from anywhere, and Loop.Post a function. At most
-// MaxPosts of these may wait for a loop; then they fail with ErrBusy. Nothing else is
-// limited so: the calls on a connection, listener or group always reach the loop.
+// Loop.Go and Loop.Call start a task from another thread, and Loop.Post calls a function.
+// MaxPosts of these may wait for a loop; beyond it they fail with ErrBusy. MaxPosts binds
+// nothing else: calls on a connection, listener or group always reach the loop.
 //
 // # Where things are
 //

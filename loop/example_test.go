@@ -14,10 +14,10 @@ func ExampleGroup() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	// Any goroutine may have something done on a loop.
+	// Any goroutine may run a function as a task of a loop.
 	err = g.Loop().Call(context.Background(), "greet", func(ctx context.Context) error {
 		fmt.Println("hello from a task")
-		return loop.Yield(ctx) // the loop goes on meanwhile
+		return loop.Yield(ctx) // the loop runs other tasks meanwhile
 	})
 	fmt.Println(err, g.Stop())
 	// Output:
@@ -31,7 +31,7 @@ func ExampleQueue() {
 		log.Fatal(err)
 	}
 	q := loop.NewQueue[string](16)
-	go func() { // anyone may put
+	go func() { // goroutines and tasks may put
 		for _, word := range []string{"full", "buckets"} {
 			if err := q.Put(context.Background(), word); err != nil {
 				log.Fatal(err)
@@ -64,7 +64,7 @@ func ExampleOffload() {
 	}
 	err = g.Loop().Call(context.Background(), "compute", func(ctx context.Context) error {
 		sum := 0
-		if err := loop.Offload(ctx, func() { // on a goroutine: it may block and compute
+		if err := loop.Offload(ctx, func() { // on a goroutine: the function may block or compute
 			for i := range 1000 {
 				sum += i
 			}

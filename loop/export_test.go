@@ -6,7 +6,7 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// NewLoop returns a loop that no group has, for tests.
+// NewLoop returns a loop without a group.
 func NewLoop(rt runtime.Runtime, opts LoopOptions) *Loop { return newLoop(rt, opts) }
 
 // Run runs the loop until ctx ends.

@@ -20,13 +20,13 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// withPeer runs f as a task, with a stream and the other end of it.
+// withPeer runs f as a task with a stream and the net.Conn of its peer.
 func withPeer(t *testing.T, v backendtest.Variant, f func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error) {
 	t.Helper()
 	withPeerOf(t, v, loop.DialOptions{Stream: loop.StreamOptions{QueueLimit: 1000}}, f)
 }
 
-// withPeerOf is withPeer with a stream that is dialed so.
+// withPeerOf is withPeer with options for the stream.
 func withPeerOf(t *testing.T, v backendtest.Variant, opts loop.DialOptions, f func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error) {
 	t.Helper()
 	g := backendtest.Group(t, v, 1)
@@ -50,8 +50,8 @@ func withPeerOf(t *testing.T, v backendtest.Variant, opts loop.DialOptions, f fu
 	}))
 }
 
-// What Grow, Enqueue and Write put into the queue leaves in their order, beyond
-// the limit too, and WriteErr says when that is reached.
+// The bytes of Grow, Enqueue and Write leave in the order of the calls, also beyond the
+// limit. WriteErr reports when the limit is reached.
 func TestGrowAndEnqueue(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
@@ -81,7 +81,7 @@ func TestGrowAndEnqueue(t *testing.T) {
 			}
 			off := make(chan []byte, 1)
 			go func() { off <- s.Friend(friend.Key{}).TryGrow(3) }()
-			if b := <-off; b != nil { // the task waits here, or the queue would leave meanwhile
+			if b := <-off; b != nil { // blocks the loop: otherwise it would send the queue
 				return errors.New("TryGrow gave the loop's memory to a goroutine")
 			}
 			if b := s.Friend(friend.Key{}).TryGrow(3); b != nil {
@@ -164,7 +164,7 @@ func TestReceivedAndReadAhead(t *testing.T) {
 			if _, err := peer.Write([]byte("hello")); err != nil {
 				return err
 			}
-			for s.Friend(friend.Key{}).Received() < 5 { // nobody reads
+			for s.Friend(friend.Key{}).Received() < 5 { // without a reader
 				if err := loop.Yield(ctx); err != nil {
 					return err
 				}
@@ -188,7 +188,7 @@ func TestTimer(t *testing.T) {
 			never.Init(g.Loops()[0], func() { calls += 100 })
 			never.Set(time.Millisecond)
 			fired.Set(time.Hour)
-			fired.Set(10 * time.Millisecond) // moved
+			fired.Set(10 * time.Millisecond) // moves the timer
 			never.Stop()
 			never.Stop()
 			if err := done.Wait(ctx); err != nil {
@@ -218,7 +218,7 @@ func TestGoApart(t *testing.T) {
 					if err := goOn.Wait(own); err != nil {
 						return fmt.Errorf("its own context: %w", err)
 					}
-					// It may wait with its parent's context, and is told of its end.
+					// It may wait with its parent's context, and the end of that wakes it.
 					var never loop.Event
 					if err := never.Wait(ctx); !errors.Is(err, context.Canceled) {
 						return fmt.Errorf("the parent's context: %w", err)
@@ -258,7 +258,7 @@ func TestGoApart(t *testing.T) {
 	})
 }
 
-// All functions are called, in order, also when one panics.
+// All functions given to OnEnd are called, in order, also when one panics.
 func TestOnEnd(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(_ context.Context, s *loop.Stream, _ *net.TCPConn) error {
@@ -275,7 +275,7 @@ func TestOnEnd(t *testing.T) {
 	})
 }
 
-// What has a descriptor is not adopted for that alone.
+// AdoptConn refuses types other than package net's, even if they have a descriptor.
 func TestAdoptConnRefuses(t *testing.T) {
 	type wrapped struct{ *net.TCPConn }
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -291,15 +291,14 @@ func TestAdoptConnRefuses(t *testing.T) {
 					return fmt.Errorf("%T: %v", nc, err)
 				}
 			}
-			_, err := peer.Write([]byte("x")) // it is still the caller's
+			_, err := peer.Write([]byte("x")) // AdoptConn has left it to the caller
 			return err
 		})
 	})
 }
 
-// What NextTurn is given runs in the next turn, also when it is given by a posted
-// function or a timer: the tasks of this turn come first, and what they write has
-// left.
+// NextTurn calls its function in the next turn, also when a posted function or a timer
+// calls NextTurn: after the tasks of this turn, and after the send of what they wrote.
 func TestNextTurn(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)

@@ -12,7 +12,7 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A loop that is stopped before it runs refuses to run, and gives its backend back.
+// A loop that is stopped before it runs closes its backend and refuses to run.
 func TestStoppedBeforeItRuns(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		rt, err := v.New()

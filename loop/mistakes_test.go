@@ -22,10 +22,10 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// These are mistakes that panic where they are made, and what they must leave as it
-// was; and values at the end of what there may be.
+// These are tests of mistakes that panic where they are made, and of what such a panic
+// must leave as it was; and of extreme values.
 
-// panics reports, as an error, that f does not panic.
+// panics returns an error if f does not panic.
 func panics(f func()) (err error) {
 	defer func() {
 		if recover() == nil {
@@ -36,15 +36,15 @@ func panics(f func()) (err error) {
 	return nil
 }
 
-// A buffer that cannot be lent takes nothing of its loop along: neither the call,
-// which the next one is given, nor the stream's right to receive.
+// The panic about a buffer that cannot be lent leaves the loop as it was: its operation
+// can be used again, and the stream can receive.
 func TestRefusedBuffers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		path := filepath.Join(t.TempDir(), "f")
 		require.NoError(t, os.WriteFile(path, []byte("hello"), 0o600))
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
 			l := s.Loop()
-			for range 2 { // the second time it is innocent, but for the same mistake
+			for range 2 { // the second round reuses the operation
 				f, err := l.Open(ctx, path, os.O_RDONLY, 0)
 				if err != nil {
 					return err
@@ -70,7 +70,7 @@ func TestRefusedBuffers(t *testing.T) {
 			if err := loop.Yield(ctx); err != nil {
 				return err
 			}
-			b.Retain() // while ReadInto waits for the receive before it
+			b.Retain() // while ReadInto waits for the end of the recv-many
 			err = reader.Wait(ctx)
 			b.Release()
 			b.Release()
@@ -86,7 +86,7 @@ func TestRefusedBuffers(t *testing.T) {
 	})
 }
 
-// A badContext is one whose Err panics, once it is bad.
+// A badContext is a context whose Err panics once bad is set.
 type badContext struct {
 	context.Context
 	bad *bool
@@ -99,8 +99,8 @@ func (c badContext) Err() error {
 	return c.Context.Err()
 }
 
-// A panic while the kernel has an operation of the task ends the operation, and leaves
-// nothing behind: neither what it made, nor a call for others to be given.
+// A panic of a task with an operation in the kernel ends the operation. The loop closes
+// the handle that the operation may make, and does not reuse the operation meanwhile.
 func TestPanicWithOperationInFlight(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -114,7 +114,7 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			const dials = 10 // of which the kernel takes a few
+			const dials = 10 // the kernel accepts a few of them
 			bad, waiting := false, 0
 			var all []*loop.Task
 			for range dials {
@@ -132,7 +132,7 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 				}
 				all = append(all, task)
 			}
-			for range 20 { // turns in which those end that may
+			for range 20 { // turns in which the first dials succeed
 				if err := loop.Yield(ctx); err != nil {
 					return err
 				}
@@ -142,7 +142,7 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 			}
 			bad = true
 			for _, task := range all {
-				task.Cancel(false) // has it look at its context
+				task.Cancel(false) // makes the task look at its context
 			}
 			panicked := 0
 			for _, task := range all {
@@ -153,7 +153,7 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 			if panicked != waiting {
 				return fmt.Errorf("%d waited and %d panicked", waiting, panicked)
 			}
-			// What had succeeded already when it was to end is closed.
+			// An operation that succeeded before it was cancelled has made a connection.
 			before := backendtest.OpenFDs()
 			for range 200 {
 				bad = false
@@ -162,7 +162,7 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					bad = false // it was faster
+					bad = false // the dial had succeeded before
 					return f.Close()
 				})
 				if err == nil {
@@ -180,7 +180,7 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 					return fmt.Errorf("%d descriptors before, %d now, %v", before, backendtest.OpenFDs(), err)
 				}
 			}
-			for range dials { // each of these is given a call
+			for range dials { // each of these takes an operation
 				f, err := l.Open(ctx, os.DevNull, os.O_RDONLY, 0)
 				if err != nil {
 					return err
@@ -194,7 +194,7 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 	})
 }
 
-// Nobody becomes a second owner of what the kernel writes into.
+// A buffer that the kernel writes into cannot get a second owner.
 func TestRetainInFlight(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
@@ -208,7 +208,7 @@ func TestRetainInFlight(t *testing.T) {
 				return err
 			})
 			if err == nil {
-				err = loop.Yield(ctx) // it waits
+				err = loop.Yield(ctx) // lets the other task begin to wait
 			}
 			if err == nil {
 				err = panics(func() { b.Retain() })
@@ -227,7 +227,7 @@ func TestRetainInFlight(t *testing.T) {
 	})
 }
 
-// What a write refuses is not sent in part, and nothing of it stays behind.
+// A write that panics about one of its buffers sends none, and leaks none.
 func TestRefusedMessage(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
@@ -260,13 +260,13 @@ func TestRefusedMessage(t *testing.T) {
 	})
 }
 
-// A time that is over is now, and one beyond the clock is never.
+// A time in the past means now, and a time beyond the clock means never.
 func TestExtremeTimes(t *testing.T) {
 	never := loop.DialOptions{Timeout: math.MaxInt64, Stream: loop.StreamOptions{Linger: math.MaxInt64, IdleTimeout: math.MaxInt64}}
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeerOf(t, v, never, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
 			for _, wait := range []func(context.Context, time.Duration) error{loop.Sleep, timed(s.Loop())} {
-				if err := wait(ctx, -time.Hour*24*365); err != nil { // more than the clock has
+				if err := wait(ctx, -time.Hour*24*365); err != nil { // before the clock began
 					return err
 				}
 			}
@@ -298,7 +298,7 @@ func TestExtremeTimes(t *testing.T) {
 	})
 }
 
-// timed waits for a Timer of l.
+// timed waits for a Timer on l.
 func timed(l *loop.Loop) func(ctx context.Context, d time.Duration) error {
 	return func(ctx context.Context, d time.Duration) error {
 		var fired loop.Event
@@ -310,7 +310,7 @@ func timed(l *loop.Loop) func(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// Notify is told, whoever sets what it looks at.
+// Notify calls its function, whichever thread sets the event.
 func TestNotifyFromElsewhere(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, _ *net.TCPConn) error {
@@ -328,8 +328,9 @@ func TestNotifyFromElsewhere(t *testing.T) {
 	})
 }
 
-// What a loop calls outside any task must not wait, and is told so: it would hold the
-// loop. (Whoever does wait here does not do so for long: the context has ended.)
+// A function that a loop calls outside any task must not wait: calls that would have to
+// wait fail with ErrOffLoop. (The context has ended, so that a call which waits all the
+// same does not hold the loop.)
 func TestPostedFunctionsDoNotWait(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		l := backendtest.Group(t, v, 1).Loops()[0]
@@ -355,7 +356,8 @@ func TestPostedFunctionsDoNotWait(t *testing.T) {
 	})
 }
 
-// Whoever panics while it begins to wait does not wait, and takes nobody's wake-up.
+// A task that panics while it registers for a wait is registered nowhere afterwards, and
+// takes no wake-up of another.
 func TestPanicWhileWaiting(t *testing.T) {
 	v := backendtest.Variants()[0]
 	g := backendtest.Group(t, v, 1)
@@ -371,7 +373,7 @@ func TestPanicWhileWaiting(t *testing.T) {
 			return err
 		})
 		if err == nil {
-			err = loop.Yield(ctx) // it waits
+			err = loop.Yield(ctx) // lets the other task begin to wait
 		}
 		if err == nil {
 			err = q.TryPut(1)
@@ -383,8 +385,8 @@ func TestPanicWhileWaiting(t *testing.T) {
 	}))
 }
 
-// What was given to NextTurn is called when the loop ends, as what was posted is; and
-// a panic of what AfterFunc was given is contained.
+// Functions given to NextTurn are called when the loop ends, as posted functions are. A
+// panic of a function given to AfterFunc is contained.
 func TestLastFunctions(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		rt, err := v.New()
@@ -430,7 +432,7 @@ func TestManyFunctionsAreNoStall(t *testing.T) {
 		l.Friend(friend.Key{}).NextTurn(l.Friend(friend.Key{}).Stop)
 	}))
 	require.NoError(t, <-done)
-	if longest < stallAfter/2 { // else the machine was busy with something else
+	if longest < stallAfter/2 { // otherwise other processes had the CPU
 		require.Zero(t, stalls.Load())
 	}
 }

@@ -22,8 +22,8 @@ type Timer struct {
 	t    timer
 }
 
-// Init ties the timer to a loop and sets the function, which must not block. It is
-// called once, before the other methods.
+// Init ties the timer to a loop and sets the function, which must not block. It is called
+// once, before the other methods, and may be called from anywhere.
 func (t *Timer) Init(l *Loop, fire func()) {
 	t.loop = l
 	t.t.fire = func() { l.contain("timer's function", fire) }

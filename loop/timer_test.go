@@ -10,8 +10,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// TestTimersAgainstReference does the same at random to the heap and to a
-// plain list, and compares.
+// TestTimersAgainstReference does the same random steps on the heap and on a map, and
+// compares.
 func TestTimersAgainstReference(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -19,7 +19,7 @@ func TestTimersAgainstReference(t *testing.T) {
 	var (
 		ts    timers
 		all   [200]timer
-		want  = map[int]int64{} // armed: when
+		want  = map[int]int64{} // armed timers and their times
 		fired []int
 		now   int64
 	)
@@ -64,9 +64,8 @@ func due(want map[int]int64, now int64) (list []int) {
 	return list
 }
 
-// TestTimersEndWhileArming: a timer that arms itself for the past does not
-// keep expire going for ever, and one that is armed in the batch for later does
-// not fire in it.
+// A timer that arms itself for the past does not keep expire busy for ever, and a timer
+// that another one moves to a later time does not fire.
 func TestTimersEndWhileArming(t *testing.T) {
 	var (
 		ts          timers
