@@ -14,25 +14,25 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// DialOptions say how to open a connection. The zero value is good.
+// DialOptions are the options of Dial. The zero value is ready to use.
 type DialOptions struct {
-	// TLS has the connection secured, as a client; nil: no TLS. Without a
-	// ServerName it gets the address's host.
+	// TLS is the configuration of a TLS client. If it has no ServerName, Dial uses the
+	// address's host. nil means no TLS.
 	TLS *tls.Config
 
-	// HandshakeTimeout is for all of the TLS handshake. 0 and less mean
+	// HandshakeTimeout bounds the whole TLS handshake. 0 and less mean
 	// DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
-	// Net says how to connect.
+	// Net are the options of the connection beneath.
 	Net loop.DialOptions
 }
 
-// Dial connects to address ("host:port", "unix:/path") and waits until the connection,
-// with TLS if opts has it, is open. It may be called from anywhere. A task gives its
-// own context, and the connection belongs to its loop. A goroutine's belongs to a loop
-// of opts.Net.Group, or of a group that is started when it is first needed, and may be
-// used from goroutines. The caller must close it.
+// Dial connects to address ("host:port", "unix:/path"), and waits until the connection is
+// open and, with opts.TLS, the handshake is complete. Tasks and goroutines may call it. A
+// task must give its own context, and the connection belongs to its loop. A goroutine's
+// connection belongs to a loop of opts.Net.Group, or of a group that is started when it
+// is first needed, and goroutines may use it. The caller must close the connection.
 func Dial(ctx context.Context, address string, opts DialOptions) (c *loop.Stream, err error) {
 	err = dialer.On(ctx, opts.Net.Group, address, func(ctx context.Context, foreign bool) (err error) {
 		c, err = dial(ctx, address, opts)
@@ -44,16 +44,16 @@ func Dial(ctx context.Context, address string, opts DialOptions) (c *loop.Stream
 	return c, err
 }
 
-// dial is Dial in a task of the connection's loop.
+// dial is Dial for a task of the connection's loop.
 func dial(ctx context.Context, address string, opts DialOptions) (c *loop.Stream, err error) {
 	c, err = loop.TaskOf(ctx).Loop().Friend(friend.Key{}).Dial(ctx, address, opts.Net)
 	if err != nil || opts.TLS == nil {
 		return c, err
 	}
 	shaken := false
-	defer func() { // also when a function of the TLS configuration panics
+	defer func() { // also if a function of the TLS configuration panics
 		if !shaken {
-			_ = c.Close() // the handshake's error says more
+			_ = c.Close() // the handshake's error is the cause
 			c = nil
 		}
 	}()
@@ -62,7 +62,7 @@ func dial(ctx context.Context, address string, opts DialOptions) (c *loop.Stream
 	return c, err
 }
 
-// host returns the name of the host in an address that was dialed.
+// host returns the host of an address to dial, for its certificate.
 func host(address string) string {
 	if strings.HasPrefix(address, "unix:") {
 		return ""

@@ -16,7 +16,7 @@ import (
 // place of Start, Listen and Serve.
 func ExampleServer() {
 	srv := &tcp.Server{Handler: func(ctx context.Context, c *loop.Stream) error {
-		_, err := io.Copy(c, c) // hands the buffers on and copies nothing
+		_, err := io.Copy(c, c) // hands the buffers over and copies nothing
 		return err
 	}}
 	group, err := noria.Start(noria.Options{Loops: 1})

@@ -8,15 +8,14 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// TestRoomForEverybody: when a connection has ended, every loop that waited for
-// room goes on, whatever another one that comes to wait does meanwhile. Which of
-// them gets the room is decided later.
-func TestRoomForEverybody(t *testing.T) {
+// When a connection has ended, every loop that waits for room wakes up, whatever a loop
+// does that begins to wait at the same time. Only then do they compete for the room.
+func TestRoomForEachLoop(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	s := &Server{MaxConns: 1}
 	const waiters = 2
-	rounds := 500_000 // one of some 200,000 failed once
+	rounds := 500_000 // the mistake shows in one of some 200,000
 	if testing.Short() {
 		rounds = 20_000
 	}

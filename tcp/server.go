@@ -18,14 +18,14 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// DefaultDrainTime is how long a Server waits for its handlers after its
-// context has ended.
+// DefaultDrainTime is how long a Server waits by default for its handlers, after the
+// context of Serve has ended.
 const DefaultDrainTime = 5 * time.Second
 
-// A Handler serves one connection. It runs as a task (see loop.Task), or
-// on a goroutine if the Server says so. ctx ends with the connection and with
-// the server's drain. When the handler returns, the connection is flushed and
-// closed; an error that it returns is counted and reported to OnEnd.
+// A Handler serves one connection. It runs as a task of the connection's loop (see
+// loop.Task), or on a goroutine if the Server has OnGoroutine. ctx is the task's, and ends
+// when the server drains. When the handler returns, the server flushes and closes the
+// connection, counts an error and reports it to OnEnd.
 type Handler func(ctx context.Context, c *loop.Stream) error
 
 // A Server serves connections with a Handler. Its fields must not change while
@@ -33,45 +33,46 @@ type Handler func(ctx context.Context, c *loop.Stream) error
 type Server struct {
 	Handler Handler
 
-	// TLS makes it a TLS server: the handler has the connection once the handshake
-	// is complete. The configuration's functions are called on the loop and must
-	// not block. nil: no TLS.
+	// TLS makes the server a TLS server: the handler gets the connection when the
+	// handshake is complete. The configuration's functions are called on the loop and
+	// must not block. nil means no TLS.
 	TLS *tls.Config
 
-	// HandshakeTimeout is for all of the TLS handshake. 0 and less mean
-	// DefaultHandshakeTimeout: without a limit any client could hold on for ever.
+	// HandshakeTimeout bounds the whole TLS handshake. 0 and less mean
+	// DefaultHandshakeTimeout: without a limit a client could hold a connection for
+	// ever.
 	HandshakeTimeout time.Duration
 
-	// MaxConns is how many connections are served at once, over all loops; a
-	// few more wait, accepted or in the kernel, until one ends. 0: no limit.
+	// MaxConns is how many connections are served at once, over all loops. Further ones
+	// wait, a few of them accepted and the rest in the kernel, until one ends. 0 means
+	// no limit.
 	MaxConns int
 
-	// DrainTime is how long handlers may go on after the context of Serve has
-	// ended; then they are killed: see loop.Task. 0 means DefaultDrainTime,
-	// negative means not at all.
+	// DrainTime is how long handlers may run after the context of Serve has ended.
+	// Then they are killed: see loop.Task. 0 means DefaultDrainTime; negative means
+	// that they are killed at once.
 	DrainTime time.Duration
 
-	// DrainSpread spreads the beginning of the drain: the handlers' contexts end
-	// one after another over this time, so that their peers do not all come back
-	// somewhere else at once. It is part of DrainTime. 0: all end at once.
+	// DrainSpread spreads the start of the drain: the handlers' contexts end one after
+	// another over this time, so that the peers do not all reconnect at once. It is part
+	// of DrainTime. 0 means that all end at once.
 	DrainSpread time.Duration
 
-	// OnGoroutine runs each handler on a goroutine of its own in place of the
-	// loop's thread. It may block as it likes; each call on the connection then
-	// costs two switches between threads.
+	// OnGoroutine runs each handler on a goroutine of its own, where it may block. Each
+	// call on the connection then costs two switches between threads.
 	OnGoroutine bool
 
-	// Logger takes what goes wrong with nobody to tell; nil: slog.Default().
+	// Logger takes the reports that no caller gets. nil means slog.Default().
 	Logger *slog.Logger
 
-	// OnStart and OnEnd are called on the connection's loop when its handler
-	// starts and after it has ended. They must not block. nil: not called. A
-	// connection whose TLS handshake fails has no handler.
+	// OnStart and OnEnd are called on the connection's loop when its handler starts and
+	// after it has ended. They must not block. nil means no call. A connection whose TLS
+	// handshake fails has no handler.
 	OnStart func(c *loop.Stream)
 	OnEnd   func(c *loop.Stream, err error)
 
-	mu   sync.Mutex // with MaxConns, held while active changes, and room with it
-	room loop.Event // active is less than MaxConns; not to be trusted before active was MaxConns once
+	mu   sync.Mutex // with MaxConns: guards changes of active and room
+	room loop.Event // set while active < MaxConns; meaningless before active was MaxConns once
 
 	accepted  atomic.Int64
 	tlsFailed atomic.Int64
@@ -81,32 +82,32 @@ type Server struct {
 	killed    atomic.Int64
 }
 
-// Stats are a Server's counts since it was made.
+// Stats are the counts of a Server since it was made.
 type Stats struct {
 	Accepted  int64 // connections
-	Active    int64 // of those, now
-	TLSFailed int64 // of those, ended in the TLS handshake, without a handler
+	Active    int64 // connections that have not ended
+	TLSFailed int64 // connections whose TLS handshake failed, which had no handler
 	Failed    int64 // handlers that returned an error other than io.EOF
-	Panicked  int64
-	Killed    int64 // handlers that the end of the drain time ended
+	Panicked  int64 // handlers that panicked
+	Killed    int64 // handlers that were killed at the end of the drain
 }
 
-// Stats returns the server's counts. It may be called from anywhere.
+// Stats returns the server's counts. It may be called from anywhere and does not wait.
 func (s *Server) Stats() Stats {
 	return Stats{Accepted: s.accepted.Load(), Active: s.active.Load(), TLSFailed: s.tlsFailed.Load(), Failed: s.failed.Load(),
 		Panicked: s.panicked.Load(), Killed: s.killed.Load()}
 }
 
-// Serve is loop.Service's: it serves the connections of ln until ctx ends,
-// and then drains.
+// Serve serves the connections of ln until ctx ends, drains, and returns. It implements
+// loop.Service: a group calls it as a task on each loop.
 func (s *Server) Serve(ctx context.Context, ln *loop.Listener) error {
 	if s.Handler == nil {
 		return errors.New("tcp: the Server has no Handler")
 	}
-	p := &pen{server: s, ln: ln, tasks: map[*loop.Task]struct{}{}}
-	err := p.accept(ctx) // never nil: it only ends when something stops it
+	p := &share{server: s, ln: ln, tasks: map[*loop.Task]struct{}{}}
+	err := p.accept(ctx) // never nil
 	if ctx.Err() != nil {
-		err = nil // it was told to
+		err = nil // the end of ctx has ended it, in order
 	}
 	if cerr := ln.Close(); cerr != nil && !errors.Is(cerr, runtime.ErrClosed) {
 		err = errors.Join(err, cerr)
@@ -114,15 +115,15 @@ func (s *Server) Serve(ctx context.Context, ln *loop.Listener) error {
 	return errors.Join(err, p.drain(ctx))
 }
 
-// A pen is one loop's share of a server: the tasks that serve connections.
-type pen struct {
+// A share is the part of a server on one loop: the tasks that serve connections.
+type share struct {
 	server *Server
 	ln     *loop.Listener
 	tasks  map[*loop.Task]struct{}
 	empty  loop.Event
 }
 
-func (p *pen) accept(ctx context.Context) error {
+func (p *share) accept(ctx context.Context) error {
 	for {
 		if err := p.server.waitRoom(ctx); err != nil {
 			return err
@@ -136,7 +137,7 @@ func (p *pen) accept(ctx context.Context) error {
 		}
 		p.server.accepted.Add(1)
 		t, err := loop.TaskOf(ctx).Friend(friend.Key{}).GoApart("connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
-			defer p.left(ctx) // whatever OnEnd does
+			defer p.left(ctx) // also if OnEnd panics
 			p.server.run(ctx, c, p.server.Handler)
 			return nil
 		})
@@ -149,15 +150,15 @@ func (p *pen) accept(ctx context.Context) error {
 }
 
 // left is called when a connection's task ends.
-func (p *pen) left(ctx context.Context) {
+func (p *share) left(ctx context.Context) {
 	if delete(p.tasks, loop.TaskOf(ctx)); len(p.tasks) == 0 {
 		p.empty.Set()
 	}
 }
 
-// Admit counts a connection that comes otherwise than by a listener, and reports
-// whether there may be one more. If so, ServeConn or Dismiss has to follow. It may
-// be called from anywhere.
+// Admit counts a connection that does not come from a listener. It may be called from
+// anywhere and does not wait. It returns false, and counts nothing, if MaxConns are there
+// already. Otherwise the caller must call ServeConn or Dismiss.
 func (s *Server) Admit() bool {
 	if s.MaxConns <= 0 {
 		s.active.Add(1)
@@ -174,19 +175,20 @@ func (s *Server) Admit() bool {
 	return true
 }
 
-// Dismiss uncounts a connection that Admit has counted and that came to nothing.
+// Dismiss takes back an Admit whose connection could not be made. It may be called from
+// anywhere and does not wait.
 func (s *Server) Dismiss() { s.leave() }
 
-// ServeConn serves c, which Admit has counted, with h, until h returns: OnStart
-// and OnEnd are called, and c is closed. No drain ends it. It is called in a task
-// of c's loop.
+// ServeConn serves c, which Admit has counted, with h, and waits until h has returned. A
+// task of c's loop calls it. It calls OnStart and OnEnd and closes c, as for a connection
+// of a listener, but the server's drain does not reach h.
 func (s *Server) ServeConn(ctx context.Context, c *loop.Stream, h Handler) {
 	s.accepted.Add(1)
 	s.run(ctx, c, h)
 }
 
-// waitRoom waits while MaxConns connections are there, so that further ones
-// wait in the kernel.
+// waitRoom waits while MaxConns connections are active. Meanwhile the caller accepts
+// none, so that further ones wait in the kernel.
 func (s *Server) waitRoom(ctx context.Context) error {
 	for s.MaxConns > 0 && s.active.Load() >= int64(s.MaxConns) {
 		if err := s.room.Wait(ctx); err != nil {
@@ -196,8 +198,8 @@ func (s *Server) waitRoom(ctx context.Context) error {
 	return nil
 }
 
-// take counts a connection that was accepted, once there is room for it:
-// another loop may have accepted one meanwhile.
+// take counts a connection that was accepted. If another loop has taken the room
+// meanwhile, it waits for room.
 func (s *Server) take(ctx context.Context) error {
 	for !s.Admit() {
 		if err := s.waitRoom(ctx); err != nil {
@@ -207,7 +209,7 @@ func (s *Server) take(ctx context.Context) error {
 	return nil
 }
 
-// leave uncounts one.
+// leave takes back the count of one connection.
 func (s *Server) leave() {
 	if s.MaxConns <= 0 {
 		s.active.Add(-1)
@@ -220,12 +222,12 @@ func (s *Server) leave() {
 	}
 }
 
-// run serves c with h. Whatever the handler does, by panic or runtime.Goexit too,
-// the connection is closed and counted.
+// run serves c with h. It closes and counts the connection also if h panics or calls
+// runtime.Goexit.
 func (s *Server) run(ctx context.Context, c *loop.Stream, h Handler) {
 	err := errors.New("tcp: the handler did not return")
 	returned := false
-	defer s.leave() // whatever OnEnd does
+	defer s.leave() // also if OnEnd panics
 	if !s.secure(ctx, c) {
 		return
 	}
@@ -233,7 +235,7 @@ func (s *Server) run(ctx context.Context, c *loop.Stream, h Handler) {
 		if !returned {
 			s.panicked.Add(1)
 		}
-		// A handler may have closed it already.
+		// The handler may have closed c already.
 		if cerr := c.Close(); err == nil && !errors.Is(cerr, runtime.ErrClosed) {
 			err = cerr
 		}
@@ -258,9 +260,9 @@ func (s *Server) run(ctx context.Context, c *loop.Stream, h Handler) {
 	returned = true
 }
 
-// secure puts TLS beneath c, if the server has it. It reports false, and has closed
-// c, if the handshake failed: any client can bring that about, as often as it likes,
-// so the log has it at the level Debug only.
+// secure puts TLS beneath c if the server has TLS. If the handshake fails, it closes c and
+// returns false. It logs that at the level Debug only, because any client can make a
+// handshake fail as often as it likes.
 func (s *Server) secure(ctx context.Context, c *loop.Stream) (ok bool) {
 	if s.TLS == nil {
 		return true
@@ -271,16 +273,16 @@ func (s *Server) secure(ctx context.Context, c *loop.Stream) (ok bool) {
 			return
 		}
 		s.tlsFailed.Add(1)
-		_ = c.Close() // the handshake's error says more
+		_ = c.Close() // the handshake's error is the cause
 		s.log().Debug("noria: a TLS handshake failed", "peer", c.RemoteAddr().String(), "error", err)
 	}()
 	err = tlslayer.Server(ctx, c, s.TLS, s.HandshakeTimeout)
 	return err == nil
 }
 
-// drain ends the handlers' contexts, waits until the handlers have ended, and
-// kills them when their time is over: what is killed ends at its next call.
-func (p *pen) drain(ctx context.Context) error {
+// drain ends the handlers' contexts and waits until the handlers have returned. When it
+// returns without that, the end of the calling task kills them.
+func (p *share) drain(ctx context.Context) error {
 	limit := p.server.DrainTime
 	if limit == 0 {
 		limit = DefaultDrainTime
@@ -290,33 +292,33 @@ func (p *pen) drain(ctx context.Context) error {
 	if len(p.tasks) == 0 {
 		return nil
 	}
-	// ctx has ended; what is waited for now is something else.
+	// ctx has ended, so drain waits with another context.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
-	p.tellAll(ctx, min(p.server.DrainSpread, limit))
+	p.drainAll(ctx, min(p.server.DrainSpread, limit))
 	if err := p.empty.Wait(ctx); err == nil {
 		return nil
 	}
 	p.server.killed.Add(int64(len(p.tasks)))
 	p.server.log().Warn("noria: the drain time is over: connections are closed by force", "address", p.ln.Addr().String(), "connections", len(p.tasks))
-	return nil // the tasks are children of this one, and are killed with its end
+	return nil // the tasks are children of the calling task, whose end kills them
 }
 
-// tellAll ends the contexts of the handlers, evenly spread over this time.
-func (p *pen) tellAll(ctx context.Context, spread time.Duration) {
-	tasks := slices.Collect(maps.Keys(p.tasks)) // in an order of no meaning
+// drainAll drains the handlers' tasks one after another, evenly spread over this time.
+func (p *share) drainAll(ctx context.Context, spread time.Duration) {
+	tasks := slices.Collect(maps.Keys(p.tasks)) // in random order
 	const pause = 5 * time.Millisecond
 	begun := time.Now()
-	for told := 0; told < len(tasks); {
+	for drained := 0; drained < len(tasks); {
 		due := len(tasks)
 		if spread > 0 {
 			due = min(due, 1+int(float64(len(tasks))*float64(time.Since(begun))/float64(spread)))
 		}
-		for ; told < due; told++ {
-			tasks[told].Cancel(false)
+		for ; drained < due; drained++ {
+			tasks[drained].Cancel(false)
 		}
-		if told < len(tasks) && loop.Sleep(ctx, pause) != nil {
-			return // they are killed now
+		if drained < len(tasks) && loop.Sleep(ctx, pause) != nil {
+			return // the drain time is over, or this task is killed
 		}
 	}
 }

@@ -22,7 +22,7 @@ import (
 	"github.com/noria-go/noria/tcp"
 )
 
-// serve runs srv and returns where, and what stops it.
+// serve runs srv and returns its address and a function that stops it.
 func serve(t *testing.T, g *loop.Group, srv *tcp.Server) (addr string, stop func() error) {
 	t.Helper()
 	if srv.Logger == nil {
@@ -70,8 +70,8 @@ type upper struct{ *loop.Stream }
 
 func (u upper) Write(p []byte) (int, error) { return u.Stream.Write(bytes.ToUpper(p)) }
 
-// TestCopyToAWrapper: io.Copy hands buffers from stream to stream, and does not
-// pass by the Write of a type that embeds one.
+// io.Copy hands buffers from stream to stream, but calls the Write of a type that embeds
+// a stream.
 func TestCopyToAWrapper(t *testing.T) {
 	for name, tt := range map[string]struct {
 		to   func(c *loop.Stream) io.Writer
@@ -103,8 +103,8 @@ func TestCopyToAWrapper(t *testing.T) {
 	}
 }
 
-// TestFaultyHandlers: a handler that panics, exits or fails loses its own
-// connection and nothing else.
+// A handler that panics, calls runtime.Goexit or fails loses its own connection and
+// nothing else.
 func TestFaultyHandlers(t *testing.T) {
 	for name, tt := range map[string]struct {
 		end  func() error
@@ -150,7 +150,7 @@ func TestFaultyHandlers(t *testing.T) {
 	}
 }
 
-// quietGroup is backendtest.Group whose panics are not logged.
+// quietGroup is backendtest.Group without a log of panics.
 func quietGroup(t *testing.T, v backendtest.Variant) *loop.Group {
 	t.Helper()
 	g, err := loop.StartGroup(loop.GroupOptions{Loops: 2, New: func(int) (runtime.Runtime, error) { return v.New() },
@@ -160,7 +160,7 @@ func quietGroup(t *testing.T, v backendtest.Variant) *loop.Group {
 	return g
 }
 
-// TestGoexit: testing.T.FailNow in a handler costs its coroutine, not the loop.
+// testing.T.FailNow in a handler costs the handler's coroutine and not the loop.
 func TestGoexit(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := quietGroup(t, v)
@@ -186,7 +186,8 @@ func TestGoexit(t *testing.T) {
 	})
 }
 
-// TestMaxConns: no more are served at once, and those that wait get their turn.
+// No more than MaxConns connections are served at once, and those that wait are served
+// later.
 func TestMaxConns(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 3)
@@ -218,8 +219,7 @@ func TestMaxConns(t *testing.T) {
 	})
 }
 
-// TestPanickingHooks: a hook that panics takes nothing with it but what its
-// connection was about to say.
+// A panic of OnStart or OnEnd ends its own connection and nothing else.
 func TestPanickingHooks(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := quietGroup(t, v)
@@ -238,8 +238,8 @@ func TestPanickingHooks(t *testing.T) {
 	})
 }
 
-// TestDrainTime: who does not end in time is killed and counted, and the
-// peer sees the end.
+// A handler that does not return within DrainTime is killed and counted, and its peer
+// sees the end of the connection.
 func TestDrainTime(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, onGoroutine := range []bool{false, true} {
@@ -259,8 +259,8 @@ func TestDrainTime(t *testing.T) {
 	})
 }
 
-// With DrainSpread the handlers are told to end one after another, and all of
-// them within DrainTime.
+// With DrainSpread the handlers' contexts end one after another, and all of them within
+// DrainTime.
 func TestDrainSpread(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const conns = 20

@@ -1,10 +1,8 @@
-// Package tcp serves and opens TCP and unix connections on a group of loops, with
-// TLS if they are told so.
+// Package tcp serves and dials TCP and unix connections on loops, with or without TLS.
 //
-// A Server is a loop.Service: it runs its Handler as a task for each
-// connection, on the loop that accepted it. Inside, the connection is a blocking
-// net.Conn, and it has calls that move buffers in place of copying bytes: see
-// loop.Stream.
+// A Server is a loop.Service. It runs its Handler as a task for each connection, on the
+// loop that has the connection. There the connection is a blocking net.Conn, and other
+// methods move buffers and copy nothing: see loop.Stream.
 //
 //	srv := &tcp.Server{Handler: func(ctx context.Context, c *loop.Stream) error {
 //		_, err := io.Copy(c, c)
@@ -12,9 +10,10 @@
 //	}}
 //	err := noria.ListenAndServe(ctx, ":7000", srv, noria.Options{})
 //
-// TLS lies beneath the stream: a handler is the same with it and without. A
-// protocol that begins without TLS and asks for it later (STARTTLS) calls
-// StartTLSServer or StartTLSClient.
+// TLS is a layer beneath the stream, so a handler is the same with and without it. A
+// protocol that starts without TLS and asks for it later (STARTTLS) calls StartTLSServer
+// or StartTLSClient.
 //
-// The package names no backend.
+// When the context of Serve ends, the server drains: it stops accepting and ends the
+// contexts of its handlers. Handlers that have not returned after DrainTime are killed.
 package tcp

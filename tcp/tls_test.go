@@ -33,8 +33,8 @@ func dialTLS(t *testing.T, addr string) *tls.Conn {
 	return c
 }
 
-// A server with TLS has the same handlers, in tasks and on goroutines, and ends its
-// connections with a goodbye.
+// A server with TLS runs the same handlers, in tasks and on goroutines, and ends its
+// connections with close_notify.
 func TestTLSServer(t *testing.T) {
 	config, _ := tlstest.Configs()
 	for _, onGoroutine := range []bool{false, true} {
@@ -64,8 +64,8 @@ func TestTLSServer(t *testing.T) {
 	}
 }
 
-// A handshake that fails, or takes too long, is no handler's failure: it is counted
-// by itself, and logged where it is looked for. The server goes on.
+// A handshake that fails or takes too long is counted as such, not as a handler's
+// failure, and is logged at the level Debug. The server serves further connections.
 func TestTLSServerHandshakeFails(t *testing.T) {
 	config, client := tlstest.Configs()
 	panics := config.Clone()
@@ -124,7 +124,8 @@ func (l *lockedWriter) Write(p []byte) (int, error) {
 	return l.w.Write(p)
 }
 
-// Dial has a name of its own to check: the address's.
+// Dial checks the certificate against the address's host if the configuration has no
+// ServerName.
 func TestTLSDial(t *testing.T) {
 	config, client := tlstest.Configs()
 	nameless := client.Clone()
@@ -168,7 +169,7 @@ func TestTLSDial(t *testing.T) {
 	})
 }
 
-// A lineServer speaks a protocol that begins without TLS.
+// A lineServer speaks a protocol of lines that starts without TLS.
 func lineServer(config *tls.Config) tcp.Handler {
 	return func(ctx context.Context, c *loop.Stream) error {
 		if _, err := io.WriteString(c, "220 ready\r\n"); err != nil {
@@ -200,7 +201,7 @@ func lineServer(config *tls.Config) tcp.Handler {
 	}
 }
 
-// readLine reads a line and nothing behind it.
+// readLine reads a line and no byte after it.
 func readLine(c io.Reader) (string, error) {
 	var line strings.Builder
 	for !strings.HasSuffix(line.String(), "\r\n") {
@@ -213,7 +214,7 @@ func readLine(c io.Reader) (string, error) {
 	return strings.TrimSuffix(line.String(), "\r\n"), nil
 }
 
-// lineClient speaks it on c and has it secured half-way.
+// lineClient is the client of a lineServer. It asks for TLS half-way.
 func lineClient(c io.ReadWriter, secure func() (io.ReadWriter, error)) error {
 	ask := func(line, want string) error {
 		if line != "" {
@@ -238,7 +239,7 @@ func lineClient(c io.ReadWriter, secure func() (io.ReadWriter, error)) error {
 	return errors.Join(ask("NOOP", "250 NOOP, secure=true"), ask("QUIT", "221 bye"))
 }
 
-// STARTTLS in both roles: against each other, and against crypto/tls.
+// StartTLSServer and StartTLSClient work with each other and with crypto/tls.
 func TestStartTLS(t *testing.T) {
 	server, client := tlstest.Configs()
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -276,7 +277,7 @@ func TestStartTLS(t *testing.T) {
 	})
 }
 
-// serveLines is the other end of lineClient, by crypto/tls.
+// serveLines is a server for lineClient with crypto/tls.
 func serveLines(nc net.Conn, config *tls.Config) error {
 	_, err := io.WriteString(nc, "220 ready\r\n")
 	for _, answer := range []string{"250 NOOP, secure=false", "220 go ahead", "250 NOOP, secure=true", "221 bye"} {
@@ -290,9 +291,9 @@ func serveLines(nc net.Conn, config *tls.Config) error {
 	return err
 }
 
-// What a peer sends behind STARTTLS and in front of the handshake, in the same
-// segment, say, is never read as if it had come encrypted. A handshake in that place
-// is one.
+// Bytes that a peer sends between STARTTLS and the handshake, for example in one segment
+// with STARTTLS, are never read as if they had come encrypted. A handshake that comes in
+// one segment with STARTTLS succeeds.
 func TestStartTLSTakesNoPlaintext(t *testing.T) {
 	server, client := tlstest.Configs()
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -310,7 +311,7 @@ func TestStartTLSTakesNoPlaintext(t *testing.T) {
 		})
 		t.Run("handshake", func(t *testing.T) {
 			nc := dial(t, addr)
-			// The server's lines are passed over, and the first flight comes along with
+			// The peer skips the server's lines, and sends its first flight together with
 			// the request.
 			c := tls.Client(&prefixed{ahead{nc, bufio.NewReader(nc)}, []byte("STARTTLS\r\n")}, client)
 			_, err := io.WriteString(c, "NOOP\r\nQUIT\r\n")
@@ -324,7 +325,7 @@ func TestStartTLSTakesNoPlaintext(t *testing.T) {
 	})
 }
 
-// ahead passes over the two lines that the server sends first.
+// ahead skips the two lines that the server sends first.
 type ahead struct {
 	net.Conn
 	r *bufio.Reader
@@ -345,7 +346,7 @@ func (c *ahead) Read(p []byte) (int, error) {
 	}
 }
 
-// prefixed sends something in front of what is written first.
+// A prefixed conn sends a prefix before the first bytes that are written.
 type prefixed struct {
 	ahead
 	prefix []byte

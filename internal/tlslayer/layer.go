@@ -10,30 +10,30 @@ import (
 )
 
 const (
-	// maxPlain is what is decrypted into one buffer: two records of the largest
-	// size.
+	// maxPlain is how many bytes are decrypted into one buffer at most: two records of
+	// the largest size.
 	maxPlain = 32 << 10
 
-	// headroom is what buffers of the inbox have in front, as those that a stream
-	// receives without TLS have, so that a header can be put there.
+	// headroom is the room in front of the bytes in a buffer, for a header. Buffers of a
+	// stream without TLS have the same.
 	headroom = 32
 )
 
-// A layer is TLS for one stream, after the handshake. See loop's interface of the
-// same name for what the methods promise.
+// A layer is TLS for one stream, after the handshake. It implements the interface of the
+// same name in package loop, which documents the methods.
 type layer struct {
 	conn *tls.Conn
 	wire wire
 
-	// inside is how many bytes conn may have that it has not given out. Too many,
-	// if not exact, and then no more than what last arrived: it decides how much
-	// memory is taken for them.
+	// inside is how many bytes conn may hold that it has not returned. It decides how
+	// large the next buffer is. It may be too large, by at most what last arrived, but
+	// never too small.
 	inside int
-	dry    bool  // conn has given out all that it could
+	dry    bool  // conn has returned all that it can decrypt
 	err    error // why nothing is decrypted any more
 }
 
-// Feed takes what has arrived.
+// Feed takes b, the next bytes that have arrived.
 func (l *layer) Feed(b *runtime.Buffer) {
 	if l.err != nil {
 		b.Release()
@@ -45,9 +45,9 @@ func (l *layer) Feed(b *runtime.Buffer) {
 // FeedEOF says that the peer has ended the connection.
 func (l *layer) FeedEOF() { l.wire.ended = true }
 
-// Open decrypts what has arrived: nil if more must arrive first. The error is
-// io.EOF after the peer has said goodbye (a close_notify alert), and when it has
-// ended the connection between two records.
+// Open decrypts what has arrived. It returns nil if more must arrive first. The error is
+// io.EOF after the peer's close_notify alert, and when the peer has ended the connection
+// between two records.
 func (l *layer) Open() (*runtime.Buffer, error) {
 	if l.err != nil {
 		return nil, l.err
@@ -64,7 +64,7 @@ func (l *layer) Open() (*runtime.Buffer, error) {
 	}
 	returned := false
 	defer func() {
-		if !returned { // a client's session cache panicked: it is the user's
+		if !returned { // the user's session cache has panicked
 			b.Release()
 			l.fail(errors.New("crypto/tls has panicked"))
 		}
@@ -77,7 +77,7 @@ func (l *layer) Open() (*runtime.Buffer, error) {
 	returned = true
 	l.inside -= l.wire.held + b.Len()
 	if l.dry && b.Len() > 0 {
-		l.inside = min(l.inside, fed) // the record that is not complete begins in it
+		l.inside = min(l.inside, fed) // the incomplete record begins in what was fed last
 	}
 	if b.Len() == 0 {
 		b.Release()
@@ -86,16 +86,16 @@ func (l *layer) Open() (*runtime.Buffer, error) {
 	return b, nil
 }
 
-// decrypt reads what crypto/tls has, and notes in dry or err why that is not more.
+// decrypt decrypts into p, and records in dry or err why it has not filled p.
 func (l *layer) decrypt(p []byte) int {
 	l.wire.answering = true
 	n, err := l.conn.Read(p)
 	l.wire.answering = false
 	var wait *waitError
 	switch {
-	case l.wire.failed != nil: // crypto/tls tells only the writer, and stumbles over the next record
+	case l.wire.failed != nil: // Read does not return it: crypto/tls keeps it for the next Write
 		l.fail(l.wire.failed)
-	case errors.As(err, &wait): // perhaps with bytes: then it looked for a goodbye behind them
+	case errors.As(err, &wait): // n may be positive: Read looks for close_notify after the bytes
 		l.dry = true
 	case err != nil:
 		l.fail(err)
@@ -103,7 +103,7 @@ func (l *layer) decrypt(p []byte) int {
 	return n
 }
 
-// fail ends decrypting.
+// fail ends decrypting with err.
 func (l *layer) fail(err error) {
 	if l.err = err; err != io.EOF {
 		l.err = l.failure(err)
@@ -111,6 +111,7 @@ func (l *layer) fail(err error) {
 	l.wire.drop()
 }
 
+// failure returns err as the error of a read.
 func (l *layer) failure(err error) error {
 	return &runtime.OpError{Op: "recv", Handle: l.wire.s.Friend(friend.Key{}).Handle(), Err: err}
 }

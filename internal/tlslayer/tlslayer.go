@@ -1,24 +1,24 @@
-// Package tlslayer puts TLS, by crypto/tls, beneath a loop.Stream, for the servers
-// and dials of this module.
+// Package tlslayer puts TLS beneath a loop.Stream, with crypto/tls, for the servers and
+// dials of this module.
 //
-// A *tls.Conn over a stream would not do. It holds a mutex while it writes, and
-// takes the same one from inside a read, to answer a key update or a bad record; if
-// the writer is a suspended task then, the loop's thread waits for itself, and a
-// peer can bring that about. So here crypto/tls reads and writes memory that never
-// waits, and no task is ever suspended inside it:
+// A *tls.Conn over a stream would deadlock. It holds a mutex while it writes, and locks
+// the same mutex inside a read, to answer a key update or a bad record. If the writer is a
+// suspended task then, the loop's thread waits for itself, and a peer can cause that. So
+// here crypto/tls reads and writes memory, which never waits, and no task is suspended
+// inside it:
 //
-//   - What arrives is given to crypto/tls at once, and what it decrypts goes into
-//     the stream's inbox. Readers wait there, as they do without TLS.
+//   - The loop gives crypto/tls what arrives at once, and what it decrypts goes into the
+//     stream's inbox. Readers wait there, as they do without TLS.
 //   - What is written waits in the stream's outbox, as it does without TLS. When the
-//     stream sends, at the end of the loop's turn, what is queued is encrypted. So
-//     many short writes of one turn share a record.
-//   - Answers that crypto/tls makes while it reads are queued whether there is room
-//     or not. The stream cuts off a peer that provokes them and takes none.
-//   - Only the handshake waits inside crypto/tls. Server and Client return when it
-//     is over, so no second task uses the stream before.
+//     stream sends, at the end of the loop's turn, it encrypts what is queued. So the
+//     short writes of one turn share a record.
+//   - Answers that crypto/tls writes while it reads are queued even if the queue is full.
+//     The stream cuts off a peer that provokes answers and takes none.
+//   - Only the handshake waits inside crypto/tls. Server and Client return when it is
+//     complete, so no second task uses the stream before that.
 //
-// crypto/tls calls the functions of the configuration (GetCertificate, for one) on
-// the loop's thread: they must not block.
+// crypto/tls calls the functions of the configuration, such as GetCertificate, on the
+// loop's thread, so they must not block.
 package tlslayer
 
 import (
@@ -34,15 +34,15 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// DefaultHandshakeTimeout is how long a handshake may take.
+// DefaultHandshakeTimeout is how long a handshake may take by default.
 const DefaultHandshakeTimeout = 10 * time.Second
 
 var key friend.Key
 
-// Server does the server's side of the handshake on s, within timeout (0 and less
-// mean DefaultHandshakeTimeout), and puts TLS beneath s. It is called by a task of
-// s's loop; the end of ctx ends it. Bytes that have arrived already are part of the
-// handshake. Afterwards s has no deadlines. If it fails, s can only be closed.
+// Server performs the server's side of the handshake on s, waits until it is complete, and
+// puts TLS beneath s. Only a task of s's loop may call it. It fails after timeout (0 and
+// less mean DefaultHandshakeTimeout) and when ctx ends; then s can only be closed. Bytes
+// that have arrived already are part of the handshake. Afterwards s has no deadlines.
 func Server(ctx context.Context, s *loop.Stream, config *tls.Config, timeout time.Duration) error {
 	if config == nil {
 		return errors.New("a TLS server needs a configuration with a certificate")
@@ -50,9 +50,9 @@ func Server(ctx context.Context, s *loop.Stream, config *tls.Config, timeout tim
 	return start(ctx, s, timeout, func(w *wire) *tls.Conn { return tls.Server(w, config) })
 }
 
-// Client is Server for the client's side. config needs a ServerName, or
-// InsecureSkipVerify: see ConfigFor. A renegotiation that the server asks for is
-// refused: it would be a handshake in the middle of a read.
+// Client is Server for the client's side. config needs a ServerName or InsecureSkipVerify:
+// see ConfigFor. The client refuses renegotiation, which would be a handshake inside a
+// read.
 func Client(ctx context.Context, s *loop.Stream, config *tls.Config, timeout time.Duration) error {
 	if config == nil {
 		return errors.New("a TLS client needs a configuration with a ServerName")
@@ -64,7 +64,8 @@ func Client(ctx context.Context, s *loop.Stream, config *tls.Config, timeout tim
 	return start(ctx, s, timeout, func(w *wire) *tls.Conn { return tls.Client(w, config) })
 }
 
-// ConfigFor returns config, which may be nil, for a client that connects to host.
+// ConfigFor returns the configuration of a client that connects to host: config, which may
+// be nil, with host as its ServerName if it has none.
 func ConfigFor(config *tls.Config, host string) *tls.Config {
 	switch {
 	case config == nil:
@@ -76,7 +77,7 @@ func ConfigFor(config *tls.Config, host string) *tls.Config {
 	return config
 }
 
-// State returns what the handshake of s has agreed on; false if s has no TLS.
+// State returns the state of s's TLS connection; ok is false if s has no TLS.
 func State(s *loop.Stream) (state tls.ConnectionState, ok bool) {
 	l, ok := s.Friend(key).Layer().(*layer)
 	if ok {
@@ -103,13 +104,13 @@ func start(ctx context.Context, s *loop.Stream, timeout time.Duration, side func
 	if err := l.handshake(ctx, timeout); err != nil {
 		return fail(err)
 	}
-	l.inside = maxPlain // it may have read beyond the handshake
+	l.inside = maxPlain // conn may have read beyond the handshake
 	s.Friend(key).SetLayer(l)
 	return nil
 }
 
-// handshake runs crypto/tls's, with the stream to itself. A context that can end
-// is kept from it: crypto/tls would close the connection from a goroutine of its
+// handshake runs the handshake of crypto/tls on the stream. It gives crypto/tls a context
+// that never ends, because crypto/tls would close the connection from a goroutine of its
 // own. Instead, the end of ctx makes the stream's deadlines pass.
 func (l *layer) handshake(ctx context.Context, timeout time.Duration) error {
 	if err := ctx.Err(); err != nil {
@@ -120,7 +121,7 @@ func (l *layer) handshake(ctx context.Context, timeout time.Duration) error {
 		return err
 	}
 	stop := context.AfterFunc(ctx, func() {
-		// If this fails, the loop is ending: then the task is killed.
+		// This fails only if the loop has ended, and its end has killed the task.
 		_ = s.Loop().Friend(key).Post(func() {
 			if l.wire.shaking {
 				_ = s.SetDeadline(time.Unix(1, 0))

@@ -11,22 +11,22 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A wire is the net.Conn that crypto/tls sees. But for the handshake it never
-// waits: reading beyond what has arrived fails with errWait, and what is written is
-// queued, whatever is queued already.
+// A wire is the net.Conn that crypto/tls uses. Except in the handshake it never waits: a
+// Read beyond what has arrived fails with errWait, and a Write is queued even if the queue
+// is full.
 type wire struct {
 	s       *loop.Stream
-	shaking bool              // the handshake goes on: reads and writes wait
-	in      []*runtime.Buffer // has arrived and is not read
+	shaking bool              // in the handshake, reads and writes wait
+	in      []*runtime.Buffer // what has arrived and is not read
 	held    int               // bytes in it
-	ended   bool              // the peer has ended the connection behind it
+	ended   bool              // the peer has ended the connection after it
 
-	answering bool  // a read goes on: what is written is an answer
+	answering bool  // crypto/tls reads, so what it writes is an answer
 	failed    error // why an answer could not be queued
 }
 
-// errWait is temporary: crypto/tls then keeps what it has of a record, and can be
-// called again, as after a read deadline.
+// errWait is a temporary net.Error, so crypto/tls keeps the part of a record that it has
+// read, and can be called again.
 var errWait = &waitError{}
 
 type waitError struct{}
@@ -66,7 +66,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 	case n > 0 || len(p) == 0:
 		return n, nil
 	case w.ended:
-		return 0, io.EOF // for crypto/tls to judge
+		return 0, io.EOF // crypto/tls decides whether a record was cut
 	}
 	return 0, errWait
 }
@@ -84,9 +84,8 @@ func (w *wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// crypto/tls closes a connection, and moves its deadlines, on its own account: at
-// the end of a context, and before it says goodbye. Here all of that is the
-// stream's.
+// crypto/tls closes its connection when a context ends, and sets deadlines before it
+// writes close_notify. Neither must reach the stream, so these methods do nothing.
 
 func (w *wire) Close() error                     { return nil }
 func (w *wire) SetDeadline(time.Time) error      { return nil }
