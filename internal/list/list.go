@@ -1,14 +1,14 @@
-// Package list has the lists of this module. They are intrusive: what is in a list
-// has the list's links inside, so that to list it allocates nothing, and to take it
-// out needs no search.
+// Package list provides the linked lists of this module. They are intrusive: the links are
+// fields of the values in the list. So adding a value allocates nothing, and removing it
+// needs no search.
 //
-// A value that is to be in a List has a Node for it, one for each List that it is in
-// at the same time; for a Stack it has a Link. Both remember their owner, the value
-// that they are part of: that costs a word, and spares an interface or a function
-// that would find the value from its links, which could not be inlined.
+// A value has a Node for each List that it can be in at the same time, and a Link for each
+// Stack. Node and Link have a pointer to their owner, the value that they are a field of.
+// That costs a word, but a function that finds the value from its links could not be
+// inlined.
 //
-// No list is safe for concurrent use. Mistakes (to add what is in a list already, to
-// remove what is in none or in another one) panic.
+// No list is safe for concurrent use. A List panics when a value is added that is in a
+// List already, and when a value is removed that is not in this List.
 package list
 
 import "iter"
@@ -29,10 +29,10 @@ type Node[T any] struct {
 // List returns the list that n is in, or nil.
 func (n *Node[T]) List() *List[T] { return n.list }
 
-// Len returns how many there are.
+// Len returns how many values the list holds.
 func (l *List[T]) Len() int { return l.len }
 
-// First returns the first, or nil.
+// First returns the first value, or nil if the list is empty.
 func (l *List[T]) First() *T {
 	if l.first == nil {
 		return nil
@@ -40,10 +40,10 @@ func (l *List[T]) First() *T {
 	return l.first.owner
 }
 
-// PushBack adds owner, by its node n, behind all others.
+// PushBack adds owner, whose node is n, as the last value.
 func (l *List[T]) PushBack(n *Node[T], owner *T) {
 	if n.list != nil {
-		panic("list: what is added is in a list already")
+		panic("list: the value that is added is in a list already")
 	}
 	n.owner, n.list, n.prev = owner, l, l.last
 	if l.last != nil {
@@ -55,10 +55,10 @@ func (l *List[T]) PushBack(n *Node[T], owner *T) {
 	l.len++
 }
 
-// PushFront adds owner, by its node n, before all others.
+// PushFront adds owner, whose node is n, as the first value.
 func (l *List[T]) PushFront(n *Node[T], owner *T) {
 	if n.list != nil {
-		panic("list: what is added is in a list already")
+		panic("list: the value that is added is in a list already")
 	}
 	n.owner, n.list, n.next = owner, l, l.first
 	if l.first != nil {
@@ -70,7 +70,7 @@ func (l *List[T]) PushFront(n *Node[T], owner *T) {
 	l.len++
 }
 
-// PopFront removes the first and returns it, or nil if there is none.
+// PopFront removes and returns the first value, or returns nil if the list is empty.
 func (l *List[T]) PopFront() *T {
 	n := l.first
 	if n == nil {
@@ -87,10 +87,10 @@ func (l *List[T]) PopFront() *T {
 	return n.owner
 }
 
-// Remove removes n's owner.
+// Remove removes the owner of n.
 func (l *List[T]) Remove(n *Node[T]) {
 	if n.list != l {
-		panic("list: what is removed is not in the list")
+		panic("list: the value that is removed is not in the list")
 	}
 	if n.prev != nil {
 		n.prev.next = n.next
@@ -106,8 +106,8 @@ func (l *List[T]) Remove(n *Node[T]) {
 	l.len--
 }
 
-// All ranges over the list, from the first to the last. The one that the loop is at
-// may be removed meanwhile.
+// All iterates over the values, from first to last. The current value may be removed
+// meanwhile.
 func (l *List[T]) All() iter.Seq[*T] {
 	return func(yield func(*T) bool) {
 		for n := l.first; n != nil; {
@@ -120,8 +120,8 @@ func (l *List[T]) All() iter.Seq[*T] {
 	}
 }
 
-// A Stack is a singly linked list whose last in is the first out, such as a free
-// list. The zero value is empty.
+// A Stack is a singly linked last-in-first-out list, such as a free list. The zero value
+// is empty.
 type Stack[T any] struct{ top *Link[T] }
 
 // A Link links its owner into one Stack. It must not be copied while it does.
@@ -130,12 +130,13 @@ type Link[T any] struct {
 	below *Link[T]
 }
 
-// Push adds owner, by its link k.
+// Push adds owner, whose link is k.
 func (s *Stack[T]) Push(k *Link[T], owner *T) {
 	k.owner, k.below, s.top = owner, s.top, k
 }
 
-// Pop removes the last that was pushed and returns it, or nil if there is none.
+// Pop removes and returns the value that was pushed last, or returns nil if the stack is
+// empty.
 func (s *Stack[T]) Pop() *T {
 	k := s.top
 	if k == nil {
@@ -145,5 +146,5 @@ func (s *Stack[T]) Pop() *T {
 	return k.owner
 }
 
-// Empty reports whether there is none.
+// Empty reports whether the stack is empty.
 func (s *Stack[T]) Empty() bool { return s.top == nil }

@@ -11,16 +11,16 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// A CutConn writes its first bytes, up to a place, by themselves, and the rest
-// after the loop had a few turns.
+// A CutConn cuts what it writes in two at a given byte: Loop has a few turns before the
+// second part.
 type CutConn struct {
 	net.Conn
 	Loop    *loop.Loop
-	Cut     int // where; negative: between all bytes
-	Written int
+	Cut     int // number of bytes before the cut; negative: cut after each byte
+	Written int // number of bytes written so far
 }
 
-// Write is net.Conn's.
+// Write writes p to the connection, cut where Cut says.
 func (c *CutConn) Write(p []byte) (n int, err error) {
 	for n < len(p) {
 		end := len(p)
@@ -46,7 +46,7 @@ func (c *CutConn) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// PingPong sends four bytes and wants them back.
+// PingPong writes four bytes to peer and returns an error if it does not read them back.
 func PingPong(peer *tls.Conn) error {
 	if _, err := peer.Write([]byte("ping")); err != nil {
 		return err

@@ -1,5 +1,5 @@
-// Package tlstest gives tests TLS configurations, and a stream with TLS whose peer
-// is crypto/tls on goroutines.
+// Package tlstest provides tests with TLS configurations, and with a stream with TLS whose
+// peer is crypto/tls on a goroutine.
 package tlstest
 
 import (
@@ -22,9 +22,9 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// Configs returns a server's configuration and a client's that trusts it. The key
-// exchange is a small one, so that there are fewer places to cut a handshake at.
-// They must not be changed.
+// Configs returns the configuration of a server, and of a client that trusts it. Callers
+// must not change them. The key exchange is a short one, so that tests which cut a
+// handshake at each byte have fewer bytes to cut at.
 var Configs = sync.OnceValues(func() (server, client *tls.Config) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -50,9 +50,9 @@ var Configs = sync.OnceValues(func() (server, client *tls.Config) {
 	return server, &tls.Config{RootCAs: roots, ServerName: "noria.test", CurvePreferences: curves}
 })
 
-// WithPeer runs f as a task with a stream that has TLS, as the server, and its
-// peer: crypto/tls on a goroutine, and the connection beneath that. client is the
-// peer's configuration; nil: the one of Configs.
+// WithPeer runs f as a task with a stream that is a TLS server, with its peer, and with
+// the connection beneath the peer. client is the peer's configuration; nil means the one
+// of Configs.
 func WithPeer(t testing.TB, g *loop.Group, client *tls.Config, f func(ctx context.Context, s *loop.Stream, peer *tls.Conn, raw net.Conn) error) {
 	t.Helper()
 	server, trusting := Configs()

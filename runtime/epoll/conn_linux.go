@@ -9,30 +9,31 @@ import (
 type conn struct {
 	h          runtime.Handle
 	fd         int
-	file       bool // a file, which the workers serve
-	registered bool
-	adopted    bool // another descriptor of it may be open
+	file       bool // a file: the workers run its operations
+	registered bool // with the epoll instance
+	adopted    bool // another descriptor of the socket may be open
 	unix       bool // a unix socket
-	broken     bool // an event reported an end or an error, which only tries can show
+	broken     bool // an event reported an end or an error: a try shows which
 	urgent     bool // an event reported TCP's urgent data, and no read has found EAGAIN since
 	news       bool // an event arrived that the OpPolls have not seen
-	ops        int  // in flight, but for closer
+	ops        int  // operations in flight, except closer
 	in, out    direction
 	polls      opQueue
-	closer     *runtime.Op // the OpClose: nothing new is taken
-	retryAt    int64
+	closer     *runtime.Op // the OpClose: once it is set, further operations are refused
+	retryAt    int64 // when its connect is tried again; 0: it is not
 
 	turn list.Node[conn] // of Runtime.turns
 }
 
-// A direction is the queue of operations that receive or send on a handle.
+// A direction is the queue of the operations that receive on a handle, or of those that
+// send.
 type direction struct {
 	opQueue
 	ready  bool // the next try may succeed
 	parked bool // waits for a hot buffer: see Runtime.parked
 }
 
-// runnable reports whether a try makes sense. A shutdown needs only its turn, not
+// runnable reports whether the first operation should be tried. A shutdown needs no
 // readiness.
 func (d *direction) runnable() bool {
 	return d.head != nil && !d.parked && (d.ready || d.head.Code == runtime.OpShutdown)
@@ -50,8 +51,8 @@ const (
 	inWork               // run by a worker
 )
 
-// An opQueue is first in, first out. Its links are the contract's, in Op.Sys, which
-// any backend may use; so it is no list.List.
+// An opQueue is a first-in-first-out queue of operations. Its links are in Op.Sys, which
+// belongs to the backend, so it is not a list.List.
 type opQueue struct {
 	head, tail *runtime.Op
 	n          int

@@ -26,11 +26,11 @@ type flight struct {
 	slot, gen uint32
 	phase     phase
 	used      bool
-	canceled  bool // the caller asked for its end
+	canceled  bool // the submitter has cancelled it
 	poll      bool // waits for readiness before the operation itself
 	nowait    bool // a send that must not wait: see wouldBlock
 	blocked   bool // a send that waits for the peer
-	async     bool // to be run by a worker of the kernel
+	async     bool // a worker of the kernel must run it
 
 	// The result, while it waits in Runtime.done.
 	n   int
@@ -41,11 +41,11 @@ type flight struct {
 	onConn list.Node[flight] // in conn.ops
 }
 
-// A phase is where a flight is.
+// A phase says where a flight is.
 type phase uint8
 
 const (
-	phaseIdle    phase = iota // in this process, being handled
+	phaseIdle    phase = iota // being handled by this process
 	phaseWaiting              // behind another operation in the same direction of its handle
 	phaseBacklog              // waits for room in the submission queue
 	phaseKernel               // in the submission queue or in the kernel
@@ -117,7 +117,7 @@ func (t *table) putMem(f *flight) {
 	if m == nil {
 		return
 	}
-	clear(m.iov[:m.msg.Iovlen]) // keep no buffer alive
+	clear(m.iov[:m.msg.Iovlen]) // so that it keeps no buffer alive
 	m.msg, m.path = unix.Msghdr{}, nil
 	t.mems.Push(&m.free, m)
 	f.mem = nil
@@ -173,17 +173,17 @@ func (f *flight) leaveQueue() {
 	f.phase = phaseIdle
 }
 
-// A conn is what we know about a handle.
+// A conn is the state of a handle.
 type conn struct {
 	handle runtime.Handle
 	fd     int32
-	ops    list.List[flight] // in flight on it, but for closer
+	ops    list.List[flight] // in flight, except closer
 	lines  [2]line
-	closer *flight // the OpClose: nothing new is taken
+	closer *flight // the OpClose: once it is set, further operations are refused
 }
 
-// A line is one direction of a handle: one operation is at work, the others
-// wait for it in order.
+// A line is one direction of a handle: one operation is active, the others wait for it
+// in order.
 type line struct {
 	active  *flight
 	waiting queue

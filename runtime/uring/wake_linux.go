@@ -2,21 +2,21 @@ package uring
 
 import "golang.org/x/sys/unix"
 
-// What is in the kernel and is no flight has the top bit of user_data set.
+// The user_data of kernel operations that are not flights. Their top bit is set.
 const (
 	userInternal = uint64(1) << 63
 	userWake     = userInternal | 1
-	userTimeout  = userInternal | 2 // and a number, shifted by timeoutShift
+	userTimeout  = userInternal | 2 // and the timer's id, shifted by timeoutShift
 	timeoutShift = 8
 	userKind     = 1<<timeoutShift - 1
 )
 
-// Wake makes Poll return.
+// Wake makes Poll return. It may be called from any goroutine.
 func (r *Runtime) Wake() { r.waker.Wake() }
 
-// armWake sees to it that a poll of the waker is in the kernel before the loop
-// sleeps: a one-shot poll, armed again each time it fired. (A multishot poll may end
-// unseen, and a plain read of an eventfd hung on one kernel.)
+// armWake makes sure that the kernel polls the waker before the loop sleeps: with a
+// one-shot poll, which is armed again each time it has fired. (A multishot poll may end
+// without a completion, and a read of an eventfd hung on one kernel.)
 func (r *Runtime) armWake() {
 	if r.wakeArmed || r.closing {
 		return
@@ -27,8 +27,8 @@ func (r *Runtime) armWake() {
 	}
 }
 
-// A timer is the timeout operation that ends a wait where the kernel has no
-// EXT_ARG: at most one is in the kernel.
+// A timer is the timeout operation that ends a wait on kernels without EXT_ARG. At most
+// one is in the kernel.
 type timer struct {
 	armed    bool
 	removing bool
@@ -36,16 +36,16 @@ type timer struct {
 	id       uint64
 }
 
-// armTimer sees to it that the loop comes back at deadline. An earlier timer
-// is as good: the loop looks at the clock and waits again.
-// It reports false if there is no room to do so: then the loop must not wait.
+// armTimer makes sure that the wait ends at deadline or before. If it ends before, the
+// loop looks at the clock and waits again. armTimer returns false if the submission queue
+// has no room: then the loop must not wait.
 func (r *Runtime) armTimer(deadline, now int64) bool {
 	t := &r.timer
 	if t.armed && t.deadline <= deadline || t.removing {
 		return true
 	}
 	if t.armed {
-		return r.removeTimer() // the wait comes back when it is gone, and arms the right one
+		return r.removeTimer() // its completion ends the wait, and the next wait arms a new timer
 	}
 	sqe := r.sqe()
 	if sqe == nil {
@@ -76,7 +76,7 @@ func (r *Runtime) removeTimer() bool {
 	return true
 }
 
-// fired handles the completion of what is no flight.
+// fired handles a completion that is not of a flight.
 func (r *Runtime) fired(userData uint64) {
 	switch userData & (userInternal | userKind) {
 	case userWake:

@@ -1,5 +1,5 @@
-// Package wake gets a loop's thread out of its wait in the kernel, for backends on
-// Linux: an eventfd, and a state that spares the system call unless the thread
-// really sleeps. How the kernel watches the eventfd is the backend's business. On
-// other systems the package is empty.
+// Package wake wakes a loop's thread from its wait in the kernel, for the backends on
+// Linux. A Waker is an eventfd, which the backend has the kernel watch, and a state that
+// makes Wake a system call only while the thread sleeps. On other systems the package is
+// empty.
 package wake

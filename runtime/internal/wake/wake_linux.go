@@ -9,18 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A Waker is the waker of one loop. Open comes first.
+// A Waker wakes the thread of one loop. Open is called before the other methods.
 type Waker struct {
 	state atomic.Uint32
 	mu    sync.Mutex
-	fd    int // guarded by mu for all but the loop's thread; -1 after Close
+	fd    int // -1 after Close; threads other than the loop's hold mu to read it
 }
 
 // The states of a Waker.
 const (
 	runs   = iota // the loop's thread does not wait
-	sleeps        // it waits, or is about to
-	woken         // a Wake came, and no wait has ended since
+	sleeps        // the thread waits, or is about to wait
+	woken         // Wake was called after the last wait ended
 )
 
 // Open makes the eventfd.
@@ -29,12 +29,12 @@ func (w *Waker) Open() (err error) {
 	return err
 }
 
-// FD returns the eventfd, which becomes readable when the loop is to wake. It is
-// called on the loop's thread.
+// FD returns the eventfd, which becomes readable when the loop must wake. It is called on
+// the loop's thread.
 func (w *Waker) FD() int { return w.fd }
 
-// Wake ends the wait of the loop's thread, or its next one. It may be called from
-// any goroutine at any time, also after Close.
+// Wake ends the wait of the loop's thread, or its next wait if it does not wait now. It
+// may be called from any goroutine, also after Close.
 func (w *Waker) Wake() {
 	if w.state.Swap(woken) == sleeps {
 		w.Signal()
@@ -49,25 +49,26 @@ func (w *Waker) Signal() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.fd >= 0 {
-		_, _ = unix.Write(w.fd, one[:]) // EAGAIN would mean that it is signalled 2^64-1 times over
+		_, _ = unix.Write(w.fd, one[:]) // fails only with EAGAIN, if the counter is full: it is readable then
 	}
 }
 
-// Sleep announces a wait of the loop's thread. It reports false if there was a
-// Wake: then the thread must not wait.
+// Sleep announces a wait of the loop's thread. It returns false if Wake was called: then
+// the thread must not wait.
 func (w *Waker) Sleep() bool { return w.state.CompareAndSwap(runs, sleeps) }
 
-// Woken ends a wait, or none, and reports whether there was a Wake.
+// Woken is called when the thread does not wait any more. It reports whether Wake was
+// called.
 func (w *Waker) Woken() bool { return w.state.Swap(runs) == woken }
 
-// Clear takes the signal off the eventfd, for a backend that looks at its level.
-// It is called on the loop's thread.
+// Clear makes the eventfd unreadable, for a backend that watches it level-triggered. It is
+// called on the loop's thread.
 func (w *Waker) Clear() {
 	var count [8]byte
-	_, _ = syscall.Read(w.fd, count[:]) // non-blocking; EAGAIN is as good
+	_, _ = syscall.Read(w.fd, count[:]) // does not block: it fails with EAGAIN if there is no signal
 }
 
-// Close closes the eventfd.
+// Close closes the eventfd. It is called on the loop's thread.
 func (w *Waker) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()

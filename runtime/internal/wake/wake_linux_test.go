@@ -23,8 +23,8 @@ func TestWaker(t *testing.T) {
 	var w wake.Waker
 	require.NoError(t, w.Open())
 	w.Wake()
-	require.False(t, readable(t, &w), "nobody sleeps")
-	require.False(t, w.Sleep(), "a Wake came before")
+	require.False(t, readable(t, &w), "the loop does not sleep")
+	require.False(t, w.Sleep(), "Wake was called before")
 	require.True(t, w.Woken())
 	require.True(t, w.Sleep())
 	require.False(t, w.Woken(), "the wait ended without a Wake")
@@ -35,13 +35,13 @@ func TestWaker(t *testing.T) {
 	require.True(t, w.Woken())
 	w.Clear()
 	require.False(t, readable(t, &w))
-	w.Clear() // nothing is there, and it does not wait
+	w.Clear() // without a signal it does not wait
 	w.Signal()
 	require.True(t, readable(t, &w))
 	require.NoError(t, w.Close())
 }
 
-// Whoever wakes a loop does not know that it has ended.
+// Goroutines may call Wake while the loop closes the Waker, and afterwards.
 func TestWakeBesideClose(t *testing.T) {
 	var w wake.Waker
 	require.NoError(t, w.Open())
