@@ -27,8 +27,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A sealer makes a client's TLS 1.3 records by hand, because crypto/tls never
-// asks for a key update: RFC 8446, sections 5.2, 7.2 and 7.3.
+// A sealer makes the TLS 1.3 records of a client by hand, because crypto/tls never asks
+// for a key update. See RFC 8446, sections 5.2, 7.2 and 7.3.
 type sealer struct {
 	secret []byte
 	seq    uint64
@@ -36,7 +36,7 @@ type sealer struct {
 	iv     []byte
 }
 
-// newSealer takes the client's secret from what crypto/tls logged.
+// newSealer takes the client's secret from the key log of crypto/tls.
 func newSealer(t *testing.T, state tls.ConnectionState, keyLog string) *sealer {
 	t.Helper()
 	require.Equal(t, uint16(tls.TLS_AES_128_GCM_SHA256), state.CipherSuite, "this test speaks one suite only, which every machine with AES instructions chooses")
@@ -76,7 +76,7 @@ func (s *sealer) setKeys() {
 	s.iv, s.seq = expandLabel(s.secret, "iv", 12), 0
 }
 
-// record seals one record of this content type.
+// record seals p as one record of this content type.
 func (s *sealer) record(content byte, payload []byte) []byte {
 	inner := append(bytes.Clone(payload), content)
 	head := binary.BigEndian.AppendUint16([]byte{23, 3, 3}, uint16(len(inner)+s.aead.Overhead()))
@@ -91,7 +91,7 @@ func (s *sealer) record(content byte, payload []byte) []byte {
 
 func (s *sealer) data(p string) []byte { return s.record(23, []byte(p)) }
 
-// keyUpdate asks for an answer.
+// keyUpdate returns a key update that asks for an answer.
 func (s *sealer) keyUpdate() []byte {
 	r := s.record(22, []byte{24, 0, 0, 1, 1})
 	s.secret = expandLabel(s.secret, "traffic upd", sha256.Size)
@@ -99,8 +99,8 @@ func (s *sealer) keyUpdate() []byte {
 	return r
 }
 
-// flood is as many key updates as crypto/tls lets pass, and then a byte, which
-// makes it count anew.
+// flood returns as many key updates as crypto/tls allows, and then a byte, after which it
+// allows as many again.
 func (s *sealer) flood() (p []byte) {
 	for range 16 {
 		p = append(p, s.keyUpdate()...)
@@ -108,7 +108,7 @@ func (s *sealer) flood() (p []byte) {
 	return append(p, s.data("x")...)
 }
 
-// withTLSAttacker is withTLSPeer with the means to forge the peer's records.
+// withTLSAttacker is tlstest.WithPeer with a sealer that forges the peer's records.
 func withTLSAttacker(t *testing.T, g *loop.Group, f func(ctx context.Context, c *loop.Stream, peer *tls.Conn, raw net.Conn, s *sealer) error) {
 	t.Helper()
 	var keyLog bytes.Buffer
@@ -120,8 +120,8 @@ func withTLSAttacker(t *testing.T, g *loop.Group, f func(ctx context.Context, c 
 	})
 }
 
-// stuckWriter starts a task that writes to a peer that does not read, and
-// returns when it is suspended in the middle.
+// stuckWriter starts a task that writes to a peer that does not read. It returns when that
+// task is suspended in the middle of a write.
 func stuckWriter(ctx context.Context, c *loop.Stream) (*loop.Task, error) {
 	written := 0
 	w, err := loop.Go(ctx, "writer", func(context.Context) error {
@@ -140,14 +140,14 @@ func stuckWriter(ctx context.Context, c *loop.Stream) (*loop.Task, error) {
 	return w, untilStuck(ctx, c, &written)
 }
 
-// untilStuck returns when nothing of what is written moves any more.
+// untilStuck returns when the kernel takes no more bytes and the writer queues no more.
 func untilStuck(ctx context.Context, c *loop.Stream, written *int) error {
 	for still := 0; still < 100; still++ {
 		before, queued := *written, c.Queued()
 		if err := loop.Yield(ctx); err != nil {
 			return err
 		}
-		// A writer that waited goes on when half of the queue is free.
+		// A writer that waits resumes when half of the queue is free.
 		if *written != before || c.Queued() != queued || queued <= (64<<10)/2 {
 			still = 0
 		}
@@ -155,9 +155,8 @@ func untilStuck(ctx context.Context, c *loop.Stream, written *int) error {
 	return nil
 }
 
-// A bad record makes the reading side say why, and close, while a writer is
-// suspended. With a *tls.Conn over the stream the loop's thread would now wait
-// for itself.
+// A bad record makes crypto/tls send an alert from inside a read while a writer is
+// suspended. With a *tls.Conn over the stream the loop's thread would wait for itself.
 func TestTLSBadRecordWhileTheWriterIsStuck(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -189,7 +188,7 @@ func TestTLSBadRecordWhileTheWriterIsStuck(t *testing.T) {
 	})
 }
 
-// loopLives asks from outside.
+// loopLives returns once the loop has run a task that was started from another thread.
 func loopLives(g *loop.Group) error {
 	done := make(chan error, 1)
 	if err := g.Loops()[0].Go("alive", func(ctx context.Context) error { return loop.Yield(ctx) }, func(err error) { done <- err }); err != nil {
@@ -200,9 +199,9 @@ func loopLives(g *loop.Group) error {
 	})
 }
 
-// Key updates without end, while a writer is suspended: each is answered from
-// inside a read. What they make the server queue has a bound, and whoever goes
-// beyond it is cut off.
+// A peer sends key updates without end while a writer is suspended. Each is answered from
+// inside a read. The answers that the server queues have a bound, and a peer that provokes
+// more is cut off.
 func TestTLSKeyUpdateFloodWhileTheWriterIsStuck(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -247,9 +246,8 @@ func TestTLSKeyUpdateFloodWhileTheWriterIsStuck(t *testing.T) {
 	})
 }
 
-// A peer that changes its keys all the time, and reads, is served. It waits for
-// bytes between the answers, or crypto/tls at its end would think that it is being
-// flooded.
+// A peer that changes its keys all the time, and reads, is served. It waits for a byte
+// between the answers, because its crypto/tls would take them for a flood otherwise.
 func TestTLSKeyUpdates(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)

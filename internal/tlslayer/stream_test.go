@@ -39,7 +39,7 @@ func pooled(s *loop.Stream, p []byte) *runtime.Buffer {
 	return b
 }
 
-// writes are the ways to write p, from a task.
+// writes are the ways in which a task can write p.
 var writes = map[string]func(s *loop.Stream, p []byte) error{
 	"Write":       func(s *loop.Stream, p []byte) error { _, err := s.Write(p); return err },
 	"WriteBuf":    func(s *loop.Stream, p []byte) error { return s.WriteBuf(pooled(s, p[:1]), pooled(s, p[1:])) },
@@ -72,7 +72,7 @@ var writes = map[string]func(s *loop.Stream, p []byte) error{
 	},
 }
 
-// reads are the ways to read up to n bytes, from a task.
+// reads are the ways in which a task can read up to n bytes.
 var reads = map[string]func(ctx context.Context, s *loop.Stream, n int) ([]byte, error){
 	"Read": func(_ context.Context, s *loop.Stream, n int) ([]byte, error) {
 		p := make([]byte, n)
@@ -117,8 +117,8 @@ var reads = map[string]func(ctx context.Context, s *loop.Stream, n int) ([]byte,
 	},
 }
 
-// Every way to read and to write, of few bytes and of many, there and back: the
-// stream echoes what the peer sends.
+// Every way to read and every way to write move few bytes and many: the stream echoes what
+// the peer sends.
 func TestTLSEveryMethod(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -221,8 +221,8 @@ func (c *tap) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// What one turn of the loop writes, in however many pieces, shares a record; and
-// what is larger than a record leaves in full ones.
+// All that one turn of the loop writes shares a record, in however many pieces. What is
+// larger than a record leaves in full records.
 func TestTLSShortWritesShareARecord(t *testing.T) {
 	server, client := tlstest.Configs()
 	server = server.Clone()
@@ -285,8 +285,8 @@ func TestTLSShortWritesShareARecord(t *testing.T) {
 	})
 }
 
-// Of what is queued, only so much is encrypted as is sent next: a large buffer is
-// not doubled.
+// The stream encrypts only what it sends next, so a large buffer does not take twice its
+// memory.
 func TestTLSEncryptsAsItSends(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -319,7 +319,7 @@ func TestTLSEncryptsAsItSends(t *testing.T) {
 	})
 }
 
-// exhaust takes all of the pool's memory, and returns what gives it back.
+// exhaust takes all memory of the pool, and returns a function that gives it back.
 func exhaust(pool *runtime.Pool) (restore func()) {
 	var all []*runtime.Buffer
 	for size := 1 << 20; size > 0; {
@@ -337,8 +337,8 @@ func exhaust(pool *runtime.Pool) (restore func()) {
 	}
 }
 
-// Without memory for what arrives, reading says so, and goes on where it was when
-// there is memory again. The end of the connection waits behind that.
+// Without memory for what arrives, reads fail with ErrNoBuffers. They lose nothing, and
+// work again when there is memory. The end of the connection is read after that.
 func TestTLSWithoutBuffers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for name, read := range reads {
@@ -393,7 +393,7 @@ func TestTLSWithoutBuffers(t *testing.T) {
 	})
 }
 
-// Writing without memory takes Go's: what was accepted is sent.
+// Without memory in the pool, the stream encrypts into Go's: what was accepted is sent.
 func TestTLSEncryptsWithoutBuffers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -412,7 +412,8 @@ func TestTLSEncryptsWithoutBuffers(t *testing.T) {
 	})
 }
 
-// Receiving stops when InboxLimit decrypted bytes wait, and goes on after that.
+// The stream stops receiving when InboxLimit decrypted bytes wait, and receives again when
+// they are read.
 func TestTLSInboxLimit(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -441,8 +442,8 @@ func TestTLSInboxLimit(t *testing.T) {
 	})
 }
 
-// How a connection ends is told apart: a goodbye, the end between two records, and
-// an end in the middle of one. What came before is read first.
+// Reads distinguish the ends of a connection: close_notify, an end between two records,
+// and an end in the middle of one. What came before is read first.
 func TestTLSEnds(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -489,8 +490,8 @@ func cutRecord(p []byte) func(*tls.Conn, net.Conn) error {
 	}
 }
 
-// The peer's crypto/tls sees the goodbye of CloseWrite, after which reading goes
-// on, and of Close, behind all that was written.
+// The peer's crypto/tls sees the close_notify of CloseWrite, after which the stream can
+// still read, and that of Close, after all that was written.
 func TestTLSGoodbye(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -552,8 +553,8 @@ func TestTLSGoodbye(t *testing.T) {
 	})
 }
 
-// A peer that asks for answers and never reads is cut off, also where nothing is
-// written and no task reads; what is queued for it has a bound.
+// A peer that asks for answers and never reads is cut off, also if no task writes or
+// reads. What is queued for it has a bound.
 func TestTLSKeyUpdateFloodOfAPeerThatDoesNotRead(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -607,7 +608,7 @@ func TestTLSKeyUpdateFloodOfAPeerThatDoesNotRead(t *testing.T) {
 	})
 }
 
-// panicky is a client's session cache, which crypto/tls calls when a ticket
+// panicky is a client's session cache that panics. crypto/tls calls it when a ticket
 // arrives, outside any task.
 type panicky struct{}
 

@@ -23,7 +23,7 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// seeded returns a source of numbers whose seed the test's output tells.
+// seeded returns a source of random numbers whose seed is in the test's output.
 func seeded(t *testing.T) *mathrand.Rand {
 	return mathrand.New(mathrand.NewPCG(backendtest.Seed(t), 0))
 }
@@ -52,8 +52,8 @@ func bulk(t *testing.T) int {
 	return 16 << 20
 }
 
-// Both directions at once, by a reading and a writing task, through the calls
-// that copy and those that hand over buffers.
+// A reading and a writing task use both directions at once, with the calls that copy and
+// those that move buffers.
 func TestTLSBothWaysAtOnce(t *testing.T) {
 	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
@@ -96,7 +96,7 @@ func TestTLSBothWaysAtOnce(t *testing.T) {
 	}
 }
 
-// writeMixed writes data in pieces, some copied and some in buffers.
+// writeMixed writes data in pieces, some with Write and some with WriteBuf.
 func writeMixed(c *loop.Stream, data []byte, random *mathrand.Rand) error {
 	for len(data) > 0 {
 		n := min(len(data), 1+random.IntN(40_000))
@@ -124,7 +124,7 @@ func writeMixed(c *loop.Stream, data []byte, random *mathrand.Rand) error {
 	return nil
 }
 
-// A mixedReader reads by one or the other of the calls, and puts bytes back.
+// A mixedReader reads with one call or the other, and sometimes puts bytes back.
 type mixedReader struct {
 	c *loop.Stream
 	r *mathrand.Rand
@@ -153,8 +153,8 @@ func sameBytes(r io.Reader, sum [sha256.Size]byte) error {
 	return err
 }
 
-// The handshake, and some bytes after it, cut at every byte of what the peer
-// sends, for both sides.
+// The handshake, and some bytes after it, succeed for both roles with the peer's bytes cut
+// at every place.
 func TestTLSHandshakeAtEveryCut(t *testing.T) {
 	serverConfig, clientConfig := tlstest.Configs()
 	for _, side := range []string{"server", "client"} {
@@ -204,7 +204,7 @@ func TestTLSHandshakeAtEveryCut(t *testing.T) {
 	}
 }
 
-// What a caller waits for in a handshake that does not come to its end.
+// A handshake that cannot be completed ends with the error that names the reason.
 func TestTLSHandshakeEnds(t *testing.T) {
 	serverConfig, clientConfig := tlstest.Configs()
 	// stopped cancels the task that is in the handshake.
@@ -293,7 +293,7 @@ func TestTLSHandshakeEnds(t *testing.T) {
 	})
 }
 
-// A server's handler on a goroutine has the same methods.
+// A goroutine can use a stream with TLS if the stream allows goroutines.
 func TestTLSFromGoroutines(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -321,7 +321,7 @@ func TestTLSFromGoroutines(t *testing.T) {
 	})
 }
 
-// What cannot be done is refused, and breaks nothing.
+// Calls that cannot succeed are refused and leave the stream as it was.
 func TestTLSRefuses(t *testing.T) {
 	server, client := tlstest.Configs()
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -347,8 +347,8 @@ func TestTLSRefuses(t *testing.T) {
 	})
 }
 
-// WaitAny and the calls that never wait: one byte at a time, so that most of
-// what arrives is not a record yet.
+// WaitAny works with the calls that never wait. The peer's bytes arrive one at a time, so
+// that most of them do not complete a record.
 func TestTLSReadable(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)

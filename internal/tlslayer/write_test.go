@@ -22,8 +22,7 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A deadline that cuts a write short breaks nothing: what was not written can
-// be written later.
+// A write that a deadline has cut short can be continued later.
 func TestTLSWriteDeadline(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -31,7 +30,7 @@ func TestTLSWriteDeadline(t *testing.T) {
 		sum := sha256.Sum256(data)
 		tlstest.WithPeer(t, g, nil, func(ctx context.Context, c *loop.Stream, peer *tls.Conn, _ net.Conn) error {
 			require.NoError(t, c.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))
-			n, err := c.Write(data) // nobody reads: it cannot all be taken
+			n, err := c.Write(data) // the peer does not read yet
 			if !errors.Is(err, os.ErrDeadlineExceeded) || n == 0 || n == len(data) {
 				return fmt.Errorf("%d bytes, %v", n, err)
 			}
@@ -48,8 +47,8 @@ func TestTLSWriteDeadline(t *testing.T) {
 	})
 }
 
-// Writes that wait for one that is half-way cost nothing meanwhile, have their
-// turns in order, and nothing gets into the middle of any.
+// Writes that wait for a write with a part in the queue use no CPU meanwhile and follow in
+// order, and no bytes get into the middle of a write.
 func TestTLSWritersTakeTurns(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -123,7 +122,8 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 	})
 }
 
-// A write deadline ends the write that is half-way, and those that wait for it.
+// A write deadline ends the write with a part in the queue, and the writes that wait for
+// it.
 func TestTLSWriteDeadlineOfAllWriters(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)

@@ -20,7 +20,7 @@ type conn struct {
 	in, out    direction
 	polls      opQueue
 	closer     *runtime.Op // the OpClose: once it is set, further operations are refused
-	retryAt    int64 // when its connect is tried again; 0: it is not
+	retryAt    int64       // when its connect is tried again; 0: it is not
 
 	turn list.Node[conn] // of Runtime.turns
 }
