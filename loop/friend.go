@@ -33,8 +33,8 @@ func (f *loopFriend) Stop() { (*Loop)(f).stop() }
 // from anywhere.
 func (f *loopFriend) Stopped() <-chan struct{} { return f.stopped }
 
-// Stats returns the loop's counts. It may be called from anywhere, and waits for a
-// turn of the loop.
+// Stats returns the loop's counts, and waits for a turn of the loop if the caller is not
+// on it. Tasks and goroutines may call it.
 func (f *loopFriend) Stats() (LoopStats, error) { return (*Loop)(f).snapshot() }
 
 // Local returns the value that the loop keeps under key, such as a free list of the
@@ -87,7 +87,7 @@ func (f *loopFriend) Go(name string, fn func(ctx context.Context) error, ended f
 	return (*Loop)(f).goTask(name, fn, ended, f.Post)
 }
 
-// Call is Loop.Call without MaxPosts. It may be called from anywhere, and waits.
+// Call is Loop.Call without MaxPosts. Tasks and goroutines may call it, and it waits.
 func (f *loopFriend) Call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
 	return (*Loop)(f).call(ctx, name, fn)
 }

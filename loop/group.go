@@ -32,8 +32,7 @@ type GroupOptions struct {
 }
 
 // A Group is a number of loops that share nothing and serve together. Its methods may be
-// called from anywhere, except that Serve and Stop wait for the loops and fail on one of
-// them.
+// called from anywhere, unless their comments say otherwise.
 type Group struct {
 	opts  GroupOptions
 	loops []*Loop
@@ -87,7 +86,8 @@ func (g *Group) Loop() *Loop { return g.loops[int(g.next.Add(1)-1)%len(g.loops)]
 // Info describes the backend of the loops.
 func (g *Group) Info() runtime.Info { return g.loops[0].info() }
 
-// Stats returns the counts of each loop. It waits for a turn of each.
+// Stats returns the counts of each loop, and waits for a turn of each. Tasks and
+// goroutines may call it; a function that a loop calls may not.
 func (g *Group) Stats() ([]LoopStats, error) {
 	all := make([]LoopStats, len(g.loops))
 	for i, l := range g.loops {

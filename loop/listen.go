@@ -37,8 +37,8 @@ type ServeOptions struct {
 }
 
 // Listen listens on address for all loops: "host:port", ":port" or "unix:/path" (see
-// runtime.ParseListenAddr). It may be called from anywhere except from a function that a
-// loop calls, and waits for a turn of each loop. An address in use is an error, also if
+// runtime.ParseListenAddr), and waits for a turn of each loop. Tasks and goroutines may
+// call it; a function that a loop calls may not. An address in use is an error, also if
 // another group listens on it. The caller must close the listeners, or give them to
 // Serve.
 func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
@@ -80,9 +80,9 @@ func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 
 // AdoptListener takes over the socket of ln, which comes from package net, for example
 // from net.FileListener if the process has inherited it. It closes ln, and the socket
-// stays open. One loop accepts the connections and deals them out. AdoptListener may be
-// called from anywhere except from a function that a loop calls, and waits for a turn of
-// each loop.
+// stays open. One loop accepts the connections and deals them out. AdoptListener waits for
+// a turn of each loop. Tasks and goroutines may call it; a function that a loop calls may
+// not.
 func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, error) {
 	sc, ok := ln.(syscall.Conn)
 	if !ok {
@@ -131,8 +131,8 @@ func (ls *Listeners) deal() {
 // called from anywhere.
 func (ls *Listeners) Addr() net.Addr { return ls.per[0].Addr() }
 
-// Close stops listening. It may be called from anywhere and waits for all loops, except
-// in a function that a loop calls. Serve calls it when it ends.
+// Close stops listening and waits for all loops. Tasks and goroutines may call it; a
+// function that a loop calls may not. Serve calls it when it ends.
 func (ls *Listeners) Close() error {
 	var errs []error
 	for _, ln := range ls.per {

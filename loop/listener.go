@@ -263,8 +263,8 @@ func (ln *Listener) push(h runtime.Handle) {
 }
 
 // Close stops listening, closes the connections that wait for Accept, and makes Accept
-// fail with ErrClosed. It may be called from anywhere and waits until the socket is
-// closed, except in a function that the loop calls.
+// fail with ErrClosed. Tasks and goroutines may call it, and wait until the socket is
+// closed. A function that the listener's loop calls may call it too, and does not wait.
 func (ln *Listener) Close() error {
 	if !ln.loop.onThread() {
 		return ln.loop.call(context.Background(), "close listener", func(context.Context) error { return ln.Close() })

@@ -16,7 +16,7 @@ type LoopStats struct {
 	Pool    runtime.PoolStats
 }
 
-// snapshot returns the loop's counts. It may be called from anywhere; off the loop it
+// snapshot returns the loop's counts. Tasks and goroutines may call it; off the loop it
 // waits for a turn.
 func (l *Loop) snapshot() (LoopStats, error) {
 	if l.onThread() {

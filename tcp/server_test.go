@@ -286,7 +286,7 @@ func TestDrainSpread(t *testing.T) {
 		require.NoError(t, stop())
 		require.Len(t, told, conns)
 		require.Zero(t, srv.Stats().Killed)
-		require.Greater(t, told[conns-1].Sub(told[0]), 50*time.Millisecond, "they were told together")
+		require.Greater(t, told[conns-1].Sub(told[0]), 50*time.Millisecond, "the contexts ended together")
 	})
 }
 

@@ -180,7 +180,7 @@ func TestTLSBadRecordWhileTheWriterIsStuck(t *testing.T) {
 			}
 			_ = raw.Close()
 			if werr := writer.Wait(ctx); werr == nil {
-				return errors.New("the writer went on")
+				return errors.New("the writer did not fail")
 			}
 			_ = c.Close() // it says that the peer is gone
 			return nil
@@ -238,7 +238,7 @@ func TestTLSKeyUpdateFloodWhileTheWriterIsStuck(t *testing.T) {
 			_ = raw.Close()
 			<-flooded
 			if werr := writer.Wait(ctx); werr == nil {
-				return errors.New("the writer went on")
+				return errors.New("the writer did not fail")
 			}
 			_ = c.Close()
 			return nil
