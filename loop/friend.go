@@ -8,8 +8,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Friend returns what the packages of this module may do with a loop and a user
-// may not. See package internal/friend.
+// Friend returns the loop with the methods that only the packages of this module may
+// call. See package internal/friend.
 func (l *Loop) Friend(friend.Key) *loopFriend { return (*loopFriend)(l) }
 
 // A loopFriend is a Loop for code that serves a connection. MaxPosts does not bind what
@@ -92,8 +92,8 @@ func (f *loopFriend) Call(ctx context.Context, name string, fn func(ctx context.
 	return (*Loop)(f).call(ctx, name, fn)
 }
 
-// Friend returns what the servers of this module may do with a task. See package
-// internal/friend.
+// Friend returns the task with the methods that only the servers of this module may call.
+// See package internal/friend.
 func (t *Task) Friend(friend.Key) *taskFriend { return (*taskFriend)(t) }
 
 // A taskFriend is a Task for a server that runs handlers as tasks.

@@ -94,16 +94,16 @@ type Stream struct {
 	addrs *[2]net.Addr    // local and remote, in place of the socket's: see SetAddrs
 	owner context.Context // not nil: goroutines may call, until the task of owner is killed
 
-	closeOp runtime.Op
-	closers waitList
-	closeEr error
-	linger  timer
+	closeOp  runtime.Op
+	closers  waitList // tasks in Close
+	closeErr error
+	linger   timer
 
 	onEnd func()
 	onEOF func() error
 
-	idle   timer
-	idleEr error
+	idle    timer
+	idleErr error
 }
 
 var _ net.Conn = (*Stream)(nil)

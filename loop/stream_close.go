@@ -47,7 +47,7 @@ func (s *Stream) close(haste bool) error {
 	if !first {
 		return &runtime.OpError{Op: "close", Handle: s.h, Err: runtime.ErrClosed}
 	}
-	return s.closeEr
+	return s.closeErr
 }
 
 // stuck waits while the kernel takes bytes in each turn of the loop. It reports whether
@@ -80,7 +80,7 @@ func (s *Stream) beginClose() {
 		return
 	}
 	s.linger.fire = func() {
-		s.closeEr = &runtime.OpError{Op: "close", Handle: s.h, Err: fmt.Errorf("%d bytes were not sent within %v: %w",
+		s.closeErr = &runtime.OpError{Op: "close", Handle: s.h, Err: fmt.Errorf("%d bytes were not sent within %v: %w",
 			s.out.bytes, s.opts.Linger, os.ErrDeadlineExceeded)}
 		s.closeNow()
 	}
@@ -102,8 +102,8 @@ func (s *Stream) hurry() {
 
 func (s *Stream) closeNow() {
 	s.loop.timers.stop(&s.linger)
-	if s.closeEr == nil {
-		s.closeEr = s.out.err
+	if s.closeErr == nil {
+		s.closeErr = s.out.err
 	}
 	s.closeOp = runtime.Op{Code: runtime.OpClose, Handle: s.h, Done: func(*runtime.Op) {
 		s.closed = true

@@ -24,9 +24,9 @@ func (s *Stream) checkIdle() {
 		s.loop.timers.set(&s.idle, until)
 		return
 	}
-	s.idleEr = &runtime.OpError{Op: "recv", Handle: s.h, Err: fmt.Errorf("idle for %v: %w", s.opts.IdleTimeout, os.ErrDeadlineExceeded)}
+	s.idleErr = &runtime.OpError{Op: "recv", Handle: s.h, Err: fmt.Errorf("idle for %v: %w", s.opts.IdleTimeout, os.ErrDeadlineExceeded)}
 	if s.in.err == nil { // otherwise receiving has ended already
-		s.in.err = s.idleEr
+		s.in.err = s.idleErr
 	}
 	s.in.readers.wakeAll()
 	s.out.writers.wakeAll()

@@ -81,8 +81,8 @@ func (s *Stream) setLayer(l layer) {
 	for in.bufs.len() > 0 {
 		l.Feed(in.pop())
 	}
-	if in.err != s.idleEr {
-		ly.end, in.err = in.err, s.idleEr
+	if in.err != s.idleErr {
+		ly.end, in.err = in.err, s.idleErr
 		if ly.end == io.EOF {
 			l.FeedEOF()
 		}
@@ -116,7 +116,7 @@ func (s *Stream) open() {
 	in, ly := &s.in, s.layer
 	had := in.bufs.len()
 	if ly.starved {
-		ly.starved, in.err = false, s.idleEr
+		ly.starved, in.err = false, s.idleErr
 	}
 	var err error
 	// A panic is possible: crypto/tls calls the user's session cache.

@@ -205,8 +205,8 @@ func (s *Stream) outOfTime() error {
 	switch {
 	case s.out.deadline.passed(s.loop):
 		return &runtime.OpError{Op: "send", Handle: s.h, Err: os.ErrDeadlineExceeded}
-	case s.idleEr != nil:
-		return &runtime.OpError{Op: "send", Handle: s.h, Err: errors.Unwrap(s.idleEr)}
+	case s.idleErr != nil:
+		return &runtime.OpError{Op: "send", Handle: s.h, Err: errors.Unwrap(s.idleErr)}
 	}
 	return nil
 }
@@ -451,7 +451,7 @@ func (r *writable) home() *Loop { return r.loop }
 
 func (r *writable) poll(w *waiter) bool {
 	s := (*Stream)(r)
-	if s.writeErr() != nil || s.out.bytes < s.opts.QueueLimit && !s.out.busy || s.out.deadline.passed(s.loop) || s.idleEr != nil {
+	if s.writeErr() != nil || s.out.bytes < s.opts.QueueLimit && !s.out.busy || s.out.deadline.passed(s.loop) || s.idleErr != nil {
 		return true
 	}
 	if w != nil {

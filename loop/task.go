@@ -201,9 +201,9 @@ func (t *Task) refuse() {
 	t.finish(&runtime.OpError{Op: "go", Detail: t.name, Err: runtime.ErrClosed})
 }
 
-// bodyEnded is called when fn has returned. It kills the children; when they have ended,
+// functionReturned is called when fn has returned. It kills the children; when they have ended,
 // the task has ended.
-func (t *Task) bodyEnded(err error) {
+func (t *Task) functionReturned(err error) {
 	t.returned = true
 	t.err = err
 	t.fn, t.worker = nil, nil

@@ -87,13 +87,13 @@ func (w *worker) run(t *Task) {
 		if v := recover(); v != nil {
 			p := newPanicError(t.name, v)
 			w.loop.reportPanic(p)
-			t.bodyEnded(p)
+			t.functionReturned(p)
 			return
 		}
 		// runtime.Goexit. iter.Pull would pass it on through resume to the loop's own
 		// goroutine. So this coroutine stays suspended here for good, in the deferred
 		// call, and its stack is lost.
-		t.bodyEnded(ErrGoexit)
+		t.functionReturned(ErrGoexit)
 		w.lost, w.task = true, nil
 		w.loop.lost++
 		w.loop.opts.Logger.Error("noria: task called runtime.Goexit (testing.T.FailNow does)", "loop", w.loop.opts.Name, "task", t.name)
@@ -103,7 +103,7 @@ func (w *worker) run(t *Task) {
 	}()
 	err := t.fn(t.context())
 	returned = true
-	t.bodyEnded(err)
+	t.functionReturned(err)
 }
 
 func newPanicError(task string, v any) *PanicError {

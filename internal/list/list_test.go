@@ -109,7 +109,7 @@ func TestStack(t *testing.T) {
 	for i := range items {
 		s.Push(&items[i].link, &items[i])
 	}
-	all := s // whoever takes all of them leaves an empty one
+	all := s // moves all values to another stack
 	s = list.Stack[item]{}
 	require.True(t, s.Empty())
 	for i := 2; i >= 0; i-- {

@@ -185,7 +185,7 @@ func TestTLSCopy(t *testing.T) {
 			go func() {
 				got, err := io.ReadAll(peer) // up to the stream's goodbye
 				if !bytes.Equal(got, data) {
-					err = errors.Join(err, fmt.Errorf("%d bytes came back, which are others", len(got)))
+					err = errors.Join(err, fmt.Errorf("%d bytes came back, which are not those that were sent", len(got)))
 				}
 				done <- err
 			}()
@@ -384,7 +384,7 @@ func TestTLSWithoutBuffers(t *testing.T) {
 						got = append(got, p...)
 					}
 					if !bytes.Equal(got, data) {
-						return fmt.Errorf("%d bytes came, which are others", len(got))
+						return fmt.Errorf("%d bytes came, which are not those that were sent", len(got))
 					}
 					return errors.Join(offload(ctx, func() error { return <-sent }), s.Close())
 				})

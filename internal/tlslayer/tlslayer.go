@@ -99,7 +99,7 @@ func start(ctx context.Context, s *loop.Stream, timeout time.Duration, side func
 	if timeout <= 0 {
 		timeout = DefaultHandshakeTimeout
 	}
-	l := &layer{wire: wire{s: s, shaking: true}}
+	l := &layer{wire: wire{s: s, handshaking: true}}
 	l.conn = side(&l.wire)
 	if err := l.handshake(ctx, timeout); err != nil {
 		return fail(err)
@@ -123,13 +123,13 @@ func (l *layer) handshake(ctx context.Context, timeout time.Duration) error {
 	stop := context.AfterFunc(ctx, func() {
 		// This fails only if the loop has ended, and its end has killed the task.
 		_ = s.Loop().Friend(key).Post(func() {
-			if l.wire.shaking {
+			if l.wire.handshaking {
 				_ = s.SetDeadline(time.Unix(1, 0))
 			}
 		})
 	})
 	defer stop()
-	defer func() { l.wire.shaking = false }() // also if a function of the configuration panics
+	defer func() { l.wire.handshaking = false }() // also if a function of the configuration panics
 	err := l.conn.HandshakeContext(context.WithoutCancel(ctx))
 	switch {
 	case err == nil:

@@ -15,11 +15,11 @@ import (
 // Read beyond what has arrived fails with errWait, and a Write is queued even if the queue
 // is full.
 type wire struct {
-	s       *loop.Stream
-	shaking bool              // in the handshake, reads and writes wait
-	in      []*runtime.Buffer // what has arrived and is not read
-	held    int               // bytes in it
-	ended   bool              // the peer has ended the connection after it
+	s           *loop.Stream
+	handshaking bool              // in the handshake, reads and writes wait
+	in          []*runtime.Buffer // what has arrived and is not read
+	held        int               // bytes in it
+	ended       bool              // the peer has ended the connection after it
 
 	answering bool  // crypto/tls reads, so what it writes is an answer
 	failed    error // why an answer could not be queued
@@ -48,7 +48,7 @@ func (w *wire) drop() {
 }
 
 func (w *wire) Read(p []byte) (n int, err error) {
-	if w.shaking {
+	if w.handshaking {
 		return w.s.Read(p)
 	}
 	for n < len(p) && len(w.in) > 0 {
@@ -72,7 +72,7 @@ func (w *wire) Read(p []byte) (n int, err error) {
 }
 
 func (w *wire) Write(p []byte) (int, error) {
-	if w.shaking {
+	if w.handshaking {
 		return w.s.Write(p)
 	}
 	if err := w.s.Friend(key).Transmit(p); err != nil {
