@@ -17,8 +17,8 @@ import (
 type DialOptions struct {
 	// Group has the loop that a goroutine's connection belongs to. nil means a group of
 	// one loop, which package noria starts when it is first needed and which runs until
-	// the program ends. Tasks ignore Group: their connections belong to their loop, also
-	// for a handler that runs on a goroutine.
+	// the program ends. Group is ignored in a task, and in a handler that runs on a
+	// goroutine: their connections belong to the loop of the task or handler.
 	Group *Group
 
 	// Timeout bounds the look-up of the name and the attempts at all addresses
