@@ -23,6 +23,7 @@ import (
 
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/loop"
+	"github.com/noria-go/noria/tcp"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -111,12 +112,12 @@ func TestNetConn(t *testing.T) {
 		g := backendtest.Group(t, v, 2)
 		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			nc := c.NetConn(ctx, ws.Binary)
+			nc := c.NetConn(ctx, ws.TypeBinary)
 			_, err := io.Copy(struct{ io.Writer }{nc}, struct{ io.Reader }{nc})
 			return err
 		}
 		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{}, func(ctx context.Context, c *ws.Conn) error {
-			nc := c.NetConn(ctx, ws.Binary)
+			nc := c.NetConn(ctx, ws.TypeBinary)
 			want := bytes.Repeat([]byte("bytes "), 20_000)
 			for p := want; len(p) > 0; {
 				n := min(len(p), 7000)
@@ -228,7 +229,7 @@ func TestHTTPHandlerCounts(t *testing.T) {
 		p, q := connect(t, addr), connect(t, addr)
 		p.requireEchoes(1)
 		q.requireEchoes(1)
-		require.Equal(t, ws.Stats{Accepted: 2, Active: 2}, srv.Stats())
+		require.Equal(t, tcp.Stats{Accepted: 2, Active: 2}, srv.Stats())
 		full := dialTCP(t, addr)
 		full.send([]byte(request))
 		require.Contains(t, full.head(), " 503 ")
@@ -238,13 +239,13 @@ func TestHTTPHandlerCounts(t *testing.T) {
 		q.send(fr(frame.Continuation, true, "")) // of no message
 		q.wantCloseFrame(ws.StatusProtocolError)
 		q.Close()
-		require.Eventually(t, func() bool { return srv.Stats() == ws.Stats{Accepted: 2, Failed: 1} }, patience, time.Millisecond)
+		require.Eventually(t, func() bool { return srv.Stats() == (tcp.Stats{Accepted: 2, Failed: 1}) }, patience, time.Millisecond)
 		connect(t, addr).requireEchoes(1)
 	})
 }
 
 // A handshake that is refused is counted and logged, whoever has accepted the
-// connection; a request that Plain answers is none.
+// connection; a request that HandleHTTP answers is none.
 func TestRefusedHandshakes(t *testing.T) {
 	cause := errors.New("what the client must not see")
 	for _, by := range []string{"Serve", "HTTPHandler"} {
@@ -253,13 +254,13 @@ func TestRefusedHandshakes(t *testing.T) {
 				var log bytes.Buffer
 				srv := echoServer()
 				srv.Logger = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-				srv.Check = func(r *ws.Request) (http.Header, error) {
+				srv.Authorize = func(r *ws.Request) (http.Header, error) {
 					if r.URI == "/refused" {
 						return nil, &ws.Refusal{Status: http.StatusTooManyRequests, Err: cause}
 					}
 					return nil, nil
 				}
-				srv.Plain = func(r *ws.Request) *ws.Response { return &ws.Response{Status: http.StatusOK} }
+				srv.HandleHTTP = func(r *ws.Request) *ws.Response { return &ws.Response{Status: http.StatusOK} }
 				g := backendtest.Group(t, v, 1)
 				var addr string
 				if by == "Serve" {
@@ -279,7 +280,7 @@ func TestRefusedHandshakes(t *testing.T) {
 					require.Contains(t, p.head(), status)
 					p.Close()
 				}
-				require.Eventually(t, func() bool { return srv.Stats() == ws.Stats{Accepted: 3, Failed: 3} }, patience, time.Millisecond, "%+v", srv.Stats())
+				require.Eventually(t, func() bool { return srv.Stats() == (tcp.Stats{Accepted: 3, Failed: 3}) }, patience, time.Millisecond, "%+v", srv.Stats())
 				require.Equal(t, 3, strings.Count(log.String(), "a handshake failed"), log.String())
 				require.Contains(t, log.String(), cause.Error())
 				p := dialTCP(t, addr)
@@ -333,7 +334,7 @@ func TestHTTPHandlerMaxConns(t *testing.T) {
 			p.Close()
 		}
 		require.Eventually(t, func() bool { return srv.Stats().Active == 0 }, patience, time.Millisecond)
-		require.Equal(t, ws.Stats{Accepted: most, Failed: most}, srv.Stats()) // they ended without a Close frame
+		require.Equal(t, tcp.Stats{Accepted: most, Failed: most}, srv.Stats()) // they ended without a Close frame
 	})
 }
 
@@ -443,7 +444,7 @@ func isTimeout(err error) bool {
 func TestHTTP2(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
-		srv.Plain = func(r *ws.Request) *ws.Response {
+		srv.HandleHTTP = func(r *ws.Request) *ws.Response {
 			if r.URI != "/" {
 				return nil
 			}

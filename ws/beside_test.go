@@ -182,7 +182,7 @@ func TestEndWhileWriteToWrites(t *testing.T) {
 							if whole {
 								return c.SendText(ctx, content)
 							}
-							w, err := c.NextWriter(ctx, ws.Text)
+							w, err := c.NextWriter(ctx, ws.TypeText)
 							if err != nil {
 								return err
 							}

@@ -95,7 +95,7 @@ func TestReaderBegunWhileClosing(t *testing.T) {
 			return r.Read, nil
 		},
 		"NetConn": func(ctx context.Context, c *ws.Conn) (func([]byte) (int, error), error) {
-			return c.NetConn(ctx, ws.Binary).Read, nil
+			return c.NetConn(ctx, ws.TypeBinary).Read, nil
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -144,7 +144,7 @@ func TestWriterAfterClose(t *testing.T) {
 				srv := echoServer()
 				srv.CloseTimeout = 20 * time.Millisecond
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-					w, err := c.NextWriter(ctx, ws.Binary)
+					w, err := c.NextWriter(ctx, ws.TypeBinary)
 					if err != nil {
 						return err
 					}
@@ -174,14 +174,14 @@ func TestCloseBesideWriters(t *testing.T) {
 		srv := echoServer()
 		srv.CloseTimeout = time.Hour
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			w, err := c.NextWriter(ctx, ws.Binary)
+			w, err := c.NextWriter(ctx, ws.TypeBinary)
 			if err != nil {
 				return err
 			}
 			_, err = w.Write([]byte("x"))
 			var closed loop.Event
 			_, gerr := loop.Go(ctx, "writes next", func(ctx context.Context) error {
-				next, err := c.NextWriter(ctx, ws.Binary)
+				next, err := c.NextWriter(ctx, ws.TypeBinary)
 				if err == nil {
 					_, werr := loop.WaitAny(ctx, &closed)
 					_, err = next.Write([]byte("y"))
@@ -254,7 +254,7 @@ func TestKeepAliveWhileClosing(t *testing.T) {
 		p := connect(t, addr)
 		p.wantCloseFrame(4001)
 		toTheEnd(connect(t, addr))
-		require.ErrorIs(t, <-ends, ws.ErrDead)
+		require.ErrorIs(t, <-ends, ws.ErrPongTimeout)
 		p.send(closeFrame(4001, ""))
 		p.wantEnd()
 		require.NoError(t, <-ends)
@@ -319,19 +319,19 @@ func TestReaderWhileClosingAfterPeer(t *testing.T) {
 func TestSendBetweenWriterAndClose(t *testing.T) {
 	for name, send := range map[string]func(ctx context.Context, c *ws.Conn) error{
 		"Send": func(ctx context.Context, c *ws.Conn) error {
-			return c.Send(ctx, ws.NewMessage(ws.Text, []byte("too late")))
+			return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte("too late")))
 		},
 		"SendText": func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "too late") },
 		"SendPrepared": func(ctx context.Context, c *ws.Conn) error {
-			return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("too late")))
+			return c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte("too late")))
 		},
-		"NextWriter": func(ctx context.Context, c *ws.Conn) error { _, err := c.NextWriter(ctx, ws.Text); return err },
+		"NextWriter": func(ctx context.Context, c *ws.Conn) error { _, err := c.NextWriter(ctx, ws.TypeText); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				result := make(chan error, 1)
 				addr := serve(t, backendtest.Group(t, v, 1), &ws.Server{Handler: func(ctx context.Context, c *ws.Conn) error {
-					w, err := c.NextWriter(ctx, ws.Text)
+					w, err := c.NextWriter(ctx, ws.TypeText)
 					if err != nil {
 						return err
 					}

@@ -72,7 +72,7 @@ func TestCloseWithWriterOpen(t *testing.T) {
 		srv.CloseTimeout = 50 * time.Millisecond
 		closed := make(chan error, 1)
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			w, err := c.NextWriter(ctx, ws.Text)
+			w, err := c.NextWriter(ctx, ws.TypeText)
 			if err != nil {
 				return err
 			}
@@ -153,9 +153,9 @@ func TestDrainOnGoroutine(t *testing.T) {
 			"receive": func(c *ws.Conn) error { _, err := c.Receive(bg); return err },
 			"reader":  func(c *ws.Conn) error { _, _, err := c.NextReader(bg); return err },
 			"ping":    func(c *ws.Conn) error { _, err := c.Ping(bg); return err },
-			"netconn": func(c *ws.Conn) error { _, err := c.NetConn(bg, ws.Binary).Read(make([]byte, 10)); return err },
+			"netconn": func(c *ws.Conn) error { _, err := c.NetConn(bg, ws.TypeBinary).Read(make([]byte, 10)); return err },
 			"writer": func(c *ws.Conn) error {
-				w, err := c.NextWriter(bg, ws.Binary)
+				w, err := c.NextWriter(bg, ws.TypeBinary)
 				for err == nil {
 					_, err = w.Write(make([]byte, 10_000))
 				}

@@ -57,13 +57,13 @@ func TestBudgetHoldsOthersBack(t *testing.T) {
 func TestBudgetWaitsATurn(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const messages = 100
-		for _, policy := range []ws.Policy{ws.Drop, ws.Disconnect} {
+		for _, policy := range []ws.Policy{ws.PolicyDrop, ws.PolicyDisconnect} {
 			for _, from := range []string{"the task", "a goroutine"} {
 				t.Run(fmt.Sprintf("policy %d from %s", policy, from), func(t *testing.T) {
 					g := backendtest.Group(t, v, 1)
 					usedUp := make(chan struct{})
 					others, srv := echoServer(), echoServer()
-					others.Budget, others.SendQueue, others.Policy = ws.NewBudget(100_000), 10<<20, ws.Drop
+					others.Budget, others.SendQueue, others.Policy = ws.NewBudget(100_000), 10<<20, ws.PolicyDrop
 					others.Handler = func(ctx context.Context, c *ws.Conn) error {
 						if err := flood(ctx, c); !errors.Is(err, ws.ErrDropped) {
 							return err

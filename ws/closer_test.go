@@ -233,7 +233,7 @@ func TestCloseWithUnusedWriter(t *testing.T) {
 		srv := echoServer()
 		srv.CloseTimeout = time.Hour // nobody waits for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			_, err := c.NextWriter(ctx, ws.Binary)
+			_, err := c.NextWriter(ctx, ws.TypeBinary)
 			return errors.Join(err, c.Close(4001, ""))
 		}
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
@@ -273,7 +273,7 @@ func TestWriterIsNotThePeer(t *testing.T) {
 			for c.Queued() >= limit {
 				_ = loop.Yield(ctx)
 			}
-			w, err := c.NextWriter(ctx, ws.Binary)
+			w, err := c.NextWriter(ctx, ws.TypeBinary)
 			if err != nil {
 				return err
 			}

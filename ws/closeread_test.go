@@ -47,7 +47,7 @@ func TestCloseRead(t *testing.T) {
 		},
 			func(err error) bool { return errors.As(err, &broken) }, ws.StatusProtocolError},
 		{"gone", func(p *peer) { _ = p.Close() },
-			func(err error) bool { return errors.Is(err, ws.ErrAbnormal) }, ws.StatusAbnormalClosure},
+			func(err error) bool { return errors.Is(err, ws.ErrAbnormalClosure) }, ws.StatusAbnormalClosure},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -125,7 +125,7 @@ func TestCloseReadCauses(t *testing.T) {
 			causes := make(chan error, 1)
 			srv := echoServer()
 			srv.OnGoroutine = goroutine
-			srv.Hooks.MessageIn = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
+			srv.Hooks.MessageReceived = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				tctx, cancel := context.WithTimeout(ctx, time.Millisecond)
 				defer cancel()
@@ -293,8 +293,8 @@ func TestCloseStatus(t *testing.T) {
 		{nil, 0},
 		{&ws.CloseError{Code: 4000}, 4000},
 		{fmt.Errorf("wrapped: %w", &ws.ProtocolError{Code: ws.StatusProtocolError}), ws.StatusProtocolError},
-		{fmt.Errorf("ws: %w", ws.ErrAbnormal), ws.StatusAbnormalClosure},
-		{ws.ErrDead, ws.StatusAbnormalClosure},
+		{fmt.Errorf("ws: %w", ws.ErrAbnormalClosure), ws.StatusAbnormalClosure},
+		{ws.ErrPongTimeout, ws.StatusAbnormalClosure},
 		{ws.ErrTooSlow, ws.StatusAbnormalClosure},
 		{os.ErrDeadlineExceeded, 0},
 		{context.Canceled, 0},

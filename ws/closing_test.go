@@ -122,7 +122,7 @@ func endings() []ending {
 		{name: "closed here, answered without a code", code: 4001, cause: noCause, handler: closeHere, peer: answer(4001, fr(frame.Close, true, ""))},
 		{name: "closed here, never answered", code: 4001, cause: noCause, handler: closeHere, peer: toTheEnd,
 			options: func(o *ws.Options) { o.CloseTimeout = 20 * time.Millisecond }},
-		{name: "closed here, the peer vanishes", code: 4001, cause: causedBy(ws.ErrAbnormal), handler: closeHere,
+		{name: "closed here, the peer vanishes", code: 4001, cause: causedBy(ws.ErrAbnormalClosure), handler: closeHere,
 			peer: func(p *peer) { p.wantCloseFrame(4001); hangUp(p) }},
 		{name: "closed by another task, echoed to the handler", code: 1000, cause: noCause, peer: answer(1000, closeFrame(1000, "")),
 			handler: func(ctx context.Context, c *ws.Conn) error {
@@ -151,10 +151,10 @@ func endings() []ending {
 		{name: "the handler panics", code: 1011, cause: func(err error) bool { return err != nil }, failed: true,
 			handler: func(context.Context, *ws.Conn) error { panic("as it was told") }, peer: toTheEnd},
 
-		{name: "the peer hangs up", code: 1006, cause: causedBy(ws.ErrAbnormal), failed: true, handler: receiveOne, peer: hangUp},
-		{name: "the peer hangs up, the handler returns nil", code: 1006, cause: causedBy(ws.ErrAbnormal), handler: receiveQuietly, peer: hangUp},
-		{name: "the peer resets", code: 1006, cause: causedBy(ws.ErrAbnormal), failed: true, handler: receiveOne, peer: reset},
-		{name: "the peer does not answer pings", code: 1006, cause: causedBy(ws.ErrDead), failed: true, handler: receiveOne, peer: toTheEnd,
+		{name: "the peer hangs up", code: 1006, cause: causedBy(ws.ErrAbnormalClosure), failed: true, handler: receiveOne, peer: hangUp},
+		{name: "the peer hangs up, the handler returns nil", code: 1006, cause: causedBy(ws.ErrAbnormalClosure), handler: receiveQuietly, peer: hangUp},
+		{name: "the peer resets", code: 1006, cause: causedBy(ws.ErrAbnormalClosure), failed: true, handler: receiveOne, peer: reset},
+		{name: "the peer does not answer pings", code: 1006, cause: causedBy(ws.ErrPongTimeout), failed: true, handler: receiveOne, peer: toTheEnd,
 			options: func(o *ws.Options) { o.PingInterval, o.PongTimeout = 20*time.Millisecond, 20*time.Millisecond }},
 
 		{name: "the peer breaks the protocol", code: 1002, cause: brokenByPeer(1002), failed: true, handler: receiveOne, peer: sends(fr(frame.Continuation, true, ""))},
@@ -179,7 +179,7 @@ func endings() []ending {
 			handler: func(ctx context.Context, c *ws.Conn) error { untilCancelled(ctx); return errOwn }},
 
 		{name: "the peer is too slow for Disconnect", code: 1008, cause: causedBy(ws.ErrTooSlow), failed: true, handler: flood,
-			options: func(o *ws.Options) { o.Policy, o.SendQueue = ws.Disconnect, 50_000 }},
+			options: func(o *ws.Options) { o.Policy, o.SendQueue = ws.PolicyDisconnect, 50_000 }},
 		{name: "the peer is too slow for WriteTimeout", code: 1006, cause: causedBy(ws.ErrTooSlow), failed: true, handler: flood,
 			options: func(o *ws.Options) { o.WriteTimeout, o.SendQueue = 50*time.Millisecond, 50_000 }},
 	}
@@ -232,7 +232,7 @@ func TestDialedEndings(t *testing.T) {
 	}{
 		"closed here, echoed": {4001, noCause, closeHere, func(p *peer) { _, _ = io.CopyN(io.Discard, p.r, 2+4+2+6); p.send(raw("\x88\x02\x0f\xa1")) }},
 		"closed by the peer":  {4002, closedByPeer(4002), receiveOne, func(p *peer) { p.send(raw("\x88\x02\x0f\xa2")) }},
-		"the peer hangs up":   {1006, causedBy(ws.ErrAbnormal), receiveOne, func(*peer) {}},
+		"the peer hangs up":   {1006, causedBy(ws.ErrAbnormalClosure), receiveOne, func(*peer) {}},
 		"CloseNow":            {1006, causedBy(net.ErrClosed), func(_ context.Context, c *ws.Conn) error { return c.CloseNow() }, toTheEnd},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -307,13 +307,13 @@ func exhaust(pool *runtime.Pool) (restore func()) {
 	}
 }
 
-// A message that nobody is given is none for Hooks.MessageIn: one that comes while
+// A message that nobody is given is none for Hooks.MessageReceived: one that comes while
 // this end closes, and one that was taken in while a Ping waited and is left there.
 func TestMessageInOfNobody(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		var in []int // on the loop
 		srv := echoServer()
-		srv.Hooks.MessageIn = func(_ *ws.Conn, _ ws.Type, n int) { in = append(in, n) }
+		srv.Hooks.MessageReceived = func(_ *ws.Conn, _ ws.Type, n int) { in = append(in, n) }
 		ended := make(chan []int, 1)
 		srv.Hooks.Closed = func(*ws.Conn, ws.StatusCode, error) { ended <- in; in = nil }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {

@@ -107,7 +107,7 @@ func newConn(s *loop.Stream, opts *Options, client bool) *Conn {
 	if opts.Budget != nil {
 		c.stream.Friend(friend.Key{}).OnSent(c.sent)
 	}
-	c.quick = opts.Budget == nil && opts.Hooks.MessageIn == nil && opts.Hooks.MessageOut == nil && !opts.DebugMessages
+	c.quick = opts.Budget == nil && opts.Hooks.MessageReceived == nil && opts.Hooks.MessageSent == nil && !opts.DebugMessages
 	c.keepAlive()
 	return c
 }

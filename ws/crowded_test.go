@@ -33,7 +33,7 @@ func TestConnWhilePostsAreFull(t *testing.T) {
 			var w *ws.Writer
 			err = errors.Join(err,
 				full(func() error { return c.SetReadDeadline(time.Time{}) }),
-				full(func() (err error) { w, err = c.NextWriter(ctx, ws.Text); return err }))
+				full(func() (err error) { w, err = c.NextWriter(ctx, ws.TypeText); return err }))
 			if err == nil {
 				_, err = w.Write([]byte("written"))
 				err = errors.Join(err, full(w.Close))
@@ -50,14 +50,14 @@ func TestConnWhilePostsAreFull(t *testing.T) {
 	})
 }
 
-// Hooks.Dropped is told what another thread's Send has dropped.
+// Hooks.MessageDropped is told what another thread's Send has dropped.
 func TestDroppedWhilePostsAreFull(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.CrowdedGroup(t, v, 1)
 		payload := bytes.Repeat([]byte("x"), 10_000)
 		dropped, result := make(chan int, 2), make(chan error, 1)
-		srv := &ws.Server{OnGoroutine: true, Options: ws.Options{Policy: ws.Drop, SendQueue: 50_000}}
-		srv.Hooks.Dropped = func(_ *ws.Conn, _ ws.Type, n int) { dropped <- n }
+		srv := &ws.Server{OnGoroutine: true, Options: ws.Options{Policy: ws.PolicyDrop, SendQueue: 50_000}}
+		srv.Hooks.MessageDropped = func(_ *ws.Conn, _ ws.Type, n int) { dropped <- n }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			var err error
 			for err == nil {

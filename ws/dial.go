@@ -165,7 +165,7 @@ func shake(ctx context.Context, t *loop.Stream, attempt *handshake.Attempt, dead
 		}
 		return nil, err
 	}
-	head, err := readHead(t, DefaultMaxHead)
+	head, err := readHead(t, DefaultMaxHeaderBytes)
 	if err != nil {
 		if cerr := ended(ctx); cerr != nil {
 			return nil, cerr

@@ -23,7 +23,7 @@ func TestDialErrorsOverTLS(t *testing.T) {
 		srv := echoServer()
 		server, trust := tlsConfigs()
 		srv.TLS = server
-		srv.Check = func(*ws.Request) (http.Header, error) { return nil, errors.New("no") }
+		srv.Authorize = func(*ws.Request) (http.Header, error) { return nil, errors.New("no") }
 		addr := serve(t, g, srv)
 		dial := func(opts ws.DialOptions) (err error) {
 			require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {

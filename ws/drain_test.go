@@ -27,7 +27,7 @@ func TestDrainWaitsForSlowWriter(t *testing.T) {
 				srv.DrainTime, srv.DrainSpread, srv.OnGoroutine = patience, -1, place == "goroutine"
 				srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 					context.AfterFunc(ctx, func() { close(draining) })
-					w, err := c.NextWriter(ctx, ws.Binary)
+					w, err := c.NextWriter(ctx, ws.TypeBinary)
 					if err != nil {
 						return err
 					}
@@ -65,7 +65,7 @@ func TestDrainWaitsForShortWriter(t *testing.T) {
 		srv := echoServer()
 		srv.DrainTime, srv.DrainSpread = patience, -1
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			w, err := c.NextWriter(ctx, ws.Text)
+			w, err := c.NextWriter(ctx, ws.TypeText)
 			if err != nil {
 				return err
 			}
@@ -109,7 +109,7 @@ func TestDrainWithUnusedWriter(t *testing.T) {
 		srv.DrainTime, srv.DrainSpread = 10*patience, -1
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			ctx = context.WithoutCancel(ctx)
-			_, err := c.NextWriter(ctx, ws.Binary)
+			_, err := c.NextWriter(ctx, ws.TypeBinary)
 			close(begun)
 			return errors.Join(err, receiveOne(ctx, c)) // until the peer closes
 		}
@@ -139,7 +139,7 @@ func TestDrainEndsWriterByItsOwnContext(t *testing.T) {
 					time.AfterFunc(50*time.Millisecond, cancel)
 				}
 				defer cancel()
-				w, err := c.NextWriter(wctx, ws.Binary)
+				w, err := c.NextWriter(wctx, ws.TypeBinary)
 				if err == nil {
 					close(begun)
 					_, err = w.Write(make([]byte, 64<<20))

@@ -101,7 +101,7 @@ func ExampleHandler() {
 	}
 	defer group.Stop()
 	mux := http.NewServeMux()
-	mux.Handle("/ws", ws.Handler(group, func(ctx context.Context, c *ws.Conn) error {
+	mux.Handle("/ws", ws.HTTPHandler(group, func(ctx context.Context, c *ws.Conn) error {
 		return c.SendText(ctx, "this is "+c.Request().URI)
 	}))
 	srv := httptest.NewServer(mux)
@@ -122,7 +122,7 @@ func ExampleHandler() {
 // A protocol of lines, whose library wants a net.Conn, through a WebSocket.
 func ExampleConn_NetConn() {
 	lines := func(ctx context.Context, c *ws.Conn) error {
-		nc := c.NetConn(ctx, ws.Binary)
+		nc := c.NetConn(ctx, ws.TypeBinary)
 		for s := bufio.NewScanner(nc); s.Scan(); {
 			if _, err := fmt.Fprintf(nc, "you said %s\n", s.Text()); err != nil {
 				return err
@@ -131,7 +131,7 @@ func ExampleConn_NetConn() {
 		return nil
 	}
 	withServer(lines, func(ctx context.Context, c *ws.Conn) error {
-		nc := c.NetConn(ctx, ws.Binary)
+		nc := c.NetConn(ctx, ws.TypeBinary)
 		if _, err := io.WriteString(nc, "hel"); err != nil {
 			return err
 		}
@@ -178,7 +178,7 @@ func ExampleConn_NextReader() {
 
 // One message for many: it is framed once, and compressed once.
 func ExamplePrepare() {
-	news := ws.Prepare(ws.Text, []byte("to all of you"))
+	news := ws.Prepare(ws.TypeText, []byte("to all of you"))
 	withServer(func(ctx context.Context, c *ws.Conn) error {
 		return c.SendPrepared(ctx, news) // on each connection, of any loop
 	}, func(ctx context.Context, c *ws.Conn) error {

@@ -16,7 +16,7 @@ import (
 // Limits of the opening handshake.
 const (
 	DefaultHandshakeTimeout = 10 * time.Second
-	DefaultMaxHead          = 16 << 10 // bytes of the request or response
+	DefaultMaxHeaderBytes   = 16 << 10 // bytes of the request or response
 
 	// What a client that is refused may still send, so that it gets to read the
 	// answer before a reset destroys it.
@@ -40,7 +40,7 @@ type Response struct {
 	Body   []byte
 }
 
-// A Refusal is an error with which Server.Check refuses a handshake: it says
+// A Refusal is an error with which Server.Authorize refuses a handshake: it says
 // what the client is told.
 type Refusal struct {
 	Status int         // 300 to 599; 0 means 403
@@ -72,9 +72,9 @@ func (s *Server) handshaker() handshake.Server {
 		config := s.Compression.config()
 		h.Deflate = &config
 	}
-	if s.Check != nil {
-		h.Check = func(r *handshake.Request) (http.Header, error) {
-			more, err := s.Check((*Request)(r))
+	if s.Authorize != nil {
+		h.Authorize = func(r *handshake.Request) (http.Header, error) {
+			more, err := s.Authorize((*Request)(r))
 			var ref *Refusal
 			if errors.As(err, &ref) {
 				err = (*handshake.Refusal)(ref)
@@ -82,8 +82,10 @@ func (s *Server) handshaker() handshake.Server {
 			return more, err
 		}
 	}
-	if s.Plain != nil {
-		h.Plain = func(r *handshake.Request) *handshake.Response { return (*handshake.Response)(s.Plain((*Request)(r))) }
+	if s.HandleHTTP != nil {
+		h.HandleHTTP = func(r *handshake.Request) *handshake.Response {
+			return (*handshake.Response)(s.HandleHTTP((*Request)(r)))
+		}
 	}
 	return h
 }

@@ -131,7 +131,7 @@ func TestBadRequests(t *testing.T) {
 func TestResponseHeaders(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
-		srv.Check = func(r *ws.Request) (http.Header, error) {
+		srv.Authorize = func(r *ws.Request) (http.Header, error) {
 			switch r.URI {
 			case "/bad":
 				return http.Header{"X-A": {"b\r\nSet-Cookie: c"}}, nil
@@ -142,7 +142,7 @@ func TestResponseHeaders(t *testing.T) {
 			}
 			return http.Header{"X-A": {"b"}}, nil
 		}
-		srv.Plain = func(r *ws.Request) *ws.Response {
+		srv.HandleHTTP = func(r *ws.Request) *ws.Response {
 			if r.URI != "/page" {
 				return nil
 			}
@@ -303,8 +303,8 @@ func TestKeepAlive(t *testing.T) {
 			}
 			addr := serve(t, backendtest.Group(t, v, 1), srv)
 			p := connect(t, addr)
-			require.ErrorIs(t, <-ended, ws.ErrDead)
-			require.ErrorIs(t, <-ended, ws.ErrDead)
+			require.ErrorIs(t, <-ended, ws.ErrPongTimeout)
+			require.ErrorIs(t, <-ended, ws.ErrPongTimeout)
 			_, err := io.Copy(io.Discard, p.r)
 			require.NoError(t, err)
 		})
@@ -364,16 +364,16 @@ func TestPolicies(t *testing.T) {
 			timeout time.Duration
 			want    error
 		}{
-			{"drop", ws.Drop, 0, ws.ErrDropped},
-			{"disconnect", ws.Disconnect, 0, ws.ErrTooSlow},
-			{"wait", ws.Wait, 100 * time.Millisecond, ws.ErrTooSlow},
+			{"drop", ws.PolicyDrop, 0, ws.ErrDropped},
+			{"disconnect", ws.PolicyDisconnect, 0, ws.ErrTooSlow},
+			{"wait", ws.PolicyWait, 100 * time.Millisecond, ws.ErrTooSlow},
 		} {
 			for _, from := range []string{"the task", "a goroutine"} {
 				t.Run(c.name+" from "+from, func(t *testing.T) {
 					srv := echoServer()
 					srv.Policy, srv.WriteTimeout, srv.SendQueue = c.policy, c.timeout, 50_000
 					var dropped atomic.Int64
-					srv.Hooks.Dropped = func(_ *ws.Conn, _ ws.Type, n int) { dropped.Add(int64(n)) }
+					srv.Hooks.MessageDropped = func(_ *ws.Conn, _ ws.Type, n int) { dropped.Add(int64(n)) }
 					result := make(chan error, 1)
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 						flood := func() {
@@ -394,7 +394,7 @@ func TestPolicies(t *testing.T) {
 					addr := serve(t, backendtest.Group(t, v, 1), srv)
 					p := connect(t, addr)
 					require.ErrorIs(t, <-result, c.want)
-					if c.policy == ws.Drop {
+					if c.policy == ws.PolicyDrop {
 						require.Eventually(t, func() bool { return dropped.Load() == int64(len(payload)) }, patience, time.Millisecond)
 						// The connection lives, and what was queued is whole.
 						for range 3 {
@@ -415,7 +415,7 @@ func TestBudget(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
 		budget := ws.NewBudget(1 << 20)
-		srv.Budget, srv.Policy, srv.SendQueue = budget, ws.Drop, 10<<20
+		srv.Budget, srv.Policy, srv.SendQueue = budget, ws.PolicyDrop, 10<<20
 		payload := bytes.Repeat([]byte("x"), 20_000)
 		var full sync.WaitGroup
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -462,7 +462,7 @@ func TestBudgetCounts(t *testing.T) {
 				ended <- func() error {
 					long := strings.Repeat("long enough ", 1000)
 					writer := func() error {
-						w, err := c.NextWriter(ctx, ws.Text)
+						w, err := c.NextWriter(ctx, ws.TypeText)
 						if err != nil {
 							return err
 						}
@@ -472,9 +472,9 @@ func TestBudgetCounts(t *testing.T) {
 					for name, send := range map[string]func() error{
 						"short":          func() error { return c.SendText(ctx, "short") },
 						"long":           func() error { return c.SendText(ctx, long) },
-						"message":        func() error { return c.Send(ctx, ws.NewMessage(ws.Text, []byte(long))) },
-						"prepared":       func() error { return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte(long))) },
-						"prepared short": func() error { return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("short"))) },
+						"message":        func() error { return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte(long))) },
+						"prepared":       func() error { return c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte(long))) },
+						"prepared short": func() error { return c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte("short"))) },
 						"writer":         writer,
 					} {
 						before := c.Queued()

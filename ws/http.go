@@ -15,13 +15,13 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// Handler returns an http.Handler that upgrades the requests of a net/http
+// HTTPHandler returns an http.Handler that upgrades the requests of a net/http
 // server and serves the connections on g's loops:
 //
-//	mux.Handle("/ws", ws.Handler(group, echo))
+//	mux.Handle("/ws", ws.HTTPHandler(group, echo))
 //
 // See Server.HTTPHandler for one with options.
-func Handler(g *loop.Group, f HandlerFunc) http.Handler {
+func HTTPHandler(g *loop.Group, f HandlerFunc) http.Handler {
 	return (&Server{Handler: f}).HTTPHandler(g)
 }
 

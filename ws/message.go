@@ -67,7 +67,7 @@ func (s *segment) sole() bool { return !s.buf.Friend(friend.Key{}).Shared() }
 func (s *segment) last() bool { return s.off+len(s.data) == s.buf.Len() }
 
 // NewMessage returns a message that owns p: it must not be changed from now
-// on. t is Text or Binary. It may be called from anywhere.
+// on. t is TypeText or TypeBinary. It may be called from anywhere.
 func NewMessage(t Type, p []byte) *Message {
 	t.check("NewMessage")
 	m := &Message{typ: t, size: len(p)}

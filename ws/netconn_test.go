@@ -26,7 +26,7 @@ func TestNetConnHalfMessage(t *testing.T) {
 		result := make(chan error, 1)
 		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			_, err := io.ReadAll(c.NetConn(ctx, ws.Binary))
+			_, err := io.ReadAll(c.NetConn(ctx, ws.TypeBinary))
 			result <- err
 			return nil
 		}
@@ -44,7 +44,7 @@ func TestNetConnReadAfterClose(t *testing.T) {
 		result := make(chan error, 2)
 		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			nc := c.NetConn(ctx, ws.Binary)
+			nc := c.NetConn(ctx, ws.TypeBinary)
 			read := func() error {
 				_, err := nc.Read(make([]byte, 10))
 				result <- err
@@ -84,7 +84,7 @@ func TestNetConnAsNetConn(t *testing.T) {
 				return nil, nil, nil, err
 			}
 			d := <-conns
-			return c.NetConn(context.Background(), ws.Binary), d.NetConn(context.Background(), ws.Binary), func() {
+			return c.NetConn(context.Background(), ws.TypeBinary), d.NetConn(context.Background(), ws.TypeBinary), func() {
 				_ = c.CloseNow()
 				_ = d.CloseNow()
 			}, nil
@@ -101,8 +101,8 @@ func TestNetConnClosed(t *testing.T) {
 		srv := echoServer()
 		srv.OnGoroutine = true
 		srv.Handler = func(_ context.Context, c *ws.Conn) error {
-			nc := c.NetConn(countingContext{context.Background(), &hangs}, ws.Binary)
-			other := c.NetConn(countingContext{context.Background(), &hangs}, ws.Binary)
+			nc := c.NetConn(countingContext{context.Background(), &hangs}, ws.TypeBinary)
+			other := c.NetConn(countingContext{context.Background(), &hangs}, ws.TypeBinary)
 			defer other.Close()
 			err := errors.Join(nc.SetWriteDeadline(time.Now().Add(time.Hour)), other.SetWriteDeadline(time.Now().Add(time.Hour)))
 			err = errors.Join(err, nc.SetWriteDeadline(time.Now().Add(-time.Second)), nc.Close())

@@ -73,7 +73,7 @@ func TestWriterWithoutBuffers(t *testing.T) {
 						return c.Loop().Call(ctx, "test", func(context.Context) error { f(); return nil })
 					}
 					write := func(ctx context.Context, c *ws.Conn) error {
-						w, err := c.NextWriter(ctx, ws.Binary)
+						w, err := c.NextWriter(ctx, ws.TypeBinary)
 						if err != nil {
 							return err
 						}
@@ -177,7 +177,7 @@ func TestKeepAliveWithoutBuffers(t *testing.T) {
 			return err
 		}
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		require.ErrorIs(t, <-result, ws.ErrDead)
+		require.ErrorIs(t, <-result, ws.ErrPongTimeout)
 		toTheEnd(p)
 	})
 }
@@ -231,7 +231,7 @@ func TestHalfMessageWithoutBuffers(t *testing.T) {
 				}
 				restore := exhaust(pool)
 				one.Release()
-				err = c.Send(ctx, ws.NewMessage(ws.Binary, make([]byte, 100_000)))
+				err = c.Send(ctx, ws.NewMessage(ws.TypeBinary, make([]byte, 100_000)))
 				restore()
 				result <- err
 				return err

@@ -27,13 +27,13 @@ const (
 type Policy uint8
 
 const (
-	// Wait makes Send wait until there is room, for as long as WriteTimeout.
-	Wait Policy = iota
-	// Drop makes Send drop the message and return ErrDropped.
-	Drop
-	// Disconnect closes the connection with StatusPolicyViolation; Send returns
+	// PolicyWait makes Send wait until there is room, for as long as WriteTimeout.
+	PolicyWait Policy = iota
+	// PolicyDrop makes Send drop the message and return ErrDropped.
+	PolicyDrop
+	// PolicyDisconnect closes the connection with StatusPolicyViolation; Send returns
 	// ErrTooSlow.
-	Disconnect
+	PolicyDisconnect
 )
 
 // Options are what a connection can be told, on either side. The zero value is
@@ -64,7 +64,7 @@ type Options struct {
 
 	// PingInterval is after how long without anything from the peer it is sent
 	// a ping; if PongTimeout later still nothing has come, the connection is
-	// closed, and receiving and sending fail with ErrDead. 0 means
+	// closed, and receiving and sending fail with ErrPongTimeout. 0 means
 	// DefaultPingInterval and DefaultPongTimeout (and so does a negative
 	// PongTimeout); a negative PingInterval means that nobody is asked.
 	PingInterval time.Duration
@@ -100,20 +100,20 @@ type Hooks struct {
 	// of the first Close frame that was sent or received, StatusAbnormalClosure if
 	// the connection ended before there was one, and with what ended it. That is the
 	// handler's error, if it returned one that is no orderly end; otherwise a
-	// *CloseError if the peer closed, a *ProtocolError, ErrAbnormal, ErrDead or
+	// *CloseError if the peer closed, a *ProtocolError, ErrAbnormalClosure, ErrPongTimeout or
 	// ErrTooSlow; net.ErrClosed after CloseNow, and when the loop has ended; and nil
 	// if this end has closed, whatever the peer answered and whether it did in time.
 	Closed func(c *Conn, code StatusCode, cause error)
 
-	// MessageIn and MessageOut are called for each message, with the bytes of
+	// MessageReceived and MessageSent are called for each message, with the bytes of
 	// its payload: uncompressed. One that came in is counted when it is handed out
 	// by a call that receives, or read to its end by a Reader: not if it is skipped,
 	// or comes while this end closes.
-	MessageIn  func(c *Conn, t Type, bytes int)
-	MessageOut func(c *Conn, t Type, bytes int)
+	MessageReceived func(c *Conn, t Type, bytes int)
+	MessageSent     func(c *Conn, t Type, bytes int)
 
-	// Dropped is called for each message that Policy dropped.
-	Dropped func(c *Conn, t Type, bytes int)
+	// MessageDropped is called for each message that Policy dropped.
+	MessageDropped func(c *Conn, t Type, bytes int)
 }
 
 func (o *Options) withDefaults() Options {
@@ -151,7 +151,7 @@ func (o *Options) logger() *slog.Logger {
 }
 
 func (o *Options) check() error {
-	if o.Policy > Disconnect {
+	if o.Policy > PolicyDisconnect {
 		return fmt.Errorf("ws: unknown policy %d", o.Policy)
 	}
 	return o.Compression.check()

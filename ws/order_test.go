@@ -32,20 +32,20 @@ func TestTasksDoNotOvertake(t *testing.T) {
 		send       func(ctx context.Context, c *ws.Conn) error
 	}{
 		{"Send", "last", func(ctx context.Context, c *ws.Conn) error {
-			return c.Send(ctx, ws.NewMessage(ws.Text, []byte("last")))
+			return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte("last")))
 		}},
 		{"Send of a message received", "first", echoOne},
 		{"SendText", "last", func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "last") }},
 		{"SendPrepared", "last", func(ctx context.Context, c *ws.Conn) error {
-			return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("last")))
+			return c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte("last")))
 		}},
 		{"Writer", "last", writeLast},
 		{"Send that takes turns", long, func(ctx context.Context, c *ws.Conn) error {
-			return c.Send(ctx, ws.NewMessage(ws.Text, []byte(long)))
+			return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte(long)))
 		}},
 		{"Writer elsewhere", "last", goroutine(writeLast)},
 		{"Send elsewhere that takes turns", long, goroutine(func(ctx context.Context, c *ws.Conn) error {
-			return c.Send(ctx, ws.NewMessage(ws.Text, []byte(long)))
+			return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte(long)))
 		})},
 	}
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -104,7 +104,7 @@ func TestTasksDoNotOvertake(t *testing.T) {
 }
 
 func writeLast(ctx context.Context, c *ws.Conn) error {
-	w, err := c.NextWriter(ctx, ws.Text)
+	w, err := c.NextWriter(ctx, ws.TypeText)
 	if err != nil {
 		return err
 	}
@@ -182,10 +182,10 @@ func TestPanicWhileSending(t *testing.T) {
 			name   string
 			before func(ctx context.Context, c *ws.Conn) error
 		}{
-			{"MessageOut", func(_ context.Context, c *ws.Conn) error {
+			{"MessageSent", func(_ context.Context, c *ws.Conn) error {
 				return elsewhereNow(func() error { return c.SendText(context.Background(), "other") })
 			}},
-			{"Dropped", func(ctx context.Context, c *ws.Conn) error {
+			{"MessageDropped", func(ctx context.Context, c *ws.Conn) error {
 				if err := flood(ctx, c); !errors.Is(err, ws.ErrDropped) {
 					return fmt.Errorf("flood: %w", err)
 				}
@@ -195,13 +195,13 @@ func TestPanicWhileSending(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				sent := make(chan struct{})
 				srv := echoServer()
-				srv.Policy = ws.Drop
+				srv.Policy = ws.PolicyDrop
 				fail := func(_ *ws.Conn, _ ws.Type, n int) {
 					if n < 10 { // and not when it is flooded
 						panic("as it was told")
 					}
 				}
-				srv.Hooks.MessageOut, srv.Hooks.Dropped = fail, fail
+				srv.Hooks.MessageSent, srv.Hooks.MessageDropped = fail, fail
 				srv.Handler = func(ctx context.Context, conn *ws.Conn) error {
 					defer close(sent)
 					m, err := conn.Receive(ctx)
@@ -236,7 +236,7 @@ func TestPanicWhileClosing(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		closed := make(chan ws.StatusCode, 2)
 		srv := echoServer()
-		srv.Hooks.MessageOut = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
+		srv.Hooks.MessageSent = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
 		srv.Hooks.Closed = func(_ *ws.Conn, code ws.StatusCode, _ error) { closed <- code }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if _, err := c.Receive(ctx); err != nil { // and forgets it
@@ -259,7 +259,7 @@ func TestPanicWhileClosing(t *testing.T) {
 // A peer that reads all that it is sent is not too slow, whoever fills the queue.
 func TestPolicyAmongOthers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		for _, policy := range []ws.Policy{ws.Drop, ws.Disconnect} {
+		for _, policy := range []ws.Policy{ws.PolicyDrop, ws.PolicyDisconnect} {
 			srv := echoServer()
 			srv.SendQueue, srv.Policy = 1000, policy
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {

@@ -138,7 +138,7 @@ func TestSentElsewhereIsGone(t *testing.T) {
 			}
 			done := make(chan error, 1)
 			go func() {
-				m := ws.NewMessage(ws.Text, []byte("once"))
+				m := ws.NewMessage(ws.TypeText, []byte("once"))
 				if err := c.Send(ctx, m); err != nil {
 					done <- err
 					return

@@ -176,7 +176,7 @@ func (c *Conn) checkAlive() {
 		return
 	}
 	if c.pinged {
-		_ = c.giveUp(fmt.Errorf("%w: nothing has come for %v", ErrDead, c.opts.PingInterval+c.opts.PongTimeout))
+		_ = c.giveUp(fmt.Errorf("%w: nothing has come for %v", ErrPongTimeout, c.opts.PingInterval+c.opts.PongTimeout))
 		return
 	}
 	c.pinged = true

@@ -32,7 +32,7 @@ type Prepared struct {
 }
 
 // Prepare returns a Prepared of p, which must not be changed from now on. t is
-// Text or Binary.
+// TypeText or TypeBinary.
 func Prepare(t Type, p []byte) *Prepared {
 	t.check("Prepare")
 	return &Prepared{typ: t, payload: p, plain: framed(frame.Header{Op: frame.Opcode(t), Fin: true, Len: int64(len(p))}, p)}

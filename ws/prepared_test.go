@@ -26,7 +26,7 @@ func TestLongPreparedTakesTurns(t *testing.T) {
 			long[i] = "0123456789abcdef"[rnd.IntN(16)]
 		}
 		g := backendtest.Group(t, v, 1)
-		news := ws.Prepare(ws.Binary, long)
+		news := ws.Prepare(ws.TypeBinary, long)
 		srv := echoServer()
 		srv.Compression = &ws.Compression{}
 		var turns, least atomic.Int64 // of another task during a SendPrepared

@@ -29,7 +29,7 @@ func (c *Conn) quickReceive() (m *Message, idle bool) {
 		return nil, false
 	}
 	typ := Type(p[0] & 0xf)
-	if p[0] != 0x80|byte(Text) && p[0] != 0x80|byte(Binary) {
+	if p[0] != 0x80|byte(TypeText) && p[0] != 0x80|byte(TypeBinary) {
 		return nil, false
 	}
 	size, n := int(p[1]&0x7f), 2
@@ -64,7 +64,7 @@ func (c *Conn) quickReceive() (m *Message, idle bool) {
 	if masked {
 		frame.Mask(data, key, 0)
 	}
-	if typ == Text && !utf8.Valid(data) {
+	if typ == TypeText && !utf8.Valid(data) {
 		if masked {
 			frame.Mask(data, key, 0) // as it was: the error is found once more
 		}

@@ -270,7 +270,7 @@ func (r *Reader) more(ctx context.Context) error {
 	if r.ended {
 		r.over = io.EOF
 		c.endReader()
-		if hook := c.opts.Hooks.MessageIn; hook != nil {
+		if hook := c.opts.Hooks.MessageReceived; hook != nil {
 			hook(c, r.typ, r.size)
 		}
 		return io.EOF

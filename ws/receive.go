@@ -18,7 +18,7 @@ import (
 //
 // When the peer closes the connection, the error is a *CloseError; when the
 // peer broke the protocol, a *ProtocolError; when the connection ended without
-// a Close frame, it is ErrAbnormal. After one of these every call fails in the
+// a Close frame, it is ErrAbnormalClosure. After one of these every call fails in the
 // same way. When ctx ends, or a deadline passes, nothing is lost: the next call
 // goes on where this one stopped.
 //
@@ -58,7 +58,7 @@ var errReceiving = fmt.Errorf("ws: another call is receiving: %w", runtime.ErrBu
 // Post.
 func (c *Conn) TryReceive() (*Message, error) {
 	m, err := c.take()
-	if hook := c.opts.Hooks.MessageIn; hook != nil && m != nil {
+	if hook := c.opts.Hooks.MessageReceived; hook != nil && m != nil {
 		hook(c, m.typ, m.size)
 	}
 	return m, err
@@ -256,7 +256,7 @@ func (c *Conn) next() (s segment, last, ok bool, err error) {
 		c.deflate.piece, c.deflate.last = s, last
 		s, last, ok, err = c.inflate()
 	}
-	if ok && c.typ == Text && !c.valid(s.data, last) {
+	if ok && c.typ == TypeText && !c.valid(s.data, last) {
 		if s.buf != nil {
 			c.frames.release(s.buf)
 		}

@@ -79,18 +79,18 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		room := r.room
 		policy := c.opts.Policy
 		if !r.stuck {
-			policy = Wait // for the loop's next turn, or a Writer: the peer is not to blame
+			policy = PolicyWait // for the loop's next turn, or a Writer: the peer is not to blame
 			since = time.Time{}
 		} else if since.IsZero() {
 			since = time.Now()
 		}
 		r.mu.Unlock()
 		switch policy {
-		case Drop:
+		case PolicyDrop:
 			o.drop()
 			_ = c.post(func() { c.dropped(t, n) }) // a loop that has ended calls no hook
 			return ErrDropped
-		case Disconnect:
+		case PolicyDisconnect:
 			o.drop()
 			_ = c.post(func() { _ = c.tooSlow(); c.failRemote(ErrTooSlow) }) // a loop that has ended has closed it
 			return ErrTooSlow

@@ -58,10 +58,12 @@ func (c *Conn) roomFor(ctx context.Context, m *Message) (err error) {
 }
 
 // SendText sends a copy of s: see Send.
-func (c *Conn) SendText(ctx context.Context, s string) error { return c.sendCopy(ctx, Text, []byte(s)) }
+func (c *Conn) SendText(ctx context.Context, s string) error {
+	return c.sendCopy(ctx, TypeText, []byte(s))
+}
 
 // SendBinary sends a copy of p: see Send.
-func (c *Conn) SendBinary(ctx context.Context, p []byte) error { return c.sendCopy(ctx, Binary, p) }
+func (c *Conn) SendBinary(ctx context.Context, p []byte) error { return c.sendCopy(ctx, TypeBinary, p) }
 
 func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
@@ -127,7 +129,7 @@ func (c *Conn) write(o outgoing) error {
 // messageOut tells the hook of a message that was queued, if err is nil, and
 // returns err. It comes last: a hook that panics leaves nothing half done.
 func (c *Conn) messageOut(t Type, bytes int, err error) error {
-	if hook := c.opts.Hooks.MessageOut; hook != nil && err == nil {
+	if hook := c.opts.Hooks.MessageSent; hook != nil && err == nil {
 		hook(c, t, bytes)
 	}
 	return err
@@ -176,7 +178,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		if err != nil && !errors.Is(err, runtime.ErrBusy) {
 			return c.sendFailed(err)
 		}
-		if c.opts.Policy != Wait && yielded != c.written && turns < maxTurns {
+		if c.opts.Policy != PolicyWait && yielded != c.written && turns < maxTurns {
 			// What one turn queues cannot have left yet, however fast the peer is; nor what
 			// others have queued in this one, for which there was room.
 			yielded = c.written
@@ -187,12 +189,12 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			continue
 		}
 		switch c.opts.Policy {
-		case Drop:
+		case PolicyDrop:
 			if w == nil { // half a message cannot be dropped
 				c.dropped(t, bytes)
 				return ErrDropped
 			}
-		case Disconnect:
+		case PolicyDisconnect:
 			return c.tooSlow()
 		}
 		sources := []loop.Source{c.writable}
@@ -219,7 +221,7 @@ func (c *Conn) overBudget() bool {
 }
 
 func (c *Conn) dropped(t Type, bytes int) {
-	if hook := c.opts.Hooks.Dropped; hook != nil {
+	if hook := c.opts.Hooks.MessageDropped; hook != nil {
 		hook(c, t, bytes)
 	}
 }

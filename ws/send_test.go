@@ -29,7 +29,7 @@ func TestPanicInMessageOut(t *testing.T) {
 		const n = 5
 		var panics atomic.Int32
 		srv := echoServer()
-		srv.Hooks.MessageOut = func(*ws.Conn, ws.Type, int) {
+		srv.Hooks.MessageSent = func(*ws.Conn, ws.Type, int) {
 			panics.Add(1)
 			panic("as it was told")
 		}
@@ -42,7 +42,7 @@ func TestPanicInMessageOut(t *testing.T) {
 						return
 					}
 				}
-				done <- c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("last")))
+				done <- c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte("last")))
 			}()
 			if err := <-done; err != nil { // all are queued when the loop goes on
 				return err
@@ -187,7 +187,7 @@ func TestDrainWaitsForWriter(t *testing.T) {
 			ready := make(chan struct{})
 			var never loop.Event
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-				w, err := c.NextWriter(ctx, ws.Text)
+				w, err := c.NextWriter(ctx, ws.TypeText)
 				if err != nil {
 					return err
 				}
@@ -254,7 +254,7 @@ func TestWriterLongerThanWriteTimeout(t *testing.T) {
 			return errors.Join(c.SendText(ctx, strings.Repeat("x", 2000)), c.SendText(ctx, "note"))
 		}),
 		"a goroutine's Writer": goroutine(func(ctx context.Context, c *ws.Conn) error {
-			w, err := c.NextWriter(ctx, ws.Text)
+			w, err := c.NextWriter(ctx, ws.TypeText)
 			if err != nil {
 				return err
 			}
@@ -279,7 +279,7 @@ func TestWriterLongerThanWriteTimeout(t *testing.T) {
 						}
 					}
 				}
-				w, err := c.NextWriter(ctx, ws.Binary)
+				w, err := c.NextWriter(ctx, ws.TypeBinary)
 				if err != nil {
 					return err
 				}
@@ -351,7 +351,7 @@ func TestPreparedWindows(t *testing.T) {
 			block[i] = byte(rnd.Uint32())
 		}
 		payload := bytes.Repeat(block, 30)
-		news := ws.Prepare(ws.Binary, payload)
+		news := ws.Prepare(ws.TypeBinary, payload)
 		srv := echoServer()
 		srv.Compression = &ws.Compression{}
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error { return c.SendPrepared(ctx, news) }
@@ -380,7 +380,7 @@ func TestSendAfterTheEnd(t *testing.T) {
 		p.wantCloseFrame(ws.StatusNormalClosure)
 		c := <-ended
 		require.ErrorIs(t, c.SendText(context.Background(), "x"), net.ErrClosed)
-		require.ErrorIs(t, c.SendPrepared(context.Background(), ws.Prepare(ws.Text, nil)), net.ErrClosed)
+		require.ErrorIs(t, c.SendPrepared(context.Background(), ws.Prepare(ws.TypeText, nil)), net.ErrClosed)
 	})
 }
 
@@ -538,7 +538,7 @@ func TestLongMessagesTakeTurns(t *testing.T) {
 				}
 				defer other.Cancel(true)
 				say := func() error {
-					return errors.Join(c.SendText(ctx, "before"), c.Send(ctx, ws.NewMessage(ws.Binary, long)), c.SendText(ctx, "after"))
+					return errors.Join(c.SendText(ctx, "before"), c.Send(ctx, ws.NewMessage(ws.TypeBinary, long)), c.SendText(ctx, "after"))
 				}
 				at := atomic.LoadInt64(&turns)
 				if err := say(); err != nil {
@@ -625,7 +625,7 @@ func TestSendFromAnywhere(t *testing.T) {
 func TestPrepared(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
-		small, large := ws.Prepare(ws.Text, []byte("small")), ws.Prepare(ws.Binary, bytes.Repeat([]byte("large "), 5000))
+		small, large := ws.Prepare(ws.TypeText, []byte("small")), ws.Prepare(ws.TypeBinary, bytes.Repeat([]byte("large "), 5000))
 		srv := echoServer()
 		srv.Compression = &ws.Compression{}
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {

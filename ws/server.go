@@ -54,22 +54,22 @@ type Server struct {
 	// page that connects; other programs mostly send none, and may connect.
 	Origins []string
 
-	// Check is asked last in the handshake, on the loop, where it must not block
+	// Authorize is asked last in the handshake, on the loop, where it must not block
 	// (for an HTTPHandler: on net/http's goroutine, where it may). The
 	// headers that it returns are sent in the response. An error refuses: with
 	// its status and text if it is a *Refusal, otherwise with 403.
-	Check func(*Request) (http.Header, error)
+	Authorize func(*Request) (http.Header, error)
 
-	// Plain answers requests that ask for no upgrade, on the loop; it returns nil
+	// HandleHTTP answers requests that ask for no upgrade, on the loop; it returns nil
 	// for what it does not know, which is refused, as all are without it.
-	Plain func(*Request) *Response
+	HandleHTTP func(*Request) *Response
 
 	// HandshakeTimeout is for all of the opening handshake. 0 and less mean
 	// DefaultHandshakeTimeout: without a limit anybody could hold on for ever.
 	HandshakeTimeout time.Duration
 
-	// MaxHead is how many bytes a request may have. 0 and less mean DefaultMaxHead.
-	MaxHead int
+	// MaxHeaderBytes is how many bytes a request may have. 0 and less mean DefaultMaxHeaderBytes.
+	MaxHeaderBytes int
 
 	// MaxConns is how many connections are served at once, over all loops; see
 	// tcp.Server.
@@ -94,14 +94,12 @@ type Server struct {
 	refused atomic.Int64 // requests of net/http's that became no connection: tcp has not seen them
 }
 
-// Stats are a Server's counts since it was made: see tcp.Stats. A connection
-// whose handshake failed (that of TLS too), and one that ended with any other code than
-// StatusNormalClosure, StatusGoingAway or none, counts as failed. So does a request
-// that an HTTPHandler refuses, but for want of room.
-type Stats = tcp.Stats
-
-// Stats returns the server's counts. It may be called from anywhere.
-func (s *Server) Stats() Stats {
+// Stats returns the server's counts. It may be called from anywhere and does not wait.
+// A connection counts as failed if its opening handshake failed, that of TLS included,
+// or if it ended with another code than StatusNormalClosure, StatusGoingAway or none.
+// A request that an HTTPHandler refuses counts as failed too, unless it was refused
+// because of MaxConns.
+func (s *Server) Stats() tcp.Stats {
 	st, n := s.tcp.Stats(), s.refused.Load()
 	st.Accepted += n
 	st.Failed += n
@@ -148,10 +146,10 @@ func (s *Server) handshakeTimeout() time.Duration {
 }
 
 func (s *Server) maxHead() int {
-	if s.MaxHead <= 0 {
-		return DefaultMaxHead
+	if s.MaxHeaderBytes <= 0 {
+		return DefaultMaxHeaderBytes
 	}
-	return s.MaxHead
+	return s.MaxHeaderBytes
 }
 
 // serve is the task of one connection.

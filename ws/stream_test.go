@@ -56,7 +56,7 @@ func TestFlushedMessage(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		rnd := rand.New(rand.NewPCG(backendtest.Seed(t), 0))
 		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{Options: ws.Options{Compression: &ws.Compression{}}}, func(ctx context.Context, c *ws.Conn) error {
-			w, err := c.NextWriter(ctx, ws.Binary)
+			w, err := c.NextWriter(ctx, ws.TypeBinary)
 			if err != nil {
 				return err
 			}
@@ -183,7 +183,7 @@ func TestWriterFlush(t *testing.T) {
 			srv.OnGoroutine = true
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				for range 3 {
-					w, err := c.NextWriter(ctx, ws.Text)
+					w, err := c.NextWriter(ctx, ws.TypeText)
 					if err != nil {
 						return err
 					}
@@ -365,7 +365,7 @@ func TestMessageInOnce(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		var sizes []int
 		srv := echoServer()
-		srv.Hooks.MessageIn = func(_ *ws.Conn, _ ws.Type, n int) { sizes = append(sizes, n) }
+		srv.Hooks.MessageReceived = func(_ *ws.Conn, _ ws.Type, n int) { sizes = append(sizes, n) }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
 				return err
@@ -410,7 +410,7 @@ func TestWriterLeftOpen(t *testing.T) {
 			srv := echoServer()
 			srv.Compression = compression
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-				w, err := c.NextWriter(ctx, ws.Text)
+				w, err := c.NextWriter(ctx, ws.TypeText)
 				if err != nil {
 					return err
 				}

@@ -62,7 +62,7 @@ func newStress(seed uint64) *stress {
 	srv.Budget, srv.MaxMessage, srv.PingInterval, srv.PongTimeout = s.budget, 8<<20, 5*time.Second, 5*time.Second
 	srv.CloseTimeout, srv.DrainTime, srv.DrainSpread = 300*time.Millisecond, 2*time.Second, -1
 	srv.SendQueue = []int{1, 20_000, 0}[r.IntN(3)]
-	srv.Policy = []ws.Policy{ws.Wait, ws.Wait, ws.Disconnect}[r.IntN(3)]
+	srv.Policy = []ws.Policy{ws.PolicyWait, ws.PolicyWait, ws.PolicyDisconnect}[r.IntN(3)]
 	srv.OnGoroutine = r.IntN(3) == 0
 	if r.IntN(2) == 0 {
 		srv.Compression = &ws.Compression{}
@@ -210,9 +210,9 @@ func stressSend(ctx context.Context, c *ws.Conn, r *rand.Rand, sender int) error
 		var err error
 		switch r.IntN(5) {
 		case 0:
-			err = c.Send(ctx, ws.NewMessage(ws.Text, []byte(msg)))
+			err = c.Send(ctx, ws.NewMessage(ws.TypeText, []byte(msg)))
 		case 1:
-			err = c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte(msg)))
+			err = c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte(msg)))
 		case 2:
 			err = stressWrite(ctx, c, r, []byte(msg))
 		default:
@@ -228,7 +228,7 @@ func stressSend(ctx context.Context, c *ws.Conn, r *rand.Rand, sender int) error
 }
 
 func stressWrite(ctx context.Context, c *ws.Conn, r *rand.Rand, msg []byte) error {
-	w, err := c.NextWriter(ctx, ws.Text)
+	w, err := c.NextWriter(ctx, ws.TypeText)
 	if err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func stressPing(ctx context.Context, c *ws.Conn, r *rand.Rand) error {
 		_, err := c.Ping(pctx)
 		cancel()
 		passing := err == nil || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil || errors.Is(err, runtime.ErrBusy) || errors.Is(err, runtime.ErrNoBuffers)
-		if !passing || errors.Is(err, ws.ErrAbnormal) {
+		if !passing || errors.Is(err, ws.ErrAbnormalClosure) {
 			return err
 		}
 		if err := pause(ctx, r.IntN(50)); err != nil {

@@ -24,7 +24,7 @@ func TestManyMessagesTakeTurns(t *testing.T) {
 		result := make(chan error, 1)
 		srv := echoServer()
 		srv.Compression, srv.SendQueue = &ws.Compression{}, 2*n*len(message)
-		srv.Hooks.MessageOut = func(*ws.Conn, ws.Type, int) { out++ }
+		srv.Hooks.MessageSent = func(*ws.Conn, ws.Type, int) { out++ }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			err := elsewhereNow(func() (err error) {
 				for range n {

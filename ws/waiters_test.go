@@ -129,7 +129,7 @@ func TestCloseHasItsOwnDeadline(t *testing.T) {
 // Of many that wait for a peer that takes nothing, each is told what the Policy says.
 func TestManyAreDropped(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		for _, policy := range []ws.Policy{ws.Drop, ws.Wait} {
+		for _, policy := range []ws.Policy{ws.PolicyDrop, ws.PolicyWait} {
 			t.Run(fmt.Sprint(policy), func(t *testing.T) {
 				srv := echoServer()
 				srv.Policy, srv.SendQueue, srv.PingInterval, srv.WriteTimeout = policy, 64<<10, -1, 100*time.Millisecond
@@ -148,7 +148,7 @@ func TestManyAreDropped(t *testing.T) {
 				for i := range 64 {
 					wg.Go(func() {
 						own := ctx
-						if policy == ws.Wait && i > 0 { // and the others are gone when WriteTimeout has passed
+						if policy == ws.PolicyWait && i > 0 { // and the others are gone when WriteTimeout has passed
 							var cancel context.CancelFunc
 							own, cancel = context.WithTimeout(ctx, 80*time.Millisecond)
 							defer cancel()
@@ -166,7 +166,7 @@ func TestManyAreDropped(t *testing.T) {
 				wg.Wait()
 				close(errs)
 				for err := range errs {
-					if policy == ws.Drop {
+					if policy == ws.PolicyDrop {
 						require.ErrorIs(t, err, ws.ErrDropped)
 					} else {
 						require.ErrorIs(t, err, ws.ErrTooSlow)
@@ -185,7 +185,7 @@ func TestCloseTellsWhoWaits(t *testing.T) {
 		srv := echoServer()
 		srv.CloseTimeout, srv.SendQueue = time.Hour, 1000 // nobody waits for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			w, err := c.NextWriter(ctx, ws.Text)
+			w, err := c.NextWriter(ctx, ws.TypeText)
 			if err != nil {
 				return err
 			}

@@ -43,7 +43,7 @@ var _ io.WriteCloser = (*Writer)(nil)
 // end of a handler's context because its server stops does not stop a message that has
 // begun.
 func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
-	if t != Text && t != Binary {
+	if t != TypeText && t != TypeBinary {
 		return nil, fmt.Errorf("ws: a message of type %v", t)
 	}
 	w := &Writer{c: c, ctx: ctx, typ: t}
@@ -229,7 +229,7 @@ func (w *Writer) queue(end ending) error {
 	err := c.writeParts(&h, p)
 	w.buf, w.begun = w.buf[:0], true
 	if end == thenEnd && err == nil {
-		if hook := c.opts.Hooks.MessageOut; hook != nil {
+		if hook := c.opts.Hooks.MessageSent; hook != nil {
 			hook(c, w.typ, w.total)
 		}
 	}

@@ -30,7 +30,7 @@ func TestWriterAfterContext(t *testing.T) {
 					write := func(ctx context.Context, c *ws.Conn) error {
 						wctx, cancel := context.WithCancel(ctx)
 						defer cancel()
-						w, err := c.NextWriter(wctx, ws.Text)
+						w, err := c.NextWriter(wctx, ws.TypeText)
 						if err != nil {
 							return err
 						}
@@ -95,7 +95,7 @@ func TestWriterEndsWhilePostsAreFull(t *testing.T) {
 				return err
 			}
 			err = full(func() error { m.Keep(); return nil })
-			w, werr := c.NextWriter(ctx, ws.Text)
+			w, werr := c.NextWriter(ctx, ws.TypeText)
 			if err = errors.Join(err, werr); err != nil {
 				return err
 			}
@@ -132,7 +132,7 @@ func TestPanicAtWriterClose(t *testing.T) {
 		for _, place := range []string{"task", "goroutine"} {
 			t.Run(place, func(t *testing.T) {
 				srv := echoServer()
-				srv.Hooks.MessageOut = func(_ *ws.Conn, _ ws.Type, n int) {
+				srv.Hooks.MessageSent = func(_ *ws.Conn, _ ws.Type, n int) {
 					if n == len("last") {
 						panic("as it was told")
 					}
@@ -167,7 +167,7 @@ func TestNothingFollowsHalfAFrame(t *testing.T) {
 		for name, send := range map[string]func(ctx context.Context, c *ws.Conn, p []byte) error{
 			"SendBinary": func(ctx context.Context, c *ws.Conn, p []byte) error { return c.SendBinary(ctx, p) },
 			"SendPrepared": func(ctx context.Context, c *ws.Conn, p []byte) error {
-				return c.SendPrepared(ctx, ws.Prepare(ws.Binary, p))
+				return c.SendPrepared(ctx, ws.Prepare(ws.TypeBinary, p))
 			},
 		} {
 			t.Run(name, func(t *testing.T) {

@@ -44,22 +44,22 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A Type says what a message is: Text or Binary.
+// A Type says what a message is: TypeText or TypeBinary.
 type Type uint8
 
 const (
-	// Text is UTF-8, which is checked when it is received.
-	Text Type = Type(frame.Text)
-	// Binary is anything.
-	Binary Type = Type(frame.Binary)
+	// TypeText is UTF-8, which is checked when it is received.
+	TypeText Type = Type(frame.Text)
+	// TypeBinary is anything.
+	TypeBinary Type = Type(frame.Binary)
 )
 
 func (t Type) String() string { return frame.Opcode(t).String() }
 
 // check panics if t is no type of a message.
 func (t Type) check(what string) {
-	if t != Text && t != Binary {
-		panic(fmt.Sprintf("ws: %s of a message of type %v, want Text or Binary", what, t))
+	if t != TypeText && t != TypeBinary {
+		panic(fmt.Sprintf("ws: %s of a message of type %v, want TypeText or TypeBinary", what, t))
 	}
 }
 
@@ -126,16 +126,16 @@ func (e *ProtocolError) Error() string {
 // Errors of a connection. Use errors.Is; a connection that was closed here is
 // net.ErrClosed.
 var (
-	// ErrAbnormal: the connection ended without a Close frame. It comes wrapped,
+	// ErrAbnormalClosure: the connection ended without a Close frame. It comes wrapped,
 	// with what there is to know.
-	ErrAbnormal = errors.New("the connection ended without a Close frame")
+	ErrAbnormalClosure = errors.New("the connection ended without a Close frame")
 
 	// ErrDropped: the message was not sent, because the peer does not keep up
-	// and the policy is Drop.
+	// and the policy is PolicyDrop.
 	ErrDropped = errors.New("ws: message dropped: the send queue is full")
 
 	// ErrTooSlow: the connection was closed, because the peer does not keep up
-	// and the policy is Disconnect, or because it took longer than WriteTimeout.
+	// and the policy is PolicyDisconnect, or because it took longer than WriteTimeout.
 	ErrTooSlow = errors.New("ws: the peer does not keep up with what it is sent")
 
 	// ErrSkipped: the message that a Reader reads was given up: the next one was
@@ -143,8 +143,8 @@ var (
 	// come to its end.
 	ErrSkipped = errors.New("ws: the rest of the message was skipped: the next one was asked for before it was read")
 
-	// ErrDead: the peer has not answered a ping in time.
-	ErrDead = errors.New("ws: the peer does not answer pings")
+	// ErrPongTimeout: the peer has not answered a ping in time.
+	ErrPongTimeout = errors.New("ws: the peer does not answer pings")
 )
 
 // CloseStatus returns the code that a connection was closed with, as err tells
@@ -163,7 +163,7 @@ func CloseStatus(err error) StatusCode {
 		return closed.Code
 	case errors.As(err, &broken):
 		return broken.Code
-	case errors.Is(err, ErrAbnormal), errors.Is(err, ErrDead), errors.Is(err, ErrTooSlow):
+	case errors.Is(err, ErrAbnormalClosure), errors.Is(err, ErrPongTimeout), errors.Is(err, ErrTooSlow):
 		return StatusAbnormalClosure
 	}
 	return 0
@@ -174,5 +174,5 @@ func abnormal(err error) error {
 	if err == io.EOF {
 		err = io.ErrUnexpectedEOF
 	}
-	return fmt.Errorf("ws: %w: %w", ErrAbnormal, err)
+	return fmt.Errorf("ws: %w: %w", ErrAbnormalClosure, err)
 }

@@ -353,7 +353,7 @@ func testDial(t *testing.T, v backendtest.Variant, secure, compressed bool) {
 			if m.Len() != n || len(bytes.Join(m.Segments(), nil)) != n {
 				return fmt.Errorf("%d bytes came back as %d", n, m.Len())
 			}
-			if !bytes.Equal(m.Bytes(), want) || m.Type() != ws.Binary {
+			if !bytes.Equal(m.Bytes(), want) || m.Type() != ws.TypeBinary {
 				return fmt.Errorf("%d bytes came back as %d of %v", n, m.Len(), m.Type())
 			}
 			// The very message goes out again, masked in place.
@@ -379,7 +379,7 @@ func testDial(t *testing.T, v backendtest.Variant, secure, compressed bool) {
 			if err != nil {
 				return err
 			}
-			if m.Len() != i*i%5000 || m.Type() != ws.Text {
+			if m.Len() != i*i%5000 || m.Type() != ws.TypeText {
 				return fmt.Errorf("message %d came back with %d bytes", i, m.Len())
 			}
 			m.Release()
