@@ -42,7 +42,7 @@ func (b *Budget) full() bool { return b.used.Load() >= b.limit }
 
 // wish is called before waiting for room, and reports whether there is none: what
 // happens in between sets it.
-func (b *Budget) wish() bool {
+func (b *Budget) wantRoom() bool {
 	b.room.Clear()
 	b.short.Store(true)
 	if b.full() {
@@ -62,4 +62,9 @@ func (c *Conn) charge() {
 		b.add(n - c.charged)
 		c.charged = n
 	}
+}
+
+func (c *Conn) overBudget() bool {
+	b := c.opts.Budget
+	return b != nil && b.full() && c.stream.Queued() > 0
 }

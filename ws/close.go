@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/frame"
 )
 
 // Close closes the connection: it sends a Close frame with code and reason (at
@@ -59,7 +61,7 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	if errors.Is(told, runtime.ErrNoBuffers) { // it has nothing to answer
 		return errors.Join(fmt.Errorf("ws: close: the peer was not told: %w", told), c.shut())
 	}
-	c.handshake()
+	c.closingHandshake()
 	return c.shut()
 }
 
@@ -123,7 +125,7 @@ func (c *Conn) CloseNow() error {
 // handshake waits for the rest of the closing handshake: for the peer's Close
 // frame, and, from the client's side or after a failure, for the end of the
 // connection, so that what the peer is told is not destroyed by a reset.
-func (c *Conn) handshake() {
+func (c *Conn) closingHandshake() {
 	d := c.opts.CloseTimeout
 	if d < 0 || c.failed != nil {
 		return
@@ -141,7 +143,7 @@ func (c *Conn) handshake() {
 	if err := c.stream.SetReadDeadline(until); err != nil {
 		return
 	}
-	c.takeOver()
+	c.startDiscarding()
 	defer func() { c.busy, c.closing = false, false }() // when nothing comes any more
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
@@ -164,13 +166,28 @@ func (c *Conn) handshake() {
 
 // takeOver makes Close the one who receives. What comes is dropped, whatever its
 // length, and who would receive it waits for the end.
-func (c *Conn) takeOver() {
+func (c *Conn) startDiscarding() {
 	c.busy, c.closing = true, true
 	c.dropReceived()
 	c.streaming, c.long, c.paused = true, false, false
 }
 
-var past = time.Unix(1, 0) // a deadline that has passed
+// dropArrived drops what has arrived of any message, as it came, for Close, whoever
+// looks for it. An error says that nothing more comes, or not in time.
+func (c *Conn) dropArrived() error {
+	for {
+		s, _, ok, err := c.raw()
+		if s.buf != nil {
+			c.frames.release(s.buf)
+		}
+		switch {
+		case err != nil && c.readErr == nil:
+			return errClosed // Close's time is over
+		case err != nil || !ok:
+			return err
+		}
+	}
+}
 
 // discard reads until the peer has ended the connection, or ctx ends.
 func (c *Conn) discard(ctx context.Context) {
@@ -185,47 +202,105 @@ func (c *Conn) discard(ctx context.Context) {
 	}
 }
 
-// CloseRead receives for a caller that only sends: pings are answered, and the
-// peer's Close frame is seen. The context that it returns ends with the connection,
-// and context.Cause says why, as an error of Receive. A message from the peer is an
-// error, of which it is told with StatusPolicyViolation.
-//
-// Nobody else may receive until that context has ended, which it does with ctx too. It
-// may be called by a task of the loop, with its own ctx, or from any goroutine.
-func (c *Conn) CloseRead(ctx context.Context) context.Context {
-	// It ends when receiving has, and that is when ctx does, or soon after.
-	read, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	receive := func(own context.Context) error {
-		for {
-			m, err := c.Receive(own)
-			switch {
-			case m == nil:
-				if cerr := ended(ctx); cerr != nil && own.Err() != nil {
-					err = cerr // it was stopped because of that
-				}
-				cancel(err)
-				return nil
-			case c.sentClose == 0:
-				_ = c.fail(StatusPolicyViolation, "a message where none is taken")
-			}
-			m.Release()
-		}
+// finish closes what a handler has left, which returned err.
+func (c *Conn) finish(ctx context.Context, err error) {
+	if c.closed {
+		return
 	}
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		go func() { cancel(c.elsewhere(ctx, "receive", receive)) }()
-		return read
+	c.dropWriter()
+	code := StatusNormalClosure
+	switch {
+	case ctx.Err() != nil:
+		code = StatusGoingAway
+	case err != nil:
+		code = StatusInternalError
 	}
-	_, err := loop.Go(ctx, "ws: close read", func(own context.Context) error {
-		defer cancel(errors.New("ws: close read: a hook panicked"))
-		if ctx != loop.TaskOf(ctx).Friend(friend.Key{}).Context() { // otherwise it is told without that
-			defer context.AfterFunc(ctx, func() { loop.TaskOf(own).Cancel(false) })()
-		}
-		return receive(own)
-	})
+	_ = c.Close(code, "") // the peer may be gone: then there is nobody to close with
+}
+
+// goAway sends the Close frame of a server that stops. What other threads have
+// sent goes ahead of it, and the message that a Writer has begun ahead of that.
+func (c *Conn) goAway() {
+	if c.closed || c.sentClose != 0 {
+		return
+	}
+	r := c.remote.Load()
+	if r != nil {
+		r.refuse(errClosed)
+	}
+	if w := c.writer; w != nil && w.started() {
+		c.leaving = true // unlock goes on
+		return
+	}
+	defer func() { _ = c.sendClose(StatusGoingAway, "") }() // also when a hook panics
+	if r != nil {
+		c.takeAll(r)
+	}
+}
+
+// maxReason is how many bytes the reason in a Close frame may have.
+const maxReason = frame.MaxControl - 2
+
+// sendClose queues a Close frame, unless there was one. Nothing is sent after it. An
+// error says that the peer cannot be told.
+func (c *Conn) sendClose(code StatusCode, reason string) error {
+	if c.sentClose != 0 {
+		return nil
+	}
+	var broken *ProtocolError
+	switch { // the peer is to be told now what there was no memory for then
+	case c.gotClose != nil:
+		code, reason = c.gotClose.Code, ""
+	case errors.As(c.readErr, &broken):
+		code, reason = broken.Code, ""
+	}
+	var buf [frame.MaxControl]byte
+	p := buf[:0]
+	if code != StatusNoStatus {
+		p = binary.BigEndian.AppendUint16(p, uint16(code))
+		p = append(p, reason...)
+	}
+	if err := c.queueControl(frame.Close, p); err != nil {
+		return err
+	}
+	c.sentClose = code
+	if c.code == 0 {
+		c.code = code
+	}
+	return nil
+}
+
+// receiveClose answers the peer's Close frame.
+func (c *Conn) receiveClose(p []byte) error {
+	closed, err := parseClose(p)
 	if err != nil {
-		cancel(fmt.Errorf("ws: close read: %w", err))
+		return c.fail(err.Code, err.Detail)
 	}
-	return read
+	c.gotClose, c.answered = closed, c.sentClose != 0
+	if c.code == 0 {
+		c.code = closed.Code
+	}
+	_ = c.sendClose(closed.Code, "")
+	return c.end(closed)
+}
+
+// parseClose returns what the payload of a Close frame says, or what is wrong
+// with it: see RFC 6455, sections 5.5.1 and 7.4.
+func parseClose(p []byte) (*CloseError, *ProtocolError) {
+	switch {
+	case len(p) == 0:
+		return &CloseError{Code: StatusNoStatus}, nil
+	case len(p) == 1:
+		return nil, &ProtocolError{Code: StatusProtocolError, Detail: "a Close frame with half a status code"}
+	}
+	code := StatusCode(binary.BigEndian.Uint16(p))
+	switch {
+	case !code.sendable():
+		return nil, &ProtocolError{Code: StatusProtocolError, Detail: "a Close frame with the status code " + code.String() + ", which must not be sent"}
+	case !utf8.Valid(p[2:]):
+		return nil, &ProtocolError{Code: StatusInvalidPayload, Detail: "a Close frame whose reason is not UTF-8"}
+	}
+	return &CloseError{Code: code, Reason: string(p[2:])}, nil
 }
 
 // shut closes the transport, after what is queued was sent.
@@ -244,48 +319,10 @@ func (c *Conn) shut() error {
 	err := c.stream.Close()
 	if c.client { // a server's, when its handler has returned
 		c.letGo() // there is no handler whose messages are to be reclaimed
-		c.ended(nil)
+		c.reportClosed(nil)
 	}
 	if err != nil && !errors.Is(err, runtime.ErrClosed) {
 		return fmt.Errorf("ws: close: %w", err)
 	}
 	return nil
-}
-
-// ceased is called when the transport is no more: after shut, or because the loop
-// has ended with the connection open. Nobody on another thread may wait on.
-func (c *Conn) ceased() {
-	if c.failed == nil {
-		c.failed = errClosed
-	}
-	_ = c.end(errClosed)
-	if c.remote.Load() != nil {
-		c.failRemote(c.failed)
-	}
-	if c.closed {
-		return
-	}
-	c.closed = true
-	c.gone.Store(true)
-	c.alive.Stop()
-	if c.client {
-		c.letGo()
-		c.ended(errClosed)
-	}
-}
-
-// finish closes what a handler has left, which returned err.
-func (c *Conn) finish(ctx context.Context, err error) {
-	if c.closed {
-		return
-	}
-	c.dropWriter()
-	code := StatusNormalClosure
-	switch {
-	case ctx.Err() != nil:
-		code = StatusGoingAway
-	case err != nil:
-		code = StatusInternalError
-	}
-	_ = c.Close(code, "") // the peer may be gone: then there is nobody to close with
 }

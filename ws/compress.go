@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -77,6 +76,8 @@ const deflateTurn = 64 << 10
 // KiB can become megabytes.
 const inflateTurn = 1 << 20
 
+const maxScratch = 256 << 10 // bytes of memory that a loop keeps for compressing
+
 func newDeflater(o *Compression, p deflate.Params, server bool) *deflater {
 	level := o.Level
 	if level == 0 {
@@ -92,6 +93,9 @@ func newDeflater(o *Compression, p deflate.Params, server bool) *deflater {
 // compresses reports whether a message of n bytes is to be compressed.
 func (d *deflater) compresses(n int) bool { return d != nil && n >= d.threshold && n > 0 }
 
+// takesLong reports whether compressing a message of n bytes keeps others waiting.
+func (d *deflater) takesLong(n int) bool { return d.compresses(n) && n > deflateTurn }
+
 func (d *deflater) close() {
 	if d == nil {
 		return
@@ -100,12 +104,47 @@ func (d *deflater) close() {
 	d.out.Close()
 }
 
-// prepared returns the frame of a compressed broadcast, and notes that the peer
-// knows its bytes now.
-func (d *deflater) prepared(p *Prepared) *runtime.Buffer {
-	b := p.compressed(d)
-	d.out.Sent(p.payload)
-	return b
+// writeDeflated queues a compressed message of these parts.
+func (c *Conn) writeDeflated(t Type, parts func(func(p []byte))) error {
+	z := c.deflate.out
+	out := c.local.scratch[:0]
+	parts(func(p []byte) { out = z.Append(out, p) })
+	out = z.End(out)
+	h := frame.Header{Op: frame.Opcode(t), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}
+	err := c.writeParts(&h, out)
+	if cap(out) <= maxScratch {
+		c.local.scratch = out
+	}
+	return err
+}
+
+// sendLong sends a long message compressed, in fragments, and between two of them
+// other tasks have their turn. Once there was room for it all of it is queued:
+// ctx does not stop it half-way, since no other message could follow.
+func (c *Conn) sendLong(ctx context.Context, m *Message) error {
+	m.unhold()
+	defer m.Release()
+	if err := c.room(ctx, nil, m.typ, m.size); err != nil {
+		return err
+	}
+	w := &Writer{c: c, typ: m.typ, packed: true}
+	c.lock(w)
+	defer c.unlock()
+	for _, p := range m.Segments() {
+		for len(p) > 0 {
+			n := min(len(p), deflateTurn)
+			w.buf, p = p[:n:n], p[n:]
+			if err := w.queue(0); err != nil {
+				return err
+			}
+			_ = loop.Yield(ctx) // that ctx has ended changes nothing
+			if err := c.sendErr(); err != nil {
+				return err
+			}
+		}
+	}
+	w.buf = nil
+	return w.queue(thenEnd)
 }
 
 // inflate returns the next piece of a compressed message: see Conn.next.
@@ -154,15 +193,10 @@ func (c *Conn) inflate() (s segment, last, ok bool, err error) {
 	}
 }
 
-// takesLong reports whether compressing a message of n bytes keeps others waiting.
-func (d *deflater) takesLong(n int) bool { return d.compresses(n) && n > deflateTurn }
-
-// drop gives back the piece that was inflated.
-func (d *deflater) drop(c *Conn) {
-	if d.piece.buf != nil {
-		c.frames.release(d.piece.buf)
-	}
-	d.piece = segment{}
+// begin begins a message that may inflate to limit bytes.
+func (d *deflater) begin(limit int64) {
+	d.in.Begin(limit)
+	d.active, d.last = true, false
 }
 
 // unlimit has the message that is being inflated, which a Receive may have begun, go
@@ -173,53 +207,10 @@ func (d *deflater) unlimit() {
 	}
 }
 
-// begin begins a message that may inflate to limit bytes.
-func (d *deflater) begin(limit int64) {
-	d.in.Begin(limit)
-	d.active, d.last = true, false
-}
-
-// writeDeflated queues a compressed message of these parts.
-func (c *Conn) writeDeflated(t Type, parts func(func(p []byte))) error {
-	z := c.deflate.out
-	out := c.local.scratch[:0]
-	parts(func(p []byte) { out = z.Append(out, p) })
-	out = z.End(out)
-	h := frame.Header{Op: frame.Opcode(t), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}
-	err := c.writeParts(&h, out)
-	if cap(out) <= maxScratch {
-		c.local.scratch = out
+// drop gives back the piece that was inflated.
+func (d *deflater) drop(c *Conn) {
+	if d.piece.buf != nil {
+		c.frames.release(d.piece.buf)
 	}
-	return err
+	d.piece = segment{}
 }
-
-// sendLong sends a long message compressed, in fragments, and between two of them
-// other tasks have their turn. Once there was room for it all of it is queued:
-// ctx does not stop it half-way, since no other message could follow.
-func (c *Conn) sendLong(ctx context.Context, m *Message) error {
-	m.unhold()
-	defer m.Release()
-	if err := c.room(ctx, nil, m.typ, m.size); err != nil {
-		return err
-	}
-	w := &Writer{c: c, typ: m.typ, packed: true}
-	c.lock(w)
-	defer c.unlock()
-	for _, p := range m.Segments() {
-		for len(p) > 0 {
-			n := min(len(p), deflateTurn)
-			w.buf, p = p[:n:n], p[n:]
-			if err := w.queue(0); err != nil {
-				return err
-			}
-			_ = loop.Yield(ctx) // that ctx has ended changes nothing
-			if err := c.sendErr(); err != nil {
-				return err
-			}
-		}
-	}
-	w.buf = nil
-	return w.queue(thenEnd)
-}
-
-const maxScratch = 256 << 10 // bytes of memory that a loop keeps for compressing

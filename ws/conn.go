@@ -3,7 +3,6 @@ package ws
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -103,9 +102,9 @@ func newConn(s *loop.Stream, opts *Options, client bool) *Conn {
 	c.frames.dec.Client = client
 	c.readable[0], c.writable = s.Readable(), s.Writable()
 	c.stream.Friend(friend.Key{}).SetQueueLimit(opts.SendQueue)
-	c.stream.Friend(friend.Key{}).OnEnd(c.ceased)
+	c.stream.Friend(friend.Key{}).OnEnd(c.transportEnded)
 	if opts.Budget != nil {
-		c.stream.Friend(friend.Key{}).OnSent(c.sent)
+		c.stream.Friend(friend.Key{}).OnSent(c.onSent)
 	}
 	c.quick = opts.Budget == nil && opts.Hooks.MessageReceived == nil && opts.Hooks.MessageSent == nil && !opts.DebugMessages
 	c.keepAlive()
@@ -179,7 +178,7 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Context) error) error {
 	err := c.loop.Friend(friend.Key{}).Call(ctx, "ws: "+what, f)
 	if errors.Is(err, runtime.ErrCanceled) || errors.Is(err, context.Canceled) {
-		if cerr := ended(ctx); cerr != nil { // what cancelled the call, and it may have been a deadline
+		if cerr := ctxErr(ctx); cerr != nil { // what cancelled the call, and it may have been a deadline
 			return cerr
 		}
 	}
@@ -200,84 +199,17 @@ func fromElsewhere[T any](ctx context.Context, c *Conn, what string, f func(ctx 
 // post has the loop call f, outside any task. It fails only if the loop has ended.
 func (c *Conn) post(f func()) error { return c.loop.Friend(friend.Key{}).Post(f) }
 
-// link notes that the handler has m.
-func (c *Conn) link(m *Message) { c.held.PushFront(&m.node, m) }
-
-func (c *Conn) unlink(m *Message) { c.held.Remove(&m.node) }
-
-// returned takes note of a message that was released on another thread. Its
-// place in the list of held ones is the loop's to change.
-func (c *Conn) returned(m *Message) {
-	for {
-		top := c.foreign.Load()
-		m.nextAway = top
-		if c.foreign.CompareAndSwap(top, m) {
-			return
-		}
+// ended is ctx.Err, also when the loop's clock was faster than ctx's timer.
+func ctxErr(ctx context.Context) error {
+	if d, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(d) {
+		return context.DeadlineExceeded
 	}
+	return ctx.Err()
 }
 
-// collect unlinks what other threads have released.
-func (c *Conn) collect() {
-	m := c.foreign.Swap(nil)
-	for m != nil {
-		next := m.nextAway
-		c.unlink(m)
-		m.conn, m.nextAway = nil, nil // and left to the garbage collector
-		m = next
-	}
-}
+var past = time.Unix(1, 0) // a deadline that has passed
 
-// letGo gives back what the connection itself holds. Messages that somebody has
-// received are not of that.
-func (c *Conn) letGo() {
-	if c.foreign.Load() != nil {
-		c.collect()
-	}
-	c.dropReceived()
-	c.deflate.close()
-}
-
-// dropReceived gives up what was received and is with nobody yet.
-func (c *Conn) dropReceived() {
-	if r := c.reader; r != nil {
-		why := c.readErr
-		if why == nil {
-			why = errClosed // what comes of its message is dropped
-		}
-		r.giveUp(why)
-		if r.over == nil && !r.lent {
-			r.over = why
-		}
-		c.reader = nil
-	}
-	for len(c.stash) > 0 {
-		c.unstash().free()
-	}
-	c.dropPartial()
-}
-
-// reclaim takes back the messages that the handler still has when it has
-// returned.
-func (c *Conn) reclaim() {
-	c.letGo()
-	n, first := 0, ""
-	for m := range c.held.All() {
-		if m.away.CompareAndSwap(0, awayReclaimed) {
-			if n++; n == 1 {
-				first = fmt.Sprintf("%s of %d bytes", m.typ, m.size)
-				if m.from != "" {
-					first += ", received at\n" + m.from
-				}
-			}
-			m.local = nil // whoever still has it must not find it in use again
-			c.unlink(m)
-			m.eachSegment(func(s *segment) { c.frames.release(s.buf) })
-			m.first, m.rest, m.conn = segment{}, nil, nil
-		}
-	}
-	if n > 0 {
-		c.opts.Logger.Warn("noria: a handler returned without releasing what it received; it was reclaimed",
-			"peer", c.RemoteAddr().String(), "messages", n, "first", first)
-	}
+func timeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
 }

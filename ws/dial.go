@@ -45,6 +45,17 @@ type DialOptions struct {
 	Net loop.DialOptions
 }
 
+// A StatusError is what Dial fails with when the server answers with another
+// status than 101. It may be another kind of server, or have refused.
+type StatusError struct {
+	Status int
+	Reason string // the first line's, as it was sent
+	Header http.Header
+	Body   []byte // what had arrived of it, at most 1 KiB
+}
+
+func (e *StatusError) Error() string { return (*handshake.StatusError)(e).Error() }
+
 // Dial opens a connection to a URL ("ws://host:port/path", "wss://…") and waits until
 // the opening handshake is complete. It may be called from anywhere. A task gives its
 // own context, and the connection belongs to its loop. A goroutine's belongs to a loop
@@ -160,14 +171,14 @@ func shake(ctx context.Context, t *loop.Stream, attempt *handshake.Attempt, dead
 	})
 	defer func() { over = true; stop() }()
 	if _, err := t.Write(attempt.Request); err != nil {
-		if cerr := ended(ctx); cerr != nil {
+		if cerr := ctxErr(ctx); cerr != nil {
 			return nil, cerr
 		}
 		return nil, err
 	}
 	head, err := readHead(t, DefaultMaxHeaderBytes)
 	if err != nil {
-		if cerr := ended(ctx); cerr != nil {
+		if cerr := ctxErr(ctx); cerr != nil {
 			return nil, cerr
 		}
 		return nil, fmt.Errorf("waiting for the server's response: %w", err)

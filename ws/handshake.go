@@ -54,17 +54,6 @@ func (r *Refusal) Error() string { return (*handshake.Refusal)(r).Error() }
 // Unwrap returns Err.
 func (r *Refusal) Unwrap() error { return r.Err }
 
-// A StatusError is what Dial fails with when the server answers with another
-// status than 101. It may be another kind of server, or have refused.
-type StatusError struct {
-	Status int
-	Reason string // the first line's, as it was sent
-	Header http.Header
-	Body   []byte // what had arrived of it, at most 1 KiB
-}
-
-func (e *StatusError) Error() string { return (*handshake.StatusError)(e).Error() }
-
 // handshaker is s's part of the handshake, which does no I/O.
 func (s *Server) handshaker() handshake.Server {
 	h := handshake.Server{Subprotocols: s.Subprotocols, Origins: s.Origins}
@@ -106,12 +95,12 @@ func (s *Server) accept(ctx context.Context, t *loop.Stream, deadline time.Time)
 	}
 	var acc *handshake.Accepted
 	var answer []byte
-	head, err := readHead(t, s.maxHead())
+	head, err := readHead(t, s.maxHeaderBytes())
 	switch {
 	case err == nil:
 		acc, answer, err = s.shake.Accept(head)
 	case errors.Is(err, errHeadTooLong):
-		ref := handshake.TooLong(s.maxHead())
+		ref := handshake.TooLong(s.maxHeaderBytes())
 		answer, err = ref.Response().Append(nil, ""), ref
 	case timeout(err) && ctx.Err() != nil:
 		ref := &handshake.Refusal{Status: http.StatusServiceUnavailable, Text: "the server stops", Err: ctx.Err()}

@@ -7,9 +7,28 @@ import (
 
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/list"
-	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/frame"
 )
+
+// A Type says what a message is: TypeText or TypeBinary.
+type Type uint8
+
+const (
+	// TypeText is UTF-8, which is checked when it is received.
+	TypeText Type = Type(frame.Text)
+	// TypeBinary is anything.
+	TypeBinary Type = Type(frame.Binary)
+)
+
+func (t Type) String() string { return frame.Opcode(t).String() }
+
+// check panics if t is no type of a message.
+func (t Type) check(what string) {
+	if t != TypeText && t != TypeBinary {
+		panic(fmt.Sprintf("ws: %s of a message of type %v, want TypeText or TypeBinary", what, t))
+	}
+}
 
 const (
 	// smallPiece is up to how many bytes a piece of a message is copied behind
@@ -44,27 +63,6 @@ type Message struct {
 	away     atomic.Int32       // see awayReleased
 	from     string             // the stack that received it, if somebody wants to know
 }
-
-// Values of Message.away: what happened to a message that was released
-// elsewhere than on its loop, or that its handler forgot.
-const (
-	awayReleased = iota + 1
-	awayReclaimed
-)
-
-// A segment is a part of a message: data lies in buf, of which the segment is
-// an owner. off is where, counted from the first byte that buf holds.
-type segment struct {
-	buf  *runtime.Buffer
-	data []byte
-	off  int
-}
-
-// sole reports whether nobody else looks at the segment's buffer.
-func (s *segment) sole() bool { return !s.buf.Friend(friend.Key{}).Shared() }
-
-// last reports whether the segment's buffer ends with it.
-func (s *segment) last() bool { return s.off+len(s.data) == s.buf.Len() }
 
 // NewMessage returns a message that owns p: it must not be changed from now
 // on. t is TypeText or TypeBinary. It may be called from anywhere.
@@ -181,17 +179,6 @@ func (m *Message) forgotten(what string) {
 	panic(fmt.Sprintf("ws: %s of a message (%s) whose handler has returned: it was reclaimed; a handler that hands a message on calls Keep", what, m.typ))
 }
 
-func (m *Message) eachSegment(f func(*segment)) {
-	if m.first.buf != nil {
-		f(&m.first)
-	}
-	for i := range m.rest {
-		if m.rest[i].buf != nil {
-			f(&m.rest[i])
-		}
-	}
-}
-
 // free gives everything back, on the loop.
 func (m *Message) free() {
 	c := m.conn
@@ -229,6 +216,31 @@ func (m *Message) recycle() {
 	}
 	l.spare++
 	l.messages.Push(&m.unused, m)
+}
+
+// A segment is a part of a message: data lies in buf, of which the segment is
+// an owner. off is where, counted from the first byte that buf holds.
+type segment struct {
+	buf  *runtime.Buffer
+	data []byte
+	off  int
+}
+
+// sole reports whether nobody else looks at the segment's buffer.
+func (s *segment) sole() bool { return !s.buf.Friend(friend.Key{}).Shared() }
+
+// last reports whether the segment's buffer ends with it.
+func (s *segment) last() bool { return s.off+len(s.data) == s.buf.Len() }
+
+func (m *Message) eachSegment(f func(*segment)) {
+	if m.first.buf != nil {
+		f(&m.first)
+	}
+	for i := range m.rest {
+		if m.rest[i].buf != nil {
+			f(&m.rest[i])
+		}
+	}
 }
 
 // add appends s, whose owner the message becomes.
@@ -321,35 +333,4 @@ func (m *Message) join() {
 	m.first = segment{buf: b, data: b.Bytes()}
 	clear(m.rest)
 	m.rest = m.rest[:0]
-}
-
-// A local is what the connections of one loop share.
-type local struct {
-	loop     *loop.Loop
-	messages list.Stack[Message] // free ones
-	spare    int                 // how many
-	masks    masks
-	scratch  []byte // for compressing
-}
-
-const maxSpareMessages = 1024
-
-type localKey struct{}
-
-// localOf is called on the loop.
-func localOf(l *loop.Loop) *local {
-	return l.Friend(friend.Key{}).Local(localKey{}, func() any { return &local{loop: l} }).(*local)
-}
-
-func (l *local) newMessage(c *Conn, t Type) *Message {
-	m := l.messages.Pop()
-	if m == nil {
-		m = &Message{local: l}
-	} else {
-		l.spare--
-		m.gone = false
-	}
-	m.typ, m.size, m.conn = t, 0, c
-	c.link(m)
-	return m
 }

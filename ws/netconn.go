@@ -127,7 +127,8 @@ func (n *netConn) Close() error {
 	return err
 }
 
-func (n *netConn) LocalAddr() net.Addr  { return n.c.LocalAddr() }
+func (n *netConn) LocalAddr() net.Addr { return n.c.LocalAddr() }
+
 func (n *netConn) RemoteAddr() net.Addr { return n.c.RemoteAddr() }
 
 func (n *netConn) SetDeadline(t time.Time) error {

@@ -22,6 +22,11 @@ type ping struct {
 	at      int64 // on the loop's clock, when it came
 }
 
+const (
+	maxPings = 64
+	maxStash = 16 // messages that are taken in while a Ping waits
+)
+
 // Ping sends a ping and waits for its pong, and returns how long that took.
 // While it waits and nobody receives, it takes in what arrives: the next Receive
 // finds it. It takes no more than 16 messages, none that is longer than
@@ -79,8 +84,8 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 		cancel()
 		if err != nil {
 			switch {
-			case ended(ctx) != nil:
-				return 0, ended(ctx)
+			case ctxErr(ctx) != nil:
+				return 0, ctxErr(ctx)
 			case errors.Is(err, context.DeadlineExceeded):
 				return 0, fmt.Errorf("ws: ping: %w: what came before the pong is not received: %d messages, or the rest of a Reader's", runtime.ErrBusy, len(c.stash))
 			}
@@ -90,6 +95,25 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 			return 0, c.readErr
 		}
 	}
+}
+
+// takesIn reports whether a Ping that waits may take in what arrives: nobody
+// receives, and there is room for it.
+func (c *Conn) takesIn() bool {
+	return !c.busy && c.reader == nil && len(c.stash) < maxStash && !c.long
+}
+
+// takeMore takes in what has arrived while a Ping waits, up to maxStash messages. An
+// error says why no more will, or not in time.
+func (c *Conn) takeMore() error {
+	for len(c.stash) < maxStash {
+		m, err := c.assembleEarly()
+		if err != nil || m == nil {
+			return err
+		}
+		c.stash = append(c.stash, m)
+	}
+	return nil
 }
 
 // nextQuiet returns an event that is set when somebody stops receiving, the next
@@ -109,33 +133,9 @@ func (c *Conn) tellQuiet() {
 	}
 }
 
-// takesIn reports whether a Ping that waits may take in what arrives: nobody
-// receives, and there is room for it.
-func (c *Conn) takesIn() bool {
-	return !c.busy && c.reader == nil && len(c.stash) < maxStash && !c.long
-}
-
-const (
-	maxPings = 64
-	maxStash = 16 // messages that are taken in while a Ping waits
-)
-
-// takeMore takes in what has arrived while a Ping waits, up to maxStash messages. An
-// error says why no more will, or not in time.
-func (c *Conn) takeMore() error {
-	for len(c.stash) < maxStash {
-		m, err := c.assembleEarly()
-		if err != nil || m == nil {
-			return err
-		}
-		c.stash = append(c.stash, m)
-	}
-	return nil
-}
-
 // ponged takes a pong. It answers the ping with its payload, and those before
 // it, which the peer may have passed over (RFC 6455, section 5.5.3).
-func (c *Conn) ponged(p []byte) {
+func (c *Conn) receivePong(p []byte) {
 	if c.pinged {
 		c.pinged = false
 		c.alive.Set(c.opts.PingInterval)
@@ -150,6 +150,44 @@ func (c *Conn) ponged(p []byte) {
 			return
 		}
 	}
+}
+
+// maxPongs is how many bytes of pongs may wait to be sent before they coalesce: from
+// then on the connection answers the newest ping only, once there is room (RFC 6455,
+// section 5.5.3).
+const maxPongs = 4 << 10
+
+// pong answers a ping. Once maxPongs bytes of answers wait, only the newest
+// ping is answered, when those have gone.
+func (c *Conn) answerPing(p []byte) {
+	if c.sentClose != 0 {
+		return
+	}
+	if c.pongsGone() {
+		c.pongs = 0
+	}
+	if c.pongDue || c.pongs+len(p) > maxPongs {
+		c.pending = append(c.pending[:0], p...)
+		c.pongDue = true
+		c.stream.Friend(friend.Key{}).OnSent(c.onSent)
+		return
+	}
+	if c.queueControl(frame.Pong, p) == nil {
+		c.pongs += len(p) + 2
+		c.pongEnd = c.written
+	}
+}
+
+func (c *Conn) pongsGone() bool { return c.written-int64(c.stream.Queued()) >= c.pongEnd }
+
+// answerLatestPing answers the newest ping.
+func (c *Conn) answerLatestPing() {
+	c.pongDue = false
+	if c.sentClose == 0 && c.queueControl(frame.Pong, c.pending) == nil {
+		c.pongs += len(c.pending) + 2
+		c.pongEnd = c.written
+	}
+	c.pending = nil
 }
 
 // keepAlive begins to watch whether the peer is there. One timer a connection

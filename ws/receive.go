@@ -2,10 +2,12 @@ package ws
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"runtime/debug"
+	"unicode/utf8"
 
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
@@ -84,6 +86,69 @@ func (c *Conn) take() (*Message, error) {
 		}
 	}
 	return c.assemble()
+}
+
+// quickReceive returns the next message, if it is such a one. idle says that nothing
+// has arrived, not even the beginning of one.
+func (c *Conn) quickReceive() (m *Message, idle bool) {
+	e := &c.frames
+	if !c.quick || c.inFrame || c.inMsg || e.dec.Partial() > 0 || c.readErr != nil || c.busy || c.reader != nil || len(c.stash) > 0 {
+		return nil, false
+	}
+	if len(e.in) == 0 && !e.more() {
+		return nil, true
+	}
+	p := e.in
+	if len(p) < 2 {
+		return nil, false
+	}
+	typ := Type(p[0] & 0xf)
+	if p[0] != 0x80|byte(TypeText) && p[0] != 0x80|byte(TypeBinary) {
+		return nil, false
+	}
+	size, n := int(p[1]&0x7f), 2
+	switch {
+	case size > 126:
+		return nil, false
+	case size == 126:
+		if len(p) < 4 {
+			return nil, false
+		}
+		if size, n = int(binary.BigEndian.Uint16(p[2:])), 4; size < 126 {
+			return nil, false
+		}
+	}
+	var key [4]byte
+	masked := p[1]&0x80 != 0
+	if masked == c.client {
+		return nil, false
+	}
+	if masked {
+		if len(p) < n+4 {
+			return nil, false
+		}
+		key = [4]byte(p[n:])
+		n += 4
+	}
+	// An empty one has no buffer: that is not done here.
+	if size == 0 || len(p) < n+size || int64(size) > c.opts.MaxMessage {
+		return nil, false
+	}
+	data := p[n : n+size : n+size]
+	if masked {
+		frame.Mask(data, key, 0)
+	}
+	if typ == TypeText && !utf8.Valid(data) {
+		if masked {
+			frame.Mask(data, key, 0) // as it was: the error is found once more
+		}
+		return nil, false
+	}
+	m = c.newMessage()
+	m.typ, m.size = typ, size
+	e.in = p[n:]
+	e.take(&m.first, size)
+	return m, false
 }
 
 // assemble puts the next message together, as far as it is here.
@@ -205,7 +270,7 @@ func (c *Conn) await(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		if cerr := ended(ctx); cerr != nil {
+		if cerr := ctxErr(ctx); cerr != nil {
 			return cerr
 		}
 		return fmt.Errorf("ws: receive: %w", err)
@@ -225,23 +290,6 @@ func (c *Conn) awaitMore(ctx context.Context) error {
 	}
 	_, err := loop.WaitAny(ctx, c.readable[:]...)
 	return err
-}
-
-// dropArrived drops what has arrived of any message, as it came, for Close, whoever
-// looks for it. An error says that nothing more comes, or not in time.
-func (c *Conn) dropArrived() error {
-	for {
-		s, _, ok, err := c.raw()
-		if s.buf != nil {
-			c.frames.release(s.buf)
-		}
-		switch {
-		case err != nil && c.readErr == nil:
-			return errClosed // Close's time is over
-		case err != nil || !ok:
-			return err
-		}
-	}
 }
 
 // next returns the next piece of a message that has arrived: unmasked,
@@ -368,14 +416,28 @@ func (c *Conn) begin() error {
 	return nil
 }
 
-func (c *Conn) tooBig() error {
-	return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", c.limit()))
-}
-
-// exhausted ends a connection for whose message there is no memory.
-func (c *Conn) exhausted(err error) error {
-	_ = c.sendClose(StatusTryAgainLater, "")
-	return c.end(fmt.Errorf("ws: receive: %w", err))
+// receiveControl goes on with a control frame, and handles it once it is
+// complete.
+func (c *Conn) receiveControl() error {
+	h := &c.head
+	for c.at < h.Len {
+		n := c.frames.control(c.control[c.at:h.Len], h, c.at)
+		if n == 0 {
+			return nil
+		}
+		c.at += int64(n)
+	}
+	c.inFrame = false
+	p := c.control[:h.Len]
+	switch h.Op {
+	case frame.Ping:
+		c.answerPing(p)
+		return nil
+	case frame.Pong:
+		c.receivePong(p)
+		return nil
+	}
+	return c.receiveClose(p)
 }
 
 // nothing is what next returns when nothing is there: nil if more may come.
@@ -390,38 +452,14 @@ func (c *Conn) nothing() error {
 	return c.end(abnormal(err))
 }
 
-func timeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
+func (c *Conn) tooBig() error {
+	return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", c.limit()))
 }
 
-// end notes what has ended receiving.
-func (c *Conn) end(err error) error {
-	if c.readErr == nil {
-		c.readErr = err
-		if c.code == 0 {
-			c.code = StatusAbnormalClosure
-		}
-		c.over.Set()
-		if c.remote.Load() != nil {
-			c.endRemote()
-		}
-		c.frames.drop()
-		c.dropPartial()
-	}
-	return c.readErr
-}
-
-// dropPartial gives up what there is of the message that is being received, of which
-// nobody wants the rest.
-func (c *Conn) dropPartial() {
-	if d := c.deflate; d != nil {
-		d.drop(c)
-	}
-	if c.msg != nil {
-		c.msg.free()
-		c.msg = nil
-	}
+// exhausted ends a connection for whose message there is no memory.
+func (c *Conn) exhausted(err error) error {
+	_ = c.sendClose(StatusTryAgainLater, "")
+	return c.end(fmt.Errorf("ws: receive: %w", err))
 }
 
 func (c *Conn) headerError(err error) error {
@@ -430,11 +468,4 @@ func (c *Conn) headerError(err error) error {
 		return c.fail(StatusProtocolError, broken.Error())
 	}
 	return c.end(abnormal(err))
-}
-
-// fail tells the peer what it did wrong, and ends receiving.
-func (c *Conn) fail(code StatusCode, detail string) error {
-	err := &ProtocolError{Code: code, Detail: detail}
-	_ = c.sendClose(code, "") // what the peer cannot be told is in the error all the same
-	return c.end(err)
 }

@@ -2,14 +2,14 @@ package ws
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
+	"math"
 
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
-	"github.com/noria-go/noria/ws/internal/frame"
 )
 
 // Send sends m and takes it: also when it fails. It returns when the message is
@@ -42,19 +42,56 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 	return c.messageOut(t, n, c.writeMessage(m))
 }
 
-// roomFor is room for m, which it takes out of its handler's hands, and releases if
-// it is not to be sent: also when a hook panics meanwhile.
-func (c *Conn) roomFor(ctx context.Context, m *Message) (err error) {
-	m.unhold()
-	ready := false
-	defer func() {
-		if !ready {
-			m.Release()
+// quickSend queues m and takes it, if that can be done at once.
+func (c *Conn) quickSend(m *Message) bool {
+	if !c.quick || len(m.rest) > 0 || c.client || c.failed != nil || c.sentClose != 0 || c.gotClose != nil || c.closed || c.ending || c.writer != nil || c.pongDue || c.overtaken() {
+		return false
+	}
+	n := 2
+	switch {
+	case m.size > math.MaxUint16:
+		return false
+	case m.size > 125:
+		n = 4
+	}
+	if m.size <= smallMessage {
+		if b := c.stream.Friend(friend.Key{}).TryGrow(n + m.size); b != nil {
+			quickHeader(b, m)
+			copy(b[n:], m.first.data)
+			m.free()
+			c.queued(len(b))
+			return true
 		}
-	}()
-	err = c.room(ctx, nil, m.typ, m.size)
-	ready = err == nil
-	return err
+		if c.stream.Friend(friend.Key{}).TailRoom() > 0 {
+			return false
+		}
+	}
+	s := &m.first
+	b := s.buf
+	if b == nil || b.Friend(friend.Key{}).Shared() || s.off+b.Friend(friend.Key{}).Headroom() < n || c.stream.Friend(friend.Key{}).WriteErr() != nil {
+		return false
+	}
+	b.Truncate(s.off + m.size)
+	b.Advance(s.off)
+	quickHeader(b.Prepend(n), m)
+	s.buf = nil
+	m.free()
+	c.one[0] = b
+	_ = c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...) // WriteErr was asked
+	c.one[0] = nil
+	c.queued(n + m.size)
+	return true
+}
+
+// quickHeader puts m's header into b.
+func quickHeader(b []byte, m *Message) {
+	b[0] = 0x80 | byte(m.typ)
+	if m.size <= 125 {
+		b[1] = byte(m.size)
+		return
+	}
+	b[1] = 126
+	binary.BigEndian.PutUint16(b[2:], uint16(m.size))
 }
 
 // SendText sends a copy of s: see Send.
@@ -84,7 +121,7 @@ type outgoing struct {
 	prepared *Prepared
 }
 
-func (o outgoing) what() (t Type, bytes int) {
+func (o outgoing) typeAndLen() (t Type, bytes int) {
 	if o.m != nil {
 		return o.m.typ, o.m.size
 	}
@@ -93,8 +130,8 @@ func (o outgoing) what() (t Type, bytes int) {
 
 // waiting is how many bytes o counts for while it waits for the loop: an empty message
 // takes memory too.
-func (o outgoing) waiting() int {
-	_, n := o.what()
+func (o outgoing) cost() int {
+	_, n := o.typeAndLen()
 	return n + headroom
 }
 
@@ -109,7 +146,7 @@ func (c *Conn) send(ctx context.Context, o outgoing) error {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.sendElsewhere(ctx, o)
 	}
-	t, n := o.what()
+	t, n := o.typeAndLen()
 	if err := c.room(ctx, nil, t, n); err != nil {
 		o.drop()
 		return err
@@ -119,7 +156,7 @@ func (c *Conn) send(ctx context.Context, o outgoing) error {
 
 // write queues o, for which there is room.
 func (c *Conn) write(o outgoing) error {
-	t, n := o.what()
+	t, n := o.typeAndLen()
 	if o.m != nil {
 		return c.messageOut(t, n, c.writeMessage(o.m))
 	}
@@ -132,6 +169,21 @@ func (c *Conn) messageOut(t Type, bytes int, err error) error {
 	if hook := c.opts.Hooks.MessageSent; hook != nil && err == nil {
 		hook(c, t, bytes)
 	}
+	return err
+}
+
+// roomFor is room for m, which it takes out of its handler's hands, and releases if
+// it is not to be sent: also when a hook panics meanwhile.
+func (c *Conn) roomFor(ctx context.Context, m *Message) (err error) {
+	m.unhold()
+	ready := false
+	defer func() {
+		if !ready {
+			m.Release()
+		}
+	}()
+	err = c.room(ctx, nil, m.typ, m.size)
+	ready = err == nil
 	return err
 }
 
@@ -164,7 +216,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		err := c.stream.Friend(friend.Key{}).WriteErr()
 		if err == nil && !c.overBudget() {
 			if c.pongDue {
-				c.latePong() // what was asked before is answered before
+				c.answerLatestPing() // what was asked before is answered before
 			}
 			if w == nil && r != nil && r.moved.Load() < before {
 				c.ahead(r, before)
@@ -200,7 +252,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		sources := []loop.Source{c.writable}
 		if err == nil {
 			c.vacant.Clear()
-			if !c.opts.Budget.wish() || !c.overBudget() {
+			if !c.opts.Budget.wantRoom() || !c.overBudget() {
 				continue
 			}
 			sources = []loop.Source{&c.opts.Budget.room, &c.vacant}
@@ -214,11 +266,6 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 // maxTurns is how many turns of the loop a message may have to wait, where a Policy
 // drops it rather, while others' messages take the room.
 const maxTurns = 8
-
-func (c *Conn) overBudget() bool {
-	b := c.opts.Budget
-	return b != nil && b.full() && c.stream.Queued() > 0
-}
 
 func (c *Conn) dropped(t Type, bytes int) {
 	if hook := c.opts.Hooks.MessageDropped; hook != nil {
@@ -247,8 +294,8 @@ func (c *Conn) wait(ctx context.Context, w *Writer, sources ...loop.Source) erro
 		return c.readErr
 	case err == nil:
 		return nil
-	case ended(ctx) != nil:
-		return ended(ctx)
+	case ctxErr(ctx) != nil:
+		return ctxErr(ctx)
 	case errors.Is(err, context.DeadlineExceeded):
 		if c.writer != w {
 			return nil
@@ -258,90 +305,17 @@ func (c *Conn) wait(ctx context.Context, w *Writer, sources ...loop.Source) erro
 	return fmt.Errorf("ws: send: %w", err)
 }
 
-// ended is ctx.Err, also when the loop's clock was faster than ctx's timer.
-func ended(ctx context.Context) error {
-	if d, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(d) {
-		return context.DeadlineExceeded
+// sent is called when something that was queued has gone.
+func (c *Conn) onSent() {
+	c.charge()
+	if c.opts.Budget != nil && c.stream.Queued() == 0 {
+		c.vacant.Set()
 	}
-	return ctx.Err()
-}
-
-// tooSlow closes a connection whose peer does not keep up.
-func (c *Conn) tooSlow() error {
-	_ = c.sendClose(StatusPolicyViolation, "too slow")
-	err := c.giveUp(ErrTooSlow)
-	c.stream.Friend(friend.Key{}).SetLinger(time.Second) // it may be slow, and still get to the Close frame
-	return err
-}
-
-// giveUp ends a connection whose peer does not read, or is not there: it is no
-// use to wait for it.
-func (c *Conn) giveUp(err error) error {
-	if c.failed == nil {
-		c.failed = err
+	if c.short && !c.overBudget() {
+		c.short = false
+		c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 	}
-	c.stream.Friend(friend.Key{}).SetLinger(-1)
-	_ = c.end(err)
-	_ = c.stream.SetReadDeadline(past) // whoever receives is to look
-	return err
-}
-
-// sendErr returns why nothing can be sent.
-func (c *Conn) sendErr() error {
-	switch {
-	case c.failed != nil:
-		return c.failed
-	case c.gotClose != nil:
-		return c.gotClose
-	case c.sentClose != 0 || c.closed:
-		return errClosed
-	}
-	return nil
-}
-
-var errClosed = fmt.Errorf("ws: the connection was closed here: %w", runtime.ErrClosed)
-
-// sendFailed notes that the transport is gone, or that a frame could not be
-// queued as a whole: nothing may follow it.
-func (c *Conn) sendFailed(err error) error {
-	if c.failed == nil {
-		if errors.Is(err, runtime.ErrNoBuffers) { // the transport goes on: nobody else will end it
-			return c.giveUp(abnormal(err))
-		}
-		c.failed = abnormal(err)
-		c.stream.Friend(friend.Key{}).SetLinger(-1)
-	}
-	return c.failed
-}
-
-// writeMessage queues m and takes it.
-func (c *Conn) writeMessage(m *Message) error {
-	if c.deflate.compresses(m.size) {
-		err := c.writeDeflated(m.typ, func(f func([]byte)) { m.eachSegment(func(s *segment) { f(s.data) }) })
-		m.free()
-		return err
-	}
-	return c.writeFrame(m)
-}
-
-// header returns the header of m as one frame.
-func (c *Conn) header(m *Message) frame.Header {
-	h := frame.Header{Op: frame.Opcode(m.typ), Fin: true, Len: int64(m.size)}
-	c.mask(&h)
-	return h
-}
-
-// writeBytes queues a message with a copy of p.
-func (c *Conn) writeBytes(t Type, p []byte) error {
-	if c.deflate.compresses(len(p)) {
-		return c.writeDeflated(t, func(f func([]byte)) { f(p) })
-	}
-	h := frame.Header{Op: frame.Opcode(t), Fin: true, Len: int64(len(p))}
-	return c.writeParts(&h, p)
-}
-
-func (c *Conn) mask(h *frame.Header) {
-	if c.client {
-		h.Masked, h.Mask = true, c.local.masks.next()
+	if c.pongDue && c.pongsGone() && !c.closed {
+		c.answerLatestPing()
 	}
 }

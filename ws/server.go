@@ -13,7 +13,6 @@ import (
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
@@ -145,7 +144,7 @@ func (s *Server) handshakeTimeout() time.Duration {
 	return s.HandshakeTimeout
 }
 
-func (s *Server) maxHead() int {
+func (s *Server) maxHeaderBytes() int {
 	if s.MaxHeaderBytes <= 0 {
 		return DefaultMaxHeaderBytes
 	}
@@ -190,7 +189,7 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 	returned := false
 	defer func() { // also when a hook panics in what comes before
 		c.reclaim()
-		c.ended(err)
+		c.reportClosed(err)
 	}()
 	defer func() {
 		if returned {
@@ -220,56 +219,4 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 	}
 	returned = true
 	return orderly(ctx, err)
-}
-
-// goAway sends the Close frame of a server that stops. What other threads have
-// sent goes ahead of it, and the message that a Writer has begun ahead of that.
-func (c *Conn) goAway() {
-	if c.closed || c.sentClose != 0 {
-		return
-	}
-	r := c.remote.Load()
-	if r != nil {
-		r.refuse(errClosed)
-	}
-	if w := c.writer; w != nil && w.started() {
-		c.leaving = true // unlock goes on
-		return
-	}
-	defer func() { _ = c.sendClose(StatusGoingAway, "") }() // also when a hook panics
-	if r != nil {
-		c.takeAll(r)
-	}
-}
-
-// orderly drops an error that only says that the connection was closed in
-// order, or that the server stops: then sending fails with ErrClosed.
-func orderly(ctx context.Context, err error) error {
-	var closed *CloseError
-	if errors.As(err, &closed) {
-		switch closed.Code {
-		case StatusNormalClosure, StatusGoingAway, StatusNoStatus:
-			return nil
-		}
-	}
-	if cerr := ctx.Err(); cerr != nil && (errors.Is(err, cerr) || errors.Is(err, runtime.ErrClosed)) {
-		return nil
-	}
-	return err
-}
-
-// ended reports the end of an opened connection, whose handler returned err.
-func (c *Conn) ended(err error) {
-	hook := c.opts.Hooks.Closed
-	if hook == nil {
-		return
-	}
-	if err == nil {
-		err = c.readErr
-	}
-	here := c.answered && errors.Is(err, c.gotClose) || c.sentClose != 0 && errors.Is(err, errClosed)
-	if here { // it only says that this end has sent a Close frame
-		err = nil
-	}
-	hook(c, c.code, err)
 }

@@ -50,7 +50,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 	if c.gone.Load() { // r may be newer than that
 		r.refuse(errClosed)
 	}
-	t, n := o.what()
+	t, n := o.typeAndLen()
 	if o.m != nil && c.deflate.takesLong(n) {
 		return c.elsewhere(ctx, "send", func(ctx context.Context) error { return c.Send(ctx, o.m) })
 	}
@@ -97,7 +97,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		}
 		sources := []loop.Source{room}
 		if broke {
-			if !c.opts.Budget.wish() {
+			if !c.opts.Budget.wantRoom() {
 				continue
 			}
 			sources = append(sources, &c.opts.Budget.room)
@@ -111,8 +111,8 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		if err != nil {
 			o.drop()
 			switch {
-			case ended(ctx) != nil:
-				return ended(ctx)
+			case ctxErr(ctx) != nil:
+				return ctxErr(ctx)
 			case errors.Is(err, context.DeadlineExceeded):
 				_ = c.post(func() { _ = c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
 				return fmt.Errorf("%w: no room to send for %v", ErrTooSlow, c.opts.WriteTimeout)
@@ -131,7 +131,7 @@ func (c *Conn) put(r *remote, o outgoing) error {
 		r.posted = true
 	}
 	r.accepted.Add(1)
-	n := o.waiting()
+	n := o.cost()
 	r.items = append(r.items, o)
 	r.bytes += n
 	if b := c.opts.Budget; b != nil {
@@ -191,7 +191,7 @@ func (c *Conn) takeRemote() {
 			return
 		}
 		if c.pongDue {
-			c.latePong()
+			c.answerLatestPing()
 		}
 		packed += c.writeRemote(o)
 	}
@@ -237,7 +237,7 @@ func (c *Conn) takeAll(r *remote) {
 // that panics, the rest of the queue goes on in the next turn. packed is how many bytes
 // had to be compressed.
 func (c *Conn) writeRemote(o outgoing) (packed int) {
-	if _, n := o.what(); c.deflate.compresses(n) {
+	if _, n := o.typeAndLen(); c.deflate.compresses(n) {
 		packed = n
 	}
 	returned := false
@@ -249,6 +249,58 @@ func (c *Conn) writeRemote(o outgoing) (packed int) {
 	_ = c.write(o)
 	returned = true
 	return packed
+}
+
+// pop takes the oldest; if there is none, nobody looks until one is put.
+func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.drained() {
+		return o, false
+	}
+	o = r.items[r.head]
+	r.items[r.head] = outgoing{}
+	r.head++
+	r.moved.Add(1)
+	n := o.cost()
+	r.bytes -= n
+	if b := c.opts.Budget; b != nil {
+		b.add(-int64(n))
+	}
+	if r.bytes < c.opts.SendQueue {
+		r.tell()
+	}
+	return o, true
+}
+
+// failRemote refuses what other threads send from now on, and drops what they
+// have queued.
+func (c *Conn) failRemote(err error) {
+	r := c.remoteQueue()
+	r.refuse(err)
+	for {
+		o, ok := c.pop(r)
+		if !ok {
+			break
+		}
+		o.drop()
+	}
+}
+
+// endRemote is called when the connection has ended, and receiving with it: if
+// nothing can be sent any more, or there is no room for it, nobody waits on.
+func (c *Conn) endRemote() {
+	r := c.remote.Load()
+	r.mu.Lock()
+	stuck := r.stuck // and until the half of what is queued has gone
+	r.mu.Unlock()
+	err := c.sendErr()
+	if err == nil && stuck {
+		err = c.readErr
+	}
+	if err != nil {
+		c.failRemote(err)
+	}
 }
 
 // wait notes whether the stream is full; those that put are to know.
@@ -280,42 +332,6 @@ func (r *remote) drained() bool {
 	return true
 }
 
-// pop takes the oldest; if there is none, nobody looks until one is put.
-func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.drained() {
-		return o, false
-	}
-	o = r.items[r.head]
-	r.items[r.head] = outgoing{}
-	r.head++
-	r.moved.Add(1)
-	n := o.waiting()
-	r.bytes -= n
-	if b := c.opts.Budget; b != nil {
-		b.add(-int64(n))
-	}
-	if r.bytes < c.opts.SendQueue {
-		r.tell()
-	}
-	return o, true
-}
-
-// failRemote refuses what other threads send from now on, and drops what they
-// have queued.
-func (c *Conn) failRemote(err error) {
-	r := c.remoteQueue()
-	r.refuse(err)
-	for {
-		o, ok := c.pop(r)
-		if !ok {
-			break
-		}
-		o.drop()
-	}
-}
-
 // tell has all that wait look again, under r.mu.
 func (r *remote) tell() {
 	if r.room != nil {
@@ -331,21 +347,5 @@ func (r *remote) refuse(err error) {
 	if r.err == nil {
 		r.err = err
 		r.tell()
-	}
-}
-
-// endRemote is called when the connection has ended, and receiving with it: if
-// nothing can be sent any more, or there is no room for it, nobody waits on.
-func (c *Conn) endRemote() {
-	r := c.remote.Load()
-	r.mu.Lock()
-	stuck := r.stuck // and until the half of what is queued has gone
-	r.mu.Unlock()
-	err := c.sendErr()
-	if err == nil && stuck {
-		err = c.readErr
-	}
-	if err != nil {
-		c.failRemote(err)
 	}
 }

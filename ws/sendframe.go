@@ -16,6 +16,38 @@ const (
 	pieceSize = 32 << 10
 )
 
+// writeMessage queues m and takes it.
+func (c *Conn) writeMessage(m *Message) error {
+	if c.deflate.compresses(m.size) {
+		err := c.writeDeflated(m.typ, func(f func([]byte)) { m.eachSegment(func(s *segment) { f(s.data) }) })
+		m.free()
+		return err
+	}
+	return c.writeFrame(m)
+}
+
+// writeBytes queues a message with a copy of p.
+func (c *Conn) writeBytes(t Type, p []byte) error {
+	if c.deflate.compresses(len(p)) {
+		return c.writeDeflated(t, func(f func([]byte)) { f(p) })
+	}
+	h := frame.Header{Op: frame.Opcode(t), Fin: true, Len: int64(len(p))}
+	return c.writeParts(&h, p)
+}
+
+// header returns the header of m as one frame.
+func (c *Conn) header(m *Message) frame.Header {
+	h := frame.Header{Op: frame.Opcode(m.typ), Fin: true, Len: int64(m.size)}
+	c.mask(&h)
+	return h
+}
+
+func (c *Conn) mask(h *frame.Header) {
+	if c.client {
+		h.Masked, h.Mask = true, c.local.masks.next()
+	}
+}
+
 // queued counts a frame of n bytes that was queued, and charges it to the Budget.
 func (c *Conn) queued(n int) {
 	c.written += int64(n)
@@ -133,24 +165,6 @@ func (c *Conn) writeSegment(h *frame.Header, s *segment, at int64) error {
 	return c.enqueue(b)
 }
 
-// enqueue gives the stream a buffer. A list made for each call would be an
-// allocation for each message, since what is behind an interface may keep it.
-func (c *Conn) enqueue(b *runtime.Buffer) error {
-	c.one[0] = b
-	err := c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...)
-	c.one[0] = nil
-	return err
-}
-
-func (c *Conn) writeHeader(h *frame.Header) error {
-	p, err := c.stream.Friend(friend.Key{}).Grow(h.Size(), 0)
-	if err != nil {
-		return err
-	}
-	h.Put(p)
-	return nil
-}
-
 // writeView is writeSegment for a buffer that somebody else has too.
 func (c *Conn) writeView(h *frame.Header, s *segment, at int64) error {
 	if at == 0 {
@@ -167,4 +181,45 @@ func (c *Conn) writeView(h *frame.Header, s *segment, at int64) error {
 		return c.enqueue(b)
 	}
 	return c.copyOut(h, s.data, at)
+}
+
+func (c *Conn) writeHeader(h *frame.Header) error {
+	p, err := c.stream.Friend(friend.Key{}).Grow(h.Size(), 0)
+	if err != nil {
+		return err
+	}
+	h.Put(p)
+	return nil
+}
+
+// enqueue gives the stream a buffer. A list made for each call would be an
+// allocation for each message, since what is behind an interface may keep it.
+func (c *Conn) enqueue(b *runtime.Buffer) error {
+	c.one[0] = b
+	err := c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...)
+	c.one[0] = nil
+	return err
+}
+
+// queueControl queues a control frame, whatever else is queued: they are small,
+// and whoever calls it bounds their number. When it fails, for want of memory or
+// because the transport is gone, nothing was queued. Nothing follows a failure of
+// others: it may have left half a frame.
+func (c *Conn) queueControl(op frame.Opcode, p []byte) error {
+	if c.failed != nil {
+		return c.failed
+	}
+	h := frame.Header{Op: op, Fin: true, Len: int64(len(p))}
+	c.mask(&h)
+	b, err := c.stream.Friend(friend.Key{}).Grow(h.Size()+len(p), 0)
+	if err != nil {
+		return err
+	}
+	n := h.Put(b)
+	copy(b[n:], p)
+	if h.Masked {
+		frame.Mask(b[n:], h.Mask, 0)
+	}
+	c.queued(len(b))
+	return nil
 }

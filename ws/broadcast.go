@@ -38,13 +38,6 @@ func Prepare(t Type, p []byte) *Prepared {
 	return &Prepared{typ: t, payload: p, plain: framed(frame.Header{Op: frame.Opcode(t), Fin: true, Len: int64(len(p))}, p)}
 }
 
-// framed returns a server's frame, to be shared.
-func framed(h frame.Header, p []byte) *runtime.Buffer {
-	b := make([]byte, h.Size(), h.Size()+len(p))
-	h.Put(b)
-	return runtime.NewShared(append(b, p...))
-}
-
 // Len returns how many bytes of payload the message has.
 func (p *Prepared) Len() int { return len(p.payload) }
 
@@ -82,6 +75,21 @@ func (p *Prepared) compressed(d *deflater) *runtime.Buffer {
 		z.frame.Store(framed(frame.Header{Op: frame.Opcode(p.typ), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}, out))
 	})
 	return z.frame.Load()
+}
+
+// prepared returns the frame of a compressed broadcast, and notes that the peer
+// knows its bytes now.
+func (d *deflater) prepared(p *Prepared) *runtime.Buffer {
+	b := p.compressed(d)
+	d.out.Sent(p.payload)
+	return b
+}
+
+// framed returns a server's frame, to be shared.
+func framed(h frame.Header, p []byte) *runtime.Buffer {
+	b := make([]byte, h.Size(), h.Size()+len(p))
+	h.Put(b)
+	return runtime.NewShared(append(b, p...))
 }
 
 // writePrepared queues p. A client's frames are masked, each with a key of its
