@@ -10,8 +10,8 @@ import (
 func TestBudgetWish(t *testing.T) {
 	b := NewBudget(100)
 	b.add(100)
-	require.True(t, b.wish(), "somebody begins to wait")
+	require.True(t, b.wantRoom(), "somebody begins to wait")
 	b.add(-100) // and is woken, but has not looked yet
-	require.False(t, b.wish(), "somebody else wanted to wait")
+	require.False(t, b.wantRoom(), "somebody else wanted to wait")
 	require.True(t, b.room.IsSet(), "the first one would wait on")
 }
