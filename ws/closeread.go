@@ -9,15 +9,16 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// CloseRead receives for a caller that only sends: pings are answered, and the
-// peer's Close frame is seen. The context that it returns ends with the connection,
-// and context.Cause says why, as an error of Receive. A message from the peer is an
-// error, of which it is told with StatusPolicyViolation.
+// CloseRead starts to receive in the background, for a caller that only sends; a task of
+// the connection's loop may call it with its own context, and so may any goroutine, and
+// it does not wait. Pings are answered and the peer's Close frame is seen. The returned
+// context ends when ctx ends or the connection does; context.Cause returns the error that
+// Receive would have returned. If the peer sends a message, the connection is closed with
+// StatusPolicyViolation.
 //
-// Nobody else may receive until that context has ended, which it does with ctx too. It
-// may be called by a task of the loop, with its own ctx, or from any goroutine.
+// No other call may receive until the returned context has ended.
 func (c *Conn) CloseRead(ctx context.Context) context.Context {
-	// It ends when receiving has, and that is when ctx does, or soon after.
+	// read ends when receiving does, so after ctx has ended and not because of it.
 	read, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	receive := func(own context.Context) error {
 		for {
@@ -25,7 +26,7 @@ func (c *Conn) CloseRead(ctx context.Context) context.Context {
 			switch {
 			case m == nil:
 				if cerr := ctxErr(ctx); cerr != nil && own.Err() != nil {
-					err = cerr // it was stopped because of that
+					err = cerr // receiving was stopped because ctx has ended
 				}
 				cancel(err)
 				return nil
@@ -41,7 +42,7 @@ func (c *Conn) CloseRead(ctx context.Context) context.Context {
 	}
 	_, err := loop.Go(ctx, "ws: close read", func(own context.Context) error {
 		defer cancel(errors.New("ws: close read: a hook panicked"))
-		if ctx != loop.TaskOf(ctx).Friend(friend.Key{}).Context() { // otherwise it is told without that
+		if ctx != loop.TaskOf(ctx).Friend(friend.Key{}).Context() { // the end of the task's own context reaches own by itself
 			defer context.AfterFunc(ctx, func() { loop.TaskOf(own).Cancel(false) })()
 		}
 		return receive(own)

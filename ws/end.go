@@ -9,7 +9,13 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// end notes what has ended receiving.
+// A connection ends in three ways. fail is for a peer that breaks the protocol, giveUp
+// for one that does not read or does not answer, and sendFailed for a transport that is
+// gone. Each leaves its error in Conn.readErr, Conn.failed or both: the error of all
+// later calls that receive, or send. shut (in close.go) closes the transport.
+
+// end records err as the reason why nothing more is received, unless there is one, and
+// returns the reason.
 func (c *Conn) end(err error) error {
 	if c.readErr == nil {
 		c.readErr = err
@@ -26,14 +32,14 @@ func (c *Conn) end(err error) error {
 	return c.readErr
 }
 
-// fail tells the peer what it did wrong, and ends receiving.
+// fail sends the peer a Close frame with code, and ends receiving with a *ProtocolError.
 func (c *Conn) fail(code StatusCode, detail string) error {
 	err := &ProtocolError{Code: code, Detail: detail}
-	_ = c.sendClose(code, "") // what the peer cannot be told is in the error all the same
+	_ = c.sendClose(code, "") // if this fails, the caller still gets the error
 	return c.end(err)
 }
 
-// sendErr returns why nothing can be sent.
+// sendErr returns why nothing can be sent any more, or nil.
 func (c *Conn) sendErr() error {
 	switch {
 	case c.failed != nil:
@@ -46,11 +52,11 @@ func (c *Conn) sendErr() error {
 	return nil
 }
 
-// sendFailed notes that the transport is gone, or that a frame could not be
-// queued as a whole: nothing may follow it.
+// sendFailed records that the transport is gone, or that only part of a frame could be
+// queued, so that nothing may follow it.
 func (c *Conn) sendFailed(err error) error {
 	if c.failed == nil {
-		if errors.Is(err, runtime.ErrNoBuffers) { // the transport goes on: nobody else will end it
+		if errors.Is(err, runtime.ErrNoBuffers) { // the transport works still, and has to be ended here
 			return c.giveUp(abnormal(err))
 		}
 		c.failed = abnormal(err)
@@ -59,28 +65,27 @@ func (c *Conn) sendFailed(err error) error {
 	return c.failed
 }
 
-// tooSlow closes a connection whose peer does not keep up.
+// tooSlow ends a connection whose peer does not keep up (PolicyDisconnect).
 func (c *Conn) tooSlow() error {
 	_ = c.sendClose(StatusPolicyViolation, "too slow")
 	err := c.giveUp(ErrTooSlow)
-	c.stream.Friend(friend.Key{}).SetLinger(time.Second) // it may be slow, and still get to the Close frame
+	c.stream.Friend(friend.Key{}).SetLinger(time.Second) // a slow peer may still read up to the Close frame
 	return err
 }
 
-// giveUp ends a connection whose peer does not read, or is not there: it is no
-// use to wait for it.
+// giveUp ends a connection without waiting for the peer, which does not read or is gone.
 func (c *Conn) giveUp(err error) error {
 	if c.failed == nil {
 		c.failed = err
 	}
 	c.stream.Friend(friend.Key{}).SetLinger(-1)
 	_ = c.end(err)
-	_ = c.stream.SetReadDeadline(past) // whoever receives is to look
+	_ = c.stream.SetReadDeadline(past) // wakes the call that receives
 	return err
 }
 
-// transportEnded is called when the transport is no more: after shut, or because the loop
-// has ended with the connection open. Nobody on another thread may wait on.
+// transportEnded is called when the stream has ended: after shut, or because the loop
+// ended while the connection was open. It wakes every thread that waits.
 func (c *Conn) transportEnded() {
 	if c.failed == nil {
 		c.failed = errClosed
@@ -101,7 +106,7 @@ func (c *Conn) transportEnded() {
 	}
 }
 
-// ended reports the end of an opened connection, whose handler returned err.
+// reportClosed calls Hooks.Closed for a connection whose handler returned err.
 func (c *Conn) reportClosed(err error) {
 	hook := c.opts.Hooks.Closed
 	if hook == nil {
@@ -111,14 +116,14 @@ func (c *Conn) reportClosed(err error) {
 		err = c.readErr
 	}
 	here := c.answered && errors.Is(err, c.gotClose) || c.sentClose != 0 && errors.Is(err, errClosed)
-	if here { // it only says that this end has sent a Close frame
+	if here { // err only says that this end has sent a Close frame
 		err = nil
 	}
 	hook(c, c.code, err)
 }
 
-// orderly drops an error that only says that the connection was closed in
-// order, or that the server stops: then sending fails with ErrClosed.
+// orderly returns err, a handler's, or nil if err only says that the peer closed the
+// connection in an orderly way or that the server stops.
 func orderly(ctx context.Context, err error) error {
 	var closed *CloseError
 	if errors.As(err, &closed) {

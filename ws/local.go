@@ -8,20 +8,21 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// A local is what the connections of one loop share.
+// A local is what the connections of one loop share. Only that loop uses it.
 type local struct {
 	loop     *loop.Loop
-	messages list.Stack[Message] // free ones
-	spare    int                 // how many
+	messages list.Stack[Message] // free, for reuse
+	spare    int                 // how many messages has
 	masks    masks
-	scratch  []byte // for compressing
+	scratch  []byte // the compressor's output
 }
 
+// maxSpareMessages is how many free Messages a loop keeps for reuse.
 const maxSpareMessages = 1024
 
 type localKey struct{}
 
-// localOf is called on the loop.
+// localOf returns l's local. It must be called on the loop.
 func localOf(l *loop.Loop) *local {
 	return l.Friend(friend.Key{}).Local(localKey{}, func() any { return &local{loop: l} }).(*local)
 }
@@ -39,9 +40,9 @@ func (l *local) newMessage(c *Conn, t Type) *Message {
 	return m
 }
 
-// masks are a client's masking keys. They must not be predictable by whoever
-// chooses the payload (RFC 6455, section 10.3), so they are crypto/rand's, taken
-// a few hundred at a time.
+// masks makes a client's masking keys. The origin of the payload must not be able to
+// predict them (RFC 6455, section 10.3), so they come from crypto/rand, a few hundred at
+// a time.
 type masks struct {
 	buf  [1 << 10]byte
 	left int
@@ -49,7 +50,7 @@ type masks struct {
 
 func (m *masks) next() (key [4]byte) {
 	if m.left == 0 {
-		_, _ = rand.Read(m.buf[:]) // it never fails: see crypto/rand
+		_, _ = rand.Read(m.buf[:]) // documented never to fail
 		m.left = len(m.buf)
 	}
 	m.left -= 4

@@ -2,20 +2,25 @@ package ws
 
 import "fmt"
 
-// Values of Message.away: what happened to a message that was released
-// elsewhere than on its loop, or that its handler forgot.
+// A handler that returns while it still has messages has forgotten them. The connection
+// lists the messages that its handler has (Conn.held), takes back those that are left
+// and logs a warning. Only the loop changes that list, so messages released by other
+// threads wait in a second one (Conn.foreign) to be unlinked.
+
+// Values of Message.away: another thread released the message, or the connection
+// reclaimed it when its handler returned.
 const (
 	awayReleased = iota + 1
 	awayReclaimed
 )
 
-// link notes that the handler has m.
+// link notes that the handler has m now.
 func (c *Conn) link(m *Message) { c.held.PushFront(&m.node, m) }
 
 func (c *Conn) unlink(m *Message) { c.held.Remove(&m.node) }
 
-// returned takes note of a message that was released on another thread. Its
-// place in the list of held ones is the loop's to change.
+// returned records that another thread has released m. The loop unlinks m later, in
+// collect.
 func (c *Conn) returned(m *Message) {
 	for {
 		top := c.foreign.Load()
@@ -26,19 +31,19 @@ func (c *Conn) returned(m *Message) {
 	}
 }
 
-// collect unlinks what other threads have released.
+// collect unlinks the messages that other threads have released.
 func (c *Conn) collect() {
 	m := c.foreign.Swap(nil)
 	for m != nil {
 		next := m.nextAway
 		c.unlink(m)
-		m.conn, m.nextAway = nil, nil // and left to the garbage collector
+		m.conn, m.nextAway = nil, nil // m itself is left to the garbage collector
 		m = next
 	}
 }
 
-// reclaim takes back the messages that the handler still has when it has
-// returned.
+// reclaim releases everything that the connection holds, and the messages that its
+// handler still has. The handler has returned.
 func (c *Conn) reclaim() {
 	c.letGo()
 	n, first := 0, ""
@@ -50,20 +55,20 @@ func (c *Conn) reclaim() {
 					first += ", received at\n" + m.from
 				}
 			}
-			m.local = nil // whoever still has it must not find it in use again
+			m.local = nil // m is not reused: a late use of it must not hit another message
 			c.unlink(m)
 			m.eachSegment(func(s *segment) { c.frames.release(s.buf) })
 			m.first, m.rest, m.conn = segment{}, nil, nil
 		}
 	}
 	if n > 0 {
-		c.opts.Logger.Warn("noria: a handler returned without releasing what it received; it was reclaimed",
+		c.opts.Logger.Warn("noria: a handler returned without releasing its messages; they were reclaimed",
 			"peer", c.RemoteAddr().String(), "messages", n, "first", first)
 	}
 }
 
-// letGo gives back what the connection itself holds. Messages that somebody has
-// received are not of that.
+// letGo releases what the connection itself holds. Messages that a caller has received
+// stay valid.
 func (c *Conn) letGo() {
 	if c.foreign.Load() != nil {
 		c.collect()
@@ -72,12 +77,13 @@ func (c *Conn) letGo() {
 	c.deflate.close()
 }
 
-// dropReceived gives up what was received and is with nobody yet.
+// dropReceived drops what has arrived and no caller has received yet. An open Reader
+// fails from now on.
 func (c *Conn) dropReceived() {
 	if r := c.reader; r != nil {
 		why := c.readErr
 		if why == nil {
-			why = errClosed // what comes of its message is dropped
+			why = errClosed // Close drops the rest of its message
 		}
 		r.giveUp(why)
 		if r.over == nil && !r.lent {
@@ -91,8 +97,7 @@ func (c *Conn) dropReceived() {
 	c.dropPartial()
 }
 
-// dropPartial gives up what there is of the message that is being received, of which
-// nobody wants the rest.
+// dropPartial drops the message that has arrived in part.
 func (c *Conn) dropPartial() {
 	if d := c.deflate; d != nil {
 		d.drop(c)

@@ -5,20 +5,20 @@ import (
 	"strconv"
 )
 
-// A StatusCode says why a connection is closed: RFC 6455, section 7.4, and
-// IANA's registry of WebSocket close codes.
+// A StatusCode says why a connection is closed. See RFC 6455, section 7.4, and IANA's
+// registry of WebSocket close codes.
 type StatusCode uint16
 
-// The codes that are registered. 3000 to 3999 are for libraries, which register
-// them, and 4000 to 4999 for whatever two programs agree on.
+// The registered codes. Libraries and frameworks register 3000 to 3999; 4000 to 4999
+// are for private use.
 const (
 	StatusNormalClosure      StatusCode = 1000
-	StatusGoingAway          StatusCode = 1001 // a server that stops, a page that is left
+	StatusGoingAway          StatusCode = 1001 // the server stops, or the browser leaves the page
 	StatusProtocolError      StatusCode = 1002
-	StatusUnsupportedData    StatusCode = 1003 // text where only binary is wanted, say
-	StatusNoStatus           StatusCode = 1005 // never sent: the Close frame had no code
-	StatusAbnormalClosure    StatusCode = 1006 // never sent: there was no Close frame
-	StatusInvalidPayload     StatusCode = 1007 // text that is not UTF-8, bad compressed data
+	StatusUnsupportedData    StatusCode = 1003 // text where only binary is accepted, for example
+	StatusNoStatus           StatusCode = 1005 // never sent; the Close frame had no code
+	StatusAbnormalClosure    StatusCode = 1006 // never sent; there was no Close frame
+	StatusInvalidPayload     StatusCode = 1007 // text that is not UTF-8, or corrupt compressed data
 	StatusPolicyViolation    StatusCode = 1008
 	StatusMessageTooBig      StatusCode = 1009
 	StatusMandatoryExtension StatusCode = 1010
@@ -31,7 +31,7 @@ const (
 
 func (c StatusCode) String() string { return strconv.Itoa(int(c)) }
 
-// sendable reports whether c may stand in a Close frame.
+// sendable reports whether a Close frame may have the code c.
 func (c StatusCode) sendable() bool {
 	switch {
 	case c >= 1000 && c <= 1003, c >= 1007 && c <= 1014, c >= 3000 && c <= 4999:
@@ -40,10 +40,10 @@ func (c StatusCode) sendable() bool {
 	return false
 }
 
-// CloseStatus returns the code that a connection was closed with, as err tells
-// it: the peer's for a *CloseError, ours for a *ProtocolError, and
-// StatusAbnormalClosure where it ended without one. It is 0 for nil, and for an
-// error that says nothing of the connection's end.
+// CloseStatus returns the status code with which a connection ended, given the error
+// that ended it: the peer's code for a *CloseError, this end's for a *ProtocolError, and
+// StatusAbnormalClosure for ErrAbnormalClosure, ErrPongTimeout and ErrTooSlow. It returns
+// 0 for nil and for any other error.
 func CloseStatus(err error) StatusCode {
 	var (
 		closed *CloseError
