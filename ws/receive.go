@@ -15,21 +15,21 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Receive waits for the next message and returns it; it is the caller's, who
-// sends it on or releases it. Pings and pongs are answered and noted meanwhile.
+// Receive waits for the next message and returns it; any goroutine and any task of the
+// connection's loop may call it, but only one at a time may receive. The caller owns the
+// message, and must send or release it. While Receive waits, the connection answers pings
+// and the peer's Close frame.
 //
-// When the peer closes the connection, the error is a *CloseError; when the
-// peer broke the protocol, a *ProtocolError; when the connection ended without
-// a Close frame, it is ErrAbnormalClosure. After one of these every call fails in the
-// same way. When ctx ends, or a deadline passes, nothing is lost: the next call
-// goes on where this one stopped.
-//
-// Only one caller at a time may receive.
+// If the peer closes the connection, the error is a *CloseError; if the peer breaks the
+// protocol, a *ProtocolError; if the connection ends without a Close frame, an error that
+// wraps ErrAbnormalClosure. After one of these every later call returns the same error.
+// When ctx ends or the read deadline passes, nothing is lost: the next call continues
+// where this one stopped.
 func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		m, err := fromElsewhere(ctx, c, "receive", c.Receive)
 		if m != nil {
-			err = nil // it came before whatever ended the call
+			err = nil // the message was received before ctx ended
 		}
 		return m, err
 	}
@@ -41,7 +41,7 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 		if m != nil {
 			return m, nil
 		}
-		if !idle || waited { // it does not look at why nothing comes any more
+		if !idle || waited { // idle: quickReceive does not check whether the connection has ended
 			m, err := c.TryReceive()
 			if m != nil || err != nil {
 				return m, err
@@ -55,9 +55,9 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 
 var errReceiving = fmt.Errorf("ws: another call is receiving: %w", runtime.ErrBusy)
 
-// TryReceive is Receive that never waits: it returns nil, and no error, if no
-// message is there. It is called on the loop; also from a function given to
-// Post.
+// TryReceive is Receive that never waits and so needs no context; it must be called on
+// the connection's loop, in a task or a function given to Loop.Post. If no complete
+// message has arrived, it returns nil and no error.
 func (c *Conn) TryReceive() (*Message, error) {
 	m, err := c.take()
 	if hook := c.opts.Hooks.MessageReceived; hook != nil && m != nil {
@@ -75,7 +75,7 @@ func (c *Conn) take() (*Message, error) {
 		return nil, errReceiving
 	}
 	if len(c.stash) > 0 {
-		if int64(c.stash[0].size) > c.opts.MaxMessage { // which was known when it had ended
+		if int64(c.stash[0].size) > c.opts.MaxMessage { // received early, for a Reader perhaps
 			return nil, c.tooBig()
 		}
 		return c.unstash(), nil
@@ -88,8 +88,10 @@ func (c *Conn) take() (*Message, error) {
 	return c.assemble()
 }
 
-// quickReceive returns the next message, if it is such a one. idle says that nothing
-// has arrived, not even the beginning of one.
+// quickReceive returns the next message in the most frequent case: a short, uncompressed
+// message in one frame that lies in one buffer. It does in one go what assemble does in
+// several steps, and leaves everything else untouched for assemble. idle says that
+// nothing has arrived, not even the beginning of a frame.
 func (c *Conn) quickReceive() (m *Message, idle bool) {
 	e := &c.frames
 	if !c.quick || c.inFrame || c.inMsg || e.dec.Partial() > 0 || c.readErr != nil || c.busy || c.reader != nil || len(c.stash) > 0 {
@@ -130,7 +132,7 @@ func (c *Conn) quickReceive() (m *Message, idle bool) {
 		key = [4]byte(p[n:])
 		n += 4
 	}
-	// An empty one has no buffer: that is not done here.
+	// An empty message would need no buffer: assemble does that.
 	if size == 0 || len(p) < n+size || int64(size) > c.opts.MaxMessage {
 		return nil, false
 	}
@@ -140,7 +142,7 @@ func (c *Conn) quickReceive() (m *Message, idle bool) {
 	}
 	if typ == TypeText && !utf8.Valid(data) {
 		if masked {
-			frame.Mask(data, key, 0) // as it was: the error is found once more
+			frame.Mask(data, key, 0) // masks it again: assemble will find the error
 		}
 		return nil, false
 	}
@@ -151,11 +153,12 @@ func (c *Conn) quickReceive() (m *Message, idle bool) {
 	return m, false
 }
 
-// assemble puts the next message together, as far as it is here.
+// assemble builds the next message from what has arrived, and returns it if it is
+// complete.
 func (c *Conn) assemble() (*Message, error) {
 	switch {
 	case c.long && c.early:
-		return nil, nil // no more of it than was needed to know
+		return nil, nil // the rest waits for the call that receives the message
 	case c.long:
 		return nil, c.tooBig()
 	}
@@ -172,7 +175,7 @@ func (c *Conn) assemble() (*Message, error) {
 		if s.buf != nil {
 			m.add(s)
 		}
-		if int64(m.size) > c.opts.MaxMessage { // what was ahead, or a Reader that was given up, let it begin
+		if int64(m.size) > c.opts.MaxMessage { // it was begun early or for a Reader, without a limit
 			switch {
 			case !c.early:
 				return nil, c.tooBig()
@@ -199,8 +202,8 @@ func (c *Conn) newMessage() *Message {
 	return m
 }
 
-// hasMessage reports whether TryReceive would return something, and takes in
-// what has arrived to find that out.
+// hasMessage reports whether TryReceive would return a message or an error. To find out,
+// it decodes what has arrived.
 func (c *Conn) hasMessage() bool {
 	if c.closing {
 		return c.dropArrived() != nil
@@ -212,7 +215,7 @@ func (c *Conn) hasMessage() bool {
 		return false
 	}
 	c.paused = false
-	if r := c.reader; r != nil { // it reads what comes, or it is left and that is skipped
+	if r := c.reader; r != nil { // the next piece is for r, or TryReceive would skip it
 		if r.ended || r.lent && r.left == nil || len(r.here()) > 0 {
 			return true
 		}
@@ -230,8 +233,8 @@ func (c *Conn) hasMessage() bool {
 	return m != nil || err != nil || c.paused || c.long
 }
 
-// assembleEarly is assemble before it is known who wants the message: a Reader's may
-// have any length.
+// assembleEarly is assemble before a call asks for the message. A Reader may ask for it,
+// so MaxMessage does not end the connection.
 func (c *Conn) assembleEarly() (*Message, error) {
 	c.early = true
 	c.deflate.unlimit()
@@ -240,7 +243,7 @@ func (c *Conn) assembleEarly() (*Message, error) {
 	return m, err
 }
 
-// unstash takes the oldest message that was received ahead of its receiver.
+// unstash takes the oldest message of the stash.
 func (c *Conn) unstash() *Message {
 	m := c.stash[0]
 	c.stash[0] = nil
@@ -248,12 +251,12 @@ func (c *Conn) unstash() *Message {
 		c.stash = nil
 	}
 	if len(c.pings) > 0 {
-		c.tellQuiet() // there is room in it
+		c.tellQuiet() // the stash has room
 	}
 	return m
 }
 
-// await waits until there is more to read, on the loop.
+// await waits until more has arrived. It must be called in a task of the loop.
 func (c *Conn) await(ctx context.Context) error {
 	var err error
 	switch {
@@ -278,8 +281,8 @@ func (c *Conn) await(ctx context.Context) error {
 	return nil
 }
 
-// awaitMore waits until there is more to read, or, where it is here already, until
-// others have had their turn.
+// awaitMore waits until more has arrived, or, if inflating was paused, until other tasks
+// have had a turn.
 func (c *Conn) awaitMore(ctx context.Context) error {
 	if c.paused {
 		c.paused = false
@@ -292,10 +295,9 @@ func (c *Conn) awaitMore(ctx context.Context) error {
 	return err
 }
 
-// next returns the next piece of a message that has arrived: unmasked,
-// inflated, and checked if it is text. ok is false when there is none. last
-// says that it ends its message; it may be empty then. Control frames are dealt
-// with on the way.
+// next returns the next piece of a message, unmasked, inflated and, if it is text,
+// checked. ok is false if none has arrived. last says that the piece ends its message; it
+// may be empty then. next handles the control frames in front of the piece.
 func (c *Conn) next() (s segment, last, ok bool, err error) {
 	if c.deflate != nil && c.deflate.active {
 		s, last, ok, err = c.inflate()
@@ -313,7 +315,7 @@ func (c *Conn) next() (s segment, last, ok bool, err error) {
 	return s, last, ok, err
 }
 
-// limit returns how many bytes the message that has begun may inflate to.
+// limit returns how many bytes the current message may have.
 func (c *Conn) limit() int64 {
 	if c.streaming || c.early {
 		return math.MaxInt64
@@ -333,7 +335,7 @@ func (c *Conn) valid(p []byte, last bool) bool {
 	return true
 }
 
-// raw is next without what extensions and types make of a piece.
+// raw is next without inflating and checking.
 func (c *Conn) raw() (s segment, last, ok bool, err error) {
 	if c.readErr != nil {
 		return s, false, false, c.readErr
@@ -371,14 +373,15 @@ func (c *Conn) raw() (s segment, last, ok bool, err error) {
 			if last = c.head.Fin; last {
 				c.inMsg = false
 			} else if s.buf == nil {
-				continue // an empty fragment is nothing
+				continue // an empty fragment
 			}
 		}
 		return s, last, true, nil
 	}
 }
 
-// begin checks a header against what came before it.
+// begin begins a frame, whose header is c.head, and checks it against the frames before
+// it.
 func (c *Conn) begin() error {
 	h := &c.head
 	c.inFrame, c.at = true, 0
@@ -397,9 +400,9 @@ func (c *Conn) begin() error {
 		c.inMsg, c.typ, c.length = true, Type(h.Op), h.Len
 		c.packed = h.Rsv&frame.Rsv1 != 0
 	}
-	// On the word of the header, before any of it has come. Compressed bytes are
-	// not kept, and what they inflate to is counted as it comes; but there cannot be
-	// more of them than if each byte had been flushed alone, which takes a dozen.
+	// The header alone shows that a message is too long, before its payload arrives. A
+	// compressed payload is not kept, and what it inflates to is counted later; but it
+	// cannot be longer than if each byte had been flushed alone, which takes a dozen.
 	limit := c.opts.MaxMessage
 	if c.packed && limit < math.MaxInt64/32 {
 		limit = 16*limit + 1024
@@ -416,8 +419,8 @@ func (c *Conn) begin() error {
 	return nil
 }
 
-// receiveControl goes on with a control frame, and handles it once it is
-// complete.
+// receiveControl reads what has arrived of a control frame, and handles the frame once it
+// is complete.
 func (c *Conn) receiveControl() error {
 	h := &c.head
 	for c.at < h.Len {
@@ -440,14 +443,14 @@ func (c *Conn) receiveControl() error {
 	return c.receiveClose(p)
 }
 
-// nothing is what next returns when nothing is there: nil if more may come.
+// nothing returns the error of next when no piece has arrived: nil if more may arrive.
 func (c *Conn) nothing() error {
 	err := c.stream.Friend(friend.Key{}).ReadErr()
 	if err == nil || c.stream.Buffered() > 0 {
 		return nil
 	}
 	if timeout(err) && !c.closed {
-		return err // of a deadline: it may be moved
+		return err // the read deadline's: the caller may move it and continue
 	}
 	return c.end(abnormal(err))
 }
@@ -456,7 +459,7 @@ func (c *Conn) tooBig() error {
 	return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", c.limit()))
 }
 
-// exhausted ends a connection for whose message there is no memory.
+// exhausted ends a connection because there is no memory for what it receives.
 func (c *Conn) exhausted(err error) error {
 	_ = c.sendClose(StatusTryAgainLater, "")
 	return c.end(fmt.Errorf("ws: receive: %w", err))
