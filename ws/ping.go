@@ -181,7 +181,7 @@ func (c *Conn) answerPing(p []byte) {
 
 func (c *Conn) pongsGone() bool { return c.written-int64(c.stream.Queued()) >= c.pongEnd }
 
-// answerLatestPing answers the newest ping.
+// answerLatestPing answers the ping that answerPing has put off.
 func (c *Conn) answerLatestPing() {
 	c.pongDue = false
 	if c.sentClose == 0 && c.queueControl(frame.Pong, c.pending) == nil {

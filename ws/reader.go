@@ -9,10 +9,9 @@ import (
 )
 
 // NextReader waits for the beginning of the next message and returns a Reader of it; any
-// goroutine and any task of the connection's loop may call it, but only one at a time may
-// receive. A Reader holds only bytes that have arrived and were not read, so it suits long
-// messages, and Options.MaxMessage does not bound them. The unread rest of the message
-// before is skipped.
+// goroutine and any loop's task may call it, but only one at a time may receive. A Reader
+// holds only bytes that have arrived and were not read, so it suits long messages, and
+// Options.MaxMessage does not bound them. The unread rest of the message before is skipped.
 //
 // ctx bounds the Reader's calls too.
 func (c *Conn) NextReader(ctx context.Context) (Type, *Reader, error) {

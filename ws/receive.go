@@ -15,10 +15,10 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Receive waits for the next message and returns it; any goroutine and any task of the
-// connection's loop may call it, but only one at a time may receive. The caller owns the
-// message, and must send or release it. While Receive waits, the connection answers pings
-// and the peer's Close frame.
+// Receive waits for the next message and returns it; any goroutine and any loop's task
+// may call it, but only one at a time may receive. The caller owns the message, and must
+// send or release it. While Receive waits, the connection answers pings and the peer's
+// Close frame.
 //
 // If the peer closes the connection, the error is a *CloseError; if the peer breaks the
 // protocol, a *ProtocolError; if the connection ends without a Close frame, an error that

@@ -7,16 +7,16 @@ import (
 )
 
 const (
-	// smallMessage is up to how many bytes of payload are copied behind what is
-	// queued already, so that many messages leave as one piece of memory. A
-	// larger one goes out as the buffer that it lies in.
+	// smallMessage is the largest payload, in bytes, that is copied behind what is queued
+	// already, so that many messages leave as one piece of memory. A larger message is
+	// sent from the buffer that it lies in.
 	smallMessage = 2 << 10
 
-	// pieceSize is how many bytes are copied at once.
+	// pieceSize is how many bytes are copied into one piece of the stream's queue.
 	pieceSize = 32 << 10
 )
 
-// writeMessage queues m and takes it.
+// writeMessage queues m, compressed if that is worth it, and takes m.
 func (c *Conn) writeMessage(m *Message) error {
 	if c.deflate.compresses(m.size) {
 		err := c.writeDeflated(m.typ, func(f func([]byte)) { m.eachSegment(func(s *segment) { f(s.data) }) })
@@ -26,7 +26,7 @@ func (c *Conn) writeMessage(m *Message) error {
 	return c.writeFrame(m)
 }
 
-// writeBytes queues a message with a copy of p.
+// writeBytes queues a message with a copy of p, compressed if that is worth it.
 func (c *Conn) writeBytes(t Type, p []byte) error {
 	if c.deflate.compresses(len(p)) {
 		return c.writeDeflated(t, func(f func([]byte)) { f(p) })
@@ -35,7 +35,7 @@ func (c *Conn) writeBytes(t Type, p []byte) error {
 	return c.writeParts(&h, p)
 }
 
-// header returns the header of m as one frame.
+// header returns the frame header of m, with a new masking key on a client.
 func (c *Conn) header(m *Message) frame.Header {
 	h := frame.Header{Op: frame.Opcode(m.typ), Fin: true, Len: int64(m.size)}
 	c.mask(&h)
@@ -48,7 +48,7 @@ func (c *Conn) mask(h *frame.Header) {
 	}
 }
 
-// queued counts a frame of n bytes that was queued, and charges it to the Budget.
+// queued counts a frame of n bytes that was queued, and charges the Budget.
 func (c *Conn) queued(n int) {
 	c.written += int64(n)
 	if c.opts.Budget != nil {
@@ -56,9 +56,9 @@ func (c *Conn) queued(n int) {
 	}
 }
 
-// writeFrame queues m, which it takes, as one frame: a short message is copied behind
-// what is queued; of a longer one, or of one that begins the queue and has its buffer to
-// itself, the buffers are queued.
+// writeFrame queues m as one frame, and takes m. It copies a short message behind what is
+// queued already. Of a longer message, or of one that would begin the queue and is the
+// only owner of its buffer, it queues the buffers themselves.
 func (c *Conn) writeFrame(m *Message) error {
 	h := c.header(m)
 	if m.size <= smallMessage && (c.stream.Friend(friend.Key{}).TailRoom() > 0 || len(m.rest) > 0 || m.first.buf == nil || !m.first.sole()) {
@@ -88,7 +88,7 @@ func (c *Conn) writeSmall(h *frame.Header, m *Message) error {
 	return nil
 }
 
-// writeParts queues a frame with a copy of p, masked if need be.
+// writeParts queues a frame with a copy of p, masked if this end is a client.
 func (c *Conn) writeParts(h *frame.Header, p []byte) error {
 	c.mask(h)
 	size := h.Size()
@@ -109,7 +109,7 @@ func (c *Conn) writeParts(h *frame.Header, p []byte) error {
 	return nil
 }
 
-// copyOut queues copies of a part of a payload that begins at at.
+// copyOut queues copies of p, the part of a payload that begins at offset at.
 func (c *Conn) copyOut(h *frame.Header, p []byte, at int64) error {
 	for len(p) > 0 {
 		n := min(len(p), pieceSize)
@@ -126,7 +126,7 @@ func (c *Conn) copyOut(h *frame.Header, p []byte, at int64) error {
 	return nil
 }
 
-// writeBuffers queues a frame of the very buffers that m lies in, and takes m.
+// writeBuffers queues a frame made of m's own buffers, and takes m.
 func (c *Conn) writeBuffers(h *frame.Header, m *Message) error {
 	err := c.writeSegment(h, &m.first, 0)
 	at := int64(len(m.first.data))
@@ -134,7 +134,7 @@ func (c *Conn) writeBuffers(h *frame.Header, m *Message) error {
 		err = c.writeSegment(h, &m.rest[i], at)
 		at += int64(len(m.rest[i].data))
 	}
-	m.free() // what was not taken, and the Message
+	m.free() // the buffers that were not queued, and the Message itself
 	if err != nil {
 		return c.sendFailed(err)
 	}
@@ -142,8 +142,8 @@ func (c *Conn) writeBuffers(h *frame.Header, m *Message) error {
 	return nil
 }
 
-// writeSegment queues a part of the payload, and in front of the first one the
-// header. It takes the segment's buffer, unless s still has it.
+// writeSegment queues the part of the payload that begins at offset at, with the header in
+// front of the first part. It sets s.buf to nil if it takes the buffer.
 func (c *Conn) writeSegment(h *frame.Header, s *segment, at int64) error {
 	b := s.buf
 	if b == nil || b.Friend(friend.Key{}).Shared() {
@@ -165,7 +165,7 @@ func (c *Conn) writeSegment(h *frame.Header, s *segment, at int64) error {
 	return c.enqueue(b)
 }
 
-// writeView is writeSegment for a buffer that somebody else has too.
+// writeView is writeSegment for a buffer with other owners, which must not be changed.
 func (c *Conn) writeView(h *frame.Header, s *segment, at int64) error {
 	if at == 0 {
 		if err := c.writeHeader(h); err != nil {
@@ -192,8 +192,9 @@ func (c *Conn) writeHeader(h *frame.Header) error {
 	return nil
 }
 
-// enqueue gives the stream a buffer. A list made for each call would be an
-// allocation for each message, since what is behind an interface may keep it.
+// enqueue gives the stream a buffer. It passes a list that the Conn keeps: one made for
+// each call would be an allocation for each message, because the stream passes it to
+// interfaces.
 func (c *Conn) enqueue(b *runtime.Buffer) error {
 	c.one[0] = b
 	err := c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...)
@@ -201,10 +202,10 @@ func (c *Conn) enqueue(b *runtime.Buffer) error {
 	return err
 }
 
-// queueControl queues a control frame, whatever else is queued: they are small,
-// and whoever calls it bounds their number. When it fails, for want of memory or
-// because the transport is gone, nothing was queued. Nothing follows a failure of
-// others: it may have left half a frame.
+// queueControl queues a control frame, however much is queued already: the frames are
+// small, and the callers bound their number. If it fails, for lack of memory or because the
+// transport is gone, it has queued nothing. It queues nothing after another frame has
+// failed, which may have been queued in part.
 func (c *Conn) queueControl(op frame.Opcode, p []byte) error {
 	if c.failed != nil {
 		return c.failed
