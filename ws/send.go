@@ -12,22 +12,20 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// Send sends m and takes it: also when it fails. It returns when the message is
-// queued. While more than Options.SendQueue bytes are queued already it waits
-// first, or does what Options.Policy says. What is queued leaves at the end of
-// the loop's turn; an error in sending shows in a later call.
+// Send sends m and takes it, even if it fails; any goroutine and any loop's task may call
+// it, and it waits while the send queue is full, as Options.Policy says. It returns when
+// the message is queued, and the loop sends what is queued at the end of its turn. A later
+// call returns an error of sending.
 //
-// Text is not looked at: that it is UTF-8 is the caller's to see to, and a peer closes
-// the connection if it is not (StatusInvalidPayload).
-//
-// It may be called from any goroutine and from tasks of any loop.
+// Send does not check that text is UTF-8. The caller must: a peer closes the connection
+// with StatusInvalidPayload if it is not.
 func (c *Conn) Send(ctx context.Context, m *Message) error {
 	m.check("Send")
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.sendElsewhere(ctx, outgoing{m: m.portable()})
 	}
 	if m.local != nil && m.local != c.local {
-		m = m.portable() // its memory is another loop's
+		m = m.portable() // another loop owns its memory
 	}
 	if c.deflate.takesLong(m.size) {
 		return c.sendLong(ctx, m)
@@ -42,7 +40,9 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 	return c.messageOut(t, n, c.writeMessage(m))
 }
 
-// quickSend queues m and takes it, if that can be done at once.
+// quickSend queues m, and takes it, in the most frequent case: a short message of one
+// segment, sent by a task of the loop, that may be queued at once. It does in one go what
+// room and writeFrame do in several steps, and leaves everything else untouched for them.
 func (c *Conn) quickSend(m *Message) bool {
 	if !c.quick || len(m.rest) > 0 || c.client || c.failed != nil || c.sentClose != 0 || c.gotClose != nil || c.closed || c.ending || c.writer != nil || c.pongDue || c.overtaken() {
 		return false
@@ -77,13 +77,13 @@ func (c *Conn) quickSend(m *Message) bool {
 	s.buf = nil
 	m.free()
 	c.one[0] = b
-	_ = c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...) // WriteErr was asked
+	_ = c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...) // cannot fail: WriteErr was nil
 	c.one[0] = nil
 	c.queued(n + m.size)
 	return true
 }
 
-// quickHeader puts m's header into b.
+// quickHeader writes the header of m's frame to b.
 func quickHeader(b []byte, m *Message) {
 	b[0] = 0x80 | byte(m.typ)
 	if m.size <= 125 {
@@ -94,12 +94,12 @@ func quickHeader(b []byte, m *Message) {
 	binary.BigEndian.PutUint16(b[2:], uint16(m.size))
 }
 
-// SendText sends a copy of s: see Send.
+// SendText is Send of a copy of s, as text: it may be called, and waits, like Send.
 func (c *Conn) SendText(ctx context.Context, s string) error {
 	return c.sendCopy(ctx, TypeText, []byte(s))
 }
 
-// SendBinary sends a copy of p: see Send.
+// SendBinary is Send of a copy of p, as binary: it may be called, and waits, like Send.
 func (c *Conn) SendBinary(ctx context.Context, p []byte) error { return c.sendCopy(ctx, TypeBinary, p) }
 
 func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
@@ -107,7 +107,7 @@ func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
 		return c.Send(ctx, NewMessage(t, append([]byte(nil), p...)))
 	}
 	if c.deflate.takesLong(len(p)) {
-		return c.sendLong(ctx, NewMessage(t, p)) // p is not kept
+		return c.sendLong(ctx, NewMessage(t, p)) // without a copy: sendLong does not keep p
 	}
 	if err := c.room(ctx, nil, t, len(p)); err != nil {
 		return err
@@ -115,7 +115,7 @@ func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
 	return c.messageOut(t, len(p), c.writeBytes(t, p))
 }
 
-// An outgoing is what waits to be sent: one of the two.
+// An outgoing is a message that waits to be sent: either m or prepared.
 type outgoing struct {
 	m        *Message
 	prepared *Prepared
@@ -128,8 +128,8 @@ func (o outgoing) typeAndLen() (t Type, bytes int) {
 	return o.prepared.typ, len(o.prepared.payload)
 }
 
-// waiting is how many bytes o counts for while it waits for the loop: an empty message
-// takes memory too.
+// cost returns how many bytes o counts for in the queue of other threads. It is positive
+// for an empty message too, which takes memory.
 func (o outgoing) cost() int {
 	_, n := o.typeAndLen()
 	return n + headroom
@@ -141,7 +141,7 @@ func (o outgoing) drop() {
 	}
 }
 
-// send is Send for either.
+// send is Send for an outgoing.
 func (c *Conn) send(ctx context.Context, o outgoing) error {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.sendElsewhere(ctx, o)
@@ -154,7 +154,7 @@ func (c *Conn) send(ctx context.Context, o outgoing) error {
 	return c.write(o)
 }
 
-// write queues o, for which there is room.
+// write queues o. room has returned nil for it.
 func (c *Conn) write(o outgoing) error {
 	t, n := o.typeAndLen()
 	if o.m != nil {
@@ -163,8 +163,8 @@ func (c *Conn) write(o outgoing) error {
 	return c.messageOut(t, n, c.writePrepared(o.prepared))
 }
 
-// messageOut tells the hook of a message that was queued, if err is nil, and
-// returns err. It comes last: a hook that panics leaves nothing half done.
+// messageOut calls the hook for a message that was queued, if err is nil, and returns
+// err. It must be the last step, so that a hook that panics leaves nothing half done.
 func (c *Conn) messageOut(t Type, bytes int, err error) error {
 	if hook := c.opts.Hooks.MessageSent; hook != nil && err == nil {
 		hook(c, t, bytes)
@@ -172,8 +172,8 @@ func (c *Conn) messageOut(t Type, bytes int, err error) error {
 	return err
 }
 
-// roomFor is room for m, which it takes out of its handler's hands, and releases if
-// it is not to be sent: also when a hook panics meanwhile.
+// roomFor is room for m, which it takes off its handler's list first. It releases m if m
+// must not be sent, or a hook panics.
 func (c *Conn) roomFor(ctx context.Context, m *Message) (err error) {
 	m.unhold()
 	ready := false
@@ -187,26 +187,26 @@ func (c *Conn) roomFor(ctx context.Context, m *Message) (err error) {
 	return err
 }
 
-// room waits until a message may be queued, on the loop, or says why it must
-// not. What others have sent before, from elsewhere, is queued then. w is the Writer
-// whose message goes on, if it is one of its parts.
+// room waits until a message may be queued, or returns why it must not. Messages that
+// other threads sent before the call are queued by then. w is nil, or the Writer of whose
+// message the next part is to be queued. room must be called in a task of the loop.
 func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 	var before uint64
 	r := c.remote.Load()
 	if r != nil {
 		before = r.accepted.Load()
 	}
-	yielded := int64(-1) // how much was queued when others had a turn
+	yielded := int64(-1) // c.written at the last yield
 	for turns := 0; ; {
 		if err := c.sendErr(); err != nil {
 			return err
 		}
-		if c.ending && w == nil { // Close waits for the Writer that has begun, and comes next
+		if c.ending && w == nil { // Close waits for the open Writer, and sends its frame next
 			return errClosed
 		}
-		if c.writer != w { // a message in parts goes on
+		if c.writer != w { // another Writer is open, or w is not any more
 			if w != nil {
-				return errWriterDone // it was ended meanwhile
+				return errWriterDone
 			}
 			if err := c.wait(ctx, w, &c.unlocked); err != nil {
 				return err
@@ -216,12 +216,12 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		err := c.stream.Friend(friend.Key{}).WriteErr()
 		if err == nil && !c.overBudget() {
 			if c.pongDue {
-				c.answerLatestPing() // what was asked before is answered before
+				c.answerLatestPing() // the ping came before this message
 			}
 			if w == nil && r != nil && r.moved.Load() < before {
 				c.ahead(r, before)
-				if c.deflate != nil && r.moved.Load() < before { // others have their turn
-					_ = loop.Yield(ctx) // that ctx has ended changes nothing
+				if c.deflate != nil && r.moved.Load() < before { // compressing took a whole turn
+					_ = loop.Yield(ctx) // even if ctx has ended
 				}
 				continue
 			}
@@ -231,8 +231,8 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			return c.sendFailed(err)
 		}
 		if c.opts.Policy != PolicyWait && yielded != c.written && turns < maxTurns {
-			// What one turn queues cannot have left yet, however fast the peer is; nor what
-			// others have queued in this one, for which there was room.
+			// Bytes that were queued in this turn of the loop cannot have left yet, however
+			// fast the peer is. So the peer is not to blame.
 			yielded = c.written
 			turns++
 			if err := loop.Yield(ctx); err != nil {
@@ -242,7 +242,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		}
 		switch c.opts.Policy {
 		case PolicyDrop:
-			if w == nil { // half a message cannot be dropped
+			if w == nil { // a part of a message cannot be dropped
 				c.dropped(t, bytes)
 				return ErrDropped
 			}
@@ -263,8 +263,8 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 	}
 }
 
-// maxTurns is how many turns of the loop a message may have to wait, where a Policy
-// drops it rather, while others' messages take the room.
+// maxTurns is how many turns of the loop a message waits before PolicyDrop or
+// PolicyDisconnect applies, if other messages take the room meanwhile.
 const maxTurns = 8
 
 func (c *Conn) dropped(t Type, bytes int) {
@@ -273,10 +273,9 @@ func (c *Conn) dropped(t Type, bytes int) {
 	}
 }
 
-// wait waits for one of the sources, no longer than WriteTimeout, and not when the
-// connection has ended: then who is to make room has perhaps gone. While another
-// Writer than w, which may be nil, is at work, it is not the peer that is waited
-// for, and there is no limit. Whoever calls it looks again at what it waits for.
+// wait waits for one of the sources, at most WriteTimeout, and fails if the connection
+// ends. There is no limit while another Writer than w, which may be nil, is open: the peer
+// is not the cause of the wait. After wait the caller must check again what it waits for.
 func (c *Conn) wait(ctx context.Context, w *Writer, sources ...loop.Source) error {
 	wctx := ctx
 	d := c.opts.WriteTimeout
@@ -305,7 +304,7 @@ func (c *Conn) wait(ctx context.Context, w *Writer, sources ...loop.Source) erro
 	return fmt.Errorf("ws: send: %w", err)
 }
 
-// sent is called when something that was queued has gone.
+// onSent is called by the stream when it has sent queued bytes.
 func (c *Conn) onSent() {
 	c.charge()
 	if c.opts.Budget != nil && c.stream.Queued() == 0 {

@@ -193,8 +193,7 @@ func (c *Conn) writeHeader(h *frame.Header) error {
 }
 
 // enqueue gives the stream a buffer. It passes a list that the Conn keeps: one made for
-// each call would be an allocation for each message, because the stream passes it to
-// interfaces.
+// each call would escape to the heap, because a stream's layer is behind an interface.
 func (c *Conn) enqueue(b *runtime.Buffer) error {
 	c.one[0] = b
 	err := c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...)
