@@ -94,7 +94,7 @@ func ExampleDial() {
 }
 
 // A path of a net/http server, whose connections move onto the group's loops.
-func ExampleHandler() {
+func ExampleHTTPHandler() {
 	group, err := noria.Start(noria.Options{})
 	if err != nil {
 		log.Fatal(err)

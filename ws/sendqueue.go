@@ -204,8 +204,8 @@ func (c *Conn) overtaken() bool {
 	return r != nil && r.moved.Load() != r.accepted.Load()
 }
 
-// ahead moves items into the stream, as far as that has room, until as many as until were
-// ever moved. The Sends of these items have returned, so they precede what a task of the
+// ahead moves items into the stream, as far as that has room, until r.moved reaches
+// until. The Sends of these items have returned, so they precede what a task of the
 // loop is about to send.
 func (c *Conn) ahead(r *remote, until uint64) {
 	packed := 0
