@@ -107,3 +107,19 @@ func TestDialKeepsThePassword(t *testing.T) {
 		}
 	})
 }
+
+// Request tells the Host that was sent.
+func TestDialHost(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		srv := echoServer()
+		hosts := make(chan string, 1)
+		srv.Handler = func(_ context.Context, c *ws.Conn) error { hosts <- c.Request().Host; return nil }
+		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{Host: "example.org"}, func(ctx context.Context, c *ws.Conn) error {
+			require.Equal(t, "example.org", c.Request().Host)
+			_ = receiveOne(ctx, c)
+			return nil
+		})
+		require.Equal(t, "example.org", <-hosts)
+	})
+}

@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,6 +20,47 @@ import (
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
+
+// NetConn: bytes through messages, both ways.
+func TestNetConn(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 2)
+		srv := echoServer()
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			nc := c.NetConn(ctx, ws.TypeBinary)
+			_, err := io.Copy(struct{ io.Writer }{nc}, struct{ io.Reader }{nc})
+			return err
+		}
+		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{}, func(ctx context.Context, c *ws.Conn) error {
+			nc := c.NetConn(ctx, ws.TypeBinary)
+			want := bytes.Repeat([]byte("bytes "), 20_000)
+			for p := want; len(p) > 0; {
+				n := min(len(p), 7000)
+				if _, err := nc.Write(p[:n]); err != nil {
+					return err
+				}
+				p = p[n:]
+			}
+			got := make([]byte, len(want))
+			if _, err := io.ReadFull(nc, got); err != nil {
+				return err
+			}
+			if !bytes.Equal(got, want) {
+				return errors.New("other bytes came back")
+			}
+			if err := nc.SetReadDeadline(time.Now()); err != nil {
+				return err
+			}
+			if _, err := nc.Read(got); !isTimeout(err) {
+				return fmt.Errorf("a deadline: %v", err)
+			}
+			if n, err := nc.Read(nil); n != 0 || err != nil {
+				return fmt.Errorf("reading nothing: %d, %w", n, err)
+			}
+			return nc.SetReadDeadline(time.Time{})
+		})
+	})
+}
 
 // The end of a stream is one between messages; in the middle of one something is missing.
 func TestNetConnHalfMessage(t *testing.T) {

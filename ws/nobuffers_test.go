@@ -19,6 +19,25 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
+// exhaust takes all that a pool has, until restore is called.
+func exhaust(pool *runtime.Pool) (restore func()) {
+	var held []*runtime.Buffer
+	for size := 1 << 20; size > 0; size /= 2 {
+		for {
+			b, err := pool.Get(size)
+			if err != nil {
+				break
+			}
+			held = append(held, b)
+		}
+	}
+	return func() {
+		for _, b := range held {
+			b.Release()
+		}
+	}
+}
+
 // exhaustWhenSent is exhaust when nothing is queued any more, which would have room for
 // more.
 func exhaustWhenSent(ctx context.Context, c *ws.Conn) (restore func()) {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"testing"
 	"time"
 
@@ -17,6 +18,142 @@ import (
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
+
+// receiveUntil starts a task that receives until stop, which waits for its end.
+func receiveUntil(ctx context.Context, c *ws.Conn) (stop func(), err error) {
+	rctx, cancel := context.WithCancel(ctx)
+	receiver, err := loop.Go(ctx, "receives", func(context.Context) error { return receiveOne(rctx, c) })
+	if err = errors.Join(err, loop.Yield(ctx)); err != nil {
+		cancel()
+		return nil, err
+	}
+	return func() { cancel(); _ = receiver.Wait(ctx) }, nil
+}
+
+// pingBeside starts a task that pings, and returns when it waits for the pong.
+func pingBeside(ctx context.Context, c *ws.Conn) (*loop.Task, error) {
+	ping, err := loop.Go(ctx, "pings", func(ctx context.Context) error { _, err := c.Ping(ctx); return err })
+	return ping, errors.Join(err, loop.Yield(ctx))
+}
+
+// Ping while nobody receives, with a message in front of the pong, and while
+// another task receives.
+func TestPing(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 2)
+		client(t, g, "ws://"+serve(t, g, echoServer()), ws.DialOptions{}, func(ctx context.Context, c *ws.Conn) error {
+			if err := c.SendText(ctx, "first"); err != nil {
+				return err
+			}
+			if d, err := c.Ping(ctx); err != nil || d <= 0 {
+				return fmt.Errorf("%v, %w", d, err)
+			}
+			m, err := c.Receive(ctx)
+			if err != nil {
+				return err
+			}
+			if string(m.Bytes()) != "first" {
+				return fmt.Errorf("got %q", m.Bytes())
+			}
+			m.Release()
+			reading, err := loop.Go(ctx, "reader", func(ctx context.Context) error {
+				m, err := c.Receive(ctx)
+				if err == nil {
+					m.Release()
+				}
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			if err := loop.Yield(ctx); err != nil {
+				return err
+			}
+			if _, err := c.Ping(ctx); err != nil {
+				return err
+			}
+			return errors.Join(c.SendText(ctx, "second"), reading.Wait(ctx))
+		})
+	})
+}
+
+// Two Pings wait, and who received stops: both go on to receive, one after the other.
+func TestTwoPings(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		stopped, result, first := make(chan struct{}), make(chan error, 1), make(chan struct{})
+		srv := echoServer()
+		srv.PingInterval = -1
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			stop, err := receiveUntil(ctx, c)
+			if err != nil {
+				return err
+			}
+			one, err1 := pingBeside(ctx, c)
+			two, err2 := pingBeside(ctx, c)
+			if err := errors.Join(err1, err2); err != nil {
+				return err
+			}
+			stop()
+			close(stopped)
+			err = one.Wait(ctx)
+			close(first)
+			result <- errors.Join(err, two.Wait(ctx))
+			return nil
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		<-stopped
+		_, one, err := p.read()
+		require.NoError(t, err)
+		_, two, err := p.read()
+		require.NoError(t, err)
+		p.send(fr(10, true, one))
+		<-first
+		p.send(fr(10, true, two))
+		require.NoError(t, <-result)
+		p.wantClose(ws.StatusNormalClosure)
+	})
+}
+
+// Messages in front of the pong are taken in up to a number; beyond it Ping says
+// so, since whoever waits for it is perhaps the one who should receive them.
+func TestPingBehindMessages(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		const messages = 20
+		srv := echoServer()
+		srv.PongTimeout = 100 * time.Millisecond
+		received := make(chan int, 1)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			_, err := c.Ping(ctx)
+			if !errors.Is(err, runtime.ErrBusy) {
+				return fmt.Errorf("ping: %w", err)
+			}
+			n := 0
+			for ; n < messages; n++ {
+				m, err := c.Receive(ctx)
+				if err != nil {
+					return err
+				}
+				m.Release()
+			}
+			received <- n
+			_, err = c.Ping(ctx)
+			return err
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		h, payload, err := p.read()
+		require.NoError(t, err)
+		require.Equal(t, frame.Ping, h.Op)
+		for range messages {
+			p.send(text("a message"))
+		}
+		p.send(fr(frame.Pong, true, payload))
+		require.Equal(t, messages, <-received)
+		_, payload, err = p.read()
+		require.NoError(t, err)
+		p.send(fr(frame.Pong, true, payload))
+		p.wantClose(ws.StatusNormalClosure)
+	})
+}
 
 // A Ping goes on to look for its pong when the one who received has stopped.
 // While a Reader is open nothing is taken in, and a Ping waits for whoever reads,
@@ -62,47 +199,6 @@ func TestPingInReader(t *testing.T) {
 	})
 }
 
-// Messages in front of the pong are taken in up to a number; beyond it Ping says
-// so, since whoever waits for it is perhaps the one who should receive them.
-func TestPingBehindMessages(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		const messages = 20
-		srv := echoServer()
-		srv.PongTimeout = 100 * time.Millisecond
-		received := make(chan int, 1)
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			_, err := c.Ping(ctx)
-			if !errors.Is(err, runtime.ErrBusy) {
-				return fmt.Errorf("ping: %w", err)
-			}
-			n := 0
-			for ; n < messages; n++ {
-				m, err := c.Receive(ctx)
-				if err != nil {
-					return err
-				}
-				m.Release()
-			}
-			received <- n
-			_, err = c.Ping(ctx)
-			return err
-		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		h, payload, err := p.read()
-		require.NoError(t, err)
-		require.Equal(t, frame.Ping, h.Op)
-		for range messages {
-			p.send(text("a message"))
-		}
-		p.send(fr(frame.Pong, true, payload))
-		require.Equal(t, messages, <-received)
-		_, payload, err = p.read()
-		require.NoError(t, err)
-		p.send(fr(frame.Pong, true, payload))
-		p.wantClose(ws.StatusNormalClosure)
-	})
-}
-
 func TestPingAfterReceiverStops(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
@@ -143,43 +239,47 @@ func TestPingAfterReceiverStops(t *testing.T) {
 	})
 }
 
-// Ping while nobody receives, with a message in front of the pong, and while
-// another task receives.
-func TestPing(t *testing.T) {
+// answers reports whether the loop does something else within patience.
+func answers(t *testing.T, l *loop.Loop) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	require.NoError(t, l.Call(ctx, "something else", func(context.Context) error { return nil }))
+}
+
+// A Ping after a read deadline that has passed says so, and holds nobody up.
+func TestPingAfterReadDeadline(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 2)
-		client(t, g, "ws://"+serve(t, g, echoServer()), ws.DialOptions{}, func(ctx context.Context, c *ws.Conn) error {
-			if err := c.SendText(ctx, "first"); err != nil {
+		srv := echoServer()
+		conns, results := make(chan *ws.Conn, 1), make(chan error, 3)
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			if err := c.SetReadDeadline(time.Unix(1, 0)); err != nil {
 				return err
 			}
-			if d, err := c.Ping(ctx); err != nil || d <= 0 {
-				return fmt.Errorf("%v, %w", d, err)
-			}
-			m, err := c.Receive(ctx)
-			if err != nil {
+			conns <- c
+			_, err := c.Receive(ctx)
+			results <- err
+			_, err = c.Ping(ctx)
+			results <- err
+			if err := c.SetReadDeadline(time.Time{}); err != nil {
 				return err
 			}
-			if string(m.Bytes()) != "first" {
-				return fmt.Errorf("got %q", m.Bytes())
-			}
-			m.Release()
-			reading, err := loop.Go(ctx, "reader", func(ctx context.Context) error {
-				m, err := c.Receive(ctx)
-				if err == nil {
-					m.Release()
-				}
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			if err := loop.Yield(ctx); err != nil {
-				return err
-			}
-			if _, err := c.Ping(ctx); err != nil {
-				return err
-			}
-			return errors.Join(c.SendText(ctx, "second"), reading.Wait(ctx))
-		})
+			_, err = c.Ping(ctx)
+			results <- err
+			return receiveOne(ctx, c)
+		}
+		g := backendtest.Group(t, v, 1)
+		p := connect(t, serve(t, g, srv))
+		c := <-conns
+		answers(t, c.Loop())
+		require.ErrorIs(t, <-results, os.ErrDeadlineExceeded)
+		require.ErrorIs(t, <-results, os.ErrDeadlineExceeded)
+		for range 2 { // the first one's pong is of no use any more
+			h, payload, err := p.read()
+			require.NoError(t, err)
+			require.Equal(t, frame.Ping, h.Op)
+			p.send(fr(frame.Pong, true, payload))
+		}
+		require.NoError(t, <-results)
 	})
 }

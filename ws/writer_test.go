@@ -20,6 +20,69 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
+// What a Writer was told to flush is there, also what the compressor would
+// rather have kept.
+func TestWriterFlush(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		for _, compression := range []*ws.Compression{nil, {}, {Threshold: -1}, {ServerNoContextTakeover: true}, {ServerMaxWindowBits: 10}} {
+			parts := []string{"first", "second", strings.Repeat("long", 10_000), "", "last", strings.Repeat("r", 16<<10), ""}
+			g := backendtest.Group(t, v, 2)
+			next := make(chan struct{}, 1) // the peer has what was flushed
+			srv := echoServer()
+			srv.Compression = compression
+			srv.OnGoroutine = true
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				for range 3 {
+					w, err := c.NextWriter(ctx, ws.TypeText)
+					if err != nil {
+						return err
+					}
+					for _, p := range parts {
+						if _, err := io.WriteString(w, p); err != nil {
+							return err
+						}
+						if err := w.Flush(); err != nil {
+							return err
+						}
+						select {
+						case <-next:
+						case <-time.After(patience):
+							return errors.New("what was flushed has not come")
+						}
+					}
+					if err := w.Close(); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			addr := serve(t, g, srv)
+			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
+				for range 3 {
+					_, r, err := c.NextReader(ctx)
+					if err != nil {
+						return err
+					}
+					for _, want := range parts {
+						p := make([]byte, len(want))
+						if _, err := io.ReadFull(r, p); err != nil {
+							return err
+						}
+						if string(p) != want {
+							return fmt.Errorf("received %.20q…, want %.20q…", p, want)
+						}
+						next <- struct{}{}
+					}
+					if n, err := r.Read(make([]byte, 1)); err != io.EOF {
+						return fmt.Errorf("%d bytes more, %v", n, err)
+					}
+				}
+				return nil
+			})
+		}
+	})
+}
+
 // A Writer whose context has ended does what can be done at once, wherever it is
 // used, and what others send goes on behind it.
 func TestWriterAfterContext(t *testing.T) {
@@ -58,6 +121,221 @@ func TestWriterAfterContext(t *testing.T) {
 					})
 				})
 			}
+		}
+	})
+}
+
+// What other goroutines send while a Writer is open follows its message. But a
+// handler that leaves a Writer open may have fed the compressor, or sent half
+// a message: what others have queued must not go on in the middle of that.
+func TestWriterLeftOpen(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		for i := range 4 {
+			var compression *ws.Compression
+			if i&1 != 0 {
+				compression = &ws.Compression{Threshold: -1}
+			}
+			closes := i&2 != 0 // then what is behind the Writer follows
+			g := backendtest.Group(t, v, 1)
+			srv := echoServer()
+			srv.Compression = compression
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				w, err := c.NextWriter(ctx, ws.TypeText)
+				if err != nil {
+					return err
+				}
+				if _, err := w.Write([]byte(strings.Repeat("stale", 4000))); err != nil { // more than a fragment
+					return err
+				}
+				queued := make(chan error, 1)
+				go func() { queued <- c.SendText(ctx, "fresh") }() // it is behind the Writer
+				if oerr := loop.Offload(ctx, func() { err = <-queued }); oerr != nil {
+					return oerr
+				}
+				if closes {
+					if err := w.Close(); err != nil {
+						return err
+					}
+					_, err = c.Receive(ctx)
+				}
+				return err
+			}
+			addr := serve(t, g, srv)
+			client(t, g, "ws://"+addr, ws.DialOptions{Options: ws.Options{Compression: compression}}, func(ctx context.Context, c *ws.Conn) error {
+				if closes {
+					for _, n := range []int{20_000, 5} {
+						m, err := c.Receive(ctx)
+						if err != nil {
+							return err
+						}
+						if m.Len() != n {
+							return errors.New("another message")
+						}
+						m.Release()
+					}
+					return nil
+				}
+				m, err := c.Receive(ctx)
+				if err == nil {
+					got := string(m.Bytes())
+					m.Release()
+					return errors.New("received " + got[:min(len(got), 20)])
+				}
+				if broken := (*ws.ProtocolError)(nil); errors.As(err, &broken) {
+					return err
+				}
+				return nil // closed: nothing else may come
+			})
+		}
+	})
+}
+
+// A Writer that its owner leaves open is no reason to hold the peer responsible, also
+// if that had kept others waiting before.
+func TestWriterIsNotThePeer(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		const limit = 4 << 20
+		result := make(chan error, 1)
+		stuck, open := make(chan struct{}), make(chan struct{})
+		srv := echoServer()
+		srv.SendQueue, srv.WriteTimeout, srv.PingInterval = limit, 400*time.Millisecond, -1
+		srv.Handler = func(ctx context.Context, c *ws.Conn) (err error) {
+			defer func() { result <- err }()
+			for same, last := 0, 0; same < 1000; same++ { // until the kernel takes no more
+				if c.Queued() < limit {
+					if err := c.SendBinary(ctx, make([]byte, 256_000)); err != nil {
+						return err
+					}
+				}
+				if q := c.Queued(); q != last {
+					same, last = 0, q
+				}
+				_ = loop.Yield(ctx)
+			}
+			if err := elsewhereNow(func() error { return c.SendText(context.Background(), "one") }); err != nil {
+				return err
+			}
+			for range 10 { // its function waits for room
+				_ = loop.Yield(ctx)
+			}
+			close(stuck)
+			for c.Queued() >= limit {
+				_ = loop.Yield(ctx)
+			}
+			w, err := c.NextWriter(ctx, ws.TypeBinary)
+			if err != nil {
+				return err
+			}
+			close(open)
+			var sent loop.Event
+			done := make(chan error, 1)
+			go func() {
+				err := c.SendBinary(context.Background(), make([]byte, limit))
+				if err == nil {
+					err = c.SendText(context.Background(), "it has to wait")
+				}
+				done <- err
+				sent.Set()
+			}()
+			wctx, cancel := context.WithTimeout(ctx, 2*srv.WriteTimeout)
+			defer cancel()
+			if _, err := loop.WaitAny(wctx, &sent); err == nil {
+				return <-done
+			}
+			_, err = w.Write([]byte("x"))
+			err = errors.Join(err, w.Close(), sent.Wait(ctx))
+			if err == nil {
+				err = <-done
+			}
+			return err
+		}
+		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
+		<-stuck
+		for on := true; on; { // not so fast that less than half is left
+			select {
+			case <-open:
+				on = false
+			default:
+				_, err := io.CopyN(io.Discard, p.r, 16<<10)
+				require.NoError(t, err)
+			}
+		}
+		go func() { _, _ = io.Copy(io.Discard, p.r) }()
+		require.NoError(t, <-result)
+		p.send(closeFrame(1000, ""))
+	})
+}
+
+// Whoever waits for a Writer's message to end does not wait for the peer: no
+// WriteTimeout is over, however long it takes. It takes as long as two others
+// need, one after the other, to be given up for that very limit.
+func TestWriterLongerThanWriteTimeout(t *testing.T) {
+	waits := map[string]func(ctx context.Context, c *ws.Conn) error{
+		"a task's Send":      func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "note") },
+		"a goroutine's Send": goroutine(func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "note") }),
+		"a goroutine's second": goroutine(func(ctx context.Context, c *ws.Conn) error {
+			return errors.Join(c.SendText(ctx, strings.Repeat("x", 2000)), c.SendText(ctx, "note"))
+		}),
+		"a goroutine's Writer": goroutine(func(ctx context.Context, c *ws.Conn) error {
+			w, err := c.NextWriter(ctx, ws.TypeText)
+			if err != nil {
+				return err
+			}
+			_, err = w.Write([]byte("note"))
+			return errors.Join(err, w.Close())
+		}),
+	}
+	block := make([]byte, 64<<10)
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for name, wait := range waits {
+			srv := echoServer()
+			srv.WriteTimeout, srv.SendQueue = 30*time.Millisecond, 1000
+			var later loop.Event
+			gaveUp := make(chan error, 1)
+			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+				if c.Request().URI == "/stalled" {
+					for {
+						if err := c.SendBinary(ctx, block); err != nil {
+							gaveUp <- err
+							return err
+						}
+					}
+				}
+				w, err := c.NextWriter(ctx, ws.TypeBinary)
+				if err != nil {
+					return err
+				}
+				other, err := loop.Go(ctx, "other", func(ctx context.Context) error { return wait(ctx, c) })
+				if err != nil {
+					return err
+				}
+				_, _ = w.Write([]byte("begun, "))
+				if err := errors.Join(w.Flush(), later.Wait(ctx)); err != nil {
+					return err
+				}
+				_, _ = w.Write([]byte("ended"))
+				return errors.Join(w.Close(), other.Wait(ctx))
+			}
+			addr := serve(t, g, srv)
+			p := connect(t, addr)
+			h, part, err := p.read()
+			require.NoError(t, err, name)
+			require.False(t, h.Fin, name)
+			require.Equal(t, "begun, ", part, name)
+			for range 2 {
+				connectTo(t, addr, "/stalled")
+				require.ErrorIs(t, <-gaveUp, ws.ErrTooSlow, name)
+			}
+			later.Set()
+			p.want(frame.Continuation, "ended")
+			for note := ""; note != "note"; {
+				h, part, err := p.read()
+				require.NoError(t, err, name)
+				require.Equal(t, frame.Text, h.Op, name)
+				note = part
+			}
+			p.wantClose(ws.StatusNormalClosure)
 		}
 	})
 }

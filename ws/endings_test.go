@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -256,84 +254,4 @@ func TestDialedEndings(t *testing.T) {
 			})
 		})
 	}
-}
-
-// After the peer's Close frame no message is sent, also if there was no memory to
-// answer it: nothing but that answer may follow it.
-func TestNoMessageAfterPeersClose(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		srv := echoServer()
-		result := make(chan error, 1)
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			m, err := c.Receive(ctx)
-			if err != nil {
-				return err
-			}
-			restore := exhaust(c.Loop().Pool())
-			defer restore()
-			err = receiveOne(ctx, c)
-			if !closedByPeer(4002)(err) {
-				return fmt.Errorf("receiving: %w", err)
-			}
-			result <- c.Send(ctx, m)
-			return nil
-		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		p.send(append(text(strings.Repeat("x", 3000)), closeFrame(4002, "")...)) // in one receive buffer
-		err := <-result
-		require.True(t, closedByPeer(4002)(err), "%v", err)
-		h, _, err := p.read()
-		require.NoError(t, err)
-		require.Equal(t, frame.Close, h.Op)
-	})
-}
-
-// exhaust takes all that a pool has, until restore is called.
-func exhaust(pool *runtime.Pool) (restore func()) {
-	var held []*runtime.Buffer
-	for size := 1 << 20; size > 0; size /= 2 {
-		for {
-			b, err := pool.Get(size)
-			if err != nil {
-				break
-			}
-			held = append(held, b)
-		}
-	}
-	return func() {
-		for _, b := range held {
-			b.Release()
-		}
-	}
-}
-
-// A message that nobody is given is none for Hooks.MessageReceived: one that comes while
-// this end closes, and one that was taken in while a Ping waited and is left there.
-func TestMessageInOfNobody(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		var in []int // on the loop
-		srv := echoServer()
-		srv.Hooks.MessageReceived = func(_ *ws.Conn, _ ws.Type, n int) { in = append(in, n) }
-		ended := make(chan []int, 1)
-		srv.Hooks.Closed = func(*ws.Conn, ws.StatusCode, error) { ended <- in; in = nil }
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			if err := receiveOne(ctx, c); err != nil {
-				return err
-			}
-			if _, err := c.Ping(ctx); err != nil {
-				return err
-			}
-			return c.Close(4001, "")
-		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		p.send(text("1"))
-		h, payload, err := p.read()
-		require.NoError(t, err)
-		require.Equal(t, frame.Ping, h.Op)
-		p.send(append(text("12"), fr(frame.Pong, true, payload)...))
-		p.wantCloseFrame(4001)
-		p.send(append(text("123"), closeFrame(4001, "")...))
-		p.wantEnd()
-		require.Equal(t, []int{1}, <-ended)
-	})
 }

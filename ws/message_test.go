@@ -17,6 +17,52 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
+// What cannot be a message is refused where it is made.
+func TestTypes(t *testing.T) {
+	require.PanicsWithValue(t, "ws: NewMessage of a message of type ping, want Text or Binary", func() { ws.NewMessage(ws.Type(frame.Ping), nil) })
+	require.PanicsWithValue(t, "ws: Prepare of a message of type continuation, want Text or Binary", func() { ws.Prepare(0, nil) })
+}
+
+// What a handler forgets is reclaimed and reported; what it keeps is not.
+func TestReclaim(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		srv := echoServer()
+		var logged bytes.Buffer
+		srv.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+		srv.DebugMessages = true
+		messages := make(chan *ws.Message, 3)
+		ended := make(chan struct{})
+		srv.Hooks.Closed = func(*ws.Conn, ws.StatusCode, error) { close(ended) }
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			for i := range 3 {
+				m, err := c.Receive(ctx)
+				if err != nil {
+					return err
+				}
+				if i == 1 {
+					m.Keep()
+				}
+				messages <- m
+			}
+			return nil
+		}
+		p := connect(t, serve(t, g, srv))
+		p.send(bytes.Join([][]byte{text("forgotten"), text("kept"), text("released elsewhere")}, nil))
+		forgotten, kept, released := <-messages, <-messages, <-messages
+		released.Release()
+		p.wantClose(ws.StatusNormalClosure)
+		<-ended
+		require.Contains(t, logged.String(), "messages=1")
+		require.Contains(t, logged.String(), "ownership_test.go")
+		require.Panics(t, func() { forgotten.Bytes() })
+		require.Panics(t, func() { forgotten.Release() })
+		require.Equal(t, "kept", string(kept.Bytes()))
+		kept.Release()
+		require.Panics(t, func() { kept.Release() })
+	})
+}
+
 // There is no handler whose return ends the time of what a dialed connection
 // has received: closing it leaves that alone.
 // A handler on a goroutine keeps messages while the loop takes others in.
@@ -234,44 +280,4 @@ func testSendAcross(t *testing.T, v backendtest.Variant, kept bool) {
 			to.want(frame.Text, want)
 		}
 	}
-}
-
-// What a handler forgets is reclaimed and reported; what it keeps is not.
-func TestReclaim(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		srv := echoServer()
-		var logged bytes.Buffer
-		srv.Logger = slog.New(slog.NewTextHandler(&logged, nil))
-		srv.DebugMessages = true
-		messages := make(chan *ws.Message, 3)
-		ended := make(chan struct{})
-		srv.Hooks.Closed = func(*ws.Conn, ws.StatusCode, error) { close(ended) }
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			for i := range 3 {
-				m, err := c.Receive(ctx)
-				if err != nil {
-					return err
-				}
-				if i == 1 {
-					m.Keep()
-				}
-				messages <- m
-			}
-			return nil
-		}
-		p := connect(t, serve(t, g, srv))
-		p.send(bytes.Join([][]byte{text("forgotten"), text("kept"), text("released elsewhere")}, nil))
-		forgotten, kept, released := <-messages, <-messages, <-messages
-		released.Release()
-		p.wantClose(ws.StatusNormalClosure)
-		<-ended
-		require.Contains(t, logged.String(), "messages=1")
-		require.Contains(t, logged.String(), "ownership_test.go")
-		require.Panics(t, func() { forgotten.Bytes() })
-		require.Panics(t, func() { forgotten.Release() })
-		require.Equal(t, "kept", string(kept.Bytes()))
-		kept.Release()
-		require.Panics(t, func() { kept.Release() })
-	})
 }
