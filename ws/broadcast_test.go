@@ -17,7 +17,7 @@ import (
 	"github.com/noria-go/noria/ws"
 )
 
-// A broadcast, to plain and to compressed connections, among other messages.
+// A broadcast to plain and to compressed connections, between other messages.
 func TestPrepared(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
@@ -62,8 +62,8 @@ func TestPrepared(t *testing.T) {
 	})
 }
 
-// A broadcast is compressed with the window that its peer has agreed to: what
-// repeats further back than that is not found, and what does not is.
+// A broadcast is compressed with the window that its peer has agreed to: repetitions
+// within the window are found, and those further back are not.
 func TestPreparedWindows(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		block := make([]byte, 2000)
@@ -89,9 +89,8 @@ func TestPreparedWindows(t *testing.T) {
 	})
 }
 
-// A long broadcast is compressed on a goroutine, also if a task is the first to send
-// it, and if several are: whoever comes meanwhile waits for the first, and the
-// loop's other tasks have their turns.
+// A long broadcast is compressed on a goroutine even if one or more tasks are the first
+// to send it. The later ones wait for the first, and the loop's other tasks run meanwhile.
 func TestLongPreparedTakesTurns(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const size, peers = 4 << 20, 3

@@ -19,7 +19,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// What goes on after a Close says so, a Writer as all else.
+// A Writer that is used after Close fails with net.ErrClosed, as other calls do.
 func TestWriterAfterClose(t *testing.T) {
 	for _, begun := range []bool{false, true} {
 		t.Run(fmt.Sprint("begun=", begun), func(t *testing.T) {
@@ -50,8 +50,8 @@ func TestWriterAfterClose(t *testing.T) {
 	}
 }
 
-// Close waits for the message that a Writer has begun, and not for one that somebody
-// has asked for meanwhile.
+// Close waits for the message that a Writer has begun, and not for a Writer that another
+// task asks for meanwhile.
 func TestCloseBesideWriters(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
@@ -92,8 +92,8 @@ func TestCloseBesideWriters(t *testing.T) {
 	})
 }
 
-// Close that waits for a Writer comes right after that Writer: what is sent when the
-// Writer has ended, and before Close goes on, is refused.
+// Close waits for a Writer and sends its frame right after that Writer's message: a Send
+// between the two is refused.
 func TestSendBetweenWriterAndClose(t *testing.T) {
 	for name, send := range map[string]func(ctx context.Context, c *ws.Conn) error{
 		"Send": func(ctx context.Context, c *ws.Conn) error {
@@ -130,7 +130,8 @@ func TestSendBetweenWriterAndClose(t *testing.T) {
 	}
 }
 
-// Close does not wait for a Writer longer than CloseTimeout: it may be the caller's.
+// Close does not wait for a Writer longer than CloseTimeout: the caller may have left its
+// own Writer open.
 func TestCloseWithWriterOpen(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -147,7 +148,7 @@ func TestCloseWithWriterOpen(t *testing.T) {
 			if err := w.Flush(); err != nil {
 				return err
 			}
-			// Somebody else's waits behind it, and is lost with it.
+			// A message of another goroutine waits behind the Writer, and is lost.
 			if err := loop.Offload(ctx, func() { _ = c.SendText(context.Background(), "other") }); err != nil {
 				return err
 			}
@@ -168,7 +169,7 @@ func TestCloseWithWriterOpen(t *testing.T) {
 func TestCloseWithUnusedWriter(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.CloseTimeout = time.Hour // not reached
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			_, err := c.NextWriter(ctx, ws.TypeBinary)
 			return errors.Join(err, c.Close(4001, ""))
@@ -178,7 +179,7 @@ func TestCloseWithUnusedWriter(t *testing.T) {
 	})
 }
 
-// What comes after the Close frame is refused, and not accepted and lost.
+// Messages sent after the Close frame are refused, and not accepted and lost.
 func TestSendAfterCloseFrame(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -195,12 +196,12 @@ func TestSendAfterCloseFrame(t *testing.T) {
 	})
 }
 
-// Who waits to send is told at once when somebody closes, who may have to wait himself
-// for the end of a Writer's message.
+// A call that waits to send fails at once when Close is called, even if Close waits for
+// the end of a Writer's message.
 func TestCloseTellsWhoWaits(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
-		srv.CloseTimeout, srv.SendQueue = time.Hour, 1000 // nobody waits for it
+		srv.CloseTimeout, srv.SendQueue = time.Hour, 1000 // not reached
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			w, err := c.NextWriter(ctx, ws.TypeText)
 			if err != nil {

@@ -21,7 +21,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// poll receives as those do who wait for several things at once.
+// poll receives with Readable and TryReceive, like a task that waits for several sources.
 func poll(ctx context.Context, c *ws.Conn) error {
 	for {
 		if _, err := loop.WaitAny(ctx, c.Readable()); err != nil {
@@ -43,8 +43,8 @@ func closeBeside(ctx context.Context, c *ws.Conn) (*loop.Task, error) {
 	return closer, errors.Join(err, loop.Yield(ctx))
 }
 
-// Who would receive while somebody closes waits for the end, and is told of it, as the
-// hook is: not that another call is receiving.
+// A call that receives while Close waits for the peer waits too, and returns how the
+// connection ended, as the hook does. It does not return that another call is receiving.
 func TestReceiveWhileClosing(t *testing.T) {
 	for name, receive := range map[string]func(ctx context.Context, c *ws.Conn) error{
 		"Receive":    receiveOne,
@@ -62,7 +62,7 @@ func TestReceiveWhileClosing(t *testing.T) {
 				backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 					result, cause := make(chan error, 1), make(chan error, 1)
 					srv := echoServer()
-					srv.CloseTimeout = time.Hour // nobody waits for it
+					srv.CloseTimeout = time.Hour // not reached
 					srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, err error) { cause <- err }
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 						var err error
@@ -96,8 +96,8 @@ func TestReceiveWhileClosing(t *testing.T) {
 	}
 }
 
-// Who lets others have a turn while it inflates is receiving still: Close goes on when
-// it has done, and nothing of it is lost, or left behind.
+// A call that yields while it inflates is still receiving: Close continues when that call
+// is done, and no bytes are lost and no buffer leaks.
 func TestCloseWhileInflating(t *testing.T) {
 	messages := append(deflated(frame.Binary, strings.Repeat("\x00", 5<<19)), deflated(frame.Binary, strings.Repeat("\x01", 8<<20))...)
 	for name, receive := range map[string]func(ctx context.Context, c *ws.Conn) error{
@@ -137,7 +137,7 @@ func TestCloseWhileInflating(t *testing.T) {
 	}
 }
 
-// What comes while this end closes is dropped, however long it is.
+// A message that arrives while this end closes is dropped, whatever its length.
 func TestCloseDropsLongMessage(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		long := fr(frame.Binary, true, strings.Repeat("x", 5000))
@@ -167,7 +167,7 @@ func TestCloseDropsLongMessage(t *testing.T) {
 	})
 }
 
-// What is dropped is not looked at: it need not even be what it says.
+// Close does not check what it drops, such as corrupt compressed data.
 func TestCloseDropsWhatCannotBeInflated(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		cause := make(chan error, 1)
@@ -185,8 +185,7 @@ func TestCloseDropsWhatCannotBeInflated(t *testing.T) {
 	})
 }
 
-// Who looks meanwhile may be the one who finds the peer's Close frame: Close does not
-// wait on for it.
+// Another task may decode the peer's Close frame while Close waits. Close ends then.
 func TestCloseBesidePoller(t *testing.T) {
 	for name, polls := range map[string]func(ctx context.Context, c *ws.Conn) error{
 		"Readable": func(ctx context.Context, c *ws.Conn) (err error) {
@@ -229,7 +228,8 @@ func TestCloseBesidePoller(t *testing.T) {
 	}
 }
 
-// It is told so too if the peer does not answer in time: not that its own time is over.
+// If the peer does not answer in time, that task gets net.ErrClosed, and not an error of
+// Close's deadline.
 func TestCloseInVainBesidePoller(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
@@ -249,12 +249,12 @@ func TestCloseInVainBesidePoller(t *testing.T) {
 	})
 }
 
-// Close goes on to wait for the peer where the task that received has stopped.
+// Close continues to wait for the peer when the task that received has stopped.
 func TestCloseTakesOverReceiving(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		stopped := make(chan struct{})
 		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.CloseTimeout = time.Hour // not reached
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			receiver, err := loop.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) })
 			if err != nil {
@@ -282,14 +282,14 @@ func TestCloseTakesOverReceiving(t *testing.T) {
 	})
 }
 
-// What comes after the Close frame was sent is no reason to end the closing
-// handshake: the peer gets all that it was sent.
+// A message that arrives after the Close frame was sent does not end the closing
+// handshake: the peer gets all that was queued.
 func TestCloseWhileCloseReadReceives(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		closing, causes := make(chan struct{}), make(chan error, 2)
 		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.CloseTimeout = time.Hour // not reached
 		srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, cause error) { causes <- cause }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			read := c.CloseRead(ctx)
@@ -322,13 +322,13 @@ func TestCloseWhileCloseReadReceives(t *testing.T) {
 	})
 }
 
-// Nor is what another task finds wrong meanwhile.
+// Nor does a protocol error that another task finds meanwhile.
 func TestCloseWhileAnotherTaskFails(t *testing.T) {
 	long := strings.Repeat("x", 1<<20)
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		closing := make(chan struct{})
 		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.CloseTimeout = time.Hour // not reached
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if _, err := loop.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) }); err != nil {
 				return err
@@ -354,12 +354,12 @@ func TestCloseWhileAnotherTaskFails(t *testing.T) {
 	})
 }
 
-// Close goes on to receive where a Ping waits for the same.
+// Close receives although a Ping waits for its pong.
 func TestCloseBesidePing(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		stopped := make(chan struct{})
 		srv := echoServer()
-		srv.PingInterval, srv.CloseTimeout = -1, time.Hour // nobody waits for it
+		srv.PingInterval, srv.CloseTimeout = -1, time.Hour // not reached
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			stop, err := receiveUntil(ctx, c)
 			if err != nil {
@@ -384,8 +384,8 @@ func TestCloseBesidePing(t *testing.T) {
 	})
 }
 
-// A Reader that is begun when Close waits for who receives is told of that, as one that
-// was begun before is.
+// A Reader that is begun while Close waits for another receiver fails with net.ErrClosed,
+// as one that was begun before does.
 func TestReaderBegunWhileClosing(t *testing.T) {
 	for name, reads := range map[string]func(ctx context.Context, c *ws.Conn) (func([]byte) (int, error), error){
 		"Reader": func(ctx context.Context, c *ws.Conn) (func([]byte) (int, error), error) {
@@ -436,8 +436,8 @@ func TestReaderBegunWhileClosing(t *testing.T) {
 	}
 }
 
-// Who reads while Close waits for the end of a connection that the peer has closed is
-// told that, whoever has found it out.
+// A Reader used while Close waits for the end of a connection that the peer has closed
+// fails with the peer's *CloseError, whichever call has decoded the Close frame.
 func TestReaderWhileClosingAfterPeer(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		addr, accepted := serverPeer(t, switching)
@@ -471,7 +471,8 @@ func TestReaderWhileClosingAfterPeer(t *testing.T) {
 	})
 }
 
-// What is written of a message when Close comes, and goes on to come, was closed here.
+// WriteTo of a message that is still arriving when Close is called fails with
+// net.ErrClosed.
 func TestCloseWhileLent(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
@@ -499,8 +500,7 @@ func TestCloseWhileLent(t *testing.T) {
 	})
 }
 
-// A deadline that somebody sets, as one does to wake who reads from a net.Conn, does not
-// end the closing handshake.
+// A read deadline that another task sets does not end the closing handshake.
 func TestDeadlineWhileClosing(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result, code := make(chan error, 1), make(chan ws.StatusCode, 1)
@@ -525,7 +525,7 @@ func TestDeadlineWhileClosing(t *testing.T) {
 	})
 }
 
-// Close takes no longer than CloseTimeout, whatever others do about the read deadline.
+// Close takes no longer than CloseTimeout, even if another task moves the read deadline.
 func TestCloseHasItsOwnDeadline(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		closed := make(chan error, 1)
@@ -548,8 +548,8 @@ func TestCloseHasItsOwnDeadline(t *testing.T) {
 	})
 }
 
-// Nor does keep-alive, which asks nobody then. The second connection, whose peer
-// answers no ping, tells when it would have.
+// Keep-alive sends no pings while Close waits. The second connection, whose peer answers
+// no pings, shows when it would have.
 func TestKeepAliveWhileClosing(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		ends := make(chan error, 2)
@@ -575,8 +575,8 @@ func TestKeepAliveWhileClosing(t *testing.T) {
 	})
 }
 
-// After the peer's Close frame no message is sent, also if there was no memory to
-// answer it: nothing but that answer may follow it.
+// After the peer's Close frame no message is sent, even if there was no memory to answer
+// it.
 func TestNoMessageAfterPeersClose(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()

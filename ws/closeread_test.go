@@ -17,7 +17,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A handler that only sends: pings are answered, and it hears of the end.
+// A handler that only sends: pings are answered, and its context ends with the connection.
 func TestCloseRead(t *testing.T) {
 	var closed *ws.CloseError
 	var broken *ws.ProtocolError
@@ -79,7 +79,7 @@ func TestCloseRead(t *testing.T) {
 	}
 }
 
-// When ctx ends, CloseRead lets go, and receiving is free again.
+// When ctx ends, CloseRead stops receiving, and another call may receive.
 func TestCloseReadStops(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -111,7 +111,8 @@ func TestCloseReadStops(t *testing.T) {
 	})
 }
 
-// Its context tells why, also where that is the caller's own, or a hook that panics.
+// context.Cause says why its context ended, even if that was the caller's context or a
+// hook that panicked.
 func TestCloseReadCauses(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, goroutine := range []bool{false, true} {
@@ -147,11 +148,11 @@ func TestCloseReadCauses(t *testing.T) {
 	})
 }
 
-// A server that stops says so at once, although a task of the handler receives.
+// A server that drains sends its Close frame at once, although CloseRead receives.
 func TestCloseReadDrain(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.CloseTimeout = time.Hour // not reached
 		running := make(chan struct{})
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			read := c.CloseRead(ctx)

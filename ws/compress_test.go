@@ -21,8 +21,8 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Inflating a long message lets others have their turns. When one of them ends the
-// connection, what there is of the message must not be taken for all of it.
+// Inflating a long message yields to other tasks. If one of them ends the connection, a
+// part of the message must not be received as the whole.
 func TestEndWhileInflating(t *testing.T) {
 	message := deflated(frame.Binary, strings.Repeat("\x00", 5<<20))
 	receives := map[string]func(ctx context.Context, c *ws.Conn) (int, error){
@@ -64,7 +64,7 @@ func TestEndWhileInflating(t *testing.T) {
 					srv.Compression = &ws.Compression{}
 					srv.MaxMessage = 10 << 20
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-						if _, err := loop.WaitAny(ctx, c.Readable()); err != nil { // it has begun to inflate
+						if _, err := loop.WaitAny(ctx, c.Readable()); err != nil { // inflating has begun
 							return err
 						}
 						if _, err := loop.Go(ctx, "ends", func(context.Context) error { return end(c) }); err != nil {
@@ -90,8 +90,8 @@ func TestEndWhileInflating(t *testing.T) {
 	})
 }
 
-// A message that is flushed after each byte is compressed to many times its
-// length, and still no longer than it may be.
+// A message that is flushed after each byte is compressed to many times its length. It
+// must not be refused as too long.
 func TestFlushedMessage(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const size = 3000
@@ -128,8 +128,8 @@ func TestFlushedMessage(t *testing.T) {
 	})
 }
 
-// Compressing a long message does not keep the loop's other tasks from their
-// turns, whoever sends it, and its neighbours stay in order.
+// Compressing a long message yields to the loop's other tasks, wherever it is sent from,
+// and its neighbours stay in order.
 func TestLongMessagesTakeTurns(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const size = 3 << 20
@@ -189,8 +189,8 @@ func TestLongMessagesTakeTurns(t *testing.T) {
 	})
 }
 
-// Compressing many messages that other threads have sent, each of them short enough to
-// be compressed at once, does not keep the loop's tasks from their turns.
+// Compressing many messages of other threads, each short enough to be compressed at once,
+// yields to the loop's tasks.
 func TestManyMessagesTakeTurns(t *testing.T) {
 	message := strings.Repeat("short enough ", 60_000/13)
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -221,7 +221,7 @@ func TestManyMessagesTakeTurns(t *testing.T) {
 	})
 }
 
-// Nor does compressing those that go ahead of what a task sends.
+// So does compressing those that precede what a task sends.
 func TestAheadTakesTurns(t *testing.T) {
 	message := strings.Repeat("short enough ", 60_000/13)
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -263,8 +263,8 @@ func connectPacked(t *testing.T, addr, offer string) *peer {
 	return p
 }
 
-// inflate returns what a compressed message's payload says: RFC 7692, section
-// 7.2.2, and a last block, which flate wants.
+// inflate inflates the payload of a compressed message. It appends the tail of RFC 7692,
+// section 7.2.2, and a last block, which flate needs.
 func inflate(t *testing.T, packed string) string {
 	p, err := io.ReadAll(flate.NewReader(strings.NewReader(packed + "\x00\x00\xff\xff\x01\x00\x00\xff\xff")))
 	require.NoError(t, err)

@@ -161,7 +161,7 @@ func TestCloseWithoutBuffers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
 		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.CloseTimeout = time.Hour // not reached
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if err := echoOne(ctx, c); err != nil {
 				return err

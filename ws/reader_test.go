@@ -19,7 +19,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Streaming: what is read as it comes is written as it is read.
+// Streaming: a handler writes the bytes of a message as it reads them.
 func TestReaderAndWriter(t *testing.T) {
 	for _, compressed := range []bool{false, true} {
 		for _, goroutine := range []bool{false, true} {
@@ -160,7 +160,7 @@ func TestReaderSkipped(t *testing.T) {
 }
 
 // What there was of a message that was given up must not be taken for all of it.
-// A Reader whose connection is closed says that, and not that it was passed over.
+// A Reader whose connection is closed fails with net.ErrClosed and not with ErrSkipped.
 func TestReaderAfterClose(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -185,8 +185,8 @@ func TestReaderAfterClose(t *testing.T) {
 	})
 }
 
-// A compressed message that a Receive had begun and that a Reader goes on with
-// may be of any length.
+// A compressed message that a Receive has begun and a Reader continues may have any
+// length.
 func TestReaderOfBegunMessageIsUnbounded(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		begun := make(chan struct{})
@@ -200,7 +200,7 @@ func TestReaderOfBegunMessageIsUnbounded(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			m.Release() // what follows it is here too
+			m.Release() // the next message has arrived too
 			if m, err := c.TryReceive(); m != nil || err != nil {
 				return errors.Join(errors.New("half a message is one"), err)
 			}
@@ -229,8 +229,8 @@ func TestReaderOfBegunMessageIsUnbounded(t *testing.T) {
 	})
 }
 
-// MaxMessage does not bound a Reader; but it bounds the Receive that follows a
-// NextReader which was given up when it had seen no more than the header.
+// MaxMessage does not bound a Reader, but it bounds a Receive after a NextReader whose
+// context ended when only the header had arrived.
 func TestMaxMessageAfterNextReaderGivenUp(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
@@ -268,9 +268,8 @@ func TestMaxMessageAfterNextReaderGivenUp(t *testing.T) {
 	})
 }
 
-// A message that was taken in before somebody asked for a Reader of it is one
-// message for the hook.
-func TestMessageInOnce(t *testing.T) {
+// The hook is called once for a message that was decoded before the call of NextReader.
+func TestMessageReceivedOnce(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		var sizes []int
 		srv := echoServer()
@@ -304,8 +303,8 @@ func TestMessageInOnce(t *testing.T) {
 	})
 }
 
-// A message that a Reader has left half-way makes Readable ready no longer than
-// there is something to skip: a task that waits for it must let others run.
+// An abandoned Reader makes Readable ready only while there is something to skip: a task
+// that waits for Readable must not keep other tasks from running.
 func TestReadableAfterAbandonedReader(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		turns := make(chan int, 1)
@@ -347,7 +346,7 @@ func TestReadableAfterAbandonedReader(t *testing.T) {
 	})
 }
 
-// Nor does who waits for Readable meanwhile, which takes nothing, make it lose anything.
+// A task that waits for Readable while a Reader inflates takes nothing from the Reader.
 func TestReadableBesideReader(t *testing.T) {
 	content := strings.Repeat("0123456789", 600_000)
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {

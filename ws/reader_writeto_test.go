@@ -18,8 +18,8 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A duringWrite is a Writer that has something else happen while it writes: what it
-// was given must stay as it is.
+// A duringWrite is a Writer that runs other code while it writes. The bytes that it was
+// given must not change meanwhile.
 type duringWrite struct {
 	do   func() error
 	less int // it writes so many bytes less than it is given
@@ -43,8 +43,8 @@ func (d *duringWrite) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// While a Reader's bytes are written, which may take long, whoever ends the
-// connection does not take them away; nor is what was not written lost unsaid.
+// If the connection ends while w writes a Reader's bytes, w keeps those bytes, and WriteTo
+// reports bytes that were not written.
 func TestEndWhileWriteToWrites(t *testing.T) {
 	content := strings.Repeat("0123456789", 1000)
 	for _, c := range []struct {
@@ -140,8 +140,8 @@ func TestEndWhileWriteToWrites(t *testing.T) {
 	}
 }
 
-// writeBeside starts a task that has r write, and returns when that waits in its
-// Write, which goes on when done is set.
+// writeBeside starts a task that calls r.WriteTo, and returns when the task waits in Write.
+// Write continues when done is set.
 func writeBeside(ctx context.Context, r *ws.Reader, done *loop.Event) (*loop.Task, error) {
 	task, err := loop.Go(ctx, "writes", func(ctx context.Context) error {
 		_, err := r.WriteTo(&duringWrite{do: func() error { _, err := loop.WaitAny(ctx, done); return err }})
@@ -150,8 +150,8 @@ func writeBeside(ctx context.Context, r *ws.Reader, done *loop.Event) (*loop.Tas
 	return task, errors.Join(err, loop.Yield(ctx))
 }
 
-// Who receives the next message while a Reader's WriteTo waits in its Write skips the
-// rest of that one: it is told, and nobody turns on the spot.
+// Receiving the next message while a Reader's WriteTo waits in Write skips the rest of the
+// Reader's message: WriteTo fails with ErrSkipped, and no task spins.
 func TestSkippedWhileLent(t *testing.T) {
 	for name, receive := range map[string]func(ctx context.Context, c *ws.Conn) error{
 		"Receive": func(ctx context.Context, c *ws.Conn) error { return receiveText(ctx, c, "another") },
@@ -203,7 +203,7 @@ func TestSkippedWhileLent(t *testing.T) {
 	}
 }
 
-// A handler that returns does not take away what a task of its writes still.
+// When a handler returns, a task of its may still write a Reader's bytes.
 func TestHandlerReturnsWhileLent(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, whole := range []bool{false, true} {
@@ -242,7 +242,8 @@ type writerFunc func(p []byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
 
-// On a client, what was not written when CloseNow came was closed here.
+// On a client, WriteTo fails with net.ErrClosed if CloseNow is called before all was
+// written.
 func TestClientClosesWhileLent(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()

@@ -18,7 +18,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A push server waits for whichever comes first, the peer or a queue.
+// A push server waits for a message of the peer and for a queue at once.
 func TestReadable(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		queue := loop.NewQueue[string](10)
@@ -60,8 +60,8 @@ func TestReadable(t *testing.T) {
 	})
 }
 
-// What was received ahead, for Readable or while a Ping waited, may be longer than
-// MaxMessage: a Reader takes it, and a Receive does not.
+// A message that was decoded early, for Readable or while a Ping waited, may be longer
+// than MaxMessage: a Reader reads it, and Receive fails.
 func TestLongMessageReceivedAhead(t *testing.T) {
 	content := strings.Repeat("0123456789", 500)
 	beyond := strings.Repeat("0123456789", 100) + "x" // by one byte, at its end
@@ -82,7 +82,7 @@ func TestLongMessageReceivedAhead(t *testing.T) {
 		ahead := map[string]func(ctx context.Context, c *ws.Conn) error{
 			"Readable": func(ctx context.Context, c *ws.Conn) error { _, err := loop.WaitAny(ctx, c.Readable()); return err },
 			"Ping": func(ctx context.Context, c *ws.Conn) error {
-				pctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond) // it is not answered
+				pctx, cancel := context.WithTimeout(ctx, 20*time.Millisecond) // the peer does not answer it
 				defer cancel()
 				_, _ = c.Ping(pctx)
 				return nil
@@ -131,8 +131,8 @@ func TestLongMessageReceivedAhead(t *testing.T) {
 	}
 }
 
-// Who polls for a message that is too long for a Receive has no more of it inflated;
-// and what a Receive had begun is for a Reader too, and what follows for a Receive.
+// Polling for a message that is too long for Receive does not inflate more of it. A Reader
+// can continue a message that a Receive has begun, and Receive gets the next message.
 func TestLongMessagePolled(t *testing.T) {
 	content := strings.Repeat("0123456789", 1<<17)
 	packed := deflatedPayload(content)
@@ -178,9 +178,9 @@ func TestLongMessagePolled(t *testing.T) {
 	})
 }
 
-// A message that nobody is given is none for Hooks.MessageReceived: one that comes while
-// this end closes, and one that was taken in while a Ping waited and is left there.
-func TestMessageInOfNobody(t *testing.T) {
+// Hooks.MessageReceived is not called for a message that no call receives: one that
+// arrives while this end closes, and one that stays in the stash of a Ping.
+func TestMessageReceivedOnlyIfReceived(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		var in []int // on the loop
 		srv := echoServer()
@@ -209,7 +209,7 @@ func TestMessageInOfNobody(t *testing.T) {
 	})
 }
 
-// A deadline that passes is told as one, wherever the handler runs.
+// A deadline that passes is reported as one, on the loop and on a goroutine.
 func TestDeadlineErrors(t *testing.T) {
 	calls := map[string]func(ctx context.Context, c *ws.Conn) error{
 		"Receive":    func(ctx context.Context, c *ws.Conn) error { _, err := c.Receive(ctx); return err },
