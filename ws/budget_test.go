@@ -16,9 +16,8 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A Budget holds back what other threads send too: no message of theirs moves into
-// the stream's queue while something waits there and the Budget is used up, and no
-// further one is taken.
+// A Budget holds back messages of other threads too: none moves into the stream's queue
+// while something waits there and the Budget is used up, and no further one is accepted.
 func TestBudgetHoldsOthersBack(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const limit, size = 200_000, 20_000
@@ -40,9 +39,9 @@ func TestBudgetHoldsOthersBack(t *testing.T) {
 		}
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 		settled(t, &sent) // the kernel is full, and the Budget used up
-		// One message may be over in the stream, and one waits to follow it.
+		// One message over may be in the stream, and one may wait behind it.
 		require.Less(t, srv.Budget.Used(), int64(limit+2*size+1000))
-		// What is held back goes on when the peer reads, in order, and is all there.
+		// When the peer reads, all messages that were held back arrive in order.
 		for range sent.Load() {
 			p.want(frame.Binary, string(make([]byte, size)))
 		}
@@ -51,9 +50,9 @@ func TestBudgetHoldsOthersBack(t *testing.T) {
 	})
 }
 
-// A Budget that others have used up keeps nobody from sending to a peer that reads,
-// whatever the policy and however fast messages follow each other: what was sent in
-// one turn of the loop cannot have left before the next.
+// A Budget that other connections have used up does not keep a connection from sending to
+// a peer that reads, whatever the policy and however fast messages follow each other:
+// bytes that were queued in one turn of the loop cannot leave before the next.
 func TestBudgetWaitsATurn(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const messages = 100
@@ -103,8 +102,8 @@ func TestBudgetWaitsATurn(t *testing.T) {
 	})
 }
 
-// What other threads have queued for a loop that ends before it looks at it is not
-// left in the Budget.
+// If a loop ends before it takes messages of other threads, the Budget is not charged for
+// them any more.
 func TestLoopEndUnchargesQueued(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)

@@ -17,8 +17,8 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A message that a Writer has begun is ended before a server that stops says so,
-// and what other threads have sent meanwhile is between the two.
+// During a drain a Writer may end its message. Messages that other threads have sent
+// follow it, and then the Close frame.
 func TestDrainWaitsForWriter(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, how := range []string{"ends it", "leaves it", "is killed"} {
@@ -72,11 +72,11 @@ func TestDrainWaitsForWriter(t *testing.T) {
 			if how == "ends it" {
 				p.want(frame.Continuation, "to its end")
 				p.want(frame.Text, "second")
-			} // else nothing may stand in the middle of that message
+			} // else nothing may be sent in the middle of that message
 			h, _, err = p.read()
 			require.NoError(t, err)
 			require.Equal(t, frame.Close, h.Op, how)
-			if how != "is killed" { // else it ends by force
+			if how != "is killed" { // else the connection is cut
 				p.send(closeFrame(1001, ""))
 				p.wantEnd()
 			}
@@ -85,8 +85,8 @@ func TestDrainWaitsForWriter(t *testing.T) {
 	})
 }
 
-// When a server stops, the message of a Writer that has to wait for a slow peer goes
-// ahead of the Close frame, although the Writer's context has ended.
+// When a server drains, the message of a Writer that waits for a slow peer precedes the
+// Close frame, although the Writer's context has ended.
 func TestDrainWaitsForSlowWriter(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const size = 8 << 20
@@ -129,7 +129,7 @@ func TestDrainWaitsForSlowWriter(t *testing.T) {
 	})
 }
 
-// So does one of which nothing was sent yet.
+// So does a message of which nothing was sent yet.
 func TestDrainWaitsForShortWriter(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		begun := make(chan struct{})
@@ -154,7 +154,7 @@ func TestDrainWaitsForShortWriter(t *testing.T) {
 	})
 }
 
-// A Writer on which nothing was written keeps nobody from being told.
+// An unused Writer does not delay the Close frame of a drain.
 func TestDrainWithUnusedWriter(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		begun := make(chan struct{})
@@ -174,7 +174,7 @@ func TestDrainWithUnusedWriter(t *testing.T) {
 	})
 }
 
-// A context that is the Writer's own, or its deadline, ends its wait also while the server stops.
+// A context of the Writer's own, or its deadline, ends its wait even during a drain.
 func TestDrainEndsWriterByItsOwnContext(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, own := range []bool{false, true} {
@@ -215,8 +215,8 @@ func TestDrainEndsWriterByItsOwnContext(t *testing.T) {
 	})
 }
 
-// What Send has accepted from other threads goes out ahead of the Close frame of
-// a server that stops, also if the peer has let it wait.
+// Messages that Send has accepted from other threads precede the Close frame of a drain,
+// even if they had to wait for the peer.
 func TestDrainSendsWhatWasAccepted(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -252,7 +252,7 @@ func TestDrainSendsWhatWasAccepted(t *testing.T) {
 	})
 }
 
-// A client that has not finished its handshake does not hold up a server that stops.
+// A client that has not finished its opening handshake does not delay the drain.
 func TestDrainEndsHandshakes(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -270,8 +270,8 @@ func TestDrainEndsHandshakes(t *testing.T) {
 	})
 }
 
-// The end of the drain time ends what a handler on a goroutine waits for, whatever
-// context it has given.
+// The end of the drain time ends the calls of a handler on a goroutine, whatever their
+// contexts.
 func TestDrainOnGoroutine(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		bg := context.Background()

@@ -17,12 +17,12 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// An ending is one way in which a connection ends, and how Hooks.Closed tells it.
+// An ending is one way in which a connection ends, and what Hooks.Closed reports of it.
 type ending struct {
 	name    string
 	code    ws.StatusCode
 	cause   func(error) bool
-	failed  bool // it counts as that
+	failed  bool // Stats counts it as failed
 	options func(*ws.Options)
 	handler ws.HandlerFunc
 	peer    func(p *peer)
@@ -49,7 +49,7 @@ func brokenByPeer(code ws.StatusCode) func(error) bool {
 	}
 }
 
-// receiveOne waits for a message, or for what ends a connection on which none comes.
+// receiveOne waits for a message and releases it, or returns why none arrived.
 func receiveOne(ctx context.Context, c *ws.Conn) error {
 	m, err := c.Receive(ctx)
 	if err == nil {
@@ -58,7 +58,7 @@ func receiveOne(ctx context.Context, c *ws.Conn) error {
 	return err
 }
 
-// receiveQuietly is a handler that keeps what it was told for itself.
+// receiveQuietly is a handler that receives once and does not return the error.
 func receiveQuietly(ctx context.Context, c *ws.Conn) error {
 	_ = receiveOne(ctx, c)
 	return nil
@@ -66,7 +66,7 @@ func receiveQuietly(ctx context.Context, c *ws.Conn) error {
 
 func closeHere(_ context.Context, c *ws.Conn) error { return c.Close(4001, "enough") }
 
-// flood sends until it may not.
+// flood sends until that fails.
 func flood(ctx context.Context, c *ws.Conn) error {
 	for payload := make([]byte, 10_000); ; {
 		if err := c.SendBinary(ctx, payload); err != nil {
@@ -81,7 +81,7 @@ func untilCancelled(ctx context.Context) {
 	_ = never.Wait(ctx)
 }
 
-// answer sends what a peer sends to answer a Close frame, once that has come.
+// answer waits for a Close frame and answers it.
 func answer(want ws.StatusCode, with []byte) func(p *peer) {
 	return func(p *peer) {
 		p.wantCloseFrame(want)
@@ -90,7 +90,7 @@ func answer(want ws.StatusCode, with []byte) func(p *peer) {
 	}
 }
 
-// sends does that, and reads whatever comes.
+// sends sends bytes, and then reads until the end.
 func sends(b []byte) func(p *peer) {
 	return func(p *peer) {
 		p.send(b)
@@ -98,7 +98,7 @@ func sends(b []byte) func(p *peer) {
 	}
 }
 
-// toTheEnd reads until there is no more, and hangs up.
+// toTheEnd reads until the end, and hangs up.
 func toTheEnd(p *peer) {
 	_, _ = io.Copy(io.Discard, p.r)
 	_ = p.Close()
@@ -183,8 +183,8 @@ func endings() []ending {
 	}
 }
 
-// Hooks.Closed is told the code of the first Close frame and what ended the
-// connection: for each way in which one can end.
+// Hooks.Closed gets the code of the first Close frame and the cause, for each way in which
+// a connection can end.
 func TestEndings(t *testing.T) {
 	for _, c := range endings() {
 		t.Run(c.name, func(t *testing.T) { backendtest.Each(t, c.test) })
@@ -220,7 +220,7 @@ func (c *ending) test(t *testing.T, v backendtest.Variant) {
 	require.Equal(t, c.failed, srv.Stats().Failed == 1, "failed: %d", srv.Stats().Failed)
 }
 
-// The same on the client's side, where there is no handler to return anything.
+// The same on the client's side, which has no handler whose error could be the cause.
 func TestDialedEndings(t *testing.T) {
 	for name, c := range map[string]struct {
 		code  ws.StatusCode

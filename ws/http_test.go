@@ -27,7 +27,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Requests of a net/http server, plain and over TLS.
+// HTTPHandler upgrades requests of a net/http server, with and without TLS.
 func TestHTTPHandler(t *testing.T) {
 	for _, secure := range []bool{false, true} {
 		t.Run(fmt.Sprintf("tls=%v", secure), func(t *testing.T) {
@@ -71,8 +71,7 @@ func TestHTTPHandler(t *testing.T) {
 	}
 }
 
-// A connection over TLS ends when its handler does, whether the peer hangs up or
-// not.
+// A connection over TLS ends when its handler returns, even if the peer does not hang up.
 func TestHTTPHandlerHangsUp(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -91,14 +90,14 @@ func TestHTTPHandlerHangsUp(t *testing.T) {
 		require.NoError(t, err)
 		_, err = c.Write([]byte{0x88, 0x82, 0, 0, 0, 0, 0x03, 0xe8}) // a close frame, masked with zeros
 		require.NoError(t, err)
-		_, err = io.ReadAll(c) // up to TLS's goodbye
+		_, err = io.ReadAll(c) // up to TLS's close_notify
 		require.NoError(t, err)
 		_, err = io.ReadAll(raw)
 		require.NoError(t, err, "the connection itself is still open")
 	})
 }
 
-// Connections that net/http accepted are counted like others, and bounded.
+// Connections of net/http are counted and bounded like others.
 func TestHTTPHandlerCounts(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -124,8 +123,8 @@ func TestHTTPHandlerCounts(t *testing.T) {
 	})
 }
 
-// However many come at once, no more are served than there may be; and a handler
-// sees the values that the request's context has.
+// However many clients connect at once, at most MaxConns are served. A handler's context
+// has the values of its request's context.
 func TestHTTPHandlerMaxConns(t *testing.T) {
 	type key struct{}
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -170,7 +169,7 @@ func TestHTTPHandlerMaxConns(t *testing.T) {
 	})
 }
 
-// A group that has stopped upgrades nothing.
+// HTTPHandler of a group that has stopped answers with 503.
 func TestHTTPHandlerStopped(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
@@ -183,7 +182,7 @@ func TestHTTPHandlerStopped(t *testing.T) {
 	})
 }
 
-// A connection that net/http accepted has the peer's address, over TLS too.
+// A connection of net/http has the peer's address, over TLS too.
 func TestHTTPHandlerAddresses(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, secure := range []bool{false, true} {
@@ -206,7 +205,7 @@ func TestHTTPHandlerAddresses(t *testing.T) {
 			var want [2]string
 			client(t, g, "ws"+s.URL[4:], o, func(ctx context.Context, c *ws.Conn) error {
 				want = [2]string{c.LocalAddr().String(), c.RemoteAddr().String()}
-				_ = receiveOne(ctx, c) // the server closes
+				_ = receiveOne(ctx, c) // until the server closes
 				return nil
 			})
 			require.Equal(t, want, <-addrs, "secure: %v", secure)
@@ -215,8 +214,8 @@ func TestHTTPHandlerAddresses(t *testing.T) {
 	})
 }
 
-// A loop that has more to do than it can takes a connection of net/http's over later,
-// or not at all; it does not keep one that nobody serves.
+// An overloaded loop takes a connection of net/http over late, or refuses it, but does not
+// keep one that no task serves.
 func TestHTTPHandlerOnABusyLoop(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
@@ -248,7 +247,7 @@ func TestHTTPHandlerOnABusyLoop(t *testing.T) {
 			peers = append(peers, p)
 		}
 		for _, p := range peers {
-			_, err := io.ReadFull(p, make([]byte, len("HTTP/1.1 "))) // it has an answer, or was hung up on
+			_, err := io.ReadFull(p, make([]byte, len("HTTP/1.1 "))) // an answer, or the end of the connection
 			if err != nil {
 				require.ErrorIs(t, err, io.EOF)
 			}
@@ -265,8 +264,8 @@ func TestHTTPHandlerOnABusyLoop(t *testing.T) {
 	})
 }
 
-// A group that stops while requests are upgraded leaves nobody behind: who was told
-// that it is upgraded sees the end of its connection.
+// If a group stops while requests are upgraded, each client that was told so sees the end
+// of its connection.
 func TestHTTPHandlerWhileGroupStops(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		upgraded := 0
@@ -301,7 +300,7 @@ func TestHTTPHandlerWhileGroupStops(t *testing.T) {
 	})
 }
 
-// A request over HTTP/2 cannot be upgraded, and a page can be had by one.
+// A request over HTTP/2 is not upgraded, but HandleHTTP can answer it.
 func TestHTTP2(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -315,7 +314,7 @@ func TestHTTP2(t *testing.T) {
 		s.EnableHTTP2 = true
 		s.StartTLS()
 		defer s.Close()
-		again := false // the answer before has not ended the connection
+		again := false // the connection was reused after the first answer
 		trace := &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { again = i.Reused }}
 		for i, uri := range []string{"/", "/other", "/"} {
 			q, err := http.NewRequestWithContext(httptrace.WithClientTrace(t.Context(), trace), http.MethodGet, s.URL+uri, nil)

@@ -17,13 +17,13 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// What cannot be a message is refused where it is made.
+// Functions that make a message panic if the type is invalid.
 func TestTypes(t *testing.T) {
-	require.PanicsWithValue(t, "ws: NewMessage of a message of type ping, want Text or Binary", func() { ws.NewMessage(ws.Type(frame.Ping), nil) })
-	require.PanicsWithValue(t, "ws: Prepare of a message of type continuation, want Text or Binary", func() { ws.Prepare(0, nil) })
+	require.PanicsWithValue(t, "ws: NewMessage of a message of type ping, want TypeText or TypeBinary", func() { ws.NewMessage(ws.Type(frame.Ping), nil) })
+	require.PanicsWithValue(t, "ws: Prepare of a message of type continuation, want TypeText or TypeBinary", func() { ws.Prepare(0, nil) })
 }
 
-// What a handler forgets is reclaimed and reported; what it keeps is not.
+// Messages that a handler forgets are reclaimed and reported; those that it keeps are not.
 func TestReclaim(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -63,9 +63,7 @@ func TestReclaim(t *testing.T) {
 	})
 }
 
-// There is no handler whose return ends the time of what a dialed connection
-// has received: closing it leaves that alone.
-// A handler on a goroutine keeps messages while the loop takes others in.
+// A handler on a goroutine keeps messages while the loop receives others.
 func TestKeepOnGoroutine(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const messages = 200
@@ -87,7 +85,7 @@ func TestKeepOnGoroutine(t *testing.T) {
 					return err
 				}
 				m.Keep()
-				pings.Go(m.Release) // somebody else's from now on
+				pings.Go(m.Release) // another goroutine owns it from now on
 			}
 			return c.Close(ws.StatusNormalClosure, "")
 		}
@@ -123,6 +121,7 @@ func TestKeepOnGoroutine(t *testing.T) {
 	})
 }
 
+// Messages that a dialed connection has received stay valid when it is closed.
 func TestMessageOutlivesDialedConn(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -170,8 +169,8 @@ func TestMessageOutlivesDialedConn(t *testing.T) {
 	})
 }
 
-// A message that was sent from a goroutine is not the sender's any more, also
-// while it waits to be sent: using it again is caught there and then.
+// A message that was sent from a goroutine must not be used again, even while it waits to
+// be sent: using it panics.
 func TestSentElsewhereIsGone(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -195,7 +194,7 @@ func TestSentElsewhereIsGone(t *testing.T) {
 				again(func() { m.Keep() })
 				done <- nil
 			}()
-			err := <-done // the loop stands still meanwhile: nothing was sent yet
+			err := <-done // the loop does nothing meanwhile, so nothing was sent yet
 			result <- panics
 			if err != nil {
 				return err
@@ -214,8 +213,8 @@ func TestSentElsewhereIsGone(t *testing.T) {
 	})
 }
 
-// A message may be sent on a connection of another loop than the one that it
-// came in on, by a task of that other loop: its memory belongs to the first.
+// A task of another loop may send a message on a connection of that loop, although the
+// message's memory belongs to the loop that received it.
 func TestSendOfAnotherLoopsMessage(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, kept := range []bool{true, false} {
@@ -234,7 +233,7 @@ func testSendAcross(t *testing.T, v backendtest.Variant, kept bool) {
 		if err != nil {
 			return err
 		}
-		if string(m.Bytes()) == "take" { // what others receive
+		if string(m.Bytes()) == "take" { // sends what another connection receives
 			m.Release()
 			for {
 				m, err := q.Get(ctx)

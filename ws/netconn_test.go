@@ -21,7 +21,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// NetConn: bytes through messages, both ways.
+// NetConn carries bytes through messages in both directions.
 func TestNetConn(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
@@ -62,7 +62,7 @@ func TestNetConn(t *testing.T) {
 	})
 }
 
-// The end of a stream is one between messages; in the middle of one something is missing.
+// io.EOF is the error between two messages; in the middle of one it is another.
 func TestNetConnHalfMessage(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
@@ -79,8 +79,8 @@ func TestNetConnHalfMessage(t *testing.T) {
 	})
 }
 
-// The end of a stream is the peer's doing: a Read that waits when it is closed here, or
-// comes later, says that.
+// io.EOF means that the peer has closed. If this end closes, a Read fails with
+// net.ErrClosed, whether it waits then or is called later.
 func TestNetConnReadAfterClose(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 2)
@@ -102,14 +102,14 @@ func TestNetConnReadAfterClose(t *testing.T) {
 	})
 }
 
-// A NetConn does what golang.org/x/net says that a net.Conn does.
+// A NetConn passes the suite of golang.org/x/net for a net.Conn.
 func TestNetConnAsNetConn(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
 		conns := make(chan *ws.Conn, 1)
 		srv := echoServer()
 		srv.OnGoroutine = true
-		srv.CloseTimeout = 10 * time.Millisecond // who has closed does not read, and the other end may wait for that
+		srv.CloseTimeout = 10 * time.Millisecond // a client that has closed does not read, and the server may wait for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			conns <- c
 			<-ctx.Done()
@@ -134,8 +134,8 @@ func TestNetConnAsNetConn(t *testing.T) {
 	})
 }
 
-// After Close a NetConn says that it is closed, whatever deadlines there were, and
-// leaves nothing behind on its context.
+// After Close a NetConn fails with net.ErrClosed, whatever its deadlines were, and has
+// nothing registered with its context.
 func TestNetConnClosed(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
@@ -166,7 +166,7 @@ func TestNetConnClosed(t *testing.T) {
 	})
 }
 
-// A countingContext counts what hangs on it.
+// A countingContext counts the functions that are registered with it.
 type countingContext struct {
 	context.Context
 	n *atomic.Int64

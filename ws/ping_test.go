@@ -19,7 +19,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// receiveUntil starts a task that receives until stop, which waits for its end.
+// receiveUntil starts a task that receives until stop is called. stop waits for its end.
 func receiveUntil(ctx context.Context, c *ws.Conn) (stop func(), err error) {
 	rctx, cancel := context.WithCancel(ctx)
 	receiver, err := loop.Go(ctx, "receives", func(context.Context) error { return receiveOne(rctx, c) })
@@ -30,14 +30,14 @@ func receiveUntil(ctx context.Context, c *ws.Conn) (stop func(), err error) {
 	return func() { cancel(); _ = receiver.Wait(ctx) }, nil
 }
 
-// pingBeside starts a task that pings, and returns when it waits for the pong.
+// pingBeside starts a task that calls Ping, and returns when that waits for the pong.
 func pingBeside(ctx context.Context, c *ws.Conn) (*loop.Task, error) {
 	ping, err := loop.Go(ctx, "pings", func(ctx context.Context) error { _, err := c.Ping(ctx); return err })
 	return ping, errors.Join(err, loop.Yield(ctx))
 }
 
-// Ping while nobody receives, with a message in front of the pong, and while
-// another task receives.
+// Ping while no call receives, with a message in front of the pong, and while another task
+// receives.
 func TestPing(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
@@ -77,7 +77,7 @@ func TestPing(t *testing.T) {
 	})
 }
 
-// Two Pings wait, and who received stops: both go on to receive, one after the other.
+// Two Pings wait and the task that received stops: both then receive, one after the other.
 func TestTwoPings(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		stopped, result, first := make(chan struct{}), make(chan error, 1), make(chan struct{})
@@ -114,8 +114,8 @@ func TestTwoPings(t *testing.T) {
 	})
 }
 
-// Messages in front of the pong are taken in up to a number; beyond it Ping says
-// so, since whoever waits for it is perhaps the one who should receive them.
+// Ping keeps a limited number of messages that arrive in front of the pong. With more it
+// fails, since its caller may be the one that should receive them.
 func TestPingBehindMessages(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const messages = 20
@@ -155,9 +155,8 @@ func TestPingBehindMessages(t *testing.T) {
 	})
 }
 
-// A Ping goes on to look for its pong when the one who received has stopped.
-// While a Reader is open nothing is taken in, and a Ping waits for whoever reads,
-// but not for ever.
+// While a Reader is open a Ping decodes nothing. It waits for calls of the Reader, but not
+// for ever.
 func TestPingInReader(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -180,7 +179,7 @@ func TestPingInReader(t *testing.T) {
 			if _, err := io.Copy(io.Discard, r); err != nil {
 				return err
 			}
-			if _, err := c.Receive(ctx); err == nil { // it sees the pong on the way
+			if _, err := c.Receive(ctx); err == nil { // decodes the pong too
 				return errors.New("there is no message")
 			}
 			return other.Wait(ctx)
@@ -199,13 +198,14 @@ func TestPingInReader(t *testing.T) {
 	})
 }
 
+// A Ping decodes its pong itself when the task that received has stopped.
 func TestPingAfterReceiverStops(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
 		stopped := make(chan struct{})
 		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			// It runs when Receive waits.
+			// Runs when Receive waits.
 			pinger, err := loop.Go(ctx, "ping", func(ctx context.Context) error {
 				_, err := c.Ping(ctx)
 				return err
@@ -239,7 +239,7 @@ func TestPingAfterReceiverStops(t *testing.T) {
 	})
 }
 
-// answers reports whether the loop does something else within patience.
+// answers reports whether the loop runs a posted function within patience.
 func answers(t *testing.T, l *loop.Loop) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
@@ -247,7 +247,7 @@ func answers(t *testing.T, l *loop.Loop) {
 	require.NoError(t, l.Call(ctx, "something else", func(context.Context) error { return nil }))
 }
 
-// A Ping after a read deadline that has passed says so, and holds nobody up.
+// A Ping after the read deadline has passed fails, and does not block the loop.
 func TestPingAfterReadDeadline(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -274,7 +274,7 @@ func TestPingAfterReadDeadline(t *testing.T) {
 		answers(t, c.Loop())
 		require.ErrorIs(t, <-results, os.ErrDeadlineExceeded)
 		require.ErrorIs(t, <-results, os.ErrDeadlineExceeded)
-		for range 2 { // the first one's pong is of no use any more
+		for range 2 { // the first Ping has failed, and its pong is ignored
 			h, payload, err := p.read()
 			require.NoError(t, err)
 			require.Equal(t, frame.Ping, h.Op)

@@ -17,8 +17,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Whatever a goroutine calls on a connection gets through to a loop whose posts are
-// full.
+// Calls of a goroutine on a connection reach a loop that has MaxPosts posts waiting.
 func TestConnWhilePostsAreFull(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.CrowdedGroup(t, v, 1)
@@ -50,7 +49,7 @@ func TestConnWhilePostsAreFull(t *testing.T) {
 	})
 }
 
-// Hooks.MessageDropped is told what another thread's Send has dropped.
+// Hooks.MessageDropped is called for messages of other threads that were dropped.
 func TestDroppedWhilePostsAreFull(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.CrowdedGroup(t, v, 1)
@@ -81,7 +80,7 @@ func TestDroppedWhilePostsAreFull(t *testing.T) {
 	})
 }
 
-// The end of its context ends a Dial that waits for the server's answer.
+// The end of its context ends a Dial that waits for the server's response.
 func TestDialEndsWhilePostsAreFull(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -117,7 +116,7 @@ func TestHTTPHandlerWhilePostsAreFull(t *testing.T) {
 		release := backendtest.Crowd(t, g.Loops()[0])
 		p.send([]byte(request))
 		require.Contains(t, p.head(), " 101 ")
-		for range 1000 { // net/http's goroutine hands the connection over
+		for range 1000 { // turns for net/http's goroutine to hand the connection over
 			goruntime.Gosched()
 		}
 		release()

@@ -19,14 +19,14 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Many goroutines and tasks of other loops send on one connection: each one's
-// messages arrive in their order, and none is lost.
+// Many goroutines and tasks of other loops send on one connection: the messages of each
+// arrive in order, and none is lost.
 func TestSendFromAnywhere(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const senders, each = 8, 200
 		g := backendtest.Group(t, v, 2)
 		srv := echoServer()
-		srv.SendQueue = 10_000 // so that they have to wait
+		srv.SendQueue = 10_000 // small, so that they have to wait
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			var wg sync.WaitGroup
 			send := func(ctx context.Context, id int) error {
@@ -68,8 +68,8 @@ func TestSendFromAnywhere(t *testing.T) {
 	})
 }
 
-// A function that was posted may send as long as there is room, and is told when there
-// is none: it must not wait, for it would hold the loop.
+// A function given to Post may send while there is room. Without room its Send fails: if it
+// waited, it would block the loop.
 func TestSendFromPostedFunction(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -96,7 +96,7 @@ func TestSendFromPostedFunction(t *testing.T) {
 	})
 }
 
-// Whoever waits for room is told when the connection has ended.
+// A call that waits for room fails when the connection ends.
 func TestSendWaitsNoLongerThanConn(t *testing.T) {
 	ends := map[string]func(p *peer){
 		"a Close frame":  func(p *peer) { p.send(closeFrame(1000, "")) },
@@ -162,8 +162,7 @@ func TestSendWaitsNoLongerThanConn(t *testing.T) {
 	})
 }
 
-// On a connection that has ended no call from another thread is accepted, also if
-// it is the first.
+// On a connection that has ended a Send of another thread fails, even if it is the first.
 func TestSendAfterTheEnd(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -178,8 +177,8 @@ func TestSendAfterTheEnd(t *testing.T) {
 	})
 }
 
-// A message that waits to be sent on another connection is not its receiver's any
-// more, who may be gone before there is room.
+// A message that waits to be sent on another connection is not reclaimed when the handler
+// that received it returns.
 func TestSendOutlivesReceiver(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, compression := range []*ws.Compression{nil, {Threshold: 100_000}} {
@@ -195,7 +194,7 @@ func TestSendOutlivesReceiver(t *testing.T) {
 			filled := 0
 			keeper.Handler = func(ctx context.Context, c *ws.Conn) error {
 				slow = c
-				for ; ; filled++ { // until nothing has had room for a while
+				for ; ; filled++ { // until no message has had room for a while
 					short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 					err := c.SendBinary(short, make([]byte, filler))
 					cancel()
@@ -220,7 +219,7 @@ func TestSendOutlivesReceiver(t *testing.T) {
 					return nil
 				}, nil)
 				for range 3 {
-					err = errors.Join(err, loop.Yield(ctx)) // Send is called
+					err = errors.Join(err, loop.Yield(ctx)) // the other task calls Send
 				}
 				return err
 			}
@@ -262,8 +261,8 @@ func TestSendOutlivesReceiver(t *testing.T) {
 	})
 }
 
-// A loop that ends tells who sends on a connection that no task serves, and its
-// bytes are not left in a Budget that others share.
+// If a loop ends, a Send on a connection that no task serves fails, and the connection's
+// bytes are not left in a shared Budget.
 func TestLoopEndTellsSenders(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -277,7 +276,7 @@ func TestLoopEndTellsSenders(t *testing.T) {
 			c, err = ws.Dial(ctx, "ws://"+addr, opts)
 			return err
 		}))
-		p := <-accepted // and reads nothing
+		p := <-accepted // the peer reads nothing
 		defer p.Close()
 		var sent atomic.Int64
 		failed := make(chan error, 1)
@@ -305,8 +304,8 @@ func TestLoopEndTellsSenders(t *testing.T) {
 	})
 }
 
-// A hook that panics for a message of another thread stops no other message.
-func TestPanicInMessageOut(t *testing.T) {
+// A hook that panics for a message of another thread does not stop other messages.
+func TestPanicInMessageSent(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const n = 5
 		var panics atomic.Int32
@@ -343,7 +342,7 @@ func TestPanicInMessageOut(t *testing.T) {
 	})
 }
 
-// Of many that wait for a peer that takes nothing, each is told what the Policy says.
+// Many calls wait to send to a peer that does not read: each fails as the Policy says.
 func TestManyAreDropped(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, policy := range []ws.Policy{ws.PolicyDrop, ws.PolicyWait} {
@@ -365,7 +364,7 @@ func TestManyAreDropped(t *testing.T) {
 				for i := range 64 {
 					wg.Go(func() {
 						own := ctx
-						if policy == ws.PolicyWait && i > 0 { // and the others are gone when WriteTimeout has passed
+						if policy == ws.PolicyWait && i > 0 { // the others have failed when WriteTimeout has passed
 							var cancel context.CancelFunc
 							own, cancel = context.WithTimeout(ctx, 80*time.Millisecond)
 							defer cancel()
@@ -395,8 +394,7 @@ func TestManyAreDropped(t *testing.T) {
 	})
 }
 
-// Messages that wait for the loop are bounded in number too: empty ones fill the queue
-// of what other threads send.
+// The queue of other threads bounds the number of messages too: empty ones fill it.
 func TestEmptyMessagesFillTheQueue(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const most = 10_000
@@ -412,7 +410,7 @@ func TestEmptyMessagesFillTheQueue(t *testing.T) {
 			go func() {
 				defer close(done)
 				over, cancel := context.WithCancel(context.Background())
-				cancel() // whoever would have to wait does not
+				cancel() // so that a Send without room fails
 				var o outcome
 				for ; o.sent < most && o.err == nil; o.sent++ {
 					o.err = c.SendText(over, "")
@@ -433,8 +431,8 @@ func TestEmptyMessagesFillTheQueue(t *testing.T) {
 	})
 }
 
-// settled waits until n has been the same for a while: whoever counts waits,
-// mostly. Nothing depends on it.
+// settled waits until n has not changed for a while, and so the goroutine that counts
+// probably waits. No result depends on it.
 func settled(t *testing.T, n *atomic.Int64) {
 	last := int64(-1)
 	require.Eventually(t, func() bool {
@@ -444,7 +442,7 @@ func settled(t *testing.T, n *atomic.Int64) {
 	}, patience, 30*time.Millisecond)
 }
 
-// goroutine has f called on one, while the task waits.
+// goroutine returns a function that calls f on a goroutine, while the task waits.
 func goroutine(f func(ctx context.Context, c *ws.Conn) error) func(ctx context.Context, c *ws.Conn) error {
 	return func(ctx context.Context, c *ws.Conn) (err error) {
 		oerr := loop.Offload(ctx, func() { err = f(context.Background(), c) })

@@ -21,7 +21,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A handler on a goroutine may block, and has the same API.
+// A handler on a goroutine may block, and uses the same methods.
 func TestOnGoroutine(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -33,7 +33,7 @@ func TestOnGoroutine(t *testing.T) {
 				if err != nil {
 					return err
 				}
-				mu.Lock() // as a task must not
+				mu.Lock() // a task must not do this
 				goruntime.Gosched()
 				mu.Unlock()
 				if err := c.Send(ctx, m); err != nil {
@@ -57,8 +57,8 @@ func TestOnGoroutine(t *testing.T) {
 	})
 }
 
-// A handshake that is refused is counted and logged, whoever has accepted the
-// connection; a request that HandleHTTP answers is none.
+// A handshake that is refused is counted and logged, whether the Server or net/http has
+// accepted the connection. A request that HandleHTTP answers is not counted.
 func TestRefusedHandshakes(t *testing.T) {
 	cause := errors.New("what the client must not see")
 	for _, by := range []string{"Serve", "HTTPHandler"} {
@@ -105,7 +105,7 @@ func TestRefusedHandshakes(t *testing.T) {
 	}
 }
 
-// A panic closes its own connection, with 1011.
+// If a handler panics, its own connection is closed, with 1011.
 func TestPanic(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -130,7 +130,7 @@ func TestPanic(t *testing.T) {
 	})
 }
 
-// A hook that panics leaves no connection behind.
+// If a hook panics, its connection is closed.
 func TestPanicInOpened(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)

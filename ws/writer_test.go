@@ -20,14 +20,13 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// What a Writer was told to flush is there, also what the compressor would
-// rather have kept.
+// After Flush the peer can read all that was written, even what the compressor held.
 func TestWriterFlush(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, compression := range []*ws.Compression{nil, {}, {Threshold: -1}, {ServerNoContextTakeover: true}, {ServerMaxWindowBits: 10}} {
 			parts := []string{"first", "second", strings.Repeat("long", 10_000), "", "last", strings.Repeat("r", 16<<10), ""}
 			g := backendtest.Group(t, v, 2)
-			next := make(chan struct{}, 1) // the peer has what was flushed
+			next := make(chan struct{}, 1) // the peer has read what was flushed
 			srv := echoServer()
 			srv.Compression = compression
 			srv.OnGoroutine = true
@@ -83,8 +82,8 @@ func TestWriterFlush(t *testing.T) {
 	})
 }
 
-// A Writer whose context has ended does what can be done at once, wherever it is
-// used, and what others send goes on behind it.
+// A Writer whose context has ended does what it can do without waiting, on the loop and on
+// a goroutine, and other messages follow it.
 func TestWriterAfterContext(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, flush := range []bool{false, true} {
@@ -125,9 +124,9 @@ func TestWriterAfterContext(t *testing.T) {
 	})
 }
 
-// What other goroutines send while a Writer is open follows its message. But a
-// handler that leaves a Writer open may have fed the compressor, or sent half
-// a message: what others have queued must not go on in the middle of that.
+// Messages that other goroutines send while a Writer is open follow its message. If a
+// handler leaves a Writer open that has fed the compressor or sent half a message, they
+// must not be sent in the middle of it.
 func TestWriterLeftOpen(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for i := range 4 {
@@ -135,7 +134,7 @@ func TestWriterLeftOpen(t *testing.T) {
 			if i&1 != 0 {
 				compression = &ws.Compression{Threshold: -1}
 			}
-			closes := i&2 != 0 // then what is behind the Writer follows
+			closes := i&2 != 0 // then the message behind the Writer follows
 			g := backendtest.Group(t, v, 1)
 			srv := echoServer()
 			srv.Compression = compression
@@ -148,7 +147,7 @@ func TestWriterLeftOpen(t *testing.T) {
 					return err
 				}
 				queued := make(chan error, 1)
-				go func() { queued <- c.SendText(ctx, "fresh") }() // it is behind the Writer
+				go func() { queued <- c.SendText(ctx, "fresh") }() // waits behind the Writer
 				if oerr := loop.Offload(ctx, func() { err = <-queued }); oerr != nil {
 					return oerr
 				}
@@ -184,14 +183,14 @@ func TestWriterLeftOpen(t *testing.T) {
 				if broken := (*ws.ProtocolError)(nil); errors.As(err, &broken) {
 					return err
 				}
-				return nil // closed: nothing else may come
+				return nil // closed: nothing else may arrive
 			})
 		}
 	})
 }
 
-// A Writer that its owner leaves open is no reason to hold the peer responsible, also
-// if that had kept others waiting before.
+// A Writer that is left open must not make the peer count as too slow, even if the peer
+// kept other messages waiting before.
 func TestWriterIsNotThePeer(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const limit = 4 << 20
@@ -201,7 +200,7 @@ func TestWriterIsNotThePeer(t *testing.T) {
 		srv.SendQueue, srv.WriteTimeout, srv.PingInterval = limit, 400*time.Millisecond, -1
 		srv.Handler = func(ctx context.Context, c *ws.Conn) (err error) {
 			defer func() { result <- err }()
-			for same, last := 0, 0; same < 1000; same++ { // until the kernel takes no more
+			for same, last := 0, 0; same < 1000; same++ { // until the kernel takes nothing more
 				if c.Queued() < limit {
 					if err := c.SendBinary(ctx, make([]byte, 256_000)); err != nil {
 						return err
@@ -215,7 +214,7 @@ func TestWriterIsNotThePeer(t *testing.T) {
 			if err := elsewhereNow(func() error { return c.SendText(context.Background(), "one") }); err != nil {
 				return err
 			}
-			for range 10 { // its function waits for room
+			for range 10 { // until takeRemote waits for room
 				_ = loop.Yield(ctx)
 			}
 			close(stuck)
@@ -266,9 +265,9 @@ func TestWriterIsNotThePeer(t *testing.T) {
 	})
 }
 
-// Whoever waits for a Writer's message to end does not wait for the peer: no
-// WriteTimeout is over, however long it takes. It takes as long as two others
-// need, one after the other, to be given up for that very limit.
+// WriteTimeout does not apply while a message waits for a Writer to end its own. The test
+// keeps the Writer open as long as two other connections need, one after the other, to
+// reach that limit.
 func TestWriterLongerThanWriteTimeout(t *testing.T) {
 	waits := map[string]func(ctx context.Context, c *ws.Conn) error{
 		"a task's Send":      func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "note") },
@@ -340,8 +339,8 @@ func TestWriterLongerThanWriteTimeout(t *testing.T) {
 	})
 }
 
-// Others wait for a Writer, so that its end is taken by a loop that takes no more
-// functions; and the connection's, and a message that is to be kept.
+// Other messages wait for a Writer, so its Close reaches a loop that has MaxPosts posts
+// waiting. So do the connection's Close, and Keep.
 func TestWriterEndsWhilePostsAreFull(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g, err := loop.StartGroup(loop.GroupOptions{Loops: 1, New: func(int) (runtime.Runtime, error) { return v.New() },
@@ -349,7 +348,7 @@ func TestWriterEndsWhilePostsAreFull(t *testing.T) {
 		require.NoError(t, err)
 		defer func() { require.NoError(t, g.Stop()) }()
 		l := g.Loops()[0]
-		// full calls f while the loop takes no more functions.
+		// full calls f while the loop accepts no more posts.
 		full := func(f func() error) error {
 			held, gate, done := make(chan struct{}), make(chan struct{}), make(chan error, 1)
 			if err := l.Post(func() { close(held); <-gate }); err != nil {
@@ -358,7 +357,7 @@ func TestWriterEndsWhilePostsAreFull(t *testing.T) {
 			<-held
 			err := errors.Join(l.Post(func() {}), l.Post(func() {}))
 			go func() { done <- f() }()
-			for range 1000 { // it gets as far as it can, or is refused
+			for range 1000 { // turns for f to wait or to be refused
 				goruntime.Gosched()
 			}
 			close(gate)
@@ -404,7 +403,7 @@ func receiveText(ctx context.Context, c *ws.Conn, want string) error {
 	return nil
 }
 
-// A hook that panics when a Writer ends its message holds nobody back.
+// A hook that panics when a Writer ends its message does not block other messages.
 func TestPanicAtWriterClose(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, place := range []string{"task", "goroutine"} {
@@ -438,8 +437,8 @@ func TestPanicAtWriterClose(t *testing.T) {
 	})
 }
 
-// A frame of which there was no memory for all is the last thing that the peer gets:
-// what followed would be taken for the rest of it.
+// If there is memory for only a part of a frame, nothing follows that part: the peer would
+// take it for the rest of the frame.
 func TestNothingFollowsHalfAFrame(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for name, send := range map[string]func(ctx context.Context, c *ws.Conn, p []byte) error{
@@ -476,10 +475,10 @@ func TestNothingFollowsHalfAFrame(t *testing.T) {
 				p.send(text("begin"))
 				if err := <-failed; err == nil {
 					_, _ = io.CopyN(io.Discard, p.r, 256<<10+10)
-					return // it needed none
+					return // the call needed no memory
 				}
 				_, _ = p.Write(append(fr(frame.Ping, true, "one"), fr(frame.Ping, true, "two")...))
-				all, err := io.ReadAll(p.r) // to the end, perhaps a reset
+				all, err := io.ReadAll(p.r) // until the end, perhaps a reset
 				require.False(t, isTimeout(err), "the peer has half a message, and sees no end")
 				require.Empty(t, strings.Trim(string(all[min(10, len(all)):]), "x"))
 			})
