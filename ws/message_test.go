@@ -54,7 +54,7 @@ func TestReclaim(t *testing.T) {
 		p.wantClose(ws.StatusNormalClosure)
 		<-ended
 		require.Contains(t, logged.String(), "messages=1")
-		require.Contains(t, logged.String(), "ownership_test.go")
+		require.Contains(t, logged.String(), "message_test.go")
 		require.Panics(t, func() { forgotten.Bytes() })
 		require.Panics(t, func() { forgotten.Release() })
 		require.Equal(t, "kept", string(kept.Bytes()))
