@@ -18,7 +18,7 @@ import (
 // task may call it, and it waits for the peer. It sends a Close frame with code and
 // reason (at most 123 bytes of UTF-8), waits up to Options.CloseTimeout for the peer's
 // Close frame, and closes the transport. It takes no context: CloseTimeout bounds it, and
-// CloseNow, from another task or goroutine, ends it.
+// CloseNow of another task or goroutine ends it.
 //
 // Messages that were sent before leave first, and later calls that send fail with
 // net.ErrClosed. A Writer that has begun a message has up to CloseTimeout to finish it.
@@ -111,9 +111,8 @@ func (c *Conn) dropWriter() {
 }
 
 // CloseNow closes the connection without a Close frame and drops what is queued; any
-// goroutine and any loop's task may call it, and it does not wait for the peer. Calls in
-// progress fail with net.ErrClosed. It needs no context: from another thread it waits only
-// for the loop.
+// goroutine and any loop's task may call it, and it does not wait for the peer, so it takes
+// no context. Calls in progress fail with net.ErrClosed.
 func (c *Conn) CloseNow() error {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.CloseNow() })

@@ -27,9 +27,9 @@
 // several segments, which Bytes joins on demand. A NextReader reads a message in parts
 // instead, and so never holds all of it.
 //
-// A connection decodes only while a call receives, a Ping waits, or WaitAny examines
-// Readable. Pings are answered, and the peer's Close frame is seen, by whatever call
-// decodes them; a handler that only sends calls CloseRead.
+// A connection decodes only while a call receives, Ping or Close waits, or WaitAny examines
+// Readable. So only then does it answer pings and the peer's Close frame. A handler that
+// only sends calls CloseRead, which receives for it.
 //
 // # Sending
 //
@@ -49,9 +49,13 @@
 //
 // # Concurrency
 //
-// The first sentences of a method's comment say where it may be called from and whether
-// it waits. Methods that wait take a context, except Close and the methods of Reader and
-// Writer, which have a limit or a context of their own. Any number of goroutines and of
-// tasks of any loop may send at once: the messages of one caller stay in order, and
-// messages are never interleaved. Only one caller at a time may receive.
+// The comment of each method begins with where it may be called from and whether it waits.
+// Methods that wait for the peer take a context, except Close, which Options.CloseTimeout
+// bounds, and the methods of Reader and Writer, which the context of NextReader and
+// NextWriter bounds. Other methods wait at most for the connection's loop, and only if they
+// are called on another thread.
+//
+// Any number of goroutines and of tasks of any loop may send at once: the messages of one
+// caller stay in order, and messages are never interleaved. Only one caller at a time may
+// receive.
 package ws

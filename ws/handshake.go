@@ -16,7 +16,7 @@ import (
 // Limits of the opening handshake.
 const (
 	DefaultHandshakeTimeout = 10 * time.Second
-	DefaultMaxHeaderBytes   = 16 << 10 // of a request or response
+	DefaultMaxHeaderBytes   = 16 << 10 // of a request, or of a response to Dial
 
 	// How much a refused client may still send, and for how long: closing earlier
 	// would cause a reset that destroys the response before the client has read it.

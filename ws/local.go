@@ -40,7 +40,7 @@ func (l *local) newMessage(c *Conn, t Type) *Message {
 	return m
 }
 
-// masks makes a client's masking keys. The origin of the payload must not be able to
+// masks makes a client's masking keys. An author of the payload must not be able to
 // predict them (RFC 6455, section 10.3), so they come from crypto/rand, a few hundred at
 // a time.
 type masks struct {

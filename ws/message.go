@@ -93,8 +93,8 @@ func (m *Message) Bytes() []byte {
 	return m.first.data
 }
 
-// Segments returns the payload in pieces, in order, without a copy. They are valid as
-// long as those of Bytes.
+// Segments returns the payload in pieces, in order, without a copy. They are valid, and
+// may be changed, as the result of Bytes.
 func (m *Message) Segments() [][]byte {
 	m.check("Segments")
 	if m.size == 0 {

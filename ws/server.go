@@ -17,11 +17,14 @@ import (
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
 
-// A HandlerFunc serves one connection. ctx ends when the connection ends and when the
-// server drains. When the handler returns, the connection is closed: with
-// StatusNormalClosure if it returned nil, with StatusGoingAway if ctx had ended, and with
-// StatusInternalError if it returned another error. Messages that it neither sent nor
-// released are reclaimed, with a warning in the log.
+// A HandlerFunc serves one connection. ctx ends when the server drains. The end of the
+// connection does not end ctx; it makes the handler's calls on the connection fail, and
+// ends the context that CloseRead returns.
+//
+// When the handler returns, the connection is closed: with StatusGoingAway if ctx has
+// ended, otherwise with StatusNormalClosure if the handler returned nil or the peer's
+// orderly close, and with StatusInternalError if it returned another error. Messages that
+// it neither sent nor released are reclaimed, with a warning in the log.
 type HandlerFunc func(ctx context.Context, c *Conn) error
 
 // A Server serves WebSocket connections with a Handler. It is a loop.Service, which
