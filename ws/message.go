@@ -94,7 +94,7 @@ func (m *Message) Bytes() []byte {
 }
 
 // Segments returns the payload in pieces, in order, without a copy. They are valid, and
-// may be changed, as the result of Bytes.
+// may be changed, like the result of Bytes.
 func (m *Message) Segments() [][]byte {
 	m.check("Segments")
 	if m.size == 0 {
