@@ -10,8 +10,8 @@ import (
 func TestBudgetWantRoom(t *testing.T) {
 	b := NewBudget(100)
 	b.add(100)
-	require.True(t, b.wantRoom(), "somebody begins to wait")
+	require.True(t, b.wantRoom(), "a connection begins to wait")
 	b.add(-100) // wakes the other one, which has not run yet
-	require.False(t, b.wantRoom(), "somebody else wanted to wait")
+	require.False(t, b.wantRoom(), "another connection wanted to wait")
 	require.True(t, b.room.IsSet(), "the first one would wait on")
 }

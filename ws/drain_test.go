@@ -308,7 +308,7 @@ func TestDrainOnGoroutine(t *testing.T) {
 				case err := <-ended:
 					require.Error(t, err)
 				case <-time.After(patience):
-					t.Errorf("%s goes on", what)
+					t.Errorf("%s continues", what)
 				}
 			})
 		}

@@ -260,7 +260,7 @@ func TestHTTPHandlerOnABusyLoop(t *testing.T) {
 		require.Eventually(t, func() bool {
 			st, err := l.Friend(friend.Key{}).Stats()
 			return err == nil && st.Streams == 0 && srv.Stats().Active == 0
-		}, patience, patience/1000, "connections stay that nobody serves")
+		}, patience, patience/1000, "connections are left that no task serves")
 	})
 }
 

@@ -122,7 +122,7 @@ func TestReaderSkipped(t *testing.T) {
 						results <- result{err: err}
 						return err
 					}
-					if all && name == "TryReceive" { // nothing was lost, and it goes on
+					if all && name == "TryReceive" { // nothing was lost, so it returns the next message
 						err := c.SetReadDeadline(time.Unix(1, 0))
 						if err != nil {
 							return err
@@ -144,7 +144,7 @@ func TestReaderSkipped(t *testing.T) {
 				case name == "CloseNow":
 					require.True(t, got.err != nil || got.p == "abcdef", name)
 				case all && name == "TryReceive":
-					require.Error(t, got.err, name) // no more comes: see below
+					require.Error(t, got.err, name) // nothing more arrives: see below
 				case all:
 					require.NoError(t, got.err, name)
 					require.Equal(t, "0 <nil>", got.many, name)

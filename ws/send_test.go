@@ -325,7 +325,7 @@ func TestPanicInMessageSent(t *testing.T) {
 				}
 				done <- c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte("last")))
 			}()
-			if err := <-done; err != nil { // all are queued when the loop goes on
+			if err := <-done; err != nil { // all are queued when the loop continues
 				return err
 			}
 			_, err := c.Receive(ctx)

@@ -105,7 +105,7 @@ func (s *stress) run(t *testing.T, v backendtest.Variant) {
 	select {
 	case <-all:
 	case <-time.After(patience):
-		t.Fatalf("%s: somebody waits still; the client has ended with %v", about, rerr)
+		t.Fatalf("%s: a call still waits; the client has ended with %v", about, rerr)
 	}
 	require.Eventually(t, func() bool { return s.srv.Stats().Active == 0 && s.budget.Used() == 0 }, patience, time.Millisecond,
 		"%s: %d bytes are left in the Budget", about, s.budget.Used())
