@@ -44,7 +44,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 			}
 			var p [64]byte
 			for err == nil {
-				err = compat.Run(gs, func(rw io.ReadWriter) error {
+				err = gs.Run(func(rw io.ReadWriter) error {
 					if _, err := io.ReadFull(rw, p[:]); err != nil {
 						return err
 					}

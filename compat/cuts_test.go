@@ -16,14 +16,15 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 )
 
 // An adapter is a sync stream of either kind.
 type adapter interface {
-	compat.Sync
-	FillReadBuf() (int, error)
+	Run(fn func(rw io.ReadWriter) error) error
+	RunHead(end string, limit int, fn func(rw io.ReadWriter) error) error
 	Buffered() int
 	Close() error
 }
@@ -39,7 +40,11 @@ var adapters = map[string]func(s *loop.Stream) (adapter, error){
 		return compat.NewGrowableSyncStream(s, compat.Options{Size: 16})
 	},
 	"linear": func(s *loop.Stream) (adapter, error) {
-		return compat.NewGrowableSyncStream(s, compat.Options{Size: 16, Growth: compat.Linear, Step: 4096})
+		gs, err := compat.NewGrowableSyncStream(s, compat.Options{Size: 16})
+		if err == nil {
+			gs.Friend(friend.Key{}).GrowLinearly(4096)
+		}
+		return gs, err
 	},
 }
 
@@ -84,10 +89,10 @@ func parseUpgrade(head bool) func(a adapter, past *int) (string, error) {
 			return err
 		}
 		if !head {
-			err := compat.Run(a, upgrade)
+			err := a.Run(upgrade)
 			return fmt.Sprintf("%+v", hs), err
 		}
-		if err := compat.RunHead(a, "\r\n\r\n", 4096, upgrade); err != nil {
+		if err := a.RunHead("\r\n\r\n", 4096, upgrade); err != nil {
 			return "", err
 		}
 		*past = len(upgradeRequest)
@@ -100,7 +105,7 @@ func parseUpgrade(head bool) func(a adapter, past *int) (string, error) {
 func parseFrame(a adapter, _ *int) (string, error) {
 	var h ws.Header
 	var p []byte
-	err := compat.Run(a, func(rw io.ReadWriter) (err error) {
+	err := a.Run(func(rw io.ReadWriter) (err error) {
 		if h, err = ws.ReadHeader(rw); err != nil {
 			return err
 		}

@@ -90,7 +90,8 @@ func TestTakePutsBack(t *testing.T) {
 				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "shar" {
 					return fmt.Errorf("%q, %w", p, err)
 				}
-				ss.Checkpoint()
+				r, _ := ss.Split()
+				r.Checkpoint()
 				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "ed o" {
 					return fmt.Errorf("%q, %w", p, err)
 				}
@@ -130,10 +131,8 @@ var waitings = map[string]waiting{
 	"fill fixed":              {begin: fillWaits(1000)},
 	"fill":                    {growable: true, begin: fillWaits(1000)},
 	"fill, received directly": {growable: true, begin: fillWaits(1 << 20)},
-	"fill with a callback":    {growable: true, begin: fillThenWaits},
 	"fill over TLS":           {growable: true, tls: true, begin: fillWaits(1 << 20)},
 	"flush":                   {begin: flushWaits},
-	"flush with a callback":   {begin: flushThenWaits},
 	"flush over TLS":          {tls: true, begin: flushWaits},
 }
 
@@ -171,15 +170,6 @@ func fillWaits(want int) func(context.Context, *compat.SyncStream) (func() error
 	}
 }
 
-func fillThenWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
-	if err := ss.Want(1000); !errors.Is(err, compat.ErrWouldBlock) {
-		return nil, 0, err
-	}
-	var r result
-	ss.FillReadBufThen(r.done)
-	return func() error { return r.wait(ctx) }, 0, standsStill(ctx, new(int))
-}
-
 // inTheWay is more than sockets take that withEither or narrow has seen to.
 const inTheWay = 8 << 20
 
@@ -208,30 +198,6 @@ func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, 
 	}
 	err = standsStill(ctx, &written)
 	return func() error { return writer.Wait(ctx) }, written, err
-}
-
-func flushThenWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
-	var r result
-	written := inTheWay
-	if err := ss.Stream().Friend(friend.Key{}).Enqueue(runtime.NewShared(make([]byte, inTheWay))); err != nil {
-		return nil, 0, err
-	}
-	var next func(int, error)
-	next = func(_ int, err error) {
-		if err == nil {
-			var n int
-			n, err = ss.Write(make([]byte, 4<<10))
-			written += n
-		}
-		if err != nil {
-			r.done(0, err)
-			return
-		}
-		ss.FlushWriteBufThen(next)
-	}
-	next(0, nil)
-	err := standsStill(ctx, &written)
-	return func() error { return r.wait(ctx) }, written, err
 }
 
 // closings are from where a sync stream is closed.
@@ -456,11 +422,6 @@ func TestBusyWhileFilling(t *testing.T) {
 			if _, err := ss.FillReadBuf(); !errors.Is(err, runtime.ErrBusy) {
 				return fmt.Errorf("a second task fills: %w", err)
 			}
-			var r result
-			ss.FillReadBufThen(r.done)
-			if err := r.wait(ctx); !errors.Is(err, runtime.ErrBusy) {
-				return fmt.Errorf("a callback fills: %w", err)
-			}
 			if _, err := io.WriteString(peer, "two"); err != nil {
 				return err
 			}
@@ -488,10 +449,10 @@ func TestSyncStreamOffTheLoop(t *testing.T) {
 		"flush": func(ss *compat.SyncStream) error { _, err := ss.FlushWriteBuf(); return err },
 		"write": func(ss *compat.SyncStream) error { _, err := ss.Write([]byte("x")); return err },
 		"run": func(ss *compat.SyncStream) error {
-			return compat.Run(ss, func(io.ReadWriter) error { return errors.New("it was called") })
+			return ss.Run(func(io.ReadWriter) error { return errors.New("it was called") })
 		},
 		"run head": func(ss *compat.SyncStream) error {
-			return compat.RunHead(ss, "\n", 100, func(io.ReadWriter) error { return errors.New("it was called") })
+			return ss.RunHead("\n", 100, func(io.ReadWriter) error { return errors.New("it was called") })
 		},
 	}
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {

@@ -188,7 +188,7 @@ func serveIdle(ctx context.Context, ln *loop.Listener, number int) error {
 				return err
 			}
 			for err == nil {
-				err = compat.Run(gs, func(rw io.ReadWriter) error {
+				err = gs.Run(func(rw io.ReadWriter) error {
 					var head [4]byte
 					if _, err := io.ReadFull(rw, head[:]); err != nil {
 						return err

@@ -59,7 +59,7 @@ func TestRunReadsFramesAtEveryCut(t *testing.T) {
 				}
 				var got []string
 				read := func() error {
-					return compat.Run(ss, func(rw io.ReadWriter) error {
+					return ss.Run(func(rw io.ReadWriter) error {
 						p, err := readFrame(rw)
 						if err == nil {
 							got = append(got, string(p))
@@ -107,7 +107,7 @@ func TestGrowableMemory(t *testing.T) {
 				sent <- err
 			}()
 			var got []byte
-			if err := compat.Run(ss, func(rw io.ReadWriter) (err error) {
+			if err := ss.Run(func(rw io.ReadWriter) (err error) {
 				got, err = readFrame(rw)
 				return err
 			}); err != nil {
@@ -116,12 +116,12 @@ func TestGrowableMemory(t *testing.T) {
 			if !bytes.Equal(got, payload) {
 				return errors.New("the payload came out changed")
 			}
-			c := ss.Counts()
+			c := ss.Friend(friend.Key{}).Counts()
 			t.Logf("%+v: %.2f copies a byte", c, float64(c.BytesCopied)/float64(len(payload)))
 			if c.WouldBlock > 20 {
 				return fmt.Errorf("%d round trips", c.WouldBlock)
 			}
-			if c.PeakBuffer > 2*len(payload)+compat.DefaultSize {
+			if c.PeakBuffer > 2*len(payload)+defaultSize {
 				return fmt.Errorf("a buffer of %d bytes", c.PeakBuffer)
 			}
 			if out := s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding; out != 0 {
@@ -138,7 +138,8 @@ func TestMaximumLosesNothing(t *testing.T) {
 		for _, growable := range []bool{false, true} {
 			withPeer(t, g, func(_ context.Context, s *loop.Stream, peer net.Conn) error {
 				var ss interface {
-					compat.Sync
+					io.Reader
+					Run(fn func(rw io.ReadWriter) error) error
 					FillReadBuf() (int, error)
 					Close() error
 				}
@@ -155,7 +156,7 @@ func TestMaximumLosesNothing(t *testing.T) {
 				if _, err := peer.Write(frame([]byte(message))); err != nil {
 					return err
 				}
-				err := compat.Run(ss, func(rw io.ReadWriter) error {
+				err := ss.Run(func(rw io.ReadWriter) error {
 					_, err := readFrame(rw)
 					return err
 				})
@@ -209,7 +210,7 @@ func TestRunWritesOnce(t *testing.T) {
 				peerDone <- errors.Join(err, werr, rerr)
 			}()
 			calls := 0
-			if err := compat.Run(ss, func(rw io.ReadWriter) error {
+			if err := ss.Run(func(rw io.ReadWriter) error {
 				calls++
 				if _, err := io.WriteString(rw, strings.Repeat("q", 40)); err != nil {
 					return err
@@ -240,7 +241,7 @@ func TestRunRefusesWhatCannotBeReplayed(t *testing.T) {
 				return err
 			}
 			calls := 0
-			err = compat.Run(ss, func(rw io.ReadWriter) error {
+			err = ss.Run(func(rw io.ReadWriter) error {
 				calls++
 				_, err := fmt.Fprintf(rw, "%-32d", calls)
 				return err
@@ -276,16 +277,17 @@ func TestRunGoesOn(t *testing.T) {
 		then   func(ss *compat.SyncStream) error
 		want   string
 	}{
-		"the same again": {"answer", func(ss *compat.SyncStream) error { return compat.Run(ss, ask) }, question},
+		"the same again": {"answer", func(ss *compat.SyncStream) error { return ss.Run(ask) }, question},
 		"something else": {"", func(ss *compat.SyncStream) error {
-			if err := compat.Run(ss, other); !errors.Is(err, compat.ErrNotReplayable) {
+			if err := ss.Run(other); !errors.Is(err, compat.ErrNotReplayable) {
 				return fmt.Errorf("another function: %w", err)
 			}
 			return nil
 		}, question},
 		"something else, on purpose": {"", func(ss *compat.SyncStream) error {
-			ss.Commit()
-			return compat.Run(ss, other)
+			_, w := ss.Split()
+			w.Commit()
+			return ss.Run(other)
 		}, question + "something else"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -303,7 +305,7 @@ func TestRunGoesOn(t *testing.T) {
 					if err := s.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
 						return err
 					}
-					if err := compat.Run(ss, ask); !errors.Is(err, os.ErrDeadlineExceeded) {
+					if err := ss.Run(ask); !errors.Is(err, os.ErrDeadlineExceeded) {
 						return fmt.Errorf("the first time: %w", err)
 					}
 					_, werr := peer.Write([]byte(tc.answer))
@@ -343,7 +345,7 @@ func TestRunRefusedBothWays(t *testing.T) {
 				_, werr := peer.Write([]byte("ok"))
 				return errors.Join(err, werr)
 			})
-			err = compat.Run(ss, func(rw io.ReadWriter) error {
+			err = ss.Run(func(rw io.ReadWriter) error {
 				_, werr := rw.Write(make([]byte, size))
 				_, rerr := io.ReadFull(rw, make([]byte, 2))
 				return errors.Join(werr, rerr)
@@ -363,7 +365,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		got  int // bytes of text that the peer gets
 	}{
 		"the buffer is full": {func(ss *compat.SyncStream, _ *loop.Stream) error {
-			return compat.Run(ss, func(rw io.ReadWriter) error {
+			return ss.Run(func(rw io.ReadWriter) error {
 				for i := range text {
 					_, _ = io.WriteString(rw, text[i:i+1])
 				}
@@ -372,7 +374,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		}, io.ErrShortWrite, 64},
 		"less is written again": {func(ss *compat.SyncStream, _ *loop.Stream) error {
 			n := len(text)
-			return compat.Run(ss, func(rw io.ReadWriter) error {
+			return ss.Run(func(rw io.ReadWriter) error {
 				_, err := io.WriteString(rw, text[:n])
 				n = 5
 				return err
@@ -380,7 +382,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		}, compat.ErrNotReplayable, 64},
 		"nothing is written again": {func(ss *compat.SyncStream, _ *loop.Stream) error {
 			n := len(text)
-			return compat.Run(ss, func(rw io.ReadWriter) (err error) {
+			return ss.Run(func(rw io.ReadWriter) (err error) {
 				if n > 0 {
 					_, err = io.WriteString(rw, text)
 				}
@@ -390,7 +392,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		}, compat.ErrNotReplayable, 64},
 		"there is no memory": {func(ss *compat.SyncStream, s *loop.Stream) error {
 			taken := exhaust(s.Loop().Pool())
-			err := compat.Run(ss, func(rw io.ReadWriter) error {
+			err := ss.Run(func(rw io.ReadWriter) error {
 				_, _ = io.WriteString(rw, text)
 				return nil
 			})
@@ -401,7 +403,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		}, runtime.ErrNoBuffers, 0},
 		"a deadline passes": {func(ss *compat.SyncStream, s *loop.Stream) error {
 			s.Unread(runtime.NewShared([]byte("head\n")))
-			return compat.RunHead(ss, "\n", 10, func(rw io.ReadWriter) error {
+			return ss.RunHead("\n", 10, func(rw io.ReadWriter) error {
 				err := s.SetWriteDeadline(longAgo)
 				_, _ = io.WriteString(rw, text)
 				return errors.Join(err, s.SetWriteDeadline(time.Time{}))
@@ -449,70 +451,12 @@ func exhaust(pool *runtime.Pool) (taken []*runtime.Buffer) {
 	return taken
 }
 
-func TestCallbacks(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
-			ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
-			if err != nil {
-				return err
-			}
-			var ended loop.Event
-			var result error
-			var echo func(n int, err error)
-			echo = func(_ int, err error) {
-				if err == io.EOF {
-					ended.Set()
-					return
-				}
-				p := make([]byte, ss.Buffered())
-				_, rerr := ss.Read(p)
-				_, werr := ss.Write(p)
-				if err := errors.Join(err, rerr, werr); err != nil {
-					result = err
-					ended.Set()
-					return
-				}
-				ss.FlushWriteBufThen(func(_ int, err error) {
-					if err != nil {
-						result = err
-						ended.Set()
-						return
-					}
-					ss.FillReadBufThen(echo)
-				})
-			}
-			ss.FillReadBufThen(echo)
-			data := bytes.Repeat([]byte("echo"), 100_000)
-			var got []byte
-			var perr error
-			if err := loop.Offload(ctx, func() {
-				go func() {
-					_, _ = peer.Write(data)
-					_ = peer.(*net.TCPConn).CloseWrite()
-				}()
-				got = make([]byte, len(data))
-				_, perr = io.ReadFull(peer, got)
-			}); err != nil {
-				return err
-			}
-			err = errors.Join(perr, ended.Wait(ctx), result)
-			if !bytes.Equal(got, data) {
-				err = errors.Join(err, errors.New("the echo differs"))
-			}
-			return errors.Join(err, ss.Close())
-		})
-	})
-}
-
 func TestOptions(t *testing.T) {
 	for name, o := range map[string]compat.Options{
 		"small":       {Size: 1},
 		"negative":    {Size: -1},
 		"huge":        {Size: 2 << 30},
 		"max":         {Size: 1024, Max: 512},
-		"step":        {Step: 1},
-		"growth":      {Growth: 7},
 		"max is huge": {Max: 2 << 30},
 	} {
 		t.Run(name, func(t *testing.T) {
