@@ -136,24 +136,6 @@ var waitings = map[string]waiting{
 	"flush over TLS":          {tls: true, begin: flushWaits},
 }
 
-// result is what a callback was told, for a task that waits for it.
-type result struct {
-	told loop.Event
-	err  error
-}
-
-func (r *result) done(_ int, err error) {
-	r.err = err
-	r.told.Set()
-}
-
-func (r *result) wait(ctx context.Context) error {
-	if err := r.told.Wait(ctx); err != nil {
-		return fmt.Errorf("the callback was never called: %w", err)
-	}
-	return r.err
-}
-
 func fillWaits(want int) func(context.Context, *compat.SyncStream) (func() error, int, error) {
 	return func(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
 		if err := ss.Want(want); !errors.Is(err, compat.ErrWouldBlock) {
@@ -209,9 +191,16 @@ var closings = map[string]func(ctx context.Context, ss *compat.SyncStream) error
 
 // inCallback runs f on the loop, outside any task.
 func inCallback(ctx context.Context, ss *compat.SyncStream, f func() error) error {
-	var r result
-	ss.Stream().Loop().Friend(friend.Key{}).NextTurn(func() { r.done(0, f()) })
-	return r.wait(ctx)
+	var done loop.Event
+	var err error
+	ss.Stream().Loop().Friend(friend.Key{}).NextTurn(func() {
+		err = f()
+		done.Set()
+	})
+	if err := done.Wait(ctx); err != nil {
+		return fmt.Errorf("the function was never called: %w", err)
+	}
+	return err
 }
 
 // Close while the other half waits, from wherever: that half comes back with

@@ -2,6 +2,7 @@ package compat
 
 import (
 	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"io"
@@ -46,7 +47,7 @@ func startPump(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (*loop.Stream, e
 		s.Friend(friend.Key{}).OnEOF(p.failed)
 		s.Friend(friend.Key{}).OnEnd(func() { go p.end(linger) })
 		go p.in()
-		go p.out()
+		go p.out(s)
 	})
 	if err != nil {
 		return nil, errors.Join(err, near.Close(), far.Close())
@@ -88,14 +89,24 @@ func (r *sourceErr) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// out carries the bytes that the stream writes to nc.
-func (p *pump) out() {
+// out carries the bytes that the stream s writes to nc.
+func (p *pump) out(s *loop.Stream) {
 	defer close(p.sent)
 	_, err := io.Copy(struct{ io.Writer }{p.nc}, struct{ io.Reader }{p.far})
-	if err == nil && closeWrite(p.nc) != nil {
+	if err != nil {
+		// Before CloseRead, after which sending fails with a broken pipe. If the loop has
+		// ended, no task can write any more.
+		_ = s.Loop().Friend(friend.Key{}).Call(context.Background(), "pump", func(context.Context) error {
+			s.Friend(friend.Key{}).FailSends(err)
+			return nil
+		})
+	} else if closeWrite(p.nc) != nil {
 		_ = p.nc.Close() // nc has no other way to tell the peer of the end
 	}
-	_ = p.far.CloseRead() // further writes to the stream fail
+	_ = p.far.CloseRead()
+	// Bytes that lie in the socket keep a stream that waits to send from learning that it
+	// cannot: on Linux, epoll reports the stream's end as writable only when they are gone.
+	_, _ = io.Copy(io.Discard, p.far)
 }
 
 // closeWrite ends the sending side of nc, if nc can do that.

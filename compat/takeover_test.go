@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -331,6 +332,44 @@ func TestPumpTellsHowReadingEnded(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A halfBroken takes no bytes.
+type halfBroken struct{ net.Conn }
+
+var errBroken = errors.New("it takes no bytes")
+
+func (halfBroken) Write([]byte) (int, error) { return 0, errBroken }
+
+// When a connection that is pumped takes no more bytes, writing to the stream fails with
+// the connection's own error, and reading continues.
+func TestPumpTellsHowWritingEnded(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		client, server := tcpPair(t)
+		s, pumped, err := compat.TakeOver(g.Loops()[0], halfBroken{server}, compat.TakeOverOptions{})
+		require.NoError(t, err)
+		require.True(t, pumped)
+		require.NoError(t, backendtest.Run(t, g, func(context.Context) error {
+			for err == nil {
+				_, err = s.Write(make([]byte, 64<<10))
+			}
+			if ferr := s.Flush(); !errors.Is(err, errBroken) || !errors.Is(ferr, errBroken) {
+				return fmt.Errorf("Write: %w, Flush: %w", err, ferr)
+			}
+			if _, err := io.WriteString(client, "hello"); err != nil {
+				return err
+			}
+			got := make([]byte, len("hello"))
+			if _, err := io.ReadFull(s, got); err != nil || string(got) != "hello" {
+				return fmt.Errorf("%q, %w", got, err)
+			}
+			if err := s.Close(); !errors.Is(err, errBroken) {
+				return fmt.Errorf("Close: %w", err)
+			}
+			return nil
+		}))
+	})
 }
 
 // peeking holds bytes that it has read from its connection, and changes those
