@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/metrics"
 	"strings"
 	"testing"
 	"time"
@@ -436,6 +437,159 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 			})
 		})
 	}
+}
+
+// What one call has sent before it succeeds is kept, so that it can be compared, and that
+// has a limit.
+func TestRunLimitsWhatOneCallSends(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(_ context.Context, s *loop.Stream, peer net.Conn) error {
+			ss, err := compat.NewSyncStream(s, compat.Options{Size: 16 << 20})
+			if err != nil {
+				return err
+			}
+			got := make(chan int64, 1)
+			go func() { n, _ := io.Copy(io.Discard, peer); got <- n }()
+			block := make([]byte, 1<<20)
+			calls, total := 0, 0
+			err = ss.Run(func(rw io.ReadWriter) error {
+				calls++
+				for total = 0; total <= defaultMax+16<<20; {
+					n, err := rw.Write(block)
+					total += n
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if !errors.Is(err, compat.ErrTooLarge) || calls != 5 || total != defaultMax+16<<20 {
+				return fmt.Errorf("%d calls, the last one wrote %d bytes: %w", calls, total, err)
+			}
+			_, w := ss.Split()
+			if w.Commit(); w.Pending() != 0 {
+				return fmt.Errorf("%d bytes were not rolled back", w.Pending())
+			}
+			if err := ss.Close(); err != nil {
+				return err
+			}
+			if n := <-got; n != defaultMax {
+				return fmt.Errorf("the peer got %d bytes", n)
+			}
+			return nil
+		})
+	})
+}
+
+// What a call writes that succeeds at once has no limit but Options.Max, and is copied
+// once, into the buffer.
+func TestRunKeepsNoCopyOfWhatSucceeds(t *testing.T) {
+	const size = defaultMax + 1<<20
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
+			ss, err := compat.NewGrowableSyncStream(s, compat.Options{Max: 2 * defaultMax})
+			if err != nil {
+				return err
+			}
+			got := make(chan int64, 1)
+			go func() { n, _ := io.Copy(io.Discard, peer); got <- n }()
+			text := make([]byte, size)
+			before := allocated()
+			if err := ss.Run(func(rw io.ReadWriter) error {
+				_, err := rw.Write(text)
+				return err
+			}); err != nil {
+				return err
+			}
+			if n := allocated() - before; n > 1<<20 {
+				return fmt.Errorf("Run allocated %d bytes", n)
+			}
+			if err := ss.Close(); err != nil {
+				return err
+			}
+			return offload(ctx, func() error {
+				if n := <-got; n != size {
+					return fmt.Errorf("the peer got %d bytes", n)
+				}
+				return nil
+			})
+		})
+	})
+}
+
+// allocated returns how many bytes the program has allocated on Go's heap.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// Rollback goes back to the checkpoint and no further, in both directions, whether or not
+// the bytes before it were flushed meanwhile.
+func TestRollbackKeepsWhatLiesBeforeTheCheckpoint(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for _, flushed := range []bool{false, true} {
+			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
+				ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
+				if err != nil {
+					return err
+				}
+				r, w := ss.Split()
+				if _, err := io.WriteString(peer, "one two"); err != nil {
+					return err
+				}
+				for r.Buffered() < len("one two") {
+					if _, err := r.FillReadBuf(); err != nil {
+						return err
+					}
+				}
+				r.Checkpoint() // the later one replaces it
+				var p [4]byte
+				if _, err := io.ReadFull(r, p[:]); err != nil || string(p[:]) != "one " {
+					return fmt.Errorf("before the checkpoint: %q, %w", p, err)
+				}
+				if _, err := io.WriteString(w, "before "); err != nil {
+					return err
+				}
+				r.Checkpoint()
+				w.Checkpoint()
+				for _, text := range []string{"behind", "behind it"} {
+					if _, err := io.ReadFull(r, p[:3]); err != nil || string(p[:3]) != "two" {
+						return fmt.Errorf("behind the checkpoint: %q, %w", p[:3], err)
+					}
+					if _, err := io.WriteString(w, text); err != nil {
+						return err
+					}
+					if flushed {
+						if _, err := w.FlushWriteBuf(); err != nil {
+							return err
+						}
+					}
+					r.Rollback()
+					w.Rollback()
+				}
+				if want := len("before "); !flushed && w.Pending() != want {
+					return fmt.Errorf("%d bytes are pending, want %d", w.Pending(), want)
+				}
+				if _, err := io.WriteString(w, "behind it all"); err != nil {
+					return err
+				}
+				if err := ss.Close(); err != nil {
+					return err
+				}
+				return offload(ctx, func() error {
+					p, err := io.ReadAll(peer)
+					if string(p) != "before behind it all" {
+						err = errors.Join(err, fmt.Errorf("the peer got %q", p))
+					}
+					return err
+				})
+			})
+		}
+	})
 }
 
 // exhaust takes every buffer that the pool still has.
