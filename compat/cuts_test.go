@@ -25,7 +25,7 @@ import (
 type adapter interface {
 	Run(fn func(rw io.ReadWriter) error) error
 	RunHead(end string, limit int, fn func(rw io.ReadWriter) error) error
-	Buffered() int
+	Split() (*compat.ReadHalf, *compat.WriteHalf)
 	Close() error
 }
 
@@ -149,6 +149,7 @@ func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(*loop.Strea
 	if err != nil {
 		return err
 	}
+	r, _ := a.Split()
 	var whole string
 	for cut := len(in.input); cut > 0; cut -= cutStep(cut, len(in.input), all) {
 		past := 0
@@ -157,7 +158,7 @@ func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(*loop.Strea
 			if _, err := peer.Write(in.input[:cut]); err != nil {
 				return err
 			}
-			for cut < len(in.input) && past+a.Buffered() < cut { // it has seen that much and no more
+			for cut < len(in.input) && past+r.Buffered() < cut { // it has seen that much and no more
 				if err := loop.Yield(ctx); err != nil {
 					return err
 				}
@@ -173,8 +174,8 @@ func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(*loop.Strea
 		if cut == len(in.input) {
 			whole = got
 		}
-		if got != whole || a.Buffered() != 0 {
-			return fmt.Errorf("cut at %d of %d: got %.200s, and %d bytes left; whole, it was %.200s", cut, len(in.input), got, a.Buffered(), whole)
+		if got != whole || r.Buffered() != 0 {
+			return fmt.Errorf("cut at %d of %d: got %.200s, and %d bytes left; whole, it was %.200s", cut, len(in.input), got, r.Buffered(), whole)
 		}
 	}
 	return errors.Join(a.Close(), peer.Close())

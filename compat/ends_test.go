@@ -82,7 +82,8 @@ func TestTakePutsBack(t *testing.T) {
 					return err
 				}
 				var p [4]byte
-				for ss.Buffered() < len("shared one two three") {
+				r, _ := ss.Split()
+				for r.Buffered() < len("shared one two three") {
 					if _, err := ss.FillReadBuf(); err != nil {
 						return err
 					}
@@ -90,7 +91,6 @@ func TestTakePutsBack(t *testing.T) {
 				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "shar" {
 					return fmt.Errorf("%q, %w", p, err)
 				}
-				r, _ := ss.Split()
 				r.Checkpoint()
 				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "ed o" {
 					return fmt.Errorf("%q, %w", p, err)

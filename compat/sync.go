@@ -113,9 +113,6 @@ func (ss *SyncStream) Read(p []byte) (int, error) { return ss.r.Read(p) }
 // Want is ReadHalf.Want. It never waits.
 func (ss *SyncStream) Want(n int) error { return ss.r.Want(n) }
 
-// Buffered returns how many bytes can be read without filling.
-func (ss *SyncStream) Buffered() int { return ss.r.Buffered() }
-
 // FillReadBuf is ReadHalf.FillReadBuf. It is called from a task, and suspends it.
 func (ss *SyncStream) FillReadBuf() (int, error) { return ss.r.FillReadBuf() }
 
@@ -125,8 +122,8 @@ func (ss *SyncStream) Write(p []byte) (int, error) { return ss.w.Write(p) }
 // FlushWriteBuf is WriteHalf.FlushWriteBuf. It is called from a task, and suspends it.
 func (ss *SyncStream) FlushWriteBuf() (int, error) { return ss.w.FlushWriteBuf() }
 
-// Split returns the two halves, for code that needs only one of them, for two tasks, or
-// for code that sets its own checkpoints.
+// Split returns the two halves, for two tasks, and for code that looks at what is buffered
+// or sets its own checkpoints.
 func (ss *SyncStream) Split() (*ReadHalf, *WriteHalf) { return &ss.r, &ss.w }
 
 // Stream returns the stream below, which the SyncStream still owns. It is for deadlines
