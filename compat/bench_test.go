@@ -16,9 +16,8 @@ import (
 	"github.com/noria-go/noria/tcp"
 )
 
-// BenchmarkRoundTrip is 64 bytes there and back, one connection, from a net
-// client in the same process: what docs/porting.md says each way costs is the
-// difference to the first of these.
+// BenchmarkRoundTrip sends 64 bytes there and back over one connection, with a net client
+// in the same process. docs/porting.md has its results.
 func BenchmarkRoundTrip(b *testing.B) {
 	serverConfig, clientConfig := tlstest.Configs()
 	echo := func(c net.Conn) error { return chunkedCopy(c, c) }

@@ -48,8 +48,8 @@ var adapters = map[string]func(s *loop.Stream) (adapter, error){
 	},
 }
 
-// A cutInput is what a peer sends, and what a synchronous library makes of it,
-// as text; answer is what the peer gets back.
+// A cutInput is the bytes that a peer sends, and the function that has a library parse them
+// and returns the result as text. The peer gets an answer of so many bytes.
 type cutInput struct {
 	input  []byte
 	parse  func(a adapter, past *int) (string, error) // past is how much of it has been used up already
@@ -59,7 +59,7 @@ type cutInput struct {
 const upgradeRequest = "GET /chat HTTP/1.1\r\nHost: noria.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 
-// upgradeAnswer is how long gobwas/ws's answer to it is.
+// upgradeAnswer is the length of gobwas/ws's answer to upgradeRequest.
 var upgradeAnswer = len("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
 
 func cutInputs() map[string]cutInput {
@@ -67,7 +67,7 @@ func cutInputs() map[string]cutInput {
 		"upgrade":      {[]byte(upgradeRequest), parseUpgrade(false), upgradeAnswer},
 		"upgrade head": {append([]byte(upgradeRequest), clientFrame(ws.OpText, []byte("hello"))...), parseUpgrade(true), upgradeAnswer},
 	}
-	// Each way to write a length: 7 bits, 16, 64.
+	// These lengths are written in 7, 16 and 64 bits.
 	for _, n := range []int{0, 5, 125, 126, 1000, 65535, 65536} {
 		inputs[fmt.Sprintf("frame of %d", n)] = cutInput{clientFrame(ws.OpBinary, bytes.Repeat([]byte("payload "), n/8+1)[:n]), parseFrame, 0}
 	}
@@ -79,8 +79,8 @@ func clientFrame(op ws.OpCode, payload []byte) []byte {
 	return ws.MustCompileFrame(f)
 }
 
-// parseUpgrade has the library upgrade: once, when the head is there, with a
-// frame behind it; or again and again, with rollback.
+// parseUpgrade calls the library's upgrade: with head once, when the head has arrived, and
+// a frame behind it; without head again and again, with rollback.
 func parseUpgrade(head bool) func(a adapter, past *int) (string, error) {
 	return func(a adapter, past *int) (string, error) {
 		var hs ws.Handshake
@@ -101,7 +101,7 @@ func parseUpgrade(head bool) func(a adapter, past *int) (string, error) {
 	}
 }
 
-// parseFrame is what loses header bytes if it is interrupted.
+// parseFrame reads a frame. Without rollback it would lose bytes of a header that is cut.
 func parseFrame(a adapter, _ *int) (string, error) {
 	var h ws.Header
 	var p []byte
@@ -120,7 +120,7 @@ func parseFrame(a adapter, _ *int) (string, error) {
 	return fmt.Sprintf("%+v %s", h, base64.StdEncoding.EncodeToString(p)), nil
 }
 
-// Every input, cut at every byte, is the same as whole: for each adapter.
+// Every input gives the same result cut at any byte as whole, with each adapter.
 func TestEveryCut(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -181,7 +181,8 @@ func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(*loop.Strea
 	return errors.Join(a.Close(), peer.Close())
 }
 
-// cutStep is 1, but in the middle of much, if that is not to be all.
+// cutStep returns the distance to the next cut: 1, or more in the middle of a long input
+// unless all is set.
 func cutStep(cut, size int, all bool) int {
 	if near := 40; all || size < 2000 || cut < near || size-cut < near {
 		return 1
@@ -189,8 +190,7 @@ func cutStep(cut, size int, all bool) int {
 	return min(997, cut-20)
 }
 
-// A TLS handshake from a goroutine over compat.Conn, cut at every byte of what
-// the peer sends.
+// A TLS handshake of a goroutine over a Conn works with what the peer sends cut at any byte.
 func TestTLSHandshakeOverConnAtEveryCut(t *testing.T) {
 	serverConfig, clientConfig := tlstest.Configs()
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {

@@ -32,8 +32,8 @@ func roundUp(n int) int {
 	return size
 }
 
-// A peer that announces 16 MiB and sends less: what is held follows what has
-// arrived, at every size. The pool's sizes are powers of two.
+// When a peer announces 16 MiB and sends less, the memory follows what has arrived, at every
+// size. The pool's sizes are powers of two.
 func TestMemoryFollowsWhatArrived(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -81,8 +81,8 @@ func TestMemoryFollowsWhatArrived(t *testing.T) {
 	})
 }
 
-// A drained stream holds nothing, however large it was, and half a message
-// that follows a large one holds little.
+// A drained stream holds nothing, however much it held before, and a partial message after
+// a large one holds little.
 func TestShrinks(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -123,8 +123,8 @@ func TestShrinks(t *testing.T) {
 	})
 }
 
-// A write deadline passes while the queue is full: what was buffered stays,
-// and goes out later, once.
+// When a write deadline passes while the queue is full, what was buffered stays, and is sent
+// later, once.
 func TestFlushDeadlineLosesNothing(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -160,8 +160,7 @@ func TestFlushDeadlineLosesNothing(t *testing.T) {
 	})
 }
 
-// The halves in two tasks, over a plain stream and over TLS, each of which
-// fills or flushes while the other one is in the middle of something.
+// Two tasks use the two halves at the same time, over a plain stream and over TLS.
 func TestSplitHalves(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -226,8 +225,8 @@ func TestSplitHalves(t *testing.T) {
 	})
 }
 
-// The head's function runs once, however slowly the head comes, sees the head
-// and nothing else, and what it leaves of it is gone.
+// RunHead calls its function once, however slowly the head arrives, with exactly the head,
+// and drops what the function has not read of it.
 func TestRunHead(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -299,8 +298,7 @@ func TestRunHead(t *testing.T) {
 	})
 }
 
-// A reader that wants more than a fixed buffer has, without a checkpoint, gets
-// it piece by piece.
+// Without a checkpoint, a read of more than a fixed buffer holds gets it piece by piece.
 func TestFixedExactWithoutCheckpoint(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -328,7 +326,7 @@ func TestFixedExactWithoutCheckpoint(t *testing.T) {
 	})
 }
 
-// Want says what is missing, before anything is allocated for it.
+// Want returns ErrWouldBlock until all the bytes have arrived, and an error if they cannot.
 func TestWant(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -372,7 +370,7 @@ func TestWant(t *testing.T) {
 	})
 }
 
-// What is wanted and can never be had is refused at once, however much it is.
+// A Want that exceeds the maximum fails at once, however large it is.
 func TestWantMoreThanCanBe(t *testing.T) {
 	const limit = 1 << 20
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {

@@ -54,8 +54,8 @@ func TestAfterClose(t *testing.T) {
 	})
 }
 
-// Take gives back what was buffered, and what was read since a checkpoint that
-// was not committed.
+// Take puts back what was buffered, and what was read since a checkpoint that was not
+// committed.
 func TestTakePutsBack(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -118,12 +118,12 @@ func TestTakePutsBack(t *testing.T) {
 	})
 }
 
-// A waiting is one half of a sync stream in the middle of something, with the
-// connection's other end doing nothing.
+// A waiting is a way for one half of a sync stream to wait for a peer that does nothing.
 type waiting struct {
 	growable bool
 	tls      bool
-	// begin leaves the half waiting, and returns what it will end with.
+	// begin leaves a task waiting. end returns the task's error; written is how many bytes
+	// were written.
 	begin func(ctx context.Context, ss *compat.SyncStream) (end func() error, written int, err error)
 }
 
@@ -152,10 +152,10 @@ func fillWaits(want int) func(context.Context, *compat.SyncStream) (func() error
 	}
 }
 
-// inTheWay is more than sockets take that withEither or narrow has seen to.
+// inTheWay is more bytes than the sockets of withEither and narrow take.
 const inTheWay = 8 << 20
 
-// narrow keeps the kernel from taking ever more for a peer that reads nothing.
+// narrow keeps the kernel from buffering more and more for a peer that does not read.
 func narrow(peer net.Conn) error { return peer.(*net.TCPConn).SetReadBuffer(64 << 10) }
 
 func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
@@ -182,7 +182,7 @@ func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, 
 	return func() error { return writer.Wait(ctx) }, written, err
 }
 
-// closings are from where a sync stream is closed.
+// closings are the places from which a sync stream is closed.
 var closings = map[string]func(ctx context.Context, ss *compat.SyncStream) error{
 	"task":      func(_ context.Context, ss *compat.SyncStream) error { return ss.Close() },
 	"callback":  func(ctx context.Context, ss *compat.SyncStream) error { return inCallback(ctx, ss, ss.Close) },
@@ -203,9 +203,8 @@ func inCallback(ctx context.Context, ss *compat.SyncStream, f func() error) erro
 	return err
 }
 
-// Close while the other half waits, from wherever: that half comes back with
-// ErrClosed, what is in flight is joined, every byte that was written arrives,
-// and no buffer is left.
+// Close, from anywhere, while the other half waits: the waiting task gets ErrClosed,
+// operations in flight are joined, all bytes that were written arrive, and no buffer is left.
 func TestCloseWhileTheOtherHalfWaits(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for name, w := range waitings {
@@ -263,7 +262,7 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 	if err != nil {
 		return err
 	}
-	// The peer reads when Close has begun, or nothing would be waiting any more.
+	// The peer must not read before Close has begun, or the writer would not wait.
 	got := make(chan int64, 1)
 	if err := background(ctx, func() error {
 		go func() {
@@ -303,9 +302,8 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 	})
 }
 
-// Close does not wait for room in the queue of a stream whose peer takes
-// nothing: what is written is sent for as long as Linger, and Close says what
-// became of it.
+// Close does not wait for room in the queue of a stream whose peer reads nothing. It sends
+// for as long as Linger, and returns what went wrong.
 func TestCloseIsBoundedByLinger(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -330,8 +328,8 @@ func TestCloseIsBoundedByLinger(t *testing.T) {
 	})
 }
 
-// What is pending is lost neither by Close nor by Take, whether the stream's
-// queue has room or not, and also where nothing can wait.
+// Neither Close nor Take loses what is pending, with and without room in the stream's queue,
+// and also where the caller cannot wait.
 func TestEndsLoseNothing(t *testing.T) {
 	ends := map[string]func(ss *compat.SyncStream) error{
 		"close": (*compat.SyncStream).Close,
@@ -385,8 +383,7 @@ func TestEndsLoseNothing(t *testing.T) {
 	})
 }
 
-// While a task fills, neither a second one may, nor can the stream be taken;
-// the first one and what is buffered are none the worse for it.
+// While a task fills, a second fill and Take fail, and change nothing for the first.
 func TestBusyWhileFilling(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -430,8 +427,8 @@ func TestBusyWhileFilling(t *testing.T) {
 	})
 }
 
-// A goroutine that may use the stream may not use a sync stream over it, and is
-// told what to do; it can get rid of it.
+// A goroutine that may use the stream cannot use a sync stream over it: the error says what
+// to do. It can take the sync stream.
 func TestSyncStreamOffTheLoop(t *testing.T) {
 	uses := map[string]func(ss *compat.SyncStream) error{
 		"fill":  func(ss *compat.SyncStream) error { _, err := ss.FillReadBuf(); return err },

@@ -36,8 +36,8 @@ func frame(payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(payload))), payload...)
 }
 
-// readFrame is a synchronous protocol function that knows nothing of
-// ErrWouldBlock: it loses what it had when it is interrupted.
+// readFrame is a protocol function that knows nothing of ErrWouldBlock: it loses what it has
+// read when it is interrupted.
 func readFrame(r io.Reader) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -164,7 +164,7 @@ func TestMaximumLosesNothing(t *testing.T) {
 				if !errors.Is(err, compat.ErrTooLarge) {
 					return fmt.Errorf("got %v, want ErrTooLarge", err)
 				}
-				// It cannot be had at once; byte for byte it is all there.
+				// It does not fit at once, but it can be read piece by piece.
 				var got []byte
 				for len(got) < 104 {
 					var p [10]byte
@@ -194,8 +194,8 @@ func TestRunWritesOnce(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			// Longer than the buffer, and with answers in between: it is called
-			// again and again, and the peer must see each byte once.
+			// The function writes more than the buffer holds and reads an answer, so it is
+			// called several times. The peer must get each byte once.
 			peerDone := make(chan error, 1)
 			go func() {
 				got := make([]byte, 40)
@@ -258,8 +258,8 @@ func TestRunRefusesWhatCannotBeReplayed(t *testing.T) {
 	})
 }
 
-// A deadline that cuts Run short loses nothing, and called again it sends nothing
-// twice; another function is refused, unless the first one is given up.
+// A deadline that ends Run loses nothing. Run with the same function sends nothing twice; with
+// another function it fails, unless the caller gives up the first one.
 func TestRunGoesOn(t *testing.T) {
 	question := strings.Repeat("question ", 20) // more than the buffer holds
 	ask := func(rw io.ReadWriter) error {
@@ -325,8 +325,8 @@ func TestRunGoesOn(t *testing.T) {
 	}
 }
 
-// A function that goes on to read although a Write was refused is called again
-// before anything is waited for: the peer has not got the question yet.
+// A function that reads although a Write was refused is called again before Run waits for
+// bytes: the peer does not have the question yet.
 func TestRunRefusedBothWays(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -356,8 +356,8 @@ func TestRunRefusedBothWays(t *testing.T) {
 	})
 }
 
-// What a function passes over does not go unsaid: Run fails although it returns
-// no error, and the peer has the beginning of what it wrote.
+// Run fails when its function ignores an error of rw and returns nil. The peer has the
+// beginning of what the function wrote.
 func TestRunSeesWhatIsPassedOver(t *testing.T) {
 	text := strings.Repeat("0123456789", 10)
 	for name, tc := range map[string]struct {
@@ -419,7 +419,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					// To flush and go back would send it twice: it must not ask for that.
+					// ErrWouldBlock would tell the caller to try again, and to send it twice.
 					if err := tc.run(ss, s); !errors.Is(err, tc.want) || errors.Is(err, compat.ErrWouldBlock) {
 						return fmt.Errorf("got %v, want %v", err, tc.want)
 					}
@@ -439,8 +439,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 	}
 }
 
-// What one call has sent before it succeeds is kept, so that it can be compared, and that
-// has a limit.
+// Run keeps what a call has sent to compare it with the next call's, up to a limit.
 func TestRunLimitsWhatOneCallSends(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -482,8 +481,8 @@ func TestRunLimitsWhatOneCallSends(t *testing.T) {
 	})
 }
 
-// What a call writes that succeeds at once has no limit but Options.Max, and is copied
-// once, into the buffer.
+// The output of a call that succeeds at once is copied once, into the buffer, and has no
+// limit but Options.Max.
 func TestRunKeepsNoCopyOfWhatSucceeds(t *testing.T) {
 	const size = defaultMax + 1<<20
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {

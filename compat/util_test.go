@@ -14,7 +14,7 @@ const (
 	defaultMax  = 64 << 20 // of Options.Max
 )
 
-// seeded returns a source of numbers whose seed the test's output tells.
+// seeded returns a source of random numbers, and logs its seed.
 func seeded(t *testing.T) *mathrand.Rand {
 	return mathrand.New(mathrand.NewPCG(backendtest.Seed(t), 0))
 }
