@@ -16,7 +16,7 @@ var apiLimits = []struct {
 	names int
 }{
 	{[]string{"runtime", "loop"}, 200},
-	{[]string{"compat"}, 68},
+	{[]string{"compat"}, 60},
 }
 
 // apiAny are the names of these packages that may have any in their type, and why.
