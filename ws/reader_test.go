@@ -122,7 +122,7 @@ func TestReaderSkipped(t *testing.T) {
 						results <- result{err: err}
 						return err
 					}
-					if all && name == "TryReceive" { // nothing was lost, so it returns the next message
+					if all && name == "TryReceive" { // nothing was lost: the Reader continues
 						err := c.SetReadDeadline(time.Unix(1, 0))
 						if err != nil {
 							return err
