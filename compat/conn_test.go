@@ -20,7 +20,7 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// pipe returns two Conns that are each other's peer, on loops of their own.
+// pipe returns a function that makes two Conns of g that are each other's peer.
 func pipe(g *loop.Group) nettest.MakePipe {
 	return func() (c1, c2 net.Conn, stop func(), err error) {
 		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
@@ -93,7 +93,7 @@ func TestListenerClose(t *testing.T) {
 	})
 }
 
-// The loop must go on while its task closes the listener.
+// A loop keeps running while its task closes the Listener.
 func TestListenerCloseOnALoop(t *testing.T) {
 	for name, call := range map[string]func(l *loop.Loop, f func()) error{
 		"task": func(l *loop.Loop, f func()) error {
@@ -128,8 +128,8 @@ func TestListenerCloseOnALoop(t *testing.T) {
 	}
 }
 
-// Connections that nobody has accepted are closed with their Listener; those that
-// were accepted go on.
+// Close of a Listener closes the connections that wait for Accept, and leaves accepted
+// ones open.
 func TestListenerCloseEndsWhatWaits(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
@@ -167,8 +167,8 @@ func TestListenerCloseEndsWhatWaits(t *testing.T) {
 	})
 }
 
-// Close is not held up by a peer that does not read, any more than package
-// net's is, and nothing is lost by it: the loop goes on to send.
+// Close does not wait for a peer that does not read, as in package net, and loses nothing:
+// the loop sends what is left.
 func TestConnCloseDoesNotWaitForThePeer(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -196,7 +196,7 @@ func TestConnCloseDoesNotWaitForThePeer(t *testing.T) {
 	})
 }
 
-// What the kernel takes at once it has when Close returns.
+// When Close returns, the kernel has all that it could take at once.
 func TestConnCloseSendsWhatIsQueued(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		c1, c2, stop, err := pipe(backendtest.Group(t, v, 1))()
@@ -217,7 +217,7 @@ func TestConnCloseSendsWhatIsQueued(t *testing.T) {
 	})
 }
 
-// One direction ends, the other goes on.
+// The end of one direction does not end the other.
 func TestConnHalfClose(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		c1, c2, stop, err := pipe(backendtest.Group(t, v, 2))()

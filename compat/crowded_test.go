@@ -15,8 +15,7 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// A goroutine can get rid of a sync stream, and take a connection over, while the
-// posts of the loop are full.
+// A goroutine can close or take a sync stream while the loop refuses posts.
 func TestSyncStreamWhilePostsAreFull(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.CrowdedGroup(t, v, 1)

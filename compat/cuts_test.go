@@ -16,15 +16,16 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 )
 
 // An adapter is a sync stream of either kind.
 type adapter interface {
-	compat.Sync
-	FillReadBuf() (int, error)
-	Buffered() int
+	Run(fn func(rw io.ReadWriter) error) error
+	RunHead(end string, limit int, fn func(rw io.ReadWriter) error) error
+	Split() (*compat.ReadHalf, *compat.WriteHalf)
 	Close() error
 }
 
@@ -39,12 +40,16 @@ var adapters = map[string]func(s *loop.Stream) (adapter, error){
 		return compat.NewGrowableSyncStream(s, compat.Options{Size: 16})
 	},
 	"linear": func(s *loop.Stream) (adapter, error) {
-		return compat.NewGrowableSyncStream(s, compat.Options{Size: 16, Growth: compat.Linear, Step: 4096})
+		gs, err := compat.NewGrowableSyncStream(s, compat.Options{Size: 16})
+		if err == nil {
+			gs.Friend(friend.Key{}).GrowLinearly(4096)
+		}
+		return gs, err
 	},
 }
 
-// A cutInput is what a peer sends, and what a synchronous library makes of it,
-// as text; answer is what the peer gets back.
+// A cutInput is the bytes that a peer sends, and the function that has a library parse them
+// and returns the result as text. The peer gets an answer of so many bytes.
 type cutInput struct {
 	input  []byte
 	parse  func(a adapter, past *int) (string, error) // past is how much of it has been used up already
@@ -54,7 +59,7 @@ type cutInput struct {
 const upgradeRequest = "GET /chat HTTP/1.1\r\nHost: noria.test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
 	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 
-// upgradeAnswer is how long gobwas/ws's answer to it is.
+// upgradeAnswer is the length of gobwas/ws's answer to upgradeRequest.
 var upgradeAnswer = len("HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
 
 func cutInputs() map[string]cutInput {
@@ -62,7 +67,7 @@ func cutInputs() map[string]cutInput {
 		"upgrade":      {[]byte(upgradeRequest), parseUpgrade(false), upgradeAnswer},
 		"upgrade head": {append([]byte(upgradeRequest), clientFrame(ws.OpText, []byte("hello"))...), parseUpgrade(true), upgradeAnswer},
 	}
-	// Each way to write a length: 7 bits, 16, 64.
+	// These lengths are written in 7, 16 and 64 bits.
 	for _, n := range []int{0, 5, 125, 126, 1000, 65535, 65536} {
 		inputs[fmt.Sprintf("frame of %d", n)] = cutInput{clientFrame(ws.OpBinary, bytes.Repeat([]byte("payload "), n/8+1)[:n]), parseFrame, 0}
 	}
@@ -74,8 +79,8 @@ func clientFrame(op ws.OpCode, payload []byte) []byte {
 	return ws.MustCompileFrame(f)
 }
 
-// parseUpgrade has the library upgrade: once, when the head is there, with a
-// frame behind it; or again and again, with rollback.
+// parseUpgrade calls the library's upgrade: with head once, when the head has arrived, and
+// a frame behind it; without head again and again, with rollback.
 func parseUpgrade(head bool) func(a adapter, past *int) (string, error) {
 	return func(a adapter, past *int) (string, error) {
 		var hs ws.Handshake
@@ -84,10 +89,10 @@ func parseUpgrade(head bool) func(a adapter, past *int) (string, error) {
 			return err
 		}
 		if !head {
-			err := compat.Run(a, upgrade)
+			err := a.Run(upgrade)
 			return fmt.Sprintf("%+v", hs), err
 		}
-		if err := compat.RunHead(a, "\r\n\r\n", 4096, upgrade); err != nil {
+		if err := a.RunHead("\r\n\r\n", 4096, upgrade); err != nil {
 			return "", err
 		}
 		*past = len(upgradeRequest)
@@ -96,11 +101,11 @@ func parseUpgrade(head bool) func(a adapter, past *int) (string, error) {
 	}
 }
 
-// parseFrame is what loses header bytes if it is interrupted.
+// parseFrame reads a frame. Without rollback it would lose bytes of a header that is cut.
 func parseFrame(a adapter, _ *int) (string, error) {
 	var h ws.Header
 	var p []byte
-	err := compat.Run(a, func(rw io.ReadWriter) (err error) {
+	err := a.Run(func(rw io.ReadWriter) (err error) {
 		if h, err = ws.ReadHeader(rw); err != nil {
 			return err
 		}
@@ -115,7 +120,7 @@ func parseFrame(a adapter, _ *int) (string, error) {
 	return fmt.Sprintf("%+v %s", h, base64.StdEncoding.EncodeToString(p)), nil
 }
 
-// Every input, cut at every byte, is the same as whole: for each adapter.
+// Every input gives the same result cut at any byte as whole, with each adapter.
 func TestEveryCut(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -144,6 +149,7 @@ func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(*loop.Strea
 	if err != nil {
 		return err
 	}
+	r, _ := a.Split()
 	var whole string
 	for cut := len(in.input); cut > 0; cut -= cutStep(cut, len(in.input), all) {
 		past := 0
@@ -152,7 +158,7 @@ func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(*loop.Strea
 			if _, err := peer.Write(in.input[:cut]); err != nil {
 				return err
 			}
-			for cut < len(in.input) && past+a.Buffered() < cut { // it has seen that much and no more
+			for cut < len(in.input) && past+r.Buffered() < cut { // it has seen that much and no more
 				if err := loop.Yield(ctx); err != nil {
 					return err
 				}
@@ -168,14 +174,15 @@ func cutEverywhere(ctx context.Context, in cutInput, newAdapter func(*loop.Strea
 		if cut == len(in.input) {
 			whole = got
 		}
-		if got != whole || a.Buffered() != 0 {
-			return fmt.Errorf("cut at %d of %d: got %.200s, and %d bytes left; whole, it was %.200s", cut, len(in.input), got, a.Buffered(), whole)
+		if got != whole || r.Buffered() != 0 {
+			return fmt.Errorf("cut at %d of %d: got %.200s, and %d bytes left; whole, it was %.200s", cut, len(in.input), got, r.Buffered(), whole)
 		}
 	}
 	return errors.Join(a.Close(), peer.Close())
 }
 
-// cutStep is 1, but in the middle of much, if that is not to be all.
+// cutStep returns the distance to the next cut: 1, or more in the middle of a long input
+// unless all is set.
 func cutStep(cut, size int, all bool) int {
 	if near := 40; all || size < 2000 || cut < near || size-cut < near {
 		return 1
@@ -183,8 +190,7 @@ func cutStep(cut, size int, all bool) int {
 	return min(997, cut-20)
 }
 
-// A TLS handshake from a goroutine over compat.Conn, cut at every byte of what
-// the peer sends.
+// A TLS handshake of a goroutine over a Conn works with what the peer sends cut at any byte.
 func TestTLSHandshakeOverConnAtEveryCut(t *testing.T) {
 	serverConfig, clientConfig := tlstest.Configs()
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {

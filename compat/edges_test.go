@@ -32,24 +32,27 @@ func roundUp(n int) int {
 	return size
 }
 
-// A peer that announces 16 MiB and sends less: what is held follows what has
-// arrived, at every size. The pool's sizes are powers of two.
+// When a peer announces 16 MiB and sends less, the memory follows what has arrived, at every
+// size. The pool's sizes are powers of two.
 func TestMemoryFollowsWhatArrived(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		for _, growth := range []compat.Growth{compat.Doubling, compat.Linear} {
+		for _, linear := range []bool{false, true} {
 			for sent := 5; sent < 4<<20; sent = sent*3 + 1 {
 				withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
-					ss, err := compat.NewGrowableSyncStream(s, compat.Options{Exact: true, Growth: growth})
+					ss, err := compat.NewGrowableSyncStream(s, compat.Options{Exact: true})
 					if err != nil {
 						return err
+					}
+					if linear {
+						ss.Friend(friend.Key{}).GrowLinearly(defaultSize)
 					}
 					r, _ := ss.Split()
 					message := binary.BigEndian.AppendUint32(nil, 16<<20)
 					message = append(message, make([]byte, sent)...)
 					go func() { _, _ = peer.Write(message) }() // it fails when the test does
 					task, err := loop.Go(ctx, "reader", func(context.Context) error {
-						return compat.Run(ss, func(rw io.ReadWriter) error {
+						return ss.Run(func(rw io.ReadWriter) error {
 							_, err := readFrame(rw)
 							return err
 						})
@@ -61,8 +64,8 @@ func TestMemoryFollowsWhatArrived(t *testing.T) {
 						if err := loop.Yield(ctx); err != nil {
 							return fmt.Errorf("%d of %d bytes are there: %w", r.Buffered(), len(message), err)
 						}
-						if limit := roundUp(2*r.Buffered() + compat.DefaultSize); r.Held() > limit && r.Buffered() > 0 {
-							return fmt.Errorf("%d bytes hold %d, more than %d", r.Buffered(), r.Held(), limit)
+						if limit := roundUp(2*r.Buffered() + defaultSize); ss.Friend(friend.Key{}).Held() > limit && r.Buffered() > 0 {
+							return fmt.Errorf("%d bytes hold %d, more than %d", r.Buffered(), ss.Friend(friend.Key{}).Held(), limit)
 						}
 					}
 					if err := peer.Close(); err != nil {
@@ -78,8 +81,8 @@ func TestMemoryFollowsWhatArrived(t *testing.T) {
 	})
 }
 
-// A drained stream holds nothing, however large it was, and half a message
-// that follows a large one holds little.
+// A drained stream holds nothing, however much it held before, and a partial message after
+// a large one holds little.
 func TestShrinks(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -92,7 +95,7 @@ func TestShrinks(t *testing.T) {
 			large := frame(bytes.Repeat([]byte("x"), 1<<20))
 			go func() { _, _ = peer.Write(append(large, 0, 0, 0)) }()
 			read := func() error {
-				return compat.Run(ss, func(rw io.ReadWriter) error { _, err := readFrame(rw); return err })
+				return ss.Run(func(rw io.ReadWriter) error { _, err := readFrame(rw); return err })
 			}
 			if err := read(); err != nil {
 				return err
@@ -101,9 +104,9 @@ func TestShrinks(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			for r.Buffered() < 3 || r.Held() > compat.DefaultSize {
+			for r.Buffered() < 3 || ss.Friend(friend.Key{}).Held() > defaultSize {
 				if err := loop.Yield(ctx); err != nil {
-					return fmt.Errorf("%d bytes hold %d: %w", r.Buffered(), r.Held(), err)
+					return fmt.Errorf("%d bytes hold %d: %w", r.Buffered(), ss.Friend(friend.Key{}).Held(), err)
 				}
 			}
 			if _, err := peer.Write([]byte{1, 'y'}); err != nil {
@@ -112,16 +115,16 @@ func TestShrinks(t *testing.T) {
 			if err := task.Wait(ctx); err != nil {
 				return err
 			}
-			if r.Held() != 0 || s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding != 0 {
-				return fmt.Errorf("a drained stream holds %d bytes", r.Held())
+			if ss.Friend(friend.Key{}).Held() != 0 || s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding != 0 {
+				return fmt.Errorf("a drained stream holds %d bytes", ss.Friend(friend.Key{}).Held())
 			}
 			return ss.Close()
 		})
 	})
 }
 
-// A write deadline passes while the queue is full: what was buffered stays,
-// and goes out later, once.
+// When a write deadline passes while the queue is full, what was buffered stays, and is sent
+// later, once.
 func TestFlushDeadlineLosesNothing(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -140,8 +143,8 @@ func TestFlushDeadlineLosesNothing(t *testing.T) {
 					_, err = ss.FlushWriteBuf()
 				}
 			}
-			if !errors.Is(err, os.ErrDeadlineExceeded) || ss.Pending() == 0 {
-				return fmt.Errorf("%d bytes pending, %v", ss.Pending(), err)
+			if _, w := ss.Split(); !errors.Is(err, os.ErrDeadlineExceeded) || w.Pending() == 0 {
+				return fmt.Errorf("%d bytes pending, %v", w.Pending(), err)
 			}
 			got := make(chan error, 1)
 			go func() {
@@ -157,44 +160,7 @@ func TestFlushDeadlineLosesNothing(t *testing.T) {
 	})
 }
 
-// The same in a callback, which must be told: the queue may stay full for ever.
-func TestFlushThenDeadline(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		for _, overTLS := range []bool{false, true} {
-			g := backendtest.Group(t, v, 1)
-			withEither(t, g, overTLS, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
-				ss, err := compat.NewSyncStream(s, compat.Options{})
-				if err != nil {
-					return err
-				}
-				end, written, err := flushThenWaits(ctx, ss)
-				if err != nil {
-					return err
-				}
-				if err := s.SetWriteDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
-					return err
-				}
-				if err := end(); !errors.Is(err, os.ErrDeadlineExceeded) || ss.Pending() == 0 {
-					return fmt.Errorf("%d bytes pending, %v", ss.Pending(), err)
-				}
-				if err := s.SetWriteDeadline(time.Time{}); err != nil {
-					return err
-				}
-				got := make(chan int64, 1)
-				go func() { n, _ := io.Copy(io.Discard, peer); got <- n }()
-				return errors.Join(ss.Close(), offload(ctx, func() error {
-					if n := <-got; n != int64(written) {
-						return fmt.Errorf("%d bytes came, %d were written", n, written)
-					}
-					return nil
-				}))
-			})
-		}
-	})
-}
-
-// The halves in two tasks, over a plain stream and over TLS, each of which
-// fills or flushes while the other one is in the middle of something.
+// Two tasks use the two halves at the same time, over a plain stream and over TLS.
 func TestSplitHalves(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -259,8 +225,8 @@ func TestSplitHalves(t *testing.T) {
 	})
 }
 
-// The head's function runs once, however slowly the head comes, sees the head
-// and nothing else, and what it leaves of it is gone.
+// RunHead calls its function once, however slowly the head arrives, with exactly the head,
+// and drops what the function has not read of it.
 func TestRunHead(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -279,7 +245,7 @@ func TestRunHead(t *testing.T) {
 				_ = peer.(*net.TCPConn).CloseWrite()
 			}()
 			calls := 0
-			if err := compat.RunHead(ss, "\r\n\r\n", 1000, func(rw io.ReadWriter) error {
+			if err := ss.RunHead("\r\n\r\n", 1000, func(rw io.ReadWriter) error {
 				calls++
 				var p [5]byte
 				_, err := io.ReadFull(rw, p[:])
@@ -322,7 +288,7 @@ func TestRunHead(t *testing.T) {
 				if err := peer.(*net.TCPConn).CloseWrite(); err != nil {
 					return err
 				}
-				err = compat.RunHead(ss, end, limit, func(io.ReadWriter) error { return errCalled })
+				err = ss.RunHead(end, limit, func(io.ReadWriter) error { return errCalled })
 				if !errors.Is(err, tc.want) {
 					return fmt.Errorf("%s: got %v", name, err)
 				}
@@ -332,8 +298,7 @@ func TestRunHead(t *testing.T) {
 	})
 }
 
-// A reader that wants more than a fixed buffer has, without a checkpoint, gets
-// it piece by piece.
+// Without a checkpoint, a read of more than a fixed buffer holds gets it piece by piece.
 func TestFixedExactWithoutCheckpoint(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -361,7 +326,7 @@ func TestFixedExactWithoutCheckpoint(t *testing.T) {
 	})
 }
 
-// Want says what is missing, before anything is allocated for it.
+// Want returns ErrWouldBlock until all the bytes have arrived, and an error if they cannot.
 func TestWant(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -391,10 +356,10 @@ func TestWant(t *testing.T) {
 				_, err := io.ReadFull(rw, make([]byte, n))
 				return err
 			}
-			if err := compat.Run(ss, read); err != nil || calls > 3 {
+			if err := ss.Run(read); err != nil || calls > 3 {
 				return fmt.Errorf("%d calls, %w", calls, err)
 			}
-			if err := compat.Run(ss, read); !errors.Is(err, io.ErrUnexpectedEOF) {
+			if err := ss.Run(read); !errors.Is(err, io.ErrUnexpectedEOF) {
 				return fmt.Errorf("half a message: %v", err)
 			}
 			if err := ss.Want(101); !errors.Is(err, io.ErrUnexpectedEOF) {
@@ -405,7 +370,7 @@ func TestWant(t *testing.T) {
 	})
 }
 
-// What is wanted and can never be had is refused at once, however much it is.
+// A Want that exceeds the maximum fails at once, however large it is.
 func TestWantMoreThanCanBe(t *testing.T) {
 	const limit = 1 << 20
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -420,7 +385,7 @@ func TestWantMoreThanCanBe(t *testing.T) {
 					return err
 				}
 				calls := 0
-				err = compat.Run(ss, func(rw io.ReadWriter) error {
+				err = ss.Run(func(rw io.ReadWriter) error {
 					calls++
 					if _, err := io.ReadFull(rw, make([]byte, 4)); err != nil {
 						return err

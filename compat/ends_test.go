@@ -54,8 +54,8 @@ func TestAfterClose(t *testing.T) {
 	})
 }
 
-// Take gives back what was buffered, and what was read since a checkpoint that
-// was not committed.
+// Take puts back what was buffered, and what was read since a checkpoint that was not
+// committed.
 func TestTakePutsBack(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -82,7 +82,8 @@ func TestTakePutsBack(t *testing.T) {
 					return err
 				}
 				var p [4]byte
-				for ss.Buffered() < len("shared one two three") {
+				r, _ := ss.Split()
+				for r.Buffered() < len("shared one two three") {
 					if _, err := ss.FillReadBuf(); err != nil {
 						return err
 					}
@@ -90,7 +91,7 @@ func TestTakePutsBack(t *testing.T) {
 				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "shar" {
 					return fmt.Errorf("%q, %w", p, err)
 				}
-				ss.Checkpoint()
+				r.Checkpoint()
 				if _, err := io.ReadFull(ss, p[:]); err != nil || string(p[:]) != "ed o" {
 					return fmt.Errorf("%q, %w", p, err)
 				}
@@ -117,12 +118,12 @@ func TestTakePutsBack(t *testing.T) {
 	})
 }
 
-// A waiting is one half of a sync stream in the middle of something, with the
-// connection's other end doing nothing.
+// A waiting is a way for one half of a sync stream to wait for a peer that does nothing.
 type waiting struct {
 	growable bool
 	tls      bool
-	// begin leaves the half waiting, and returns what it will end with.
+	// begin leaves a task waiting. end returns the task's error; written is how many bytes
+	// were written.
 	begin func(ctx context.Context, ss *compat.SyncStream) (end func() error, written int, err error)
 }
 
@@ -130,29 +131,9 @@ var waitings = map[string]waiting{
 	"fill fixed":              {begin: fillWaits(1000)},
 	"fill":                    {growable: true, begin: fillWaits(1000)},
 	"fill, received directly": {growable: true, begin: fillWaits(1 << 20)},
-	"fill with a callback":    {growable: true, begin: fillThenWaits},
 	"fill over TLS":           {growable: true, tls: true, begin: fillWaits(1 << 20)},
 	"flush":                   {begin: flushWaits},
-	"flush with a callback":   {begin: flushThenWaits},
 	"flush over TLS":          {tls: true, begin: flushWaits},
-}
-
-// result is what a callback was told, for a task that waits for it.
-type result struct {
-	told loop.Event
-	err  error
-}
-
-func (r *result) done(_ int, err error) {
-	r.err = err
-	r.told.Set()
-}
-
-func (r *result) wait(ctx context.Context) error {
-	if err := r.told.Wait(ctx); err != nil {
-		return fmt.Errorf("the callback was never called: %w", err)
-	}
-	return r.err
 }
 
 func fillWaits(want int) func(context.Context, *compat.SyncStream) (func() error, int, error) {
@@ -171,19 +152,10 @@ func fillWaits(want int) func(context.Context, *compat.SyncStream) (func() error
 	}
 }
 
-func fillThenWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
-	if err := ss.Want(1000); !errors.Is(err, compat.ErrWouldBlock) {
-		return nil, 0, err
-	}
-	var r result
-	ss.FillReadBufThen(r.done)
-	return func() error { return r.wait(ctx) }, 0, standsStill(ctx, new(int))
-}
-
-// inTheWay is more than sockets take that withEither or narrow has seen to.
+// inTheWay is more bytes than the sockets of withEither and narrow take.
 const inTheWay = 8 << 20
 
-// narrow keeps the kernel from taking ever more for a peer that reads nothing.
+// narrow keeps the kernel from buffering more and more for a peer that does not read.
 func narrow(peer net.Conn) error { return peer.(*net.TCPConn).SetReadBuffer(64 << 10) }
 
 func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
@@ -210,31 +182,7 @@ func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, 
 	return func() error { return writer.Wait(ctx) }, written, err
 }
 
-func flushThenWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
-	var r result
-	written := inTheWay
-	if err := ss.Stream().Friend(friend.Key{}).Enqueue(runtime.NewShared(make([]byte, inTheWay))); err != nil {
-		return nil, 0, err
-	}
-	var next func(int, error)
-	next = func(_ int, err error) {
-		if err == nil {
-			var n int
-			n, err = ss.Write(make([]byte, 4<<10))
-			written += n
-		}
-		if err != nil {
-			r.done(0, err)
-			return
-		}
-		ss.FlushWriteBufThen(next)
-	}
-	next(0, nil)
-	err := standsStill(ctx, &written)
-	return func() error { return r.wait(ctx) }, written, err
-}
-
-// closings are from where a sync stream is closed.
+// closings are the places from which a sync stream is closed.
 var closings = map[string]func(ctx context.Context, ss *compat.SyncStream) error{
 	"task":      func(_ context.Context, ss *compat.SyncStream) error { return ss.Close() },
 	"callback":  func(ctx context.Context, ss *compat.SyncStream) error { return inCallback(ctx, ss, ss.Close) },
@@ -243,14 +191,20 @@ var closings = map[string]func(ctx context.Context, ss *compat.SyncStream) error
 
 // inCallback runs f on the loop, outside any task.
 func inCallback(ctx context.Context, ss *compat.SyncStream, f func() error) error {
-	var r result
-	ss.Stream().Loop().Friend(friend.Key{}).NextTurn(func() { r.done(0, f()) })
-	return r.wait(ctx)
+	var done loop.Event
+	var err error
+	ss.Stream().Loop().Friend(friend.Key{}).NextTurn(func() {
+		err = f()
+		done.Set()
+	})
+	if err := done.Wait(ctx); err != nil {
+		return fmt.Errorf("the function was never called: %w", err)
+	}
+	return err
 }
 
-// Close while the other half waits, from wherever: that half comes back with
-// ErrClosed, what is in flight is joined, every byte that was written arrives,
-// and no buffer is left.
+// Close, from anywhere, while the other half waits: the waiting task gets ErrClosed,
+// operations in flight are joined, all bytes that were written arrive, and no buffer is left.
 func TestCloseWhileTheOtherHalfWaits(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for name, w := range waitings {
@@ -308,7 +262,7 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 	if err != nil {
 		return err
 	}
-	// The peer reads when Close has begun, or nothing would be waiting any more.
+	// The peer must not read before Close has begun, or the writer would not wait.
 	got := make(chan int64, 1)
 	if err := background(ctx, func() error {
 		go func() {
@@ -348,9 +302,8 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 	})
 }
 
-// Close does not wait for room in the queue of a stream whose peer takes
-// nothing: what is written is sent for as long as Linger, and Close says what
-// became of it.
+// Close does not wait for room in the queue of a stream whose peer reads nothing. It sends
+// for as long as Linger, and returns what went wrong.
 func TestCloseIsBoundedByLinger(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -375,8 +328,8 @@ func TestCloseIsBoundedByLinger(t *testing.T) {
 	})
 }
 
-// What is pending is lost neither by Close nor by Take, whether the stream's
-// queue has room or not, and also where nothing can wait.
+// Neither Close nor Take loses what is pending, with and without room in the stream's queue,
+// and also where the caller cannot wait.
 func TestEndsLoseNothing(t *testing.T) {
 	ends := map[string]func(ss *compat.SyncStream) error{
 		"close": (*compat.SyncStream).Close,
@@ -430,8 +383,7 @@ func TestEndsLoseNothing(t *testing.T) {
 	})
 }
 
-// While a task fills, neither a second one may, nor can the stream be taken;
-// the first one and what is buffered are none the worse for it.
+// While a task fills, a second fill and Take fail, and change nothing for the first.
 func TestBusyWhileFilling(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -456,11 +408,6 @@ func TestBusyWhileFilling(t *testing.T) {
 			if _, err := ss.FillReadBuf(); !errors.Is(err, runtime.ErrBusy) {
 				return fmt.Errorf("a second task fills: %w", err)
 			}
-			var r result
-			ss.FillReadBufThen(r.done)
-			if err := r.wait(ctx); !errors.Is(err, runtime.ErrBusy) {
-				return fmt.Errorf("a callback fills: %w", err)
-			}
 			if _, err := io.WriteString(peer, "two"); err != nil {
 				return err
 			}
@@ -480,18 +427,18 @@ func TestBusyWhileFilling(t *testing.T) {
 	})
 }
 
-// A goroutine that may use the stream may not use a sync stream over it, and is
-// told what to do; it can get rid of it.
+// A goroutine that may use the stream cannot use a sync stream over it: the error says what
+// to do. It can take the sync stream.
 func TestSyncStreamOffTheLoop(t *testing.T) {
 	uses := map[string]func(ss *compat.SyncStream) error{
 		"fill":  func(ss *compat.SyncStream) error { _, err := ss.FillReadBuf(); return err },
 		"flush": func(ss *compat.SyncStream) error { _, err := ss.FlushWriteBuf(); return err },
 		"write": func(ss *compat.SyncStream) error { _, err := ss.Write([]byte("x")); return err },
 		"run": func(ss *compat.SyncStream) error {
-			return compat.Run(ss, func(io.ReadWriter) error { return errors.New("it was called") })
+			return ss.Run(func(io.ReadWriter) error { return errors.New("it was called") })
 		},
 		"run head": func(ss *compat.SyncStream) error {
-			return compat.RunHead(ss, "\n", 100, func(io.ReadWriter) error { return errors.New("it was called") })
+			return ss.RunHead("\n", 100, func(io.ReadWriter) error { return errors.New("it was called") })
 		},
 	}
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {

@@ -30,8 +30,8 @@ const (
 	idleAtOnce  = 16 // clients that dial, or send, at once
 )
 
-// TestMain runs the clients of TestIdleConnections, which are too many files
-// for one process together with the server's ends.
+// TestMain runs the clients of TestIdleConnections in a process of their own: both ends are
+// too many open files for one.
 func TestMain(m *testing.M) {
 	if clients := os.Getenv("NORIA_IDLE_CLIENTS"); clients != "" {
 		if err := idleClients(clients); err != nil {
@@ -43,9 +43,9 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// idleClients opens connections ("address number"), says so, and at each number
-// that it is told sends a message on as many of them and waits for its answer. It
-// ends with its input.
+// idleClients opens connections ("address number") and prints "ready". For each number that
+// it reads, it sends a message on so many of them, waits for the answers, and prints "ready".
+// It returns at the end of its input.
 func idleClients(what string) error {
 	var address string
 	var number int
@@ -94,8 +94,8 @@ func inTurns(n int, f func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// Connections that have carried a large message, and are idle, hold no buffer,
-// and as good as no memory beyond what they held before.
+// Idle connections that have carried a large message hold no buffer, and hardly more memory
+// than before it.
 func TestIdleConnections(t *testing.T) {
 	number := 8000
 	if testing.Short() {
@@ -129,8 +129,8 @@ func TestIdleConnections(t *testing.T) {
 			require.True(t, hear.Scan())
 			return idleMemory(t, lp, number)
 		}
-		// A few first, for what the loop and Go keep, whatever the number: as many at
-		// once as later.
+		// A few first, as many at once as later, for the memory that the loop and Go keep
+		// whatever the number.
 		const warm = 2 * idleAtOnce
 		before := send(warm)
 		for range 2 { // a second time costs nothing more either
@@ -146,9 +146,9 @@ func TestIdleConnections(t *testing.T) {
 	})
 }
 
-// idleMemory waits until all connections are idle and hold no buffer, collects
-// garbage, and returns how much memory is resident, less what the pool keeps for
-// the next message: that is for all of them, and is bounded here.
+// idleMemory waits until all connections are idle and hold no buffer, collects garbage, and
+// returns the resident memory without what the pool keeps for all of them, which it checks to
+// be little.
 func idleMemory(t *testing.T, lp *loop.Loop, number int) int64 {
 	t.Helper()
 	var st loop.LoopStats
@@ -173,7 +173,7 @@ func idleMemory(t *testing.T, lp *loop.Loop, number int) int64 {
 	return 0
 }
 
-// serveIdle answers each message with a byte, until all peers are gone.
+// serveIdle answers each message with a byte, until all peers have closed.
 func serveIdle(ctx context.Context, ln *loop.Listener, number int) error {
 	scratch := make([]byte, idleMessage) // nobody is suspended while using it
 	cr := &crew{ctx: ctx}
@@ -188,7 +188,7 @@ func serveIdle(ctx context.Context, ln *loop.Listener, number int) error {
 				return err
 			}
 			for err == nil {
-				err = compat.Run(gs, func(rw io.ReadWriter) error {
+				err = gs.Run(func(rw io.ReadWriter) error {
 					var head [4]byte
 					if _, err := io.ReadFull(rw, head[:]); err != nil {
 						return err

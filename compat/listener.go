@@ -10,26 +10,26 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// maxWaiting is how many connections wait for Accept before the loops stop
-// taking more out of the kernel.
+// maxWaiting is how many connections may wait for Accept. Beyond it the loops leave
+// further ones in the kernel's queue.
 const maxWaiting = 64
 
-// A Listener is a net.Listener over the loops of a group, for servers that
-// are written against the net package: net/http, for one. Accept may be called
-// from any goroutine and returns *Conn.
+// A Listener is a net.Listener over the loops of a group, for servers that are written
+// for package net, such as net/http. The loops accept connections and put them into a
+// queue, from which Accept takes them. Any goroutine may call its methods.
 type Listener struct {
 	g       *loop.Group
 	ls      *loop.Listeners
 	conns   *loop.Queue[*Conn]
 	stop    context.CancelFunc
 	done    chan struct{}
-	err     error // of serving; good after done
+	err     error // of serving; valid after done
 	closing atomic.Bool
 }
 
 var _ net.Listener = (*Listener)(nil)
 
-// Listen listens on address for all loops of g.
+// Listen listens on address ("host:port", "unix:/path") for all loops of g.
 func Listen(g *loop.Group, address string, opts loop.ServeOptions) (*Listener, error) {
 	ls, err := g.Listen(address, opts)
 	if err != nil {
@@ -38,8 +38,8 @@ func Listen(g *loop.Group, address string, opts loop.ServeOptions) (*Listener, e
 	return NewListener(g, ls), nil
 }
 
-// NewListener makes a net.Listener of ls, which is its own from now on: what
-// g.Listen or g.AdoptListener returned.
+// NewListener returns a Listener over ls, which g.Listen or g.AdoptListener returned, and
+// owns ls from now on.
 func NewListener(g *loop.Group, ls *loop.Listeners) *Listener {
 	ctx, stop := context.WithCancel(context.Background())
 	l := &Listener{g: g, ls: ls, conns: loop.NewQueue[*Conn](maxWaiting), stop: stop, done: make(chan struct{})}
@@ -51,7 +51,7 @@ func NewListener(g *loop.Group, ls *loop.Listeners) *Listener {
 	return l
 }
 
-// acceptor is the service that puts connections into the queue.
+// An acceptor is the service that puts connections into the queue.
 type acceptor struct{ conns *loop.Queue[*Conn] }
 
 func (a acceptor) Serve(ctx context.Context, ln *loop.Listener) error {
@@ -70,7 +70,7 @@ func (a acceptor) Serve(ctx context.Context, ln *loop.Listener) error {
 	}
 }
 
-// ignoreEnd drops an error that only says that ctx has ended.
+// ignoreEnd returns err, or nil if ctx has ended and err says no more than that.
 func ignoreEnd(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return nil
@@ -78,7 +78,7 @@ func ignoreEnd(ctx context.Context, err error) error {
 	return err
 }
 
-// Accept waits for a connection. After Close it fails with an error that is
+// Accept waits for a connection and returns it as a *Conn. After Close it fails with
 // net.ErrClosed.
 func (l *Listener) Accept() (net.Conn, error) {
 	c, err := l.conns.Get(context.Background())
@@ -92,27 +92,29 @@ func (l *Listener) Accept() (net.Conn, error) {
 	return nil, &net.OpError{Op: "accept", Net: l.Addr().Network(), Addr: l.Addr(), Err: err}
 }
 
-// Addr returns the address that is listened on.
+// Addr returns the address that the Listener listens on.
 func (l *Listener) Addr() net.Addr { return l.ls.Addr() }
 
-// Close stops listening, makes Accept fail, and closes the connections that
-// nobody has accepted. Those that were accepted go on. A task that calls it is
-// suspended meanwhile; from a function given to Post it only begins to close.
+// Close stops listening, makes Accept fail, and closes the connections that wait for
+// Accept. Accepted connections stay open. It may be called from anywhere, and waits until
+// the loops have stopped accepting: a task is suspended meanwhile, and in a function that
+// a loop calls Close only begins to close.
 func (l *Listener) Close() error {
 	if l.closing.Swap(true) {
 		return &net.OpError{Op: "close", Net: l.Addr().Network(), Addr: l.Addr(), Err: runtime.ErrClosed}
 	}
 	l.stop()
-	// end waits for tasks, so it must not hold up their loops.
+	// end waits for tasks of the loops, so it must not block a loop's thread.
 	var err error
 	if oerr := loop.Offload(context.Background(), func() { err = l.end() }); oerr != nil {
-		go func() { _ = l.end() }() // the caller may not wait: it is killed, or no task
+		go func() { _ = l.end() }() // the caller cannot wait: it is no task, or was killed
 		return nil
 	}
 	return err
 }
 
-// end waits until nothing is accepted any more, and closes what is left.
+// end waits until the loops have stopped accepting, and closes the connections that are
+// left in the queue.
 func (l *Listener) end() error {
 	<-l.done
 	err := l.err

@@ -2,5 +2,5 @@
 
 package compat_test
 
-// raceEnabled: memory is not what it is otherwise.
+// raceEnabled says that the race detector is on, which takes memory of its own.
 const raceEnabled = true

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/metrics"
 	"strings"
 	"testing"
 	"time"
@@ -35,8 +36,8 @@ func frame(payload []byte) []byte {
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(payload))), payload...)
 }
 
-// readFrame is a synchronous protocol function that knows nothing of
-// ErrWouldBlock: it loses what it had when it is interrupted.
+// readFrame is a protocol function that knows nothing of ErrWouldBlock: it loses what it has
+// read when it is interrupted.
 func readFrame(r io.Reader) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -59,7 +60,7 @@ func TestRunReadsFramesAtEveryCut(t *testing.T) {
 				}
 				var got []string
 				read := func() error {
-					return compat.Run(ss, func(rw io.ReadWriter) error {
+					return ss.Run(func(rw io.ReadWriter) error {
 						p, err := readFrame(rw)
 						if err == nil {
 							got = append(got, string(p))
@@ -83,8 +84,8 @@ func TestRunReadsFramesAtEveryCut(t *testing.T) {
 				if err := errors.Join(read(), read(), rest.Wait(ctx)); err != nil {
 					return err
 				}
-				if fmt.Sprint(got) != "[hello a second one]" || ss.Buffered() != 0 {
-					return fmt.Errorf("cut at %d: got %q, %d bytes left", cut, got, ss.Buffered())
+				if r, _ := ss.Split(); fmt.Sprint(got) != "[hello a second one]" || r.Buffered() != 0 {
+					return fmt.Errorf("cut at %d: got %q, %d bytes left", cut, got, r.Buffered())
 				}
 				return ss.Close()
 			})
@@ -107,7 +108,7 @@ func TestGrowableMemory(t *testing.T) {
 				sent <- err
 			}()
 			var got []byte
-			if err := compat.Run(ss, func(rw io.ReadWriter) (err error) {
+			if err := ss.Run(func(rw io.ReadWriter) (err error) {
 				got, err = readFrame(rw)
 				return err
 			}); err != nil {
@@ -116,12 +117,12 @@ func TestGrowableMemory(t *testing.T) {
 			if !bytes.Equal(got, payload) {
 				return errors.New("the payload came out changed")
 			}
-			c := ss.Counts()
+			c := ss.Friend(friend.Key{}).Counts()
 			t.Logf("%+v: %.2f copies a byte", c, float64(c.BytesCopied)/float64(len(payload)))
 			if c.WouldBlock > 20 {
 				return fmt.Errorf("%d round trips", c.WouldBlock)
 			}
-			if c.PeakBuffer > 2*len(payload)+compat.DefaultSize {
+			if c.PeakBuffer > 2*len(payload)+defaultSize {
 				return fmt.Errorf("a buffer of %d bytes", c.PeakBuffer)
 			}
 			if out := s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding; out != 0 {
@@ -138,7 +139,8 @@ func TestMaximumLosesNothing(t *testing.T) {
 		for _, growable := range []bool{false, true} {
 			withPeer(t, g, func(_ context.Context, s *loop.Stream, peer net.Conn) error {
 				var ss interface {
-					compat.Sync
+					io.Reader
+					Run(fn func(rw io.ReadWriter) error) error
 					FillReadBuf() (int, error)
 					Close() error
 				}
@@ -155,14 +157,14 @@ func TestMaximumLosesNothing(t *testing.T) {
 				if _, err := peer.Write(frame([]byte(message))); err != nil {
 					return err
 				}
-				err := compat.Run(ss, func(rw io.ReadWriter) error {
+				err := ss.Run(func(rw io.ReadWriter) error {
 					_, err := readFrame(rw)
 					return err
 				})
 				if !errors.Is(err, compat.ErrTooLarge) {
 					return fmt.Errorf("got %v, want ErrTooLarge", err)
 				}
-				// It cannot be had at once; byte for byte it is all there.
+				// It does not fit at once, but it can be read piece by piece.
 				var got []byte
 				for len(got) < 104 {
 					var p [10]byte
@@ -192,8 +194,8 @@ func TestRunWritesOnce(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			// Longer than the buffer, and with answers in between: it is called
-			// again and again, and the peer must see each byte once.
+			// The function writes more than the buffer holds and reads an answer, so it is
+			// called several times. The peer must get each byte once.
 			peerDone := make(chan error, 1)
 			go func() {
 				got := make([]byte, 40)
@@ -209,7 +211,7 @@ func TestRunWritesOnce(t *testing.T) {
 				peerDone <- errors.Join(err, werr, rerr)
 			}()
 			calls := 0
-			if err := compat.Run(ss, func(rw io.ReadWriter) error {
+			if err := ss.Run(func(rw io.ReadWriter) error {
 				calls++
 				if _, err := io.WriteString(rw, strings.Repeat("q", 40)); err != nil {
 					return err
@@ -240,7 +242,7 @@ func TestRunRefusesWhatCannotBeReplayed(t *testing.T) {
 				return err
 			}
 			calls := 0
-			err = compat.Run(ss, func(rw io.ReadWriter) error {
+			err = ss.Run(func(rw io.ReadWriter) error {
 				calls++
 				_, err := fmt.Fprintf(rw, "%-32d", calls)
 				return err
@@ -256,8 +258,8 @@ func TestRunRefusesWhatCannotBeReplayed(t *testing.T) {
 	})
 }
 
-// A deadline that cuts Run short loses nothing, and called again it sends nothing
-// twice; another function is refused, unless the first one is given up.
+// A deadline that ends Run loses nothing. Run with the same function sends nothing twice; with
+// another function it fails, unless the caller gives up the first one.
 func TestRunGoesOn(t *testing.T) {
 	question := strings.Repeat("question ", 20) // more than the buffer holds
 	ask := func(rw io.ReadWriter) error {
@@ -276,16 +278,17 @@ func TestRunGoesOn(t *testing.T) {
 		then   func(ss *compat.SyncStream) error
 		want   string
 	}{
-		"the same again": {"answer", func(ss *compat.SyncStream) error { return compat.Run(ss, ask) }, question},
+		"the same again": {"answer", func(ss *compat.SyncStream) error { return ss.Run(ask) }, question},
 		"something else": {"", func(ss *compat.SyncStream) error {
-			if err := compat.Run(ss, other); !errors.Is(err, compat.ErrNotReplayable) {
+			if err := ss.Run(other); !errors.Is(err, compat.ErrNotReplayable) {
 				return fmt.Errorf("another function: %w", err)
 			}
 			return nil
 		}, question},
 		"something else, on purpose": {"", func(ss *compat.SyncStream) error {
-			ss.Commit()
-			return compat.Run(ss, other)
+			_, w := ss.Split()
+			w.Commit()
+			return ss.Run(other)
 		}, question + "something else"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -303,7 +306,7 @@ func TestRunGoesOn(t *testing.T) {
 					if err := s.SetReadDeadline(time.Now().Add(10 * time.Millisecond)); err != nil {
 						return err
 					}
-					if err := compat.Run(ss, ask); !errors.Is(err, os.ErrDeadlineExceeded) {
+					if err := ss.Run(ask); !errors.Is(err, os.ErrDeadlineExceeded) {
 						return fmt.Errorf("the first time: %w", err)
 					}
 					_, werr := peer.Write([]byte(tc.answer))
@@ -322,8 +325,8 @@ func TestRunGoesOn(t *testing.T) {
 	}
 }
 
-// A function that goes on to read although a Write was refused is called again
-// before anything is waited for: the peer has not got the question yet.
+// A function that reads although a Write was refused is called again before Run waits for
+// bytes: the peer does not have the question yet.
 func TestRunRefusedBothWays(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -343,7 +346,7 @@ func TestRunRefusedBothWays(t *testing.T) {
 				_, werr := peer.Write([]byte("ok"))
 				return errors.Join(err, werr)
 			})
-			err = compat.Run(ss, func(rw io.ReadWriter) error {
+			err = ss.Run(func(rw io.ReadWriter) error {
 				_, werr := rw.Write(make([]byte, size))
 				_, rerr := io.ReadFull(rw, make([]byte, 2))
 				return errors.Join(werr, rerr)
@@ -353,8 +356,8 @@ func TestRunRefusedBothWays(t *testing.T) {
 	})
 }
 
-// What a function passes over does not go unsaid: Run fails although it returns
-// no error, and the peer has the beginning of what it wrote.
+// Run fails when its function ignores an error of rw and returns nil. The peer has the
+// beginning of what the function wrote.
 func TestRunSeesWhatIsPassedOver(t *testing.T) {
 	text := strings.Repeat("0123456789", 10)
 	for name, tc := range map[string]struct {
@@ -363,7 +366,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		got  int // bytes of text that the peer gets
 	}{
 		"the buffer is full": {func(ss *compat.SyncStream, _ *loop.Stream) error {
-			return compat.Run(ss, func(rw io.ReadWriter) error {
+			return ss.Run(func(rw io.ReadWriter) error {
 				for i := range text {
 					_, _ = io.WriteString(rw, text[i:i+1])
 				}
@@ -372,7 +375,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		}, io.ErrShortWrite, 64},
 		"less is written again": {func(ss *compat.SyncStream, _ *loop.Stream) error {
 			n := len(text)
-			return compat.Run(ss, func(rw io.ReadWriter) error {
+			return ss.Run(func(rw io.ReadWriter) error {
 				_, err := io.WriteString(rw, text[:n])
 				n = 5
 				return err
@@ -380,7 +383,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		}, compat.ErrNotReplayable, 64},
 		"nothing is written again": {func(ss *compat.SyncStream, _ *loop.Stream) error {
 			n := len(text)
-			return compat.Run(ss, func(rw io.ReadWriter) (err error) {
+			return ss.Run(func(rw io.ReadWriter) (err error) {
 				if n > 0 {
 					_, err = io.WriteString(rw, text)
 				}
@@ -390,7 +393,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		}, compat.ErrNotReplayable, 64},
 		"there is no memory": {func(ss *compat.SyncStream, s *loop.Stream) error {
 			taken := exhaust(s.Loop().Pool())
-			err := compat.Run(ss, func(rw io.ReadWriter) error {
+			err := ss.Run(func(rw io.ReadWriter) error {
 				_, _ = io.WriteString(rw, text)
 				return nil
 			})
@@ -401,7 +404,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 		}, runtime.ErrNoBuffers, 0},
 		"a deadline passes": {func(ss *compat.SyncStream, s *loop.Stream) error {
 			s.Unread(runtime.NewShared([]byte("head\n")))
-			return compat.RunHead(ss, "\n", 10, func(rw io.ReadWriter) error {
+			return ss.RunHead("\n", 10, func(rw io.ReadWriter) error {
 				err := s.SetWriteDeadline(longAgo)
 				_, _ = io.WriteString(rw, text)
 				return errors.Join(err, s.SetWriteDeadline(time.Time{}))
@@ -416,7 +419,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					// To flush and go back would send it twice: it must not ask for that.
+					// ErrWouldBlock would tell the caller to try again, and to send it twice.
 					if err := tc.run(ss, s); !errors.Is(err, tc.want) || errors.Is(err, compat.ErrWouldBlock) {
 						return fmt.Errorf("got %v, want %v", err, tc.want)
 					}
@@ -436,6 +439,158 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 	}
 }
 
+// Run keeps what a call has sent to compare it with the next call's, up to a limit.
+func TestRunLimitsWhatOneCallSends(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(_ context.Context, s *loop.Stream, peer net.Conn) error {
+			ss, err := compat.NewSyncStream(s, compat.Options{Size: 16 << 20})
+			if err != nil {
+				return err
+			}
+			got := make(chan int64, 1)
+			go func() { n, _ := io.Copy(io.Discard, peer); got <- n }()
+			block := make([]byte, 1<<20)
+			calls, total := 0, 0
+			err = ss.Run(func(rw io.ReadWriter) error {
+				calls++
+				for total = 0; total <= defaultMax+16<<20; {
+					n, err := rw.Write(block)
+					total += n
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if !errors.Is(err, compat.ErrTooLarge) || calls != 5 || total != defaultMax+16<<20 {
+				return fmt.Errorf("%d calls, the last one wrote %d bytes: %w", calls, total, err)
+			}
+			_, w := ss.Split()
+			if w.Commit(); w.Pending() != 0 {
+				return fmt.Errorf("%d bytes were not rolled back", w.Pending())
+			}
+			if err := ss.Close(); err != nil {
+				return err
+			}
+			if n := <-got; n != defaultMax {
+				return fmt.Errorf("the peer got %d bytes", n)
+			}
+			return nil
+		})
+	})
+}
+
+// The output of a call that succeeds at once is copied once, into the buffer, and has no
+// limit but Options.Max.
+func TestRunKeepsNoCopyOfWhatSucceeds(t *testing.T) {
+	const size = defaultMax + 1<<20
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
+			ss, err := compat.NewGrowableSyncStream(s, compat.Options{Max: 2 * defaultMax})
+			if err != nil {
+				return err
+			}
+			got := make(chan int64, 1)
+			go func() { n, _ := io.Copy(io.Discard, peer); got <- n }()
+			text := make([]byte, size)
+			before := allocated()
+			if err := ss.Run(func(rw io.ReadWriter) error {
+				_, err := rw.Write(text)
+				return err
+			}); err != nil {
+				return err
+			}
+			if n := allocated() - before; n > size/2 { // the watchdog and the peer allocate too
+				return fmt.Errorf("Run allocated %d bytes", n)
+			}
+			if err := ss.Close(); err != nil {
+				return err
+			}
+			return offload(ctx, func() error {
+				if n := <-got; n != size {
+					return fmt.Errorf("the peer got %d bytes", n)
+				}
+				return nil
+			})
+		})
+	})
+}
+
+// allocated returns how many bytes the program has allocated on Go's heap.
+func allocated() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(sample)
+	return sample[0].Value.Uint64()
+}
+
+// Rollback goes back to the checkpoint and no further, in both directions, whether or not
+// the bytes before it were flushed meanwhile.
+func TestRollbackKeepsWhatLiesBeforeTheCheckpoint(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for _, flushed := range []bool{false, true} {
+			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
+				ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
+				if err != nil {
+					return err
+				}
+				r, w := ss.Split()
+				if _, err := io.WriteString(peer, "one two"); err != nil {
+					return err
+				}
+				for r.Buffered() < len("one two") {
+					if _, err := r.FillReadBuf(); err != nil {
+						return err
+					}
+				}
+				r.Checkpoint() // the later one replaces it
+				var p [4]byte
+				if _, err := io.ReadFull(r, p[:]); err != nil || string(p[:]) != "one " {
+					return fmt.Errorf("before the checkpoint: %q, %w", p, err)
+				}
+				if _, err := io.WriteString(w, "before "); err != nil {
+					return err
+				}
+				r.Checkpoint()
+				w.Checkpoint()
+				for _, text := range []string{"behind", "behind it"} {
+					if _, err := io.ReadFull(r, p[:3]); err != nil || string(p[:3]) != "two" {
+						return fmt.Errorf("behind the checkpoint: %q, %w", p[:3], err)
+					}
+					if _, err := io.WriteString(w, text); err != nil {
+						return err
+					}
+					if flushed {
+						if _, err := w.FlushWriteBuf(); err != nil {
+							return err
+						}
+					}
+					r.Rollback()
+					w.Rollback()
+				}
+				if want := len("before "); !flushed && w.Pending() != want {
+					return fmt.Errorf("%d bytes are pending, want %d", w.Pending(), want)
+				}
+				if _, err := io.WriteString(w, "behind it all"); err != nil {
+					return err
+				}
+				if err := ss.Close(); err != nil {
+					return err
+				}
+				return offload(ctx, func() error {
+					p, err := io.ReadAll(peer)
+					if string(p) != "before behind it all" {
+						err = errors.Join(err, fmt.Errorf("the peer got %q", p))
+					}
+					return err
+				})
+			})
+		}
+	})
+}
+
 // exhaust takes every buffer that the pool still has.
 func exhaust(pool *runtime.Pool) (taken []*runtime.Buffer) {
 	for size := 1 << 30; size > 0; {
@@ -449,70 +604,12 @@ func exhaust(pool *runtime.Pool) (taken []*runtime.Buffer) {
 	return taken
 }
 
-func TestCallbacks(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
-			ss, err := compat.NewGrowableSyncStream(s, compat.Options{})
-			if err != nil {
-				return err
-			}
-			var ended loop.Event
-			var result error
-			var echo func(n int, err error)
-			echo = func(_ int, err error) {
-				if err == io.EOF {
-					ended.Set()
-					return
-				}
-				p := make([]byte, ss.Buffered())
-				_, rerr := ss.Read(p)
-				_, werr := ss.Write(p)
-				if err := errors.Join(err, rerr, werr); err != nil {
-					result = err
-					ended.Set()
-					return
-				}
-				ss.FlushWriteBufThen(func(_ int, err error) {
-					if err != nil {
-						result = err
-						ended.Set()
-						return
-					}
-					ss.FillReadBufThen(echo)
-				})
-			}
-			ss.FillReadBufThen(echo)
-			data := bytes.Repeat([]byte("echo"), 100_000)
-			var got []byte
-			var perr error
-			if err := loop.Offload(ctx, func() {
-				go func() {
-					_, _ = peer.Write(data)
-					_ = peer.(*net.TCPConn).CloseWrite()
-				}()
-				got = make([]byte, len(data))
-				_, perr = io.ReadFull(peer, got)
-			}); err != nil {
-				return err
-			}
-			err = errors.Join(perr, ended.Wait(ctx), result)
-			if !bytes.Equal(got, data) {
-				err = errors.Join(err, errors.New("the echo differs"))
-			}
-			return errors.Join(err, ss.Close())
-		})
-	})
-}
-
 func TestOptions(t *testing.T) {
 	for name, o := range map[string]compat.Options{
 		"small":       {Size: 1},
 		"negative":    {Size: -1},
 		"huge":        {Size: 2 << 30},
 		"max":         {Size: 1024, Max: 512},
-		"step":        {Step: 1},
-		"growth":      {Growth: 7},
 		"max is huge": {Max: 2 << 30},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,51 +1,49 @@
 package compat
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"strings"
-	"time"
 
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-// TakeOverOptions say how a connection is taken over. The zero value is good.
+// TakeOverOptions are the options of TakeOver. The zero value is good.
 type TakeOverOptions struct {
-	// Unread is what was read from the connection already and not used, such as
-	// what http.Hijacker's bufio.Reader holds. It is read first.
+	// Unread are bytes that were read from the connection and not used, such as those in
+	// the bufio.Reader of an http.Hijacker. The stream returns them first.
 	Unread []byte
 
-	// Stream are the stream's limits.
+	// Stream are the limits of the stream. A *Conn keeps those that it has.
 	Stream loop.StreamOptions
 }
 
-// TakeOver moves nc, which another library accepted or dialed, to l: its
-// descriptor becomes the loop's, nc is closed (the connection is not), and the
-// stream is for the tasks of l; give it to NewConn for goroutines. It may be
-// called from any goroutine. When it fails, nc still is the caller's.
+// TakeOver moves nc, which another library accepted or dialed, to the loop l, and returns
+// the stream that l's tasks use in its place; NewConn makes it usable from goroutines.
+// TakeOver may be called from any goroutine. If it fails, the caller still owns nc.
 //
-// That is for a *net.TCPConn, a *net.UnixConn, and a *Conn of l itself, as
-// net/http over a Listener has it, which is moved by handing out its stream.
+// A *net.TCPConn and a *net.UnixConn are moved: the loop gets a copy of the descriptor,
+// and nc is closed, which does not end the connection. A *Conn of l itself, which a server
+// of net/http over a Listener has, is moved by returning its stream.
 //
-// Anything else is pumped, and pumped says so: two goroutines carry its bytes
-// through a socket pair, which costs two copies and two switches for each. So it
-// is with what has no descriptor to give (a *tls.Conn, a net.Pipe, a *Conn of
-// another loop), and with a type that wraps or embeds a *net.TCPConn, which may
-// hold bytes itself or change those that pass: whoever knows that it does not
-// gives what is inside. To the task a pumped connection is like another one: the
-// error that reading nc ends with is what reading the stream ends with, and nc is
-// closed when the stream is, after what was written has been sent, for as long as
-// Stream.Linger. A CloseWrite ends an nc that has none itself.
+// Any other connection is pumped, and pumped is true: two goroutines carry its bytes
+// through a socket pair, which costs two copies and two thread switches for each piece.
+// This is for connections without a descriptor of their own (a *tls.Conn, a net.Pipe, a
+// *Conn of another loop), and for types that wrap or embed a *net.TCPConn, because they
+// may hold bytes or change those that pass. A caller who knows that a wrapper does not
+// passes the connection inside it.
 //
-// A connection of datagrams, and a stream that only the tasks of a loop can use (a
-// *loop.Stream), fail with ErrUnsupported.
+// A task sees no difference. When reading nc fails, reading the stream fails with the
+// same error, and when writing to nc fails, so does writing to the stream. nc is closed
+// after the stream, once what was written has been sent or Stream.Linger has passed.
+// CloseWrite closes nc if nc has no CloseWrite.
+//
+// TakeOver fails with errors.ErrUnsupported for datagram connections, and for a
+// *loop.Stream, which is on a loop already.
 func TakeOver(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (s *loop.Stream, pumped bool, err error) {
 	if c, ok := nc.(*Conn); ok && c.Loop() == l {
 		return takeOwn(l, c, opts)
@@ -63,27 +61,26 @@ func TakeOver(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (s *loop.Stream, 
 	return s, true, err
 }
 
-// takeOwn hands out the stream of a Conn that is on l already.
+// takeOwn returns the stream of a Conn that is on l already.
 func takeOwn(l *loop.Loop, c *Conn, opts TakeOverOptions) (*loop.Stream, bool, error) {
 	err := l.Friend(friend.Key{}).Call(context.Background(), "take over", func(context.Context) error {
-		if err := c.Friend(friend.Key{}).ReadErr(); errors.Is(err, runtime.ErrClosed) {
+		if err := c.s.Friend(friend.Key{}).ReadErr(); errors.Is(err, runtime.ErrClosed) {
 			return err
 		}
-		c.Stream.Unread(runtime.NewShared(opts.Unread)) // nothing, if that is empty
+		c.s.Unread(runtime.NewShared(opts.Unread)) // does nothing if that is empty
 		return nil
 	})
 	if err != nil {
 		return nil, false, fmt.Errorf("take over %T: %w", c, err)
 	}
-	return c.Stream, false, nil
+	return c.s, false, nil
 }
 
-// refuse says why nc can neither be adopted nor pumped.
+// refuse returns an error if nc can be neither adopted nor pumped.
 func refuse(nc net.Conn) error {
-	if _, ok := nc.(interface{ conn() *Conn }); ok {
-		return nil // a Conn, or what embeds one: for goroutines
-	}
-	if _, ok := nc.(interface{ Loop() *loop.Loop }); ok {
+	if _, ok := nc.(interface {
+		ReadBuf() (*runtime.Buffer, error)
+	}); ok { // a *loop.Stream, or a type that embeds one
 		return fmt.Errorf("take over %T: it is on a loop already, and for the tasks there: %w", nc, errors.ErrUnsupported)
 	}
 	if a := nc.LocalAddr(); a != nil {
@@ -95,8 +92,8 @@ func refuse(nc net.Conn) error {
 	return nil
 }
 
-// adopt makes a stream of nc's socket; prepare, if not nil, is called with it
-// on the loop.
+// adopt makes a stream of nc's socket, and calls prepare, if it is not nil, with the
+// stream on the loop.
 func adopt(l *loop.Loop, nc net.Conn, opts TakeOverOptions, prepare func(*loop.Stream)) (s *loop.Stream, err error) {
 	err = l.Friend(friend.Key{}).Call(context.Background(), "take over", func(context.Context) (err error) {
 		if s, err = l.Friend(friend.Key{}).AdoptConn(nc, opts.Stream); err != nil {
@@ -105,48 +102,8 @@ func adopt(l *loop.Loop, nc net.Conn, opts TakeOverOptions, prepare func(*loop.S
 		if prepare != nil {
 			prepare(s)
 		}
-		s.Unread(runtime.NewShared(opts.Unread)) // nothing, if that is empty
+		s.Unread(runtime.NewShared(opts.Unread)) // does nothing if that is empty
 		return nil
 	})
 	return s, err
-}
-
-// socketPair returns two connections that are each other's peer.
-func socketPair() (near, far *net.UnixConn, err error) {
-	// An unnamed address in the abstract name space: the kernel chooses one that
-	// nobody else has.
-	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix"})
-	if err != nil {
-		return nil, nil, err
-	}
-	defer ln.Close()
-	if near, err = net.DialUnix("unix", nil, ln.Addr().(*net.UnixAddr)); err != nil {
-		return nil, nil, err
-	}
-	token := make([]byte, 16)
-	_, _ = rand.Read(token) // it never fails: see crypto/rand
-	if _, err := near.Write(token); err != nil {
-		return nil, nil, errors.Join(err, near.Close())
-	}
-	if far, err = acceptOwn(ln, token); err != nil {
-		return nil, nil, errors.Join(err, near.Close())
-	}
-	return near, far, nil
-}
-
-// acceptOwn accepts the connection that begins with token. Anybody on this machine
-// may have connected before it.
-func acceptOwn(ln *net.UnixListener, token []byte) (*net.UnixConn, error) {
-	for {
-		c, err := ln.AcceptUnix()
-		if err != nil {
-			return nil, err
-		}
-		got := make([]byte, len(token))
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
-		if _, err := io.ReadFull(c, got); err == nil && bytes.Equal(got, token) {
-			return c, c.SetReadDeadline(time.Time{})
-		}
-		_ = c.Close()
-	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -63,7 +64,7 @@ func TestTakeOverOfTLSIsPumped(t *testing.T) {
 	})
 }
 
-// requireEcho has s echo what client sends, up to its end.
+// requireEcho has s echo what client sends, until client ends its side.
 func requireEcho(t *testing.T, g *loop.Group, s *loop.Stream, client net.Conn, want string) {
 	t.Helper()
 	done := make(chan error, 1)
@@ -83,8 +84,8 @@ func requireEcho(t *testing.T, g *loop.Group, s *loop.Stream, client net.Conn, w
 	require.NoError(t, <-done)
 }
 
-// A server of net/http upgrades a connection and hands it on, whether it was
-// accepted by package net or by a Listener: neither needs a pump.
+// A handler of net/http hijacks a connection that package net or a Listener accepted, and
+// moves it to a loop. Neither needs a pump.
 func TestTakeOverHijacked(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, ours := range []bool{false, true} {
@@ -151,7 +152,7 @@ func tcpPair(t *testing.T) (client, server *net.TCPConn) {
 	return nc.(*net.TCPConn), other.(*net.TCPConn)
 }
 
-// watched tells when it is closed.
+// A watched connection closes a channel when it is closed.
 type watched struct {
 	*tls.Conn
 	once   sync.Once
@@ -175,8 +176,7 @@ func tlsTakenOver(t *testing.T, g *loop.Group, opts loop.StreamOptions) (s *loop
 	return s, tls.Client(raw, clientConfig), raw, nc
 }
 
-// Whatever the peer does, or does not do: what is pumped ends when the stream
-// does.
+// A pumped connection ends when its stream does, whatever the peer does.
 func TestPumpEndsWithItsStream(t *testing.T) {
 	for name, test := range map[string]struct {
 		silent bool // the client does not even shake hands
@@ -242,7 +242,7 @@ func TestPumpEndsWithItsLoop(t *testing.T) {
 	})
 }
 
-// Close at once after writing: what is in the pump still arrives.
+// After Write and Close, the bytes in the pump still arrive.
 func TestPumpSendsWhatWasWritten(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -263,7 +263,7 @@ func TestPumpSendsWhatWasWritten(t *testing.T) {
 	})
 }
 
-// A connection that has ended badly has not ended well.
+// When reading a pumped connection fails, the stream's reads return that error, not io.EOF.
 func TestPumpTellsHowReadingEnded(t *testing.T) {
 	for name, test := range map[string]struct {
 		end  func(client *tls.Conn, raw *net.TCPConn) error
@@ -333,8 +333,45 @@ func TestPumpTellsHowReadingEnded(t *testing.T) {
 	}
 }
 
-// peeking holds bytes that it has read from its connection, and changes those
-// that are written.
+// A halfBroken takes no bytes.
+type halfBroken struct{ net.Conn }
+
+var errBroken = errors.New("it takes no bytes")
+
+func (halfBroken) Write([]byte) (int, error) { return 0, errBroken }
+
+// When a connection that is pumped takes no more bytes, writing to the stream fails with
+// the connection's own error, and reading continues.
+func TestPumpTellsHowWritingEnded(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		client, server := tcpPair(t)
+		s, pumped, err := compat.TakeOver(g.Loops()[0], halfBroken{server}, compat.TakeOverOptions{})
+		require.NoError(t, err)
+		require.True(t, pumped)
+		require.NoError(t, backendtest.Run(t, g, func(context.Context) error {
+			for err == nil {
+				_, err = s.Write(make([]byte, 64<<10))
+			}
+			if ferr := s.Flush(); !errors.Is(err, errBroken) || !errors.Is(ferr, errBroken) {
+				return fmt.Errorf("Write: %w, Flush: %w", err, ferr)
+			}
+			if _, err := io.WriteString(client, "hello"); err != nil {
+				return err
+			}
+			got := make([]byte, len("hello"))
+			if _, err := io.ReadFull(s, got); err != nil || string(got) != "hello" {
+				return fmt.Errorf("%q, %w", got, err)
+			}
+			if err := s.Close(); !errors.Is(err, errBroken) {
+				return fmt.Errorf("Close: %w", err)
+			}
+			return nil
+		}))
+	})
+}
+
+// A peeking connection holds bytes that it has read, and changes those that are written.
 type peeking struct {
 	net.Conn
 	front []byte
@@ -351,8 +388,8 @@ func (p *peeking) Read(b []byte) (int, error) {
 
 func (p *peeking) Write(b []byte) (int, error) { return p.Conn.Write(bytes.ToUpper(b)) }
 
-// peekingTCP has all methods of its connection besides, such as SyscallConn,
-// ReadFrom and WriteTo, which pass by those of peeking.
+// A peekingTCP also has the methods of its *net.TCPConn, such as SyscallConn, ReadFrom and
+// WriteTo, which would bypass those of peeking.
 type peekingTCP struct {
 	*net.TCPConn
 	p peeking
@@ -361,7 +398,7 @@ type peekingTCP struct {
 func (p *peekingTCP) Read(b []byte) (int, error)  { return p.p.Read(b) }
 func (p *peekingTCP) Write(b []byte) (int, error) { return p.p.Write(b) }
 
-// peekingConn is that for a Conn.
+// A peekingConn is a peekingTCP over a Conn.
 type peekingConn struct {
 	*compat.Conn
 	p peeking
@@ -370,7 +407,7 @@ type peekingConn struct {
 func (p *peekingConn) Read(b []byte) (int, error)  { return p.p.Read(b) }
 func (p *peekingConn) Write(b []byte) (int, error) { return p.p.Write(b) }
 
-// What wraps a connection is not passed by.
+// TakeOver does not bypass a type that wraps a connection.
 func TestTakeOverOfAWrapperIsPumped(t *testing.T) {
 	for name, wrap := range map[string]func(nc net.Conn) net.Conn{
 		"wraps":              func(nc net.Conn) net.Conn { return &peeking{nc, []byte("front ")} },
@@ -423,7 +460,7 @@ func TestTakeOverOfAWrapperIsPumped(t *testing.T) {
 	}
 }
 
-// What is no stream, or only a task's, is refused and stays what it was.
+// TakeOver refuses a datagram connection and a loop's stream, and does not change them.
 func TestTakeOverRefuses(t *testing.T) {
 	for name, open := range map[string]func(s *loop.Stream, dir string) (net.Conn, error){
 		"a stream": func(s *loop.Stream, _ string) (net.Conn, error) { return s, nil },
@@ -465,7 +502,7 @@ func TestTakeOverRefuses(t *testing.T) {
 	}
 }
 
-// A Conn that is no more takes no bytes.
+// TakeOver of a Conn that has ended fails, and does not lose Unread in silence.
 func TestTakeOverOfAConnThatHasEnded(t *testing.T) {
 	for name, end := range map[string]func(g *loop.Group, nc net.Conn) error{
 		"closed":     func(_ *loop.Group, nc net.Conn) error { return nc.Close() },

@@ -21,13 +21,12 @@ import (
 	"github.com/noria-go/noria/tcp"
 )
 
-// What golang.org/x/net/nettest asks of a net.Conn, asked again with tasks in
-// place of goroutines: one function for each of its subtests, with the same
-// name. Both ends are streams of the same loop.
+// The tests of golang.org/x/net/nettest with tasks in place of goroutines: one function for
+// each of its subtests, with the same name. Both ends are streams of the same loop.
 
 var longAgo = time.Unix(233431200, 0)
 
-// A crew is tasks that are waited for.
+// A crew is a group of tasks and their errors.
 type crew struct {
 	ctx   context.Context
 	tasks []*loop.Task
@@ -43,7 +42,7 @@ func (c *crew) run(name string, f func(ctx context.Context) error) {
 	c.tasks = append(c.tasks, t)
 }
 
-// wait waits for all of them and returns what went wrong.
+// wait waits for all tasks and returns their errors.
 func (c *crew) wait() error {
 	for _, t := range c.tasks {
 		c.errs = append(c.errs, t.Wait(c.ctx))
@@ -52,8 +51,7 @@ func (c *crew) wait() error {
 	return errors.Join(c.errs...)
 }
 
-// background starts a task whose result does not matter: it ends with the
-// connection.
+// background starts a task that ends with the connection and whose result does not matter.
 func background(ctx context.Context, f func() error) error {
 	_, err := loop.Go(ctx, "background", func(context.Context) error { return f() })
 	return err
@@ -110,7 +108,7 @@ func TestNettestWithTasks(t *testing.T) {
 							return err
 						}
 						err = test(ctx, c1, c2)
-						// The one that does not read first: the other one would wait for it.
+						// c2 does not read, so Close of c1 would wait for it if it came first.
 						for _, c := range []net.Conn{c2, c1} {
 							_ = c.SetDeadline(time.Time{})
 							_ = c.Close() // some tests close themselves
@@ -190,7 +188,7 @@ func taskRacyWrite(ctx context.Context, c1, c2 net.Conn) error {
 	return racy(ctx, c1.Write, c1.SetWriteDeadline)
 }
 
-// racy has ten tasks change a buffer as soon as a call with it was cut short.
+// racy has ten tasks change a buffer as soon as a call with it has returned.
 func racy(ctx context.Context, call func([]byte) (int, error), setDeadline func(time.Time) error) error {
 	if err := setDeadline(time.Now().Add(time.Millisecond)); err != nil {
 		return err
@@ -348,7 +346,7 @@ func taskConcurrentMethods(ctx context.Context, c1, c2 net.Conn) error {
 	return errors.Join(cr.wait(), resync(ctx, c1), roundTrip(c1))
 }
 
-// writeUntilError counts in n what it has written, in KiB.
+// writeUntilError writes until that fails, and counts KiB in n.
 func writeUntilError(c net.Conn, n *int) (err error) {
 	for err == nil {
 		_, err = c.Write(make([]byte, 1024))
@@ -389,7 +387,7 @@ func roundTrip(c net.Conn) error {
 	return errors.Join(serr, werr, rerr)
 }
 
-// resync reads up to a mark that it writes itself.
+// resync writes a mark and reads until the echo of the mark.
 func resync(ctx context.Context, c net.Conn) error {
 	if err := c.SetDeadline(time.Time{}); err != nil {
 		return err

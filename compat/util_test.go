@@ -9,7 +9,12 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// seeded returns a source of numbers whose seed the test's output tells.
+const (
+	defaultSize = 8 << 10  // of Options.Size
+	defaultMax  = 64 << 20 // of Options.Max
+)
+
+// seeded returns a source of random numbers, and logs its seed.
 func seeded(t *testing.T) *mathrand.Rand {
 	return mathrand.New(mathrand.NewPCG(backendtest.Seed(t), 0))
 }

@@ -11,23 +11,23 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A WriteHalf is the writing half of a sync stream: an io.Writer that never
-// waits. It belongs to the stream's loop.
+// A WriteHalf is the writing half of a sync stream: an io.Writer that never waits. The
+// tasks of the stream's loop may use it.
 type WriteHalf struct {
 	dst    *loop.Stream
 	opts   Options
-	buf    *runtime.Buffer // nil: it holds nothing
-	closed bool
-	err    error // why nothing is taken or sent any more
-	counts *Counts
+	step   int             // linear growth, in bytes; 0: doubling
+	buf    *runtime.Buffer // nil if nothing is pending
+	err    error           // what all later calls fail with
+	counts *counts
 
-	refused error // why a Write took less than all, since the last flush
+	refused error // of the first Write since the last flush that did not take all
 
 	marked bool
-	base   int    // what buf held at the checkpoint
+	base   int    // bytes in buf at the checkpoint
 	log    []byte // written and flushed since the checkpoint
-	replay int    // of log, how much was written again
-	cut    bool   // a Run was cut short, and log is what it has sent
+	replay int    // bytes of log that were written again since the rollback
+	cut    bool   // a deadline or a kill ended Run, and log is what it had sent
 }
 
 // Pending returns how many bytes wait to be flushed.
@@ -38,8 +38,8 @@ func (w *WriteHalf) Pending() int {
 	return w.buf.Len()
 }
 
-// Write buffers as much of p as fits. If that is not all of it, it returns how
-// much, and ErrWouldBlock: flush, and go on with the rest.
+// Write buffers as much of p as fits, and never waits. If not all of p fits, it returns
+// how many bytes it took, and ErrWouldBlock: flush, and write the rest.
 func (w *WriteHalf) Write(p []byte) (n int, err error) {
 	n, err = w.take(p)
 	if w.refused == nil {
@@ -49,11 +49,8 @@ func (w *WriteHalf) Write(p []byte) (n int, err error) {
 }
 
 func (w *WriteHalf) take(p []byte) (n int, err error) {
-	switch {
-	case w.err != nil:
+	if w.err != nil {
 		return 0, w.err
-	case w.closed:
-		return 0, closedErr("write")
 	}
 	if w.replay < len(w.log) {
 		n = min(len(p), len(w.log)-w.replay)
@@ -84,18 +81,18 @@ func (w *WriteHalf) append(p []byte) (n int, err error) {
 	return n, nil
 }
 
+// makeRoom sees to it that buf has room for a byte, and for want bytes if that is cheap.
 func (w *WriteHalf) makeRoom(want int) error {
 	if w.buf != nil && len(w.buf.Room()) > 0 {
 		return nil
 	}
-	size := w.opts.Size
-	if w.buf != nil {
-		size = w.buf.Len() + w.opts.Step
-		if w.opts.Growth == Doubling {
-			size = max(2*w.buf.Len(), w.buf.Len()+want)
-		}
-	} else if w.opts.Growth == Doubling {
-		size = max(size, want)
+	have := w.Pending()
+	size := max(w.opts.Size, 2*have, have+want)
+	switch {
+	case w.step > 0 && have == 0:
+		size = w.opts.Size
+	case w.step > 0:
+		size = have + w.step
 	}
 	b, err := getBuf(w.dst, min(size, w.opts.Max))
 	if err != nil {
@@ -109,12 +106,11 @@ func (w *WriteHalf) makeRoom(want int) error {
 	return nil
 }
 
-// FlushWriteBuf hands everything that was written to the stream and returns
-// how many bytes that were. It waits while the stream's own queue is full, and
-// is called from a task, which it suspends. A write deadline that passes
-// meanwhile loses nothing. What goes wrong in sending shows here or in a later
-// call. If the sync stream is closed meanwhile, that is ErrClosed: what was
-// pending is then Close's, which sends it.
+// FlushWriteBuf queues everything that was written on the stream, and returns how many
+// bytes that were. It is called from a task, and suspends it while the stream's queue
+// is full. A write deadline that passes meanwhile loses nothing. An error of sending is
+// returned here or by a later call. If the sync stream is closed meanwhile, the error is
+// ErrClosed, and Close sends what was pending.
 func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
 	if err := checkLoop(w.dst, "flush"); err != nil {
 		return 0, err
@@ -122,7 +118,7 @@ func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
 	w.refused = nil
 	for {
 		if w.buf != nil && w.err == nil {
-			if _, err := w.dst.Write(nil); err != nil { // it waits for room
+			if _, err := w.dst.Write(nil); err != nil { // waits for room
 				return 0, w.failed(err)
 			}
 		}
@@ -132,36 +128,7 @@ func (w *WriteHalf) FlushWriteBuf() (n int, err error) {
 	}
 }
 
-// FlushWriteBufThen is FlushWriteBuf for callbacks on the loop: it returns at
-// once and calls done, later and on the loop. It sends what has been written by
-// the time that there is room; a write deadline that passes before that ends it,
-// and loses nothing.
-func (w *WriteHalf) FlushWriteBufThen(done func(n int, err error)) {
-	w.refused = nil
-	var step func()
-	step = func() {
-		n, err := w.handOver()
-		if errors.Is(err, runtime.ErrBusy) {
-			// A passed deadline makes the stream writable, but no room.
-			if err = w.waitErr(); err == nil {
-				w.dst.Loop().Friend(friend.Key{}).Notify(w.dst.Writable(), step)
-				return
-			}
-		}
-		done(n, w.failed(err))
-	}
-	w.dst.Loop().Friend(friend.Key{}).NextTurn(step)
-}
-
-// waitErr says why room must not be waited for.
-func (w *WriteHalf) waitErr() error {
-	if err := w.dst.Friend(friend.Key{}).WriteErr(); !errors.Is(err, runtime.ErrBusy) {
-		return err
-	}
-	return nil
-}
-
-// failed remembers an error that later calls would meet too.
+// failed remembers err if later calls would fail with it too.
 func (w *WriteHalf) failed(err error) error {
 	if err != nil && w.err == nil && !passing(err) {
 		w.err = err
@@ -169,15 +136,15 @@ func (w *WriteHalf) failed(err error) error {
 	return err
 }
 
-// handOver gives the buffer to the stream, if that has room. There may be none
-// any more: while somebody waited for room, another one has closed or flushed.
+// handOver queues the buffer on the stream, if the stream has room. There may be no
+// buffer: while this task waited for room, another task may have closed or flushed.
 func (w *WriteHalf) handOver() (int, error) {
 	if w.err != nil || w.buf == nil {
 		return 0, w.err
 	}
 	n := w.buf.Len()
-	if w.marked && len(w.log)+n-w.base > DefaultMax {
-		return 0, fmt.Errorf("compat: one call has written more than %d bytes, which is too much to roll back: %w", DefaultMax, ErrTooLarge)
+	if limit := max(defaultMax, w.opts.Max); w.marked && len(w.log)+n-w.base > limit {
+		return 0, fmt.Errorf("compat: one call has written more than %d bytes, which is too much to roll back: %w", limit, ErrTooLarge)
 	}
 	sent := len(w.log)
 	if w.marked {
@@ -192,27 +159,20 @@ func (w *WriteHalf) handOver() (int, error) {
 	return n, nil
 }
 
-// Close refuses further writes. What is pending can still be flushed.
-func (w *WriteHalf) Close() error {
-	w.closed = true
-	return nil
-}
-
-// Checkpoint remembers what is written from now on, so that Rollback can take
-// it back.
+// Checkpoint marks what Rollback goes back to.
 func (w *WriteHalf) Checkpoint() {
 	w.marked, w.cut, w.refused, w.base = true, false, nil, w.Pending()
 	w.log, w.replay = w.log[:0], 0
 }
 
-// Commit ends the checkpoint.
+// Commit ends the checkpoint: what was written since stays.
 func (w *WriteHalf) Commit() {
 	w.marked, w.cut, w.log, w.replay = false, false, nil, 0
 }
 
-// Rollback takes back what was written since the checkpoint. What was flushed
-// since is gone; so the first bytes that are written again must be those, and
-// are swallowed. If they are others, Write fails with ErrNotReplayable.
+// Rollback takes back what was written since the checkpoint, which stays. What was
+// flushed since cannot be taken back: the caller must write the same bytes again, and
+// Write swallows them. If it gets other bytes, it fails with ErrNotReplayable.
 func (w *WriteHalf) Rollback() {
 	if !w.marked {
 		return
@@ -228,44 +188,45 @@ func (w *WriteHalf) Rollback() {
 	w.replay = 0
 }
 
-// blocked reports whether a Write was refused for want of room.
+// blocked reports whether a Write was refused because the buffer was full.
 func (w *WriteHalf) blocked() bool { return errors.Is(w.refused, ErrWouldBlock) }
 
-// conclude flushes what a function has written that returned err, and returns
-// what comes of both.
-func (w *WriteHalf) conclude(err error) error {
-	if err == nil {
-		err = w.shortfall()
-	}
-	if _, ferr := w.FlushWriteBuf(); err == nil && ferr != nil {
-		if err = ferr; passing(err) {
-			err = fmt.Errorf("compat: the function has succeeded, and what it wrote waits to be flushed: %w", err)
-		}
-	}
-	return err
-}
-
-// shortfall says what a function that reports success has passed over: that not
-// all of what it wrote was taken, or that more was sent than it wants to have
-// written now.
-func (w *WriteHalf) shortfall() error {
+// checkResult returns err, the result of a function that has written to w. If that is
+// nil, it returns an error if w did not take all that the function wrote, or if the
+// peer got more than the function wants to have written now.
+func (w *WriteHalf) checkResult(err error) error {
 	switch {
+	case err != nil:
+		return err
 	case w.err != nil:
 		return w.err
-	case w.blocked(): // not wrapped: flushing and trying again is no way out
+	case w.blocked(): // not wrapped: the caller must not flush and try again
 		return fmt.Errorf("compat: the function returned no error, but the buffer had no room for all that it wrote: %w", io.ErrShortWrite)
 	case w.refused != nil:
-		return fmt.Errorf("compat: the function returned no error, but a Write of it had failed: %w", w.refused)
+		return fmt.Errorf("compat: the function returned no error, but one of its Writes failed: %w", w.refused)
 	case w.replay < len(w.log):
 		w.err = fmt.Errorf("compat: %d bytes that the function wrote were sent, and called again it wrote %d: %w", len(w.log), w.replay, ErrNotReplayable)
 	}
 	return w.err
 }
 
-// finish gives the stream what is pending, however full its queue is, and
-// refuses everything from now on. Whoever ends a sync stream must not have to
-// wait for the peer: a callback cannot, and a task could wait for ever. What the
-// queue gets so beyond its limit is at most what was buffered here anyway.
+// flushAfter flushes what a function has written, and returns err, the function's
+// result, or the error of the flush if that is nil.
+func (w *WriteHalf) flushAfter(err error) error {
+	_, ferr := w.FlushWriteBuf()
+	switch {
+	case err != nil:
+		return err
+	case ferr != nil && passing(ferr):
+		return fmt.Errorf("compat: the function has succeeded, and what it wrote waits to be flushed: %w", ferr)
+	}
+	return ferr
+}
+
+// finish queues what is pending on the stream, even if the stream's queue is full, and
+// makes all later calls fail. It does not wait for the peer: code that ends a sync
+// stream may be no task, and a task could wait for ever. So the queue may exceed its
+// limit, by no more than what this half had buffered.
 func (w *WriteHalf) finish() error {
 	err, n := w.err, w.Pending()
 	if n > 0 && err == nil {
@@ -281,7 +242,7 @@ func (w *WriteHalf) finish() error {
 	if w.buf != nil {
 		w.buf.Release()
 	}
-	w.buf, w.closed, w.err = nil, true, closedErr("write")
+	w.buf, w.err = nil, closedErr("write")
 	w.Commit()
 	return err
 }

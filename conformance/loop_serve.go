@@ -3,7 +3,6 @@ package conformance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -504,6 +503,6 @@ func loopStalledPeers(l *loopWorld) {
 	for _, lp := range g.Loops() {
 		st, err := lp.Friend(friend.Key{}).Stats()
 		require.NoError(l, err)
-		require.Less(l, st.Pool.Mapped, int64(512<<20), fmt.Sprintf("of each loop"))
+		require.Less(l, st.Pool.Mapped, int64(512<<20), "of each loop")
 	}
 }

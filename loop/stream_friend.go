@@ -209,6 +209,19 @@ func (f *streamFriend) OnEOF(fn func() error) {
 	s.onEOF = fn
 }
 
+// FailSends makes writes fail with err from now on, unless sending has failed already. It
+// is for a stream that carries another connection's bytes, when that connection takes no
+// more: its error tells a writer more than that of the stream's own socket. FailSends is
+// called on the loop, and panics elsewhere.
+func (f *streamFriend) FailSends(err error) {
+	s := (*Stream)(f)
+	s.loop.mustBeOn("FailSends")
+	if s.out.err == nil {
+		s.out.err = &runtime.OpError{Op: "send", Handle: s.h, Err: err}
+		s.out.writers.wakeAll()
+	}
+}
+
 // SetAddrs sets the results of LocalAddr and RemoteAddr. It is for a stream that carries
 // another connection's bytes. It is called on the loop, before other code has the stream,
 // and panics elsewhere.

@@ -112,7 +112,7 @@ func (s *Stream) sent(op *runtime.Op) {
 	out := &s.out
 	op.Buf, op.Bufs = nil, nil
 	if op.Err != nil {
-		if !s.closing || !errors.Is(op.Err, runtime.ErrCanceled) {
+		if out.err == nil && (!s.closing || !errors.Is(op.Err, runtime.ErrCanceled)) {
 			out.err = op.Err
 		}
 		op.Skip = 0

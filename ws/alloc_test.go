@@ -14,8 +14,8 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Nothing is allocated for a message, whether it goes back out
-// in its buffer or is gathered with others.
+// An echo allocates nothing for a message, whether the message is sent from its own buffer
+// or copied together with others.
 func TestNoAllocation(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		addr := serve(t, backendtest.Group(t, v, 1), echoServer())
@@ -46,8 +46,8 @@ func TestNoAllocation(t *testing.T) {
 						goruntime.ReadMemStats(&after)
 						return after.Mallocs - before.Mallocs
 					}
-					allocations(50) // until everything has grown to its size
-					// Timers and the collector make some, and memory may be cut anew.
+					allocations(50) // pools and slices grow to their size
+					// Timers and the garbage collector allocate a little, and a pool may map memory.
 					const rounds = 300
 					require.Less(t, allocations(rounds), uint64(rounds*batch/4))
 				})

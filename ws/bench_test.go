@@ -16,9 +16,9 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// BenchmarkEcho is an echo over one connection, with a client that does as
-// little as possible: it writes frames that were made before and counts the
-// bytes that come back. tcp is the same without frames.
+// BenchmarkEcho measures an echo over one connection, with a client that does as little
+// as possible: it writes prepared frames and counts the bytes that come back. tcp is the
+// same without frames.
 func BenchmarkEcho(b *testing.B) {
 	for _, v := range backendtest.Variants() {
 		if v.Name == "io_uring-plain" {

@@ -7,19 +7,19 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// A Budget bounds the bytes that wait to be sent on many connections together.
-// A connection for which nothing waits may always send one message, so peers
-// that read go on when others have used the Budget up; for the others
-// Options.Policy says what happens. Where other threads send, one message more
-// may wait for a connection. It may be shared by servers and loops.
+// A Budget bounds the bytes that wait to be sent on many connections together. Servers
+// and loops may share it, and its methods may be called from anywhere. A connection for
+// which nothing waits may always send one message, so peers that read are served while
+// slow peers use up the Budget; Options.Policy says what happens to the slow ones. If
+// other threads send on a connection, one more message may wait for it.
 type Budget struct {
 	limit int64
 	used  atomic.Int64
 	room  loop.Event
-	short atomic.Bool // somebody waits for room
+	short atomic.Bool // a connection waits for room
 }
 
-// NewBudget returns a Budget of this many bytes.
+// NewBudget returns a Budget of this many bytes. It panics if that is not positive.
 func NewBudget(bytes int64) *Budget {
 	if bytes <= 0 {
 		panic(fmt.Sprintf("ws: a Budget of %d bytes", bytes))
@@ -30,7 +30,7 @@ func NewBudget(bytes int64) *Budget {
 // Used returns how many bytes wait now.
 func (b *Budget) Used() int64 { return b.used.Load() }
 
-// add counts n bytes more, or less.
+// add adds n, which may be negative, to the bytes in use.
 func (b *Budget) add(n int64) {
 	if b.used.Add(n) < b.limit && n < 0 && b.short.Load() {
 		b.short.Store(false)
@@ -40,19 +40,19 @@ func (b *Budget) add(n int64) {
 
 func (b *Budget) full() bool { return b.used.Load() >= b.limit }
 
-// wish is called before waiting for room, and reports whether there is none: what
-// happens in between sets it.
-func (b *Budget) wish() bool {
+// wantRoom prepares to wait for the event room, and reports whether there is no room now.
+// Room that is made after that sets the event.
+func (b *Budget) wantRoom() bool {
 	b.room.Clear()
 	b.short.Store(true)
 	if b.full() {
 		return true
 	}
-	b.room.Set() // it was set for others too, who may not have seen it
+	b.room.Set() // Clear may have hidden it from others that wait
 	return false
 }
 
-// charge brings the connection's share of its Budget up to date, on the loop.
+// charge updates the connection's share of its Budget. It must be called on the loop.
 func (c *Conn) charge() {
 	b := c.opts.Budget
 	if b == nil {
@@ -62,4 +62,9 @@ func (c *Conn) charge() {
 		b.add(n - c.charged)
 		c.charged = n
 	}
+}
+
+func (c *Conn) overBudget() bool {
+	b := c.opts.Budget
+	return b != nil && b.full() && c.stream.Queued() > 0
 }

@@ -2,6 +2,7 @@ package ws
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"time"
@@ -10,25 +11,28 @@ import (
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Close closes the connection: it sends a Close frame with code and reason (at
-// most 123 bytes of UTF-8), waits for the peer's for as long as
-// Options.CloseTimeout, and closes the transport. What had been sent before
-// goes out first, and what others send from now on is refused; a message that a
-// Writer has begun has as long as CloseTimeout to end. If the peer does not read, what
-// is queued is tried for as long as the stream lingers after
-// that. Messages that still come are dropped; a Receive that waits, or is called
-// meanwhile, ends with the peer's *CloseError, or with net.ErrClosed if none comes in
-// time. A code that must not be sent, or a reason that is too long, is an
-// error, and then nothing was closed. Without memory for the Close frame the connection
-// is closed at once, and the error is runtime.ErrNoBuffers.
+// Close closes the connection with a closing handshake; any goroutine and any loop's
+// task may call it, and it waits for the peer. It sends a Close frame with code and
+// reason (at most 123 bytes of UTF-8), waits up to Options.CloseTimeout for the peer's
+// Close frame, and closes the transport. It takes no context: CloseTimeout bounds it, and
+// CloseNow of another task or goroutine ends it.
 //
-// After the peer has closed the connection, or it was closed otherwise, only
-// the transport is left to be closed. A Server does that when the handler has
-// returned; who has dialed calls Close.
+// Messages that were sent before leave first, and later calls that send fail with
+// net.ErrClosed. A Writer that has begun a message has up to CloseTimeout to finish it.
+// Messages that still arrive are dropped. A Receive in progress, or called meanwhile, ends
+// with the peer's *CloseError, or with net.ErrClosed if none arrives in time. If the peer
+// does not read, the transport still tries for the stream's linger time to send what is
+// queued.
 //
-// It may be called from any goroutine and from tasks of any loop.
+// If the code must not be sent or the reason is too long, Close returns an error and
+// closes nothing. If there is no memory for the Close frame, it closes the connection at
+// once and returns runtime.ErrNoBuffers.
+//
+// After the peer has closed the connection, Close only closes the transport. A Server
+// does that when the handler has returned; the caller of Dial must call Close.
 func (c *Conn) Close(code StatusCode, reason string) error {
 	if code != StatusNoStatus && !code.sendable() {
 		return fmt.Errorf("ws: close: the code %d must not be sent", code)
@@ -56,15 +60,16 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 			r.over = errClosed
 		}
 	}
-	if errors.Is(told, runtime.ErrNoBuffers) { // it has nothing to answer
+	if errors.Is(told, runtime.ErrNoBuffers) { // the peer has no Close frame to answer
 		return errors.Join(fmt.Errorf("ws: close: the peer was not told: %w", told), c.shut())
 	}
-	c.handshake()
+	c.closingHandshake()
 	return c.shut()
 }
 
-// closeAfterAll sends the Close frame behind all that others have sent. A hook that
-// panics for one of their messages ends the connection with that.
+// closeAfterAll queues the Close frame behind everything that other threads have sent.
+// If a hook panics for one of their messages, it sends the Close frame and closes the
+// transport at once.
 func (c *Conn) closeAfterAll(r *remote, code StatusCode, reason string) error {
 	all := false
 	defer func() {
@@ -78,8 +83,9 @@ func (c *Conn) closeAfterAll(r *remote, code StatusCode, reason string) error {
 	return c.sendClose(code, reason)
 }
 
-// endWriter waits, as long as Options.CloseTimeout, for the end of a message that a
-// Writer has begun, and otherwise ends it: the peer sees that there is no end.
+// endWriter waits up to Options.CloseTimeout for the end of a message that a Writer has
+// begun. After that it takes the Writer off: the peer gets the Close frame in the middle
+// of the message.
 func (c *Conn) endWriter() {
 	if d := c.opts.CloseTimeout; c.writer != nil && c.writer.started() && d > 0 {
 		ctx, cancel := context.WithTimeout(context.Background(), d)
@@ -93,8 +99,8 @@ func (c *Conn) endWriter() {
 	c.dropWriter()
 }
 
-// dropWriter ends what a Writer has left half-way. No other message may go on in its
-// middle.
+// dropWriter takes off a Writer that did not end its message. If part of the message has
+// left already, no other message may follow, so those of other threads are refused.
 func (c *Conn) dropWriter() {
 	if w := c.writer; w != nil {
 		if w.begun || w.fed {
@@ -104,8 +110,9 @@ func (c *Conn) dropWriter() {
 	}
 }
 
-// CloseNow closes the connection without a word to the peer. It may be called
-// from any goroutine.
+// CloseNow closes the connection without a Close frame and drops what is queued; any
+// goroutine and any loop's task may call it, and it does not wait for the peer, so it takes
+// no context. Calls in progress fail with net.ErrClosed.
 func (c *Conn) CloseNow() error {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.CloseNow() })
@@ -120,33 +127,34 @@ func (c *Conn) CloseNow() error {
 	return c.shut()
 }
 
-// handshake waits for the rest of the closing handshake: for the peer's Close
-// frame, and, from the client's side or after a failure, for the end of the
-// connection, so that what the peer is told is not destroyed by a reset.
-func (c *Conn) handshake() {
+// closingHandshake waits for the peer's Close frame. On the client's side, and after the
+// peer broke the protocol, it also waits for the peer to end the connection: a reset
+// would destroy the Close frame before the peer has read it.
+func (c *Conn) closingHandshake() {
 	d := c.opts.CloseTimeout
 	if d < 0 || c.failed != nil {
 		return
 	}
 	until := time.Now().Add(d)
 	for c.busy && !c.over.IsSet() {
-		// Another task receives, and sees the peer's Close frame, or leaves that to us.
+		// Another task receives. It sees the peer's Close frame, or stops and leaves
+		// the rest to this call.
 		ctx, cancel := context.WithDeadline(context.Background(), until)
 		_, err := loop.WaitAny(ctx, &c.over, c.nextQuiet())
 		cancel()
 		if err != nil {
-			return // in vain: the transport is closed
+			return // out of time
 		}
 	}
 	if err := c.stream.SetReadDeadline(until); err != nil {
 		return
 	}
-	c.takeOver()
-	defer func() { c.busy, c.closing = false, false }() // when nothing comes any more
+	c.startDiscarding()
+	defer func() { c.busy, c.closing = false, false }()
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
 	for c.dropArrived() == nil {
-		// Whoever looks meanwhile may be the one who finds the peer's Close frame.
+		// Another call that receives may decode the peer's Close frame, and set over.
 		if _, err := loop.WaitAny(ctx, c.readable[0], &c.over); err != nil {
 			break
 		}
@@ -162,17 +170,32 @@ func (c *Conn) handshake() {
 	}
 }
 
-// takeOver makes Close the one who receives. What comes is dropped, whatever its
-// length, and who would receive it waits for the end.
-func (c *Conn) takeOver() {
+// startDiscarding makes Close the receiver: what arrives is dropped, whatever its length,
+// and other calls that receive wait for the end of the connection.
+func (c *Conn) startDiscarding() {
 	c.busy, c.closing = true, true
 	c.dropReceived()
 	c.streaming, c.long, c.paused = true, false, false
 }
 
-var past = time.Unix(1, 0) // a deadline that has passed
+// dropArrived drops everything that has arrived, without inflating or checking it. It
+// returns an error when nothing more will arrive, or Close has run out of time.
+func (c *Conn) dropArrived() error {
+	for {
+		s, _, ok, err := c.raw()
+		if s.buf != nil {
+			c.frames.release(s.buf)
+		}
+		switch {
+		case err != nil && c.readErr == nil:
+			return errClosed // the read deadline, which is Close's
+		case err != nil || !ok:
+			return err
+		}
+	}
+}
 
-// discard reads until the peer has ended the connection, or ctx ends.
+// discard reads and drops bytes until the peer has ended the connection or ctx ends.
 func (c *Conn) discard(ctx context.Context) {
 	for {
 		if b := c.stream.TryReadBuf(); b != nil {
@@ -185,50 +208,109 @@ func (c *Conn) discard(ctx context.Context) {
 	}
 }
 
-// CloseRead receives for a caller that only sends: pings are answered, and the
-// peer's Close frame is seen. The context that it returns ends with the connection,
-// and context.Cause says why, as an error of Receive. A message from the peer is an
-// error, of which it is told with StatusPolicyViolation.
-//
-// Nobody else may receive until that context has ended, which it does with ctx too. It
-// may be called by a task of the loop, with its own ctx, or from any goroutine.
-func (c *Conn) CloseRead(ctx context.Context) context.Context {
-	// It ends when receiving has, and that is when ctx does, or soon after.
-	read, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	receive := func(own context.Context) error {
-		for {
-			m, err := c.Receive(own)
-			switch {
-			case m == nil:
-				if cerr := ended(ctx); cerr != nil && own.Err() != nil {
-					err = cerr // it was stopped because of that
-				}
-				cancel(err)
-				return nil
-			case c.sentClose == 0:
-				_ = c.fail(StatusPolicyViolation, "a message where none is taken")
-			}
-			m.Release()
-		}
+// finish closes a connection whose handler has returned err and did not close it.
+func (c *Conn) finish(ctx context.Context, err error) {
+	if c.closed {
+		return
 	}
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		go func() { cancel(c.elsewhere(ctx, "receive", receive)) }()
-		return read
+	c.dropWriter()
+	code := StatusNormalClosure
+	switch {
+	case ctx.Err() != nil:
+		code = StatusGoingAway
+	case err != nil:
+		code = StatusInternalError
 	}
-	_, err := loop.Go(ctx, "ws: close read", func(own context.Context) error {
-		defer cancel(errors.New("ws: close read: a hook panicked"))
-		if ctx != loop.TaskOf(ctx).Friend(friend.Key{}).Context() { // otherwise it is told without that
-			defer context.AfterFunc(ctx, func() { loop.TaskOf(own).Cancel(false) })()
-		}
-		return receive(own)
-	})
-	if err != nil {
-		cancel(fmt.Errorf("ws: close read: %w", err))
-	}
-	return read
+	_ = c.Close(code, "") // this fails if the peer is gone
 }
 
-// shut closes the transport, after what is queued was sent.
+// goAway sends the Close frame of a server that stops, behind what other threads have
+// sent and behind a message that a Writer has begun.
+func (c *Conn) goAway() {
+	if c.closed || c.sentClose != 0 {
+		return
+	}
+	r := c.remote.Load()
+	if r != nil {
+		r.refuse(errClosed)
+	}
+	if w := c.writer; w != nil && w.started() {
+		c.leaving = true // unlock calls goAway again
+		return
+	}
+	defer func() { _ = c.sendClose(StatusGoingAway, "") }() // also when a hook panics
+	if r != nil {
+		c.takeAll(r)
+	}
+}
+
+// maxReason is the largest reason in a Close frame, in bytes.
+const maxReason = frame.MaxControl - 2
+
+// sendClose queues a Close frame, unless one was queued before. Nothing is sent after it.
+// It fails if the peer cannot be told.
+func (c *Conn) sendClose(code StatusCode, reason string) error {
+	if c.sentClose != 0 {
+		return nil
+	}
+	var broken *ProtocolError
+	switch { // the answer or the refusal that there was no memory for when it was due
+	case c.gotClose != nil:
+		code, reason = c.gotClose.Code, ""
+	case errors.As(c.readErr, &broken):
+		code, reason = broken.Code, ""
+	}
+	var buf [frame.MaxControl]byte
+	p := buf[:0]
+	if code != StatusNoStatus {
+		p = binary.BigEndian.AppendUint16(p, uint16(code))
+		p = append(p, reason...)
+	}
+	if err := c.queueControl(frame.Close, p); err != nil {
+		return err
+	}
+	c.sentClose = code
+	if c.code == 0 {
+		c.code = code
+	}
+	return nil
+}
+
+// receiveClose answers the peer's Close frame.
+func (c *Conn) receiveClose(p []byte) error {
+	closed, err := parseClose(p)
+	if err != nil {
+		return c.fail(err.Code, err.Detail)
+	}
+	c.gotClose, c.answered = closed, c.sentClose != 0
+	if c.code == 0 {
+		c.code = closed.Code
+	}
+	_ = c.sendClose(closed.Code, "")
+	return c.end(closed)
+}
+
+// parseClose parses the payload of a Close frame, or returns what is wrong with it: see
+// RFC 6455, sections 5.5.1 and 7.4.
+func parseClose(p []byte) (*CloseError, *ProtocolError) {
+	switch {
+	case len(p) == 0:
+		return &CloseError{Code: StatusNoStatus}, nil
+	case len(p) == 1:
+		return nil, &ProtocolError{Code: StatusProtocolError, Detail: "a Close frame with half a status code"}
+	}
+	code := StatusCode(binary.BigEndian.Uint16(p))
+	switch {
+	case !code.sendable():
+		return nil, &ProtocolError{Code: StatusProtocolError, Detail: "a Close frame with the status code " + code.String() + ", which must not be sent"}
+	case !utf8.Valid(p[2:]):
+		return nil, &ProtocolError{Code: StatusInvalidPayload, Detail: "a Close frame whose reason is not UTF-8"}
+	}
+	return &CloseError{Code: code, Reason: string(p[2:])}, nil
+}
+
+// shut closes the transport once what is queued has been sent, or the linger time is
+// over.
 func (c *Conn) shut() error {
 	if c.closed {
 		return errClosed
@@ -242,50 +324,12 @@ func (c *Conn) shut() error {
 	}
 	c.unlocked.Set()
 	err := c.stream.Close()
-	if c.client { // a server's, when its handler has returned
-		c.letGo() // there is no handler whose messages are to be reclaimed
-		c.ended(nil)
+	if c.client { // a server does this when the handler has returned: see run
+		c.letGo() // a client has no handler whose messages are reclaimed
+		c.reportClosed(nil)
 	}
 	if err != nil && !errors.Is(err, runtime.ErrClosed) {
 		return fmt.Errorf("ws: close: %w", err)
 	}
 	return nil
-}
-
-// ceased is called when the transport is no more: after shut, or because the loop
-// has ended with the connection open. Nobody on another thread may wait on.
-func (c *Conn) ceased() {
-	if c.failed == nil {
-		c.failed = errClosed
-	}
-	_ = c.end(errClosed)
-	if c.remote.Load() != nil {
-		c.failRemote(c.failed)
-	}
-	if c.closed {
-		return
-	}
-	c.closed = true
-	c.gone.Store(true)
-	c.alive.Stop()
-	if c.client {
-		c.letGo()
-		c.ended(errClosed)
-	}
-}
-
-// finish closes what a handler has left, which returned err.
-func (c *Conn) finish(ctx context.Context, err error) {
-	if c.closed {
-		return
-	}
-	c.dropWriter()
-	code := StatusNormalClosure
-	switch {
-	case ctx.Err() != nil:
-		code = StatusGoingAway
-	case err != nil:
-		code = StatusInternalError
-	}
-	_ = c.Close(code, "") // the peer may be gone: then there is nobody to close with
 }

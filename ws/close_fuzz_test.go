@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// FuzzClosePayload holds parseClose against the tables of RFC 6455, section 7.4,
-// and of IANA, written otherwise: as lists of what may not be sent.
+// FuzzClosePayload compares parseClose with the tables of RFC 6455, section 7.4, and of
+// IANA, written in another way: as lists of what must not be sent.
 func FuzzClosePayload(f *testing.F) {
 	for _, p := range []string{"", "\x03", "\x03\xe8", "\x03\xe8bye", "\x03\xec", "\x03\xed", "\x03\xee", "\x03\xf7", "\x03\xf6", "\x00\x00",
 		"\x0b\xb7", "\x0b\xb8", "\x13\x87", "\x13\x88", "\xff\xff", "\x03\xe8\xff", "\x03\xe8\xed\xa0\x80", "\x03\xe8" + strings.Repeat("é", 61)} {
@@ -18,7 +18,7 @@ func FuzzClosePayload(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, p []byte) {
 		if len(p) > 125 {
-			return // no control frame has more
+			return // too long for a control frame
 		}
 		given := bytes.Clone(p)
 		closed, broken := parseClose(p)

@@ -5,9 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -20,7 +17,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A handler that only sends: pings are answered, and it hears of the end.
+// A handler that only sends: pings are answered, and its context ends with the connection.
 func TestCloseRead(t *testing.T) {
 	var closed *ws.CloseError
 	var broken *ws.ProtocolError
@@ -47,7 +44,7 @@ func TestCloseRead(t *testing.T) {
 		},
 			func(err error) bool { return errors.As(err, &broken) }, ws.StatusProtocolError},
 		{"gone", func(p *peer) { _ = p.Close() },
-			func(err error) bool { return errors.Is(err, ws.ErrAbnormal) }, ws.StatusAbnormalClosure},
+			func(err error) bool { return errors.Is(err, ws.ErrAbnormalClosure) }, ws.StatusAbnormalClosure},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -82,7 +79,7 @@ func TestCloseRead(t *testing.T) {
 	}
 }
 
-// When ctx ends, CloseRead lets go, and receiving is free again.
+// When ctx ends, CloseRead stops receiving, and another call may receive.
 func TestCloseReadStops(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -114,7 +111,8 @@ func TestCloseReadStops(t *testing.T) {
 	})
 }
 
-// Its context tells why, also where that is the caller's own, or a hook that panics.
+// context.Cause says why its context ended, even if that was the caller's context or a
+// hook that panicked.
 func TestCloseReadCauses(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, goroutine := range []bool{false, true} {
@@ -125,7 +123,7 @@ func TestCloseReadCauses(t *testing.T) {
 			causes := make(chan error, 1)
 			srv := echoServer()
 			srv.OnGoroutine = goroutine
-			srv.Hooks.MessageIn = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
+			srv.Hooks.MessageReceived = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 				tctx, cancel := context.WithTimeout(ctx, time.Millisecond)
 				defer cancel()
@@ -150,89 +148,11 @@ func TestCloseReadCauses(t *testing.T) {
 	})
 }
 
-// closeBeside starts a task that closes c with 4001, and returns when it waits for the peer.
-func closeBeside(ctx context.Context, c *ws.Conn) (*loop.Task, error) {
-	closer, err := loop.Go(ctx, "closes", func(context.Context) error { return c.Close(4001, "") })
-	return closer, errors.Join(err, loop.Yield(ctx))
-}
-
-// What comes after the Close frame was sent is no reason to end the closing
-// handshake: the peer gets all that it was sent.
-func TestCloseWhileCloseReadReceives(t *testing.T) {
-	long := strings.Repeat("x", 1<<20)
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		closing, causes := make(chan struct{}), make(chan error, 2)
-		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
-		srv.Hooks.Closed = func(_ *ws.Conn, _ ws.StatusCode, cause error) { causes <- cause }
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			read := c.CloseRead(ctx)
-			if err := c.SendText(ctx, long); err != nil {
-				return err
-			}
-			closer, err := closeBeside(ctx, c)
-			if err != nil {
-				return err
-			}
-			close(closing)
-			err = closer.Wait(ctx)
-			causes <- errors.Join(err, context.Cause(read))
-			return nil
-		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		<-closing
-		for range 3 {
-			p.send(text("on its way"))
-		}
-		p.want(frame.Text, long)
-		p.wantCloseFrame(4001)
-		p.send(text("on its way still"))
-		p.send(closeFrame(4001, "bye"))
-		p.wantEnd()
-		var closed *ws.CloseError
-		require.ErrorAs(t, <-causes, &closed)
-		require.Equal(t, "bye", closed.Reason)
-		require.NoError(t, <-causes)
-	})
-}
-
-// Nor is what another task finds wrong meanwhile.
-func TestCloseWhileAnotherTaskFails(t *testing.T) {
-	long := strings.Repeat("x", 1<<20)
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		closing := make(chan struct{})
-		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			if _, err := loop.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) }); err != nil {
-				return err
-			}
-			if err := c.SendText(ctx, long); err != nil {
-				return err
-			}
-			closer, err := closeBeside(ctx, c)
-			if err != nil {
-				return err
-			}
-			close(closing)
-			return closer.Wait(ctx)
-		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		<-closing
-		p.send(raw("\x83\x80\x00\x00\x00\x00")) // a reserved opcode
-		p.send(raw(long))
-		p.want(frame.Text, long)
-		p.wantCloseFrame(4001)
-		require.NoError(t, p.Conn.(*net.TCPConn).CloseWrite())
-		p.wantEnd()
-	})
-}
-
-// A server that stops says so at once, although a task of the handler receives.
+// A server that drains sends its Close frame at once, although CloseRead receives.
 func TestCloseReadDrain(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.CloseTimeout = time.Hour // not reached
 		running := make(chan struct{})
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			read := c.CloseRead(ctx)
@@ -250,58 +170,4 @@ func TestCloseReadDrain(t *testing.T) {
 		p.wantEnd()
 		<-stopped
 	})
-}
-
-// Close goes on to wait for the peer where the task that received has stopped.
-func TestCloseTakesOverReceiving(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		stopped := make(chan struct{})
-		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			receiver, err := loop.Go(ctx, "receives", func(ctx context.Context) error { return receiveOne(ctx, c) })
-			if err != nil {
-				return err
-			}
-			if err := loop.Yield(ctx); err != nil {
-				return err
-			}
-			closer, err := closeBeside(ctx, c)
-			if err != nil {
-				return err
-			}
-			receiver.Cancel(false)
-			if err := receiver.Wait(ctx); !errors.Is(err, context.Canceled) {
-				return fmt.Errorf("receive: %w", err)
-			}
-			close(stopped)
-			return closer.Wait(ctx)
-		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		p.wantCloseFrame(4001)
-		<-stopped
-		p.send(closeFrame(4001, ""))
-		p.wantEnd()
-	})
-}
-
-func TestCloseStatus(t *testing.T) {
-	for _, c := range []struct {
-		err  error
-		want ws.StatusCode
-	}{
-		{nil, 0},
-		{&ws.CloseError{Code: 4000}, 4000},
-		{fmt.Errorf("wrapped: %w", &ws.ProtocolError{Code: ws.StatusProtocolError}), ws.StatusProtocolError},
-		{fmt.Errorf("ws: %w", ws.ErrAbnormal), ws.StatusAbnormalClosure},
-		{ws.ErrDead, ws.StatusAbnormalClosure},
-		{ws.ErrTooSlow, ws.StatusAbnormalClosure},
-		{os.ErrDeadlineExceeded, 0},
-		{context.Canceled, 0},
-		{ws.ErrDropped, 0},
-		{ws.ErrSkipped, 0},
-		{runtime.ErrBusy, 0},
-	} {
-		require.Equal(t, c.want, ws.CloseStatus(c.err), "%v", c.err)
-	}
 }

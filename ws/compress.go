@@ -6,36 +6,34 @@ import (
 	"fmt"
 
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// DefaultThreshold is from how many bytes on a message is compressed. Below it
-// the work is not worth the few bytes that it saves, and some messages grow.
+// DefaultThreshold is the size in bytes from which a message is compressed by default.
+// For shorter ones compression saves few bytes, and some would grow.
 const DefaultThreshold = 256
 
-// Compression says how messages are compressed with those peers that agree to
-// it (permessage-deflate, RFC 7692). The zero value is good: context takeover
-// both ways, windows of 32 KiB. A connection with context takeover remembers up
-// to a window of what went by, each way. A message of more than 64 KiB is
-// compressed and sent in fragments, between which the loop's other tasks have
-// their turns.
+// Compression configures permessage-deflate (RFC 7692) for the peers that agree to it.
+// The zero value is good: context takeover both ways, windows of 32 KiB. With context
+// takeover a connection keeps up to a window of earlier data in memory, each way. A
+// message of more than 64 KiB is compressed and sent in fragments, and the loop runs
+// other tasks between two of them.
 type Compression struct {
 	// Level is 1 (fastest) to 9; 0 means 1.
 	Level int
 
-	// Threshold is from how many bytes on a message is compressed; 0 means
+	// Threshold is the size in bytes from which a message is compressed; 0 means
 	// DefaultThreshold, negative means every message.
 	Threshold int
 
-	// Without context takeover each message is compressed by itself: less
-	// memory, and less compression.
+	// Without context takeover each message is compressed by itself, which takes less
+	// memory and compresses less.
 	ServerNoContextTakeover bool
 	ClientNoContextTakeover bool
 
-	// The windows are 1<<bits bytes, 8 to 15 bits; 0 means 15. Not every client
-	// lets a server choose the client's.
+	// The windows are 1<<bits bytes, 8 to 15 bits; 0 means 15. Not every client lets a
+	// server choose the client's window.
 	ServerMaxWindowBits int
 	ClientMaxWindowBits int
 }
@@ -55,8 +53,8 @@ func (o *Compression) check() error {
 	return o.config().Check()
 }
 
-// A deflater is a connection's part of permessage-deflate. nil: it was not
-// agreed on.
+// A deflater is a connection's permessage-deflate in both directions. It is nil if it was
+// not agreed on.
 type deflater struct {
 	out       *deflate.Compressor
 	in        *deflate.Decompressor
@@ -64,18 +62,21 @@ type deflater struct {
 
 	// Of the message that is being inflated:
 	active bool
-	piece  segment // received and not inflated yet
-	last   bool    // nothing comes after piece
-	turn   int     // bytes that it became since others had their turn
+	piece  segment // received, and not inflated yet
+	last   bool    // piece is the message's last
+	turn   int     // bytes inflated since other tasks had a turn
 }
 
-// deflateTurn is how many bytes are compressed before the loop's other tasks have
-// a turn: about a millisecond's.
+// deflateTurn is how many bytes are compressed before the loop runs other tasks. It takes
+// about a millisecond.
 const deflateTurn = 64 << 10
 
-// inflateTurn is after how many bytes the loop's other tasks have a turn: a few
-// KiB can become megabytes.
+// inflateTurn is how many bytes are inflated before the loop runs other tasks: a few
+// received KiB can inflate to megabytes.
 const inflateTurn = 1 << 20
+
+// maxScratch is how much memory a loop keeps for the compressor's output, in bytes.
+const maxScratch = 256 << 10
 
 func newDeflater(o *Compression, p deflate.Params, server bool) *deflater {
 	level := o.Level
@@ -92,6 +93,9 @@ func newDeflater(o *Compression, p deflate.Params, server bool) *deflater {
 // compresses reports whether a message of n bytes is to be compressed.
 func (d *deflater) compresses(n int) bool { return d != nil && n >= d.threshold && n > 0 }
 
+// takesLong reports whether compressing a message of n bytes takes more than one turn.
+func (d *deflater) takesLong(n int) bool { return d.compresses(n) && n > deflateTurn }
+
 func (d *deflater) close() {
 	if d == nil {
 		return
@@ -100,15 +104,51 @@ func (d *deflater) close() {
 	d.out.Close()
 }
 
-// prepared returns the frame of a compressed broadcast, and notes that the peer
-// knows its bytes now.
-func (d *deflater) prepared(p *Prepared) *runtime.Buffer {
-	b := p.compressed(d)
-	d.out.Sent(p.payload)
-	return b
+// writeDeflated compresses a message and queues it. parts calls its argument with each
+// part of the payload.
+func (c *Conn) writeDeflated(t Type, parts func(func(p []byte))) error {
+	z := c.deflate.out
+	out := c.local.scratch[:0]
+	parts(func(p []byte) { out = z.Append(out, p) })
+	out = z.End(out)
+	h := frame.Header{Op: frame.Opcode(t), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}
+	err := c.writeParts(&h, out)
+	if cap(out) <= maxScratch {
+		c.local.scratch = out
+	}
+	return err
 }
 
-// inflate returns the next piece of a compressed message: see Conn.next.
+// sendLong sends a long message compressed, in fragments, and yields to other tasks
+// between two of them. Once there is room for the message, all of it is queued: stopping
+// half-way when ctx ends would leave a message that no other can follow.
+func (c *Conn) sendLong(ctx context.Context, m *Message) error {
+	m.unhold()
+	defer m.Release()
+	if err := c.room(ctx, nil, m.typ, m.size); err != nil {
+		return err
+	}
+	w := &Writer{c: c, typ: m.typ, packed: true}
+	c.lock(w)
+	defer c.unlock()
+	for _, p := range m.Segments() {
+		for len(p) > 0 {
+			n := min(len(p), deflateTurn)
+			w.buf, p = p[:n:n], p[n:]
+			if err := w.queue(0); err != nil {
+				return err
+			}
+			_ = loop.Yield(ctx) // even if ctx has ended
+			if err := c.sendErr(); err != nil {
+				return err
+			}
+		}
+	}
+	w.buf = nil
+	return w.queue(thenEnd)
+}
+
+// inflate returns the next piece of a compressed message, as Conn.next does.
 func (c *Conn) inflate() (s segment, last, ok bool, err error) {
 	d := c.deflate
 	for {
@@ -154,72 +194,24 @@ func (c *Conn) inflate() (s segment, last, ok bool, err error) {
 	}
 }
 
-// takesLong reports whether compressing a message of n bytes keeps others waiting.
-func (d *deflater) takesLong(n int) bool { return d.compresses(n) && n > deflateTurn }
-
-// drop gives back the piece that was inflated.
-func (d *deflater) drop(c *Conn) {
-	if d.piece.buf != nil {
-		c.frames.release(d.piece.buf)
-	}
-	d.piece = segment{}
-}
-
-// unlimit has the message that is being inflated, which a Receive may have begun, go
-// on whatever its length.
-func (d *deflater) unlimit() {
-	if d != nil && d.active {
-		d.in.Unlimit()
-	}
-}
-
 // begin begins a message that may inflate to limit bytes.
 func (d *deflater) begin(limit int64) {
 	d.in.Begin(limit)
 	d.active, d.last = true, false
 }
 
-// writeDeflated queues a compressed message of these parts.
-func (c *Conn) writeDeflated(t Type, parts func(func(p []byte))) error {
-	z := c.deflate.out
-	out := c.local.scratch[:0]
-	parts(func(p []byte) { out = z.Append(out, p) })
-	out = z.End(out)
-	h := frame.Header{Op: frame.Opcode(t), Fin: true, Rsv: frame.Rsv1, Len: int64(len(out))}
-	err := c.writeParts(&h, out)
-	if cap(out) <= maxScratch {
-		c.local.scratch = out
+// unlimit removes the limit from the message that is being inflated. A Receive may have
+// begun it with one.
+func (d *deflater) unlimit() {
+	if d != nil && d.active {
+		d.in.Unlimit()
 	}
-	return err
 }
 
-// sendLong sends a long message compressed, in fragments, and between two of them
-// other tasks have their turn. Once there was room for it all of it is queued:
-// ctx does not stop it half-way, since no other message could follow.
-func (c *Conn) sendLong(ctx context.Context, m *Message) error {
-	m.unhold()
-	defer m.Release()
-	if err := c.room(ctx, nil, m.typ, m.size); err != nil {
-		return err
+// drop releases the piece that is being inflated.
+func (d *deflater) drop(c *Conn) {
+	if d.piece.buf != nil {
+		c.frames.release(d.piece.buf)
 	}
-	w := &Writer{c: c, typ: m.typ, packed: true}
-	c.lock(w)
-	defer c.unlock()
-	for _, p := range m.Segments() {
-		for len(p) > 0 {
-			n := min(len(p), deflateTurn)
-			w.buf, p = p[:n:n], p[n:]
-			if err := w.queue(0); err != nil {
-				return err
-			}
-			_ = loop.Yield(ctx) // that ctx has ended changes nothing
-			if err := c.sendErr(); err != nil {
-				return err
-			}
-		}
-	}
-	w.buf = nil
-	return w.queue(thenEnd)
+	d.piece = segment{}
 }
-
-const maxScratch = 256 << 10 // bytes of memory that a loop keeps for compressing

@@ -3,7 +3,6 @@ package ws
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -18,84 +17,85 @@ import (
 	"github.com/noria-go/noria/ws/internal/utf8check"
 )
 
-// A Conn is a WebSocket connection, after the opening handshake. See the
-// package's documentation for who may call what.
+// A Conn is a WebSocket connection, after the opening handshake. The package comment says
+// how its methods may be called concurrently.
 type Conn struct {
 	stream *loop.Stream
-	one    [1]*runtime.Buffer // what enqueue hands to stream
+	one    [1]*runtime.Buffer // the argument of enqueue
 	loop   *loop.Loop
 	local  *local
 	opts   *Options // with defaults
-	client bool     // this end is the client: it masks what it sends
-	quick  bool     // nothing is asked of it that quick.go does not do
+	client bool     // this end is the client and masks what it sends
+	quick  bool     // no option that quickReceive and quickSend do not know
 
 	request     *Request
-	response    http.Header // a server's
+	response    http.Header // of the server; a client's connection has it
 	subprotocol string
 	deflate     *deflater // nil: messages are not compressed
 
 	// Receiving: see receive.go.
 	frames    frameReader
-	readable  [1]loop.Source // a slice of it is given to WaitAny: no allocation
+	readable  [1]loop.Source // an array, so that WaitAny gets a slice without an allocation
 	head      frame.Header   // of the frame that is being received
-	inFrame   bool
-	at        int64 // bytes of its payload that have come
-	inMsg     bool  // between the first and the last frame of a message
-	typ       Type  // of that message
-	packed    bool  // it is compressed
-	length    int64 // of that message so far, as it comes
+	inFrame   bool           // head is valid
+	at        int64          // bytes of the frame's payload that were read
+	inMsg     bool           // between the first and the last frame of a message
+	typ       Type           // of that message
+	packed    bool           // that message is compressed
+	length    int64          // payload of its frames so far, in bytes, compressed
 	text      utf8check.Checker
-	msg       *Message   // what there is of the message that is being received
-	stash     []*Message // received ahead of a Receive
+	msg       *Message   // the message that has arrived in part
+	stash     []*Message // complete messages that no call has received yet
 	reader    *Reader    // reads the current message
-	streaming bool       // it was begun by a Reader
-	busy      bool       // somebody waits for more
-	closing   bool       // and that is Close, which drops what comes
-	paused    bool       // more is here, and others are to have a turn first
-	early     bool       // it is received ahead of who wants it, a Receive or a Reader
-	long      bool       // and is longer than a Receive takes: it is left to them
-	readErr   error      // what ended receiving
-	over      loop.Event
+	streaming bool       // the current message is for a Reader: MaxMessage does not bound it
+	busy      bool       // a call that receives is waiting
+	closing   bool       // that call is Close, which drops what arrives
+	paused    bool       // more can be inflated, once other tasks have had a turn
+	early     bool       // assemble works ahead of the call that will receive the message
+	long      bool       // and has found the message longer than Receive takes
+	readErr   error      // why nothing more is received
+	over      loop.Event // readErr is set
 	control   [frame.MaxControl]byte
 
-	// Sending: see send.go, remote.go and control.go.
+	// Sending: see send.go, sendqueue.go and sendframe.go.
 	writable  loop.Source
-	writer    *Writer // whose message goes on
-	unlocked  loop.Event
-	vacant    loop.Event // nothing is queued: a Budget does not hold it back
-	behind    bool       // what other threads have queued waits for that Writer
-	leaving   bool       // and so does the Close frame of a server that stops
-	ending    bool       // and Close, that was called: nothing else follows it
-	waited    bool       // what others have queued has waited for a turn of the loop, to find room
-	short     bool       // and it waits for room in the Budget now
+	writer    *Writer    // its message is being sent, and others wait
+	unlocked  loop.Event // writer is nil
+	vacant    loop.Event // nothing is queued, so that the Budget admits a message
+	behind    bool       // the queue of other threads waits for writer
+	leaving   bool       // the Close frame of a server that stops waits for writer
+	ending    bool       // Close was called: it may wait for writer, and nothing else follows
+	waited    bool       // the queue of other threads has waited a turn of the loop for room
+	short     bool       // that queue waits for room in the Budget
 	remote    atomic.Pointer[remote]
-	charged   int64 // to the Budget
-	written   int64 // bytes of frames that were queued
-	pongEnd   int64 // written, after the last pong
-	pongs     int   // bytes of pongs that may be queued still
-	pending   []byte
-	pongDue   bool
-	sentClose StatusCode // 0: no Close frame was sent
-	code      StatusCode // of the first Close frame; StatusAbnormalClosure: it ended without one
-	answered  bool       // sentClose, by gotClose
+	charged   int64      // bytes charged to the Budget
+	written   int64      // bytes of frames that were queued so far
+	pongEnd   int64      // written, after the last pong
+	pongs     int        // bytes of pongs that may still be queued
+	pending   []byte     // the payload of the ping to answer, if pongDue
+	pongDue   bool       // a pong waits for the earlier ones to leave
+	sentClose StatusCode // of the Close frame that was sent; 0: none was
+	code      StatusCode // of the first Close frame either way; StatusAbnormalClosure: there was none
+	answered  bool       // sentClose came first, and gotClose answers it
 	gotClose  *CloseError
-	failed    error // why nothing can be sent any more
-	closed    bool
+	failed    error       // why nothing can be sent any more
+	closed    bool        // the transport is closed
 	gone      atomic.Bool // closed, for other threads
 
 	// Pinging: see ping.go.
 	alive    loop.Timer
-	lastSeen int64 // bytes received when it was last looked
-	pinged   bool  // and not heard of since
+	lastSeen int64 // bytes received, when alive last fired
+	pinged   bool  // keep-alive has sent a ping, and nothing has arrived since
 	pings    []*ping
 	quiet    *loop.Event // see nextQuiet
 	pingSeq  uint64
 
-	held    list.List[Message]      // received, and with the handler
+	// Messages that the handler has: see reclaim.go.
+	held    list.List[Message]
 	foreign atomic.Pointer[Message] // released by other threads, not yet unlinked
 }
 
-// newConn makes a Conn over s, on the loop.
+// newConn makes a Conn over s. It must be called on the loop.
 func newConn(s *loop.Stream, opts *Options, client bool) *Conn {
 	c := &Conn{stream: s, loop: s.Loop(), opts: opts, client: client}
 	c.local = localOf(c.loop)
@@ -103,16 +103,17 @@ func newConn(s *loop.Stream, opts *Options, client bool) *Conn {
 	c.frames.dec.Client = client
 	c.readable[0], c.writable = s.Readable(), s.Writable()
 	c.stream.Friend(friend.Key{}).SetQueueLimit(opts.SendQueue)
-	c.stream.Friend(friend.Key{}).OnEnd(c.ceased)
+	c.stream.Friend(friend.Key{}).OnEnd(c.transportEnded)
 	if opts.Budget != nil {
-		c.stream.Friend(friend.Key{}).OnSent(c.sent)
+		c.stream.Friend(friend.Key{}).OnSent(c.onSent)
 	}
-	c.quick = opts.Budget == nil && opts.Hooks.MessageIn == nil && opts.Hooks.MessageOut == nil && !opts.DebugMessages
+	c.quick = opts.Budget == nil && opts.Hooks.MessageReceived == nil && opts.Hooks.MessageSent == nil && !opts.DebugMessages
 	c.keepAlive()
 	return c
 }
 
-// agree switches compression on.
+// agree turns compression on with the parameters of the opening handshake; nil means
+// that none were agreed on.
 func (c *Conn) agree(p *deflate.Params) {
 	if p == nil {
 		return
@@ -122,23 +123,25 @@ func (c *Conn) agree(p *deflate.Params) {
 	c.frames.dec.Rsv = frame.Rsv1
 }
 
-// Request returns what the client asked for in the opening handshake. It must
-// not be changed.
+// Request returns the client's request of the opening handshake, on the server's side,
+// and nil on the client's. The caller must not change it.
 func (c *Conn) Request() *Request { return c.request }
 
-// Response returns the headers of the server's response, on the client's side.
+// Response returns the headers of the server's response, on the client's side, and nil
+// on the server's.
 func (c *Conn) Response() http.Header { return c.response }
 
-// Subprotocol returns the subprotocol that was agreed on, or "".
+// Subprotocol returns the subprotocol that both ends agreed on, or "".
 func (c *Conn) Subprotocol() string { return c.subprotocol }
 
-// Compressed reports whether compression was agreed on.
+// Compressed reports whether both ends agreed on compression.
 func (c *Conn) Compressed() bool { return c.deflate != nil }
 
 // RemoteAddr returns the address of the other end.
 func (c *Conn) RemoteAddr() net.Addr { return c.stream.RemoteAddr() }
 
-// LocalAddr returns the address of this end; nil once the loop has ended.
+// LocalAddr returns the address of this end, or nil if the loop has ended; it may be
+// called from anywhere, and on another thread it waits for the loop.
 func (c *Conn) LocalAddr() net.Addr {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		a, _ := fromElsewhere(context.Background(), c, "address", func(context.Context) (net.Addr, error) { return c.stream.LocalAddr(), nil })
@@ -150,21 +153,23 @@ func (c *Conn) LocalAddr() net.Addr {
 // Loop returns the loop that the connection belongs to.
 func (c *Conn) Loop() *loop.Loop { return c.loop }
 
-// Readable returns the connection as a Source for loop.WaitAny, for the
-// tasks of its loop: it has something when a message has arrived, or receiving
-// would fail. Take it with TryReceive, or with Receive.
+// Readable returns a Source for loop.WaitAny, for tasks of the connection's loop only. It
+// is ready when a message has arrived or receiving would fail. TryReceive or Receive then
+// returns the message or the error.
 func (c *Conn) Readable() loop.Source {
 	return c.stream.Friend(friend.Key{}).ReadableWhen(c.hasMessage)
 }
 
-// Queued returns how many bytes were sent and are not with the kernel yet. It
-// is called on the loop.
+// Queued returns how many bytes were sent and wait for the kernel to take them; it must
+// be called on the connection's loop.
 func (c *Conn) Queued() int { return c.stream.Queued() }
 
-// SetReadDeadline sets when receiving ends with os.ErrDeadlineExceeded, also
-// for a call that waits already; the zero time means never. Nothing is lost by
-// it: a later Receive goes on. While Close waits for the peer it is net.ErrClosed, and
-// changes nothing: that has a time of its own.
+// SetReadDeadline sets the time at which receiving fails with os.ErrDeadlineExceeded, for
+// calls that wait already and for later ones; it may be called from anywhere, and on
+// another thread it waits for the loop. The zero time means never. A deadline loses
+// nothing: once it is moved, a later Receive continues. While Close waits for the peer,
+// SetReadDeadline fails with net.ErrClosed. There is no write deadline: the context of
+// each call and Options.WriteTimeout bound sending.
 func (c *Conn) SetReadDeadline(t time.Time) error {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.elsewhere(context.Background(), "set read deadline", func(context.Context) error { return c.SetReadDeadline(t) })
@@ -175,20 +180,21 @@ func (c *Conn) SetReadDeadline(t time.Time) error {
 	return c.stream.SetReadDeadline(t)
 }
 
-// elsewhere carries out a call that came from another thread.
+// elsewhere runs f as a task of the connection's loop, for a call from another thread,
+// and waits for it.
 func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Context) error) error {
 	err := c.loop.Friend(friend.Key{}).Call(ctx, "ws: "+what, f)
 	if errors.Is(err, runtime.ErrCanceled) || errors.Is(err, context.Canceled) {
-		if cerr := ended(ctx); cerr != nil { // what cancelled the call, and it may have been a deadline
+		if cerr := ctxErr(ctx); cerr != nil { // ctx cancelled the call, perhaps by its deadline
 			return cerr
 		}
 	}
 	return err
 }
 
-// fromElsewhere is elsewhere for a call that returns a value. A method that is called
-// on the loop must not pay for the function that it would give to fromElsewhere: so it
-// assigns nothing to what that function captures, which would move to the heap.
+// fromElsewhere is elsewhere for a call that returns a value. A caller must not assign to
+// variables that f captures: they would move to the heap, and calls on the loop, which
+// need no f, would pay for that too.
 func fromElsewhere[T any](ctx context.Context, c *Conn, what string, f func(ctx context.Context) (T, error)) (v T, err error) {
 	err = c.elsewhere(ctx, what, func(ctx context.Context) (err error) {
 		v, err = f(ctx)
@@ -197,87 +203,21 @@ func fromElsewhere[T any](ctx context.Context, c *Conn, what string, f func(ctx 
 	return v, err
 }
 
-// post has the loop call f, outside any task. It fails only if the loop has ended.
+// post makes the loop call f, outside any task. It fails only if the loop has ended.
 func (c *Conn) post(f func()) error { return c.loop.Friend(friend.Key{}).Post(f) }
 
-// link notes that the handler has m.
-func (c *Conn) link(m *Message) { c.held.PushFront(&m.node, m) }
-
-func (c *Conn) unlink(m *Message) { c.held.Remove(&m.node) }
-
-// returned takes note of a message that was released on another thread. Its
-// place in the list of held ones is the loop's to change.
-func (c *Conn) returned(m *Message) {
-	for {
-		top := c.foreign.Load()
-		m.nextAway = top
-		if c.foreign.CompareAndSwap(top, m) {
-			return
-		}
+// ctxErr is ctx.Err, but does not wait for ctx's timer if its deadline has passed: the
+// loop's clock may be ahead of that timer.
+func ctxErr(ctx context.Context) error {
+	if d, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(d) {
+		return context.DeadlineExceeded
 	}
+	return ctx.Err()
 }
 
-// collect unlinks what other threads have released.
-func (c *Conn) collect() {
-	m := c.foreign.Swap(nil)
-	for m != nil {
-		next := m.nextAway
-		c.unlink(m)
-		m.conn, m.nextAway = nil, nil // and left to the garbage collector
-		m = next
-	}
-}
+var past = time.Unix(1, 0) // a deadline that has passed
 
-// letGo gives back what the connection itself holds. Messages that somebody has
-// received are not of that.
-func (c *Conn) letGo() {
-	if c.foreign.Load() != nil {
-		c.collect()
-	}
-	c.dropReceived()
-	c.deflate.close()
-}
-
-// dropReceived gives up what was received and is with nobody yet.
-func (c *Conn) dropReceived() {
-	if r := c.reader; r != nil {
-		why := c.readErr
-		if why == nil {
-			why = errClosed // what comes of its message is dropped
-		}
-		r.giveUp(why)
-		if r.over == nil && !r.lent {
-			r.over = why
-		}
-		c.reader = nil
-	}
-	for len(c.stash) > 0 {
-		c.unstash().free()
-	}
-	c.dropPartial()
-}
-
-// reclaim takes back the messages that the handler still has when it has
-// returned.
-func (c *Conn) reclaim() {
-	c.letGo()
-	n, first := 0, ""
-	for m := range c.held.All() {
-		if m.away.CompareAndSwap(0, awayReclaimed) {
-			if n++; n == 1 {
-				first = fmt.Sprintf("%s of %d bytes", m.typ, m.size)
-				if m.from != "" {
-					first += ", received at\n" + m.from
-				}
-			}
-			m.local = nil // whoever still has it must not find it in use again
-			c.unlink(m)
-			m.eachSegment(func(s *segment) { c.frames.release(s.buf) })
-			m.first, m.rest, m.conn = segment{}, nil, nil
-		}
-	}
-	if n > 0 {
-		c.opts.Logger.Warn("noria: a handler returned without releasing what it received; it was reclaimed",
-			"peer", c.RemoteAddr().String(), "messages", n, "first", first)
-	}
+func timeout(err error) bool {
+	var t interface{ Timeout() bool }
+	return errors.As(err, &t) && t.Timeout()
 }

@@ -19,43 +19,57 @@ import (
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
 
-// DialOptions say how to open a connection. The zero value is good.
+// DialOptions configure Dial. The zero value is good.
 type DialOptions struct {
-	// Options are what the connection is told.
+	// Options configure the connection.
 	Options
 
-	// Header is sent along with the request. It cannot have the handshake's own
-	// headers; for the others, "Origin" for one, there is no check.
+	// Header has further headers of the request. It must not have those of the handshake
+	// itself. Others, such as "Origin", are not checked.
 	Header http.Header
 
-	// Host is the Host header; "" means that of the URL.
+	// Host is the Host header; "" means the URL's host.
 	Host string
 
-	// Subprotocols are what the client would speak, the best first.
+	// Subprotocols are those that the client offers, in order of preference.
 	Subprotocols []string
 
-	// TLS is for wss; nil is good. Without a ServerName it gets the URL's host.
+	// TLS configures wss; nil means the default configuration. An empty ServerName means
+	// the URL's host.
 	TLS *tls.Config
 
-	// HandshakeTimeout is for all of it: looking up the name, connecting, TLS
-	// and the opening handshake. 0 and less mean DefaultHandshakeTimeout.
+	// HandshakeTimeout bounds all of Dial: looking up the name, connecting, TLS and the
+	// opening handshake. 0 and less mean DefaultHandshakeTimeout.
 	HandshakeTimeout time.Duration
 
-	// Net says how to connect.
+	// Net configures the TCP connection, and says which Group it belongs to.
 	Net loop.DialOptions
 }
 
-// Dial opens a connection to a URL ("ws://host:port/path", "wss://…") and waits until
-// the opening handshake is complete. It may be called from anywhere. A task gives its
-// own context, and the connection belongs to its loop. A goroutine's belongs to a loop
-// of opts.Net.Group, or of a group that is started when it is first needed. The caller
-// must close it; messages that it has received stay valid until it sends or releases
-// them, after Close too. If the server answers with another status, the error is a
-// *StatusError.
+// A StatusError is the error of Dial for a server that answers with another status than
+// 101: it refused the handshake, or is not a WebSocket server.
+type StatusError struct {
+	Status int
+	Reason string // the text behind the status, as the server sent it
+	Header http.Header
+	Body   []byte // the part that had arrived, at most 1 KiB
+}
+
+func (e *StatusError) Error() string { return (*handshake.StatusError)(e).Error() }
+
+// Dial opens a connection to a URL ("ws://host:port/path", "wss://…"); it may be called
+// from anywhere, and waits until the opening handshake is complete. A task passes its own
+// context, and the connection belongs to the task's loop. The connection of a goroutine
+// belongs to a loop of opts.Net.Group, or of a group that is started when it is first
+// needed.
+//
+// The caller must close the connection. Messages that it has received stay valid until it
+// sends or releases them, even after Close. If the server answers with another status than
+// 101, the error is a *StatusError.
 func Dial(ctx context.Context, rawURL string, opts DialOptions) (*Conn, error) {
 	u, err := url.Parse(rawURL)
 	if err != nil {
-		return nil, fmt.Errorf("ws: dial: the URL: %w", errors.Unwrap(err)) // its own text has all of it, perhaps a password
+		return nil, fmt.Errorf("ws: dial: the URL: %w", errors.Unwrap(err)) // err's own text has the URL, perhaps with a password
 	}
 	var c *Conn
 	err = dialer.On(ctx, opts.Net.Group, u.Redacted(), func(ctx context.Context, _ bool) (err error) {
@@ -96,7 +110,7 @@ func dial(ctx context.Context, l *loop.Loop, u *url.URL, opts *DialOptions) (c *
 	}
 	opened := false
 	defer func() {
-		if !opened { // failed, or a hook or a function of the TLS configuration panics
+		if !opened { // open failed, or a hook or a function of the TLS configuration panicked
 			stream.Friend(friend.Key{}).SetLinger(-1)
 			err = errors.Join(err, stream.Close())
 		}
@@ -120,7 +134,7 @@ func address(u *url.URL) string {
 	return net.JoinHostPort(u.Hostname(), "80")
 }
 
-// open does the client's side of the handshakes on s.
+// open does the client's side of the TLS and the opening handshake on s.
 func open(ctx context.Context, s *loop.Stream, u *url.URL, attempt *handshake.Attempt, opts *DialOptions, deadline time.Time) (*Conn, error) {
 	if isSecure(u) {
 		config := tlslayer.ConfigFor(opts.TLS, u.Hostname())
@@ -143,15 +157,15 @@ func open(ctx context.Context, s *loop.Stream, u *url.URL, attempt *handshake.At
 	return c, nil
 }
 
-// shake sends the request and reads the response. The end of ctx makes the
-// deadline pass.
+// shake sends the request and reads the response. When ctx ends, it moves the stream's
+// deadline into the past.
 func shake(ctx context.Context, t *loop.Stream, attempt *handshake.Attempt, deadline time.Time) (*handshake.Opened, error) {
 	if err := t.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
 	over := false
 	stop := context.AfterFunc(ctx, func() {
-		// If this fails, the loop is ending: then the task is killed.
+		// This fails only if the loop is ending, which kills the task.
 		_ = t.Loop().Friend(friend.Key{}).Post(func() {
 			if !over {
 				_ = t.SetDeadline(past)
@@ -160,14 +174,14 @@ func shake(ctx context.Context, t *loop.Stream, attempt *handshake.Attempt, dead
 	})
 	defer func() { over = true; stop() }()
 	if _, err := t.Write(attempt.Request); err != nil {
-		if cerr := ended(ctx); cerr != nil {
+		if cerr := ctxErr(ctx); cerr != nil {
 			return nil, cerr
 		}
 		return nil, err
 	}
-	head, err := readHead(t, DefaultMaxHead)
+	head, err := readHead(t, DefaultMaxHeaderBytes)
 	if err != nil {
-		if cerr := ended(ctx); cerr != nil {
+		if cerr := ctxErr(ctx); cerr != nil {
 			return nil, cerr
 		}
 		return nil, fmt.Errorf("waiting for the server's response: %w", err)
@@ -183,7 +197,7 @@ func shake(ctx context.Context, t *loop.Stream, attempt *handshake.Attempt, dead
 	return opened, t.SetDeadline(time.Time{})
 }
 
-// peek returns a copy of the first bytes that have arrived.
+// peek returns a copy of the first bytes that have arrived, without consuming them.
 func peek(t *loop.Stream) []byte {
 	b := t.TryReadBuf()
 	if b == nil {

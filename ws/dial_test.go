@@ -16,14 +16,14 @@ import (
 	"github.com/noria-go/noria/ws"
 )
 
-// A wss dial that fails says why, and not that something was closed here.
+// A wss dial that fails returns the cause, and not net.ErrClosed.
 func TestDialErrorsOverTLS(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		srv := echoServer()
 		server, trust := tlsConfigs()
 		srv.TLS = server
-		srv.Check = func(*ws.Request) (http.Header, error) { return nil, errors.New("no") }
+		srv.Authorize = func(*ws.Request) (http.Header, error) { return nil, errors.New("no") }
 		addr := serve(t, g, srv)
 		dial := func(opts ws.DialOptions) (err error) {
 			require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
@@ -42,14 +42,14 @@ func TestDialErrorsOverTLS(t *testing.T) {
 	})
 }
 
-// The end of its context is what Dial tells, wherever it was.
+// Dial returns its context's error, whatever step the context interrupts.
 func TestDialContextEnds(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		require.NoError(t, err)
-		begun := make(chan func(), 1) // what to do when a request has begun to come
-		go func() {                   // it reads one byte of each, and answers none
+		begun := make(chan func(), 1) // called when a request has begun to arrive
+		go func() {                   // reads one byte of each request, and answers none
 			for {
 				c, err := ln.Accept()
 				if err != nil {
@@ -64,7 +64,7 @@ func TestDialContextEnds(t *testing.T) {
 		defer ln.Close()
 		for _, c := range []struct {
 			scheme string
-			header int // bytes; many have to be waited for
+			header int // bytes; the client has to wait to send many
 			want   error
 		}{
 			{"ws", 10, context.Canceled},
@@ -93,7 +93,7 @@ func TestDialContextEnds(t *testing.T) {
 	})
 }
 
-// A URL may have a password, which is nothing for a log.
+// An error of Dial does not have the password of its URL.
 func TestDialKeepsThePassword(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -105,5 +105,21 @@ func TestDialKeepsThePassword(t *testing.T) {
 			require.ErrorContains(t, err, "ws: dial")
 			require.NotContains(t, err.Error(), "secret")
 		}
+	})
+}
+
+// Conn.Request has the Host that the client sent.
+func TestDialHost(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		srv := echoServer()
+		hosts := make(chan string, 1)
+		srv.Handler = func(_ context.Context, c *ws.Conn) error { hosts <- c.Request().Host; return nil }
+		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{Host: "example.org"}, func(ctx context.Context, c *ws.Conn) error {
+			require.Equal(t, "example.org", c.Request().Host)
+			_ = receiveOne(ctx, c)
+			return nil
+		})
+		require.Equal(t, "example.org", <-hosts)
 	})
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/noria-go/noria/ws"
 )
 
-// This is the program that the README begins with.
+// The first program of the README.
 func Example() {
 	echo := func(ctx context.Context, c *ws.Conn) error {
 		for {
@@ -93,15 +93,15 @@ func ExampleDial() {
 	// Output: text: hello
 }
 
-// A path of a net/http server, whose connections move onto the group's loops.
-func ExampleHandler() {
+// A path of a net/http server, whose connections move to the group's loops.
+func ExampleHTTPHandler() {
 	group, err := noria.Start(noria.Options{})
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer group.Stop()
 	mux := http.NewServeMux()
-	mux.Handle("/ws", ws.Handler(group, func(ctx context.Context, c *ws.Conn) error {
+	mux.Handle("/ws", ws.HTTPHandler(group, func(ctx context.Context, c *ws.Conn) error {
 		return c.SendText(ctx, "this is "+c.Request().URI)
 	}))
 	srv := httptest.NewServer(mux)
@@ -119,10 +119,10 @@ func ExampleHandler() {
 	// Output: this is /ws
 }
 
-// A protocol of lines, whose library wants a net.Conn, through a WebSocket.
+// A line protocol, whose library needs a net.Conn, through a WebSocket.
 func ExampleConn_NetConn() {
 	lines := func(ctx context.Context, c *ws.Conn) error {
-		nc := c.NetConn(ctx, ws.Binary)
+		nc := c.NetConn(ctx, ws.TypeBinary)
 		for s := bufio.NewScanner(nc); s.Scan(); {
 			if _, err := fmt.Fprintf(nc, "you said %s\n", s.Text()); err != nil {
 				return err
@@ -131,11 +131,11 @@ func ExampleConn_NetConn() {
 		return nil
 	}
 	withServer(lines, func(ctx context.Context, c *ws.Conn) error {
-		nc := c.NetConn(ctx, ws.Binary)
+		nc := c.NetConn(ctx, ws.TypeBinary)
 		if _, err := io.WriteString(nc, "hel"); err != nil {
 			return err
 		}
-		if _, err := io.WriteString(nc, "lo\n"); err != nil { // where messages begin and end is nothing to it
+		if _, err := io.WriteString(nc, "lo\n"); err != nil { // message boundaries do not matter
 			return err
 		}
 		line, err := bufio.NewReader(nc).ReadString('\n')
@@ -145,7 +145,7 @@ func ExampleConn_NetConn() {
 	// Output: you said hello
 }
 
-// A message that is longer than should be held: it is copied as it arrives.
+// A message that is too long to hold is copied as it arrives.
 func ExampleConn_NextReader() {
 	upper := func(ctx context.Context, c *ws.Conn) error {
 		t, r, err := c.NextReader(ctx)
@@ -159,7 +159,7 @@ func ExampleConn_NextReader() {
 		if _, err := io.Copy(w, r); err != nil {
 			return err
 		}
-		return w.Close() // which ends the message
+		return w.Close() // ends the message
 	}
 	withServer(upper, func(ctx context.Context, c *ws.Conn) error {
 		if err := c.SendText(ctx, strings.Repeat("a long message. ", 1000)); err != nil {
@@ -176,9 +176,9 @@ func ExampleConn_NextReader() {
 	// Output: 16000 bytes came back
 }
 
-// One message for many: it is framed once, and compressed once.
+// A message for many connections is framed once, and compressed once.
 func ExamplePrepare() {
-	news := ws.Prepare(ws.Text, []byte("to all of you"))
+	news := ws.Prepare(ws.TypeText, []byte("to all of you"))
 	withServer(func(ctx context.Context, c *ws.Conn) error {
 		return c.SendPrepared(ctx, news) // on each connection, of any loop
 	}, func(ctx context.Context, c *ws.Conn) error {

@@ -16,37 +16,36 @@ import (
 // Limits of the opening handshake.
 const (
 	DefaultHandshakeTimeout = 10 * time.Second
-	DefaultMaxHead          = 16 << 10 // bytes of the request or response
+	DefaultMaxHeaderBytes   = 16 << 10 // of a request, or of a response to Dial
 
-	// What a client that is refused may still send, so that it gets to read the
-	// answer before a reset destroys it.
+	// How much a refused client may still send, and for how long: closing earlier
+	// would cause a reset that destroys the response before the client has read it.
 	maxRefusedBytes = 1 << 20
 	maxRefusedTime  = time.Second
 )
 
-// A Request is what a client asked for in its opening handshake.
+// A Request is a client's request of an opening handshake.
 type Request struct {
 	Method string      // GET, for a handshake
-	URI    string      // path and query, as it was sent
+	URI    string      // path and query, as the client sent them
 	Host   string      // the Host header
-	Header http.Header // all others; its keys are canonical: see http.CanonicalHeaderKey
+	Header http.Header // the other headers, with canonical keys: see http.CanonicalHeaderKey
 }
 
-// A Response is an HTTP response with a body, after which the connection is
-// closed.
+// A Response is an HTTP response with a body. The server closes the connection after it.
 type Response struct {
 	Status int         // 200 to 599
-	Header http.Header // more headers; those about the body are added
+	Header http.Header // without those about the body, which are added
 	Body   []byte
 }
 
-// A Refusal is an error with which Server.Check refuses a handshake: it says
-// what the client is told.
+// A Refusal is an error with which Server.Authorize refuses a handshake and says which
+// response the client gets.
 type Refusal struct {
 	Status int         // 300 to 599; 0 means 403
-	Text   string      // for the client: what is wrong and what to do; "" is the status's own
-	Header http.Header // more headers of the response
-	Err    error       // the cause, for the log (at its level Debug); the client does not see it
+	Text   string      // the response's body: what is wrong and what to do; "" means the status's text
+	Header http.Header // further headers of the response
+	Err    error       // the cause, for the log at level Debug; the client does not see it
 }
 
 func (r *Refusal) Error() string { return (*handshake.Refusal)(r).Error() }
@@ -54,27 +53,16 @@ func (r *Refusal) Error() string { return (*handshake.Refusal)(r).Error() }
 // Unwrap returns Err.
 func (r *Refusal) Unwrap() error { return r.Err }
 
-// A StatusError is what Dial fails with when the server answers with another
-// status than 101. It may be another kind of server, or have refused.
-type StatusError struct {
-	Status int
-	Reason string // the first line's, as it was sent
-	Header http.Header
-	Body   []byte // what had arrived of it, at most 1 KiB
-}
-
-func (e *StatusError) Error() string { return (*handshake.StatusError)(e).Error() }
-
-// handshaker is s's part of the handshake, which does no I/O.
+// handshaker returns the part of s that decides on requests. It does no I/O.
 func (s *Server) handshaker() handshake.Server {
 	h := handshake.Server{Subprotocols: s.Subprotocols, Origins: s.Origins}
 	if s.Compression != nil {
 		config := s.Compression.config()
 		h.Deflate = &config
 	}
-	if s.Check != nil {
-		h.Check = func(r *handshake.Request) (http.Header, error) {
-			more, err := s.Check((*Request)(r))
+	if s.Authorize != nil {
+		h.Authorize = func(r *handshake.Request) (http.Header, error) {
+			more, err := s.Authorize((*Request)(r))
 			var ref *Refusal
 			if errors.As(err, &ref) {
 				err = (*handshake.Refusal)(ref)
@@ -82,15 +70,17 @@ func (s *Server) handshaker() handshake.Server {
 			return more, err
 		}
 	}
-	if s.Plain != nil {
-		h.Plain = func(r *handshake.Request) *handshake.Response { return (*handshake.Response)(s.Plain((*Request)(r))) }
+	if s.HandleHTTP != nil {
+		h.HandleHTTP = func(r *handshake.Request) *handshake.Response {
+			return (*handshake.Response)(s.HandleHTTP((*Request)(r)))
+		}
 	}
 	return h
 }
 
-// accept does the server's side of the opening handshake on t. It returns nil
-// and no error if a request that is no handshake was answered. A server that stops
-// waits for none: it is called in a task of t's loop, whose context ctx is.
+// accept does the server's side of the opening handshake on t, in the task with context
+// ctx. When ctx ends, it answers with 503. It returns nil and no error if HandleHTTP has
+// answered the request.
 func (s *Server) accept(ctx context.Context, t *loop.Stream, deadline time.Time) (*handshake.Accepted, error) {
 	stop, task := func() bool { return true }, loop.TaskOf(ctx)
 	if ctx.Err() != nil {
@@ -104,12 +94,12 @@ func (s *Server) accept(ctx context.Context, t *loop.Stream, deadline time.Time)
 	}
 	var acc *handshake.Accepted
 	var answer []byte
-	head, err := readHead(t, s.maxHead())
+	head, err := readHead(t, s.maxHeaderBytes())
 	switch {
 	case err == nil:
 		acc, answer, err = s.shake.Accept(head)
 	case errors.Is(err, errHeadTooLong):
-		ref := handshake.TooLong(s.maxHead())
+		ref := handshake.TooLong(s.maxHeaderBytes())
 		answer, err = ref.Response().Append(nil, ""), ref
 	case timeout(err) && ctx.Err() != nil:
 		ref := &handshake.Refusal{Status: http.StatusServiceUnavailable, Text: "the server stops", Err: ctx.Err()}
@@ -135,7 +125,8 @@ func (s *Server) accept(ctx context.Context, t *loop.Stream, deadline time.Time)
 	return acc, t.SetReadDeadline(time.Time{})
 }
 
-// linger ends the connection of a client that was refused: it lets it read why.
+// linger closes the sending half and drops what the refused client still sends, so that
+// the client can read the response.
 func linger(t *loop.Stream) {
 	if t.SetReadDeadline(time.Now().Add(maxRefusedTime)) != nil || t.CloseWrite() != nil {
 		return
@@ -152,8 +143,8 @@ func linger(t *loop.Stream) {
 
 var errHeadTooLong = errors.New("the head is too long")
 
-// readHead reads up to the empty line that ends an HTTP head, and puts back
-// what follows it. It holds what has come and no more.
+// readHead reads the head of an HTTP request or response, up to the empty line that ends
+// it, and puts back the bytes behind it. Its memory grows with what arrives.
 func readHead(t *loop.Stream, limit int) ([]byte, error) {
 	var head []byte
 	for {
@@ -163,7 +154,7 @@ func readHead(t *loop.Stream, limit int) ([]byte, error) {
 		}
 		before := len(head)
 		head = append(head, b.Bytes()[:min(b.Len(), limit+1-before)]...)
-		from := max(0, before-3) // the end may lie across two buffers
+		from := max(0, before-3) // the empty line may lie across two buffers
 		if end := endOfHead(head[from:]); end > 0 && from+end <= limit {
 			end += from
 			if b = b.Friend(friend.Key{}).Rest(end - before); b != nil {
@@ -178,8 +169,9 @@ func readHead(t *loop.Stream, limit int) ([]byte, error) {
 	}
 }
 
-// endOfHead returns where the head ends, 0 if it does not. A line that ends
-// with a bare LF is an error, which need not be waited for: it is the end too.
+// endOfHead returns the length of the head that p begins with, or 0 if p does not have
+// the head's end. A line that ends with a bare LF counts as the end: it is an error
+// already.
 func endOfHead(p []byte) int {
 	for at := 0; ; {
 		i := bytes.IndexByte(p[at:], '\n')

@@ -12,8 +12,8 @@ import (
 	"github.com/noria-go/noria/internal/backendtest"
 )
 
-// traps.md 16: a process without file descriptors accepts nobody, serves those
-// that it has, and goes on when there are some again.
+// traps.md 16: a process without free file descriptors accepts no connections, serves
+// those that it has, and accepts again once there are free ones.
 func TestOutOfDescriptors(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		addr := serve(t, backendtest.Group(t, v, 1), echoServer())
@@ -23,7 +23,7 @@ func TestOutOfDescriptors(t *testing.T) {
 		to, err := net.ResolveTCPAddr("tcp", addr)
 		require.NoError(t, err)
 		late := make([]*os.File, 3)
-		for i := range late { // their descriptors are had before there are none
+		for i := range late { // opens their descriptors before they run out
 			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 			require.NoError(t, err)
 			late[i] = os.NewFile(uintptr(fd), "late")
@@ -51,7 +51,7 @@ func TestOutOfDescriptors(t *testing.T) {
 	})
 }
 
-// useUpDescriptors leaves the process none, until restore is called.
+// useUpDescriptors leaves the process no free descriptors, until restore is called.
 func useUpDescriptors(t *testing.T) (restore func()) {
 	var old unix.Rlimit
 	require.NoError(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &old))

@@ -30,7 +30,7 @@ func many() int {
 	return 1000
 }
 
-// requireEchoes checks that a connection is served while others are not well.
+// requireEchoes checks that p is served while other connections misbehave.
 func (p *peer) requireEchoes(n int) {
 	p.t.Helper()
 	for i := range n {
@@ -40,8 +40,8 @@ func (p *peer) requireEchoes(n int) {
 	}
 }
 
-// traps.md, "What a WebSocket server meets", 1: handshakes that take for ever,
-// many at once, end when their time is over, and another connection is served.
+// traps.md, "What a WebSocket server meets", 1: many slow handshakes at once end after
+// HandshakeTimeout, and another connection is served meanwhile.
 func TestSlowHandshakes(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -55,7 +55,7 @@ func TestSlowHandshakes(t *testing.T) {
 			peers[i].send([]byte(request[:1+i%(len(request)-1)]))
 		}
 		good.requireEchoes(100)
-		// A byte that comes in time gives none of them more.
+		// Bytes that arrive in time do not extend it.
 		dribbler := dialTCP(t, addr)
 		dribbler.send([]byte(request[:len(request)-2] + "X: "))
 		dribbling, stop := context.WithCancel(context.Background())
@@ -83,7 +83,7 @@ func TestSlowHandshakes(t *testing.T) {
 			p.Close()
 		}
 		good.requireEchoes(10)
-		// What they had is given back; the good one's task is left, and the listener's.
+		// Their tasks and buffers are gone. The good peer's task and the listener's are left.
 		require.Eventually(t, func() bool {
 			st, err := g.Stats()
 			require.NoError(t, err)
@@ -92,7 +92,7 @@ func TestSlowHandshakes(t *testing.T) {
 	})
 }
 
-// traps.md 2: requests that are no good get an answer that says why.
+// traps.md 2: bad requests get a response that says why.
 func TestBadRequests(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -127,11 +127,11 @@ func TestBadRequests(t *testing.T) {
 	})
 }
 
-// traps.md 2: nothing that the program says can end a line of the response.
+// traps.md 2: headers and texts of the program cannot end a line of the response.
 func TestResponseHeaders(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
-		srv.Check = func(r *ws.Request) (http.Header, error) {
+		srv.Authorize = func(r *ws.Request) (http.Header, error) {
 			switch r.URI {
 			case "/bad":
 				return http.Header{"X-A": {"b\r\nSet-Cookie: c"}}, nil
@@ -142,7 +142,7 @@ func TestResponseHeaders(t *testing.T) {
 			}
 			return http.Header{"X-A": {"b"}}, nil
 		}
-		srv.Plain = func(r *ws.Request) *ws.Response {
+		srv.HandleHTTP = func(r *ws.Request) *ws.Response {
 			if r.URI != "/page" {
 				return nil
 			}
@@ -181,8 +181,8 @@ func TestResponseHeaders(t *testing.T) {
 	})
 }
 
-// traps.md 5: empty fragments without end cost their sender as much as the
-// server, and nobody else anything.
+// traps.md 5: empty fragments without end cost their sender as much as the server, and do
+// not delay other connections.
 func TestEmptyFragmentsWithoutEnd(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -244,7 +244,8 @@ func TestPingFlood(t *testing.T) {
 	})
 }
 
-// traps.md 12: a peer that never answers a Close frame is closed all the same.
+// traps.md 12: the connection of a peer that never answers a Close frame is closed after
+// CloseTimeout.
 func TestCloseUnanswered(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -257,7 +258,7 @@ func TestCloseUnanswered(t *testing.T) {
 		addr := serve(t, backendtest.Group(t, v, 1), srv)
 		p := connect(t, addr)
 		p.wantCloseFrame(4001)
-		p.send(bytes.Repeat(text("I go on"), 1000)) // and is not listened to
+		p.send(bytes.Repeat(text("I go on"), 1000)) // dropped
 		_, err := io.Copy(io.Discard, p.r)
 		if err != nil {
 			require.ErrorContains(t, err, "reset")
@@ -266,7 +267,7 @@ func TestCloseUnanswered(t *testing.T) {
 	})
 }
 
-// traps.md 13: a peer that is gone without a word, and one that is only quiet.
+// traps.md 13: a peer that has vanished, and one that is only quiet.
 func TestKeepAlive(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, receives := range []bool{true, false} {
@@ -303,8 +304,8 @@ func TestKeepAlive(t *testing.T) {
 			}
 			addr := serve(t, backendtest.Group(t, v, 1), srv)
 			p := connect(t, addr)
-			require.ErrorIs(t, <-ended, ws.ErrDead)
-			require.ErrorIs(t, <-ended, ws.ErrDead)
+			require.ErrorIs(t, <-ended, ws.ErrPongTimeout)
+			require.ErrorIs(t, <-ended, ws.ErrPongTimeout)
 			_, err := io.Copy(io.Discard, p.r)
 			require.NoError(t, err)
 		})
@@ -329,7 +330,7 @@ func TestStalledPeers(t *testing.T) {
 				p.send(message[:1+i*37%len(message)]) // half a frame
 				continue
 			}
-			stuck.Go(func() { // until nothing more is taken
+			stuck.Go(func() { // until the server takes nothing more
 				_ = p.SetWriteDeadline(time.Now().Add(300 * time.Millisecond))
 				for {
 					if _, err := p.Write(message); err != nil {
@@ -348,13 +349,13 @@ func TestStalledPeers(t *testing.T) {
 		good.requireEchoes(100)
 		st, err := g.Stats()
 		require.NoError(t, err)
-		// Slabs are powers of two: up to twice what lies in them.
+		// Slabs are powers of two: up to twice the bytes in them.
 		per := int64(2*(ws.DefaultSendQueue+256<<10) + 256<<10)
 		require.Less(t, st[0].Pool.Mapped, int64(many())*per+16<<20, "what one peer can make the server hold is bounded")
 	})
 }
 
-// traps.md 14: a reader that does not read. The policies.
+// traps.md 14: a peer that does not read, with each Policy.
 func TestPolicies(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		payload := bytes.Repeat([]byte("x"), 10_000)
@@ -364,16 +365,16 @@ func TestPolicies(t *testing.T) {
 			timeout time.Duration
 			want    error
 		}{
-			{"drop", ws.Drop, 0, ws.ErrDropped},
-			{"disconnect", ws.Disconnect, 0, ws.ErrTooSlow},
-			{"wait", ws.Wait, 100 * time.Millisecond, ws.ErrTooSlow},
+			{"drop", ws.PolicyDrop, 0, ws.ErrDropped},
+			{"disconnect", ws.PolicyDisconnect, 0, ws.ErrTooSlow},
+			{"wait", ws.PolicyWait, 100 * time.Millisecond, ws.ErrTooSlow},
 		} {
 			for _, from := range []string{"the task", "a goroutine"} {
 				t.Run(c.name+" from "+from, func(t *testing.T) {
 					srv := echoServer()
 					srv.Policy, srv.WriteTimeout, srv.SendQueue = c.policy, c.timeout, 50_000
 					var dropped atomic.Int64
-					srv.Hooks.Dropped = func(_ *ws.Conn, _ ws.Type, n int) { dropped.Add(int64(n)) }
+					srv.Hooks.MessageDropped = func(_ *ws.Conn, _ ws.Type, n int) { dropped.Add(int64(n)) }
 					result := make(chan error, 1)
 					srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 						flood := func() {
@@ -394,7 +395,7 @@ func TestPolicies(t *testing.T) {
 					addr := serve(t, backendtest.Group(t, v, 1), srv)
 					p := connect(t, addr)
 					require.ErrorIs(t, <-result, c.want)
-					if c.policy == ws.Drop {
+					if c.policy == ws.PolicyDrop {
 						require.Eventually(t, func() bool { return dropped.Load() == int64(len(payload)) }, patience, time.Millisecond)
 						// The connection lives, and what was queued is whole.
 						for range 3 {
@@ -409,13 +410,13 @@ func TestPolicies(t *testing.T) {
 	})
 }
 
-// traps.md 14: a budget over many connections. Those that do not read use it
-// up; one that reads goes on.
+// traps.md 14: a Budget of many connections. Peers that do not read use it up, and one
+// that reads is still served.
 func TestBudget(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
 		budget := ws.NewBudget(1 << 20)
-		srv.Budget, srv.Policy, srv.SendQueue = budget, ws.Drop, 10<<20
+		srv.Budget, srv.Policy, srv.SendQueue = budget, ws.PolicyDrop, 10<<20
 		payload := bytes.Repeat([]byte("x"), 20_000)
 		var full sync.WaitGroup
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
@@ -442,7 +443,7 @@ func TestBudget(t *testing.T) {
 		}
 		full.Wait()
 		require.GreaterOrEqual(t, budget.Used(), int64(1<<20))
-		require.Less(t, budget.Used(), int64(3<<20)) // a message each over, and what a turn adds
+		require.Less(t, budget.Used(), int64(3<<20)) // a message over for each, and what one turn adds
 		connect(t, addr).requireEchoes(50)
 		for _, p := range peers {
 			p.Close()
@@ -451,7 +452,7 @@ func TestBudget(t *testing.T) {
 	})
 }
 
-// Whatever is queued, however, is charged at once.
+// Every way of sending charges the Budget at once.
 func TestBudgetCounts(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, compression := range []*ws.Compression{nil, {Threshold: 1 << 10}} {
@@ -462,7 +463,7 @@ func TestBudgetCounts(t *testing.T) {
 				ended <- func() error {
 					long := strings.Repeat("long enough ", 1000)
 					writer := func() error {
-						w, err := c.NextWriter(ctx, ws.Text)
+						w, err := c.NextWriter(ctx, ws.TypeText)
 						if err != nil {
 							return err
 						}
@@ -472,9 +473,9 @@ func TestBudgetCounts(t *testing.T) {
 					for name, send := range map[string]func() error{
 						"short":          func() error { return c.SendText(ctx, "short") },
 						"long":           func() error { return c.SendText(ctx, long) },
-						"message":        func() error { return c.Send(ctx, ws.NewMessage(ws.Text, []byte(long))) },
-						"prepared":       func() error { return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte(long))) },
-						"prepared short": func() error { return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("short"))) },
+						"message":        func() error { return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte(long))) },
+						"prepared":       func() error { return c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte(long))) },
+						"prepared short": func() error { return c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte("short"))) },
 						"writer":         writer,
 					} {
 						before := c.Queued()
@@ -498,7 +499,7 @@ func TestBudgetCounts(t *testing.T) {
 	})
 }
 
-// traps.md 15: a frame that comes byte for byte holds little.
+// traps.md 15: a frame that arrives byte by byte takes little memory.
 func TestByteForByte(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -531,9 +532,9 @@ func TestByteForByte(t *testing.T) {
 	})
 }
 
-// A message that comes in many small pieces, with a wait after each, becomes few
-// segments: each is as large as what there is already. 257 bytes were the worst
-// length while a segment that was made for more was cut down to what it held.
+// A message that arrives in many small pieces, with a wait after each, becomes few
+// segments: each new one is as large as the message so far. 257 bytes would be the worst
+// length if such a segment were cut down to the bytes in it.
 func TestPieceByPiece(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -548,7 +549,7 @@ func TestPieceByPiece(t *testing.T) {
 				op = frame.Binary
 			}
 			p.send(fr(op, false, piece))
-			p.send(fr(frame.Ping, true, "")) // it is answered once what came before was taken in
+			p.send(fr(frame.Ping, true, "")) // its pong shows that the piece was received
 			h, _, err := p.read()
 			require.NoError(t, err)
 			require.Equal(t, frame.Pong, h.Op)
@@ -567,8 +568,8 @@ func TestPieceByPiece(t *testing.T) {
 	})
 }
 
-// traps.md 17: a server that stops says so to everyone, and closes by force who
-// does not answer.
+// traps.md 17: a server that drains sends every peer a Close frame, and cuts the
+// connections of those that do not answer.
 func TestShutdown(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -591,7 +592,7 @@ func TestShutdown(t *testing.T) {
 		for i, p := range peers {
 			if i%2 == 0 {
 				p.wantClose(ws.StatusGoingAway)
-			} else { // it says nothing, and is closed by force
+			} else { // the peer is silent, and its connection is cut
 				p.wantCloseFrame(ws.StatusGoingAway)
 			}
 		}

@@ -15,26 +15,26 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
-// Handler returns an http.Handler that upgrades the requests of a net/http
-// server and serves the connections on g's loops:
+// HTTPHandler returns an http.Handler that upgrades requests of a net/http server and
+// serves the connections on g's loops:
 //
-//	mux.Handle("/ws", ws.Handler(group, echo))
+//	mux.Handle("/ws", ws.HTTPHandler(group, echo))
 //
-// See Server.HTTPHandler for one with options.
-func Handler(g *loop.Group, f HandlerFunc) http.Handler {
+// Server.HTTPHandler is the same with options.
+func HTTPHandler(g *loop.Group, f HandlerFunc) http.Handler {
 	return (&Server{Handler: f}).HTTPHandler(g)
 }
 
-// HTTPHandler returns an http.Handler that does the opening handshake with the
-// requests of a net/http server, takes their connections over onto g's loops,
-// one loop after another, and serves them there as s does. What s says about
-// listening, draining and the time and size of requests is net/http's business
-// here; the connections end with the group, or when they are closed. They are in
-// s.Stats, and when there are s.MaxConns of them others are answered with 503. A
-// handler's context has the values of its request's.
+// HTTPHandler returns an http.Handler that upgrades requests of a net/http server, moves
+// their connections to g's loops in turn, and serves them there with s.Handler.
 //
-// A connection over TLS stays with net/http's goroutines, which pump its bytes
-// to the loop and back: that costs two copies and two switches between threads.
+// net/http's own settings apply in place of s.TLS, s.DrainTime, s.DrainSpread,
+// s.HandshakeTimeout and s.MaxHeaderBytes. The connections end when they are closed or the
+// group ends. s.Stats counts them, and while s.MaxConns of them are open, further requests
+// are answered with 503. A handler's context has the values of its request's context.
+//
+// Two goroutines carry the bytes of a TLS connection between net/http's connection and the
+// loop, which costs two copies and two switches between threads.
 func (s *Server) HTTPHandler(g *loop.Group) http.Handler { return &httpHandler{s, g} }
 
 type httpHandler struct {
@@ -46,7 +46,7 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s := h.s
 	s.once.Do(s.prepare)
 	if s.err != nil {
-		s.Options.logger().Error("noria: a handshake is refused", "error", s.err)
+		s.Options.logger().Error("noria: a handshake was refused", "error", s.err)
 		http.Error(w, "the server is not set up", http.StatusInternalServerError)
 		return
 	}
@@ -63,22 +63,22 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			s.handshakeFailed(r.RemoteAddr, err)
 			s.refused.Add(1)
 		}
-		replay(w, r, answer) // it says what is wrong
+		replay(w, r, answer) // the response says what is wrong
 		return
 	}
 	if !s.tcp.Admit() {
 		w.Header().Set("Retry-After", "1")
-		http.Error(w, "there are as many connections as there may be", http.StatusServiceUnavailable)
+		http.Error(w, "the server has no room for more connections", http.StatusServiceUnavailable)
 		return
 	}
 	if err := h.takeOver(l, w, r, answer, func(t *loop.Stream) *Conn { return s.open(t, acc) }); err != nil {
 		s.tcp.Dismiss()
 		s.refused.Add(1)
-		s.opts.Logger.Error("noria: a connection cannot be taken over from net/http", "peer", r.RemoteAddr, "error", err)
+		s.opts.Logger.Error("noria: a connection could not be taken over from net/http", "peer", r.RemoteAddr, "error", err)
 	}
 }
 
-// replay gives w a response that was made to be sent as it is.
+// replay writes answer, a complete HTTP response, to w.
 func replay(w http.ResponseWriter, r *http.Request, answer []byte) {
 	resp, err := http.ReadResponse(bufio.NewReader(bytes.NewReader(answer)), r)
 	if err != nil {
@@ -88,7 +88,7 @@ func replay(w http.ResponseWriter, r *http.Request, answer []byte) {
 	defer resp.Body.Close()
 	maps.Copy(w.Header(), resp.Header)
 	w.WriteHeader(resp.StatusCode)
-	_, _ = io.Copy(w, resp.Body) // a client that has gone does not read it
+	_, _ = io.Copy(w, resp.Body) // this fails if the client is gone
 }
 
 func (h *httpHandler) takeOver(l *loop.Loop, w http.ResponseWriter, r *http.Request, answer []byte, open func(*loop.Stream) *Conn) error {
@@ -97,7 +97,7 @@ func (h *httpHandler) takeOver(l *loop.Loop, w http.ResponseWriter, r *http.Requ
 		http.Error(w, "this connection cannot be upgraded", http.StatusInternalServerError)
 		return err
 	}
-	unread, _ := rw.Reader.Peek(rw.Reader.Buffered()) // no more than is there
+	unread, _ := rw.Reader.Peek(rw.Reader.Buffered()) // does not read, so does not fail
 	unread = bytes.Clone(unread)
 	if err = nc.SetDeadline(time.Time{}); err == nil {
 		_, err = nc.Write(answer)
@@ -112,13 +112,13 @@ func (h *httpHandler) takeOver(l *loop.Loop, w http.ResponseWriter, r *http.Requ
 	return h.serve(l, r, stream, open)
 }
 
-// serve starts the task that serves a connection that was taken over. It fails if the
-// loop has ended, which closes the connection.
+// serve starts the task of a connection that was taken over. It fails if the loop has
+// ended, and the connection is closed then.
 func (h *httpHandler) serve(l *loop.Loop, r *http.Request, stream *loop.Stream, open func(*loop.Stream) *Conn) error {
 	taken := false
 	return l.Friend(friend.Key{}).Go("connection "+r.RemoteAddr, func(ctx context.Context) error {
 		taken = true
-		loop.TaskOf(ctx).Friend(friend.Key{}).SetValues(r.Context()) // its end means nothing any more
+		loop.TaskOf(ctx).Friend(friend.Key{}).SetValues(r.Context()) // the values alone: net/http ends that context
 		h.s.tcp.ServeConn(ctx, stream, func(ctx context.Context, _ *loop.Stream) error {
 			return open(stream).run(ctx, h.s.Handler, h.s.OnGoroutine)
 		})

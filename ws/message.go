@@ -7,67 +7,66 @@ import (
 
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/list"
-	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
+	"github.com/noria-go/noria/ws/internal/frame"
 )
 
+// A Type is the type of a message: TypeText or TypeBinary.
+type Type uint8
+
 const (
-	// smallPiece is up to how many bytes a piece of a message is copied behind
-	// the one before it, in place of becoming a segment of its own.
+	// TypeText is UTF-8. The connection checks what it receives, and not what it sends.
+	TypeText Type = Type(frame.Text)
+	// TypeBinary is arbitrary bytes.
+	TypeBinary Type = Type(frame.Binary)
+)
+
+func (t Type) String() string { return frame.Opcode(t).String() }
+
+// check panics if t is not the type of a message.
+func (t Type) check(what string) {
+	if t != TypeText && t != TypeBinary {
+		panic(fmt.Sprintf("ws: %s of a message of type %v, want TypeText or TypeBinary", what, t))
+	}
+}
+
+const (
+	// smallPiece is the largest piece of a message, in bytes, that is copied behind the
+	// piece before it. A larger piece becomes a segment of its own.
 	smallPiece = 4 << 10
 
-	// headroom is left in front of what is copied, for a header.
+	// headroom is how many bytes are left free in front of copied bytes, for a frame
+	// header.
 	headroom = 16
 )
 
-// A Message is one message, and owns its bytes. Whoever has it sends it on,
-// once, or calls Release; after either it must not be touched. A handler that
-// hands a message to somebody else than Send, to be used when the handler has
-// perhaps returned, calls Keep first.
+// A Message is one message, and owns its bytes. Its owner must either send it, once, or
+// call Release, and must not use it afterwards. A handler that passes a message to code
+// that may use it after the handler has returned must call Keep first.
 //
-// The bytes of a long message lie in several segments. Bytes joins them, with
-// one copy, the first time it is called; Segments does not.
+// The bytes of a long message lie in several segments. The first call of Bytes joins
+// them with one copy; Segments does not.
 //
-// A Message is for one caller at a time.
+// Only one goroutine or task at a time may use a Message.
 type Message struct {
 	typ   Type
-	gone  bool // it was sent or released
+	gone  bool // sent or released
 	size  int
 	first segment
 	rest  []segment
 
-	conn     *Conn              // received it, and takes it back if its handler does not
-	local    *local             // where the Message itself goes back to; nil: nowhere
-	node     list.Node[Message] // of Conn.held
-	unused   list.Link[Message] // of local.messages
-	nextAway *Message           // see Conn.returned
-	away     atomic.Int32       // see awayReleased
-	from     string             // the stack that received it, if somebody wants to know
+	conn     *Conn              // received it, and reclaims it; nil after Keep
+	local    *local             // reuses the Message itself; nil: not reused
+	node     list.Node[Message] // in Conn.held
+	unused   list.Link[Message] // in local.messages
+	nextAway *Message           // in Conn.foreign
+	away     atomic.Int32       // 0, awayReleased or awayReclaimed
+	from     string             // the stack that received it, with Options.DebugMessages
 }
 
-// Values of Message.away: what happened to a message that was released
-// elsewhere than on its loop, or that its handler forgot.
-const (
-	awayReleased = iota + 1
-	awayReclaimed
-)
-
-// A segment is a part of a message: data lies in buf, of which the segment is
-// an owner. off is where, counted from the first byte that buf holds.
-type segment struct {
-	buf  *runtime.Buffer
-	data []byte
-	off  int
-}
-
-// sole reports whether nobody else looks at the segment's buffer.
-func (s *segment) sole() bool { return !s.buf.Friend(friend.Key{}).Shared() }
-
-// last reports whether the segment's buffer ends with it.
-func (s *segment) last() bool { return s.off+len(s.data) == s.buf.Len() }
-
-// NewMessage returns a message that owns p: it must not be changed from now
-// on. t is Text or Binary. It may be called from anywhere.
+// NewMessage returns a message that owns p, without a copy: the caller must not change p
+// from now on. It may be called from anywhere and does not wait. It panics if t is
+// neither TypeText nor TypeBinary.
 func NewMessage(t Type, p []byte) *Message {
 	t.check("NewMessage")
 	m := &Message{typ: t, size: len(p)}
@@ -77,15 +76,15 @@ func NewMessage(t Type, p []byte) *Message {
 	return m
 }
 
-// Type returns what the message is.
+// Type returns the message's type.
 func (m *Message) Type() Type { return m.typ }
 
 // Len returns how many bytes of payload the message has.
 func (m *Message) Len() int { return m.size }
 
-// Bytes returns the payload. It is good until the message is sent or released.
-// The bytes of a message that was received may be changed; those that
-// NewMessage was given must not.
+// Bytes returns the payload, which is valid until the message is sent or released. The
+// caller may change the bytes of a message that it received, but not those that it gave
+// to NewMessage.
 func (m *Message) Bytes() []byte {
 	m.check("Bytes")
 	if len(m.rest) > 0 {
@@ -94,7 +93,8 @@ func (m *Message) Bytes() []byte {
 	return m.first.data
 }
 
-// Segments returns the payload as it lies there, in order: see Bytes.
+// Segments returns the payload in pieces, in order, without a copy. They are valid, and
+// may be changed, like the result of Bytes.
 func (m *Message) Segments() [][]byte {
 	m.check("Segments")
 	if m.size == 0 {
@@ -108,7 +108,7 @@ func (m *Message) Segments() [][]byte {
 	return all
 }
 
-// Release gives the memory back. It may be called from any goroutine.
+// Release returns the message's memory. It may be called from anywhere and does not wait.
 func (m *Message) Release() {
 	m.check("Release")
 	m.gone = true
@@ -125,14 +125,13 @@ func (m *Message) Release() {
 	}
 }
 
-// Keep takes the message out of its connection's hands: it is not reclaimed
-// when the handler returns, and whoever has it must see to it that it is sent
-// or released. It is called where the message was received, before the handler
-// returns, and returns m.
+// Keep makes the message independent of its handler: the connection does not reclaim it
+// when the handler returns, and its owner must send or release it. The handler calls Keep
+// before it returns. On a goroutine the call waits for the loop. It returns m.
 func (m *Message) Keep() *Message {
 	m.check("Keep")
 	if c := m.conn; c != nil && !c.loop.Friend(friend.Key{}).OnLoop() {
-		// If the loop has ended, nobody looks at its list any more.
+		// This fails only if the loop has ended, and then its list is not used any more.
 		_ = c.elsewhere(context.Background(), "keep", func(context.Context) error { m.unhold(); return nil })
 		return m
 	}
@@ -140,8 +139,7 @@ func (m *Message) Keep() *Message {
 	return m
 }
 
-// unhold takes the message out of its handler's hands: that the handler returns
-// is nothing to it any more.
+// unhold takes the message off the list of those that its handler has.
 func (m *Message) unhold() {
 	if c := m.conn; c != nil {
 		c.unlink(m)
@@ -149,9 +147,9 @@ func (m *Message) unhold() {
 	}
 }
 
-// portable returns a message with m's bytes that any loop may send, and takes m:
-// a caller that uses it again is told so, where that is done. Buffers belong to
-// their loops, so what was received is copied.
+// portable returns a message with m's bytes that any loop may send, and takes m, so that
+// a further use of m panics. A buffer belongs to its loop, so the bytes of a message that
+// was received are copied.
 func (m *Message) portable() *Message {
 	shared := m.conn == nil && m.local == nil
 	m.eachSegment(func(s *segment) { shared = shared && s.buf.Friend(friend.Key{}).Home() == nil })
@@ -167,7 +165,7 @@ func (m *Message) portable() *Message {
 	return NewMessage(t, all)
 }
 
-// check panics if the message is not the caller's any more.
+// check panics if the caller does not own the message any more.
 func (m *Message) check(what string) {
 	if m.gone {
 		panic("ws: " + what + " of a message that was sent or released")
@@ -178,21 +176,10 @@ func (m *Message) check(what string) {
 }
 
 func (m *Message) forgotten(what string) {
-	panic(fmt.Sprintf("ws: %s of a message (%s) whose handler has returned: it was reclaimed; a handler that hands a message on calls Keep", what, m.typ))
+	panic(fmt.Sprintf("ws: %s of a message (%s) whose handler has returned: it was reclaimed; a handler that passes a message on must call Keep", what, m.typ))
 }
 
-func (m *Message) eachSegment(f func(*segment)) {
-	if m.first.buf != nil {
-		f(&m.first)
-	}
-	for i := range m.rest {
-		if m.rest[i].buf != nil {
-			f(&m.rest[i])
-		}
-	}
-}
-
-// free gives everything back, on the loop.
+// free is Release on the loop.
 func (m *Message) free() {
 	c := m.conn
 	if c != nil {
@@ -208,8 +195,7 @@ func (m *Message) free() {
 	m.recycle()
 }
 
-// recycle keeps the Message itself, which holds no buffer any more, for the
-// next one of its loop.
+// recycle keeps m, which holds no buffer any more, for reuse by its loop.
 func (m *Message) recycle() {
 	m.gone = true
 	l := m.local
@@ -231,7 +217,32 @@ func (m *Message) recycle() {
 	l.messages.Push(&m.unused, m)
 }
 
-// add appends s, whose owner the message becomes.
+// A segment is a part of a message: data lies in buf, off bytes behind the first byte
+// that buf holds. The segment is one of buf's owners.
+type segment struct {
+	buf  *runtime.Buffer
+	data []byte
+	off  int
+}
+
+// sole reports whether the segment's buffer has no other owner.
+func (s *segment) sole() bool { return !s.buf.Friend(friend.Key{}).Shared() }
+
+// last reports whether the segment's buffer ends with it.
+func (s *segment) last() bool { return s.off+len(s.data) == s.buf.Len() }
+
+func (m *Message) eachSegment(f func(*segment)) {
+	if m.first.buf != nil {
+		f(&m.first)
+	}
+	for i := range m.rest {
+		if m.rest[i].buf != nil {
+			f(&m.rest[i])
+		}
+	}
+}
+
+// add appends s, and takes over its ownership of the buffer.
 func (m *Message) add(s segment) {
 	n := len(s.data)
 	m.size += n
@@ -253,15 +264,15 @@ func (m *Message) tail() *segment {
 	return &m.first
 }
 
-// append copies p behind the last segment, or into a new one that has room for
-// more of the kind. It reports false if there is no memory for that.
+// append copies p behind the last segment, or into a new segment with room for further
+// pieces. It reports false if there is no memory for a new one.
 func (m *Message) append(p []byte) bool {
 	if t := m.tail(); t.sole() && t.last() && len(t.buf.Room()) >= len(p) {
 		t.buf.Append(p)
 		t.data = t.buf.Bytes()[t.off:]
 		return true
 	}
-	// Twice what is there, so that many small pieces make few segments.
+	// A size that grows with the message, so that many small pieces make few segments.
 	size := min(max(2*len(p), m.size), 32<<10)
 	b, err := m.local.loop.Pool().Get(size)
 	if err != nil {
@@ -272,10 +283,11 @@ func (m *Message) append(p []byte) bool {
 	return true
 }
 
-// settle is called before the connection waits with an incomplete message: it
-// must not hold much more memory than has come, and no receive buffer for a few
-// bytes. A slab that append has made for more of the kind may have as much room
-// as the message has bytes: to cut that down would make a segment of each piece.
+// settle is called before the connection waits for the rest of the message. It copies
+// the last segment to a smaller buffer if the segment would hold much more memory than
+// has arrived, such as a whole receive buffer for a few bytes. A segment made by append
+// may have as much room as the message has bytes: cutting it down would turn each further
+// piece into a segment.
 func (m *Message) settle() {
 	t, pool := m.tail(), m.local.loop.Pool()
 	if t.buf == nil || t.buf.Friend(friend.Key{}).Home() == nil {
@@ -290,17 +302,17 @@ func (m *Message) settle() {
 	}
 	b, err := pool.Friend(friend.Key{}).Copy(headroom, t.data)
 	if err != nil {
-		return // it stays where it is
+		return // no memory: the segment stays where it is
 	}
 	m.conn.frames.release(t.buf)
 	*t = segment{buf: b, data: b.Bytes()}
 }
 
-// join makes one segment of all.
+// join copies all segments into one.
 func (m *Message) join() {
 	var b *runtime.Buffer
 	if m.local != nil && m.local.loop.Friend(friend.Key{}).OnLoop() {
-		b, _ = m.local.loop.Pool().Get(headroom + m.size) // without: see below
+		b, _ = m.local.loop.Pool().Get(headroom + m.size) // nil: the garbage collector's memory serves
 	}
 	var all []byte
 	if b != nil {
@@ -321,35 +333,4 @@ func (m *Message) join() {
 	m.first = segment{buf: b, data: b.Bytes()}
 	clear(m.rest)
 	m.rest = m.rest[:0]
-}
-
-// A local is what the connections of one loop share.
-type local struct {
-	loop     *loop.Loop
-	messages list.Stack[Message] // free ones
-	spare    int                 // how many
-	masks    masks
-	scratch  []byte // for compressing
-}
-
-const maxSpareMessages = 1024
-
-type localKey struct{}
-
-// localOf is called on the loop.
-func localOf(l *loop.Loop) *local {
-	return l.Friend(friend.Key{}).Local(localKey{}, func() any { return &local{loop: l} }).(*local)
-}
-
-func (l *local) newMessage(c *Conn, t Type) *Message {
-	m := l.messages.Pop()
-	if m == nil {
-		m = &Message{local: l}
-	} else {
-		l.spare--
-		m.gone = false
-	}
-	m.typ, m.size, m.conn = t, 0, c
-	c.link(m)
-	return m
 }

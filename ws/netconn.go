@@ -14,16 +14,14 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// NetConn returns c as a net.Conn, for protocols that want a stream of bytes
-// and tunnel it through a WebSocket. Read returns the bytes of the messages that
-// arrive, one after another, and io.EOF when the peer has closed with
-// StatusNormalClosure or StatusGoingAway; a message of the other type closes the
-// connection with StatusUnsupportedData. Each Write is a message. Close closes
-// with StatusNormalClosure. ctx bounds the net.Conn's life.
+// NetConn returns c as a net.Conn, without waiting, for a protocol that needs a stream of
+// bytes and tunnels it through a WebSocket. Any number of goroutines and of tasks of c's
+// loop may use the net.Conn at once. No other call may receive on c from now on.
 //
-// It may be used from the tasks of c's loop, and from ordinary goroutines, by several
-// at once.
-// Nothing else may receive on c from now on.
+// Read returns the bytes of the messages of type t, one message after another, and io.EOF
+// when the peer has closed with StatusNormalClosure or StatusGoingAway. A message of the
+// other type closes the connection with StatusUnsupportedData. Each Write sends a message
+// of type t. Close closes with StatusNormalClosure. When ctx ends, reads and writes fail.
 func (c *Conn) NetConn(ctx context.Context, t Type) net.Conn {
 	n := &netConn{c: c, ctx: ctx, typ: t}
 	n.writes, n.cancel = context.WithCancel(ctx)
@@ -37,13 +35,13 @@ type netConn struct {
 
 	// On the loop:
 	r       *Reader
-	reading bool // a Read is at work; others wait until it has let go
+	reading bool // a Read is in progress, and others wait for free
 	free    loop.Event
 
 	mu     sync.Mutex      // never held while anything waits
-	writes context.Context // of Writes: it is cancelled when their deadline passes
+	writes context.Context // of Writes: cancelled when the write deadline passes
 	cancel context.CancelFunc
-	late   *time.Timer // does that
+	late   *time.Timer // calls cancel at the deadline
 }
 
 func (n *netConn) Read(p []byte) (int, error) {
@@ -78,15 +76,15 @@ func (n *netConn) read(p []byte) (int, error) {
 		}
 		k, err := n.r.read(n.ctx, p)
 		if err != io.EOF {
-			return k, err // in the middle of a message there is no orderly end
+			return k, err // in the middle of a message no error is an orderly end
 		}
 		n.r = nil
 	}
 }
 
-// endOfStream makes io.EOF of the peer's orderly close.
+// endOfStream turns the peer's orderly close into io.EOF.
 func (n *netConn) endOfStream(err error) error {
-	if n.c.answered { // it was closed here
+	if n.c.answered { // this end has closed first
 		return errClosed
 	}
 	var closed *CloseError
@@ -108,7 +106,7 @@ func (n *netConn) Write(p []byte) (int, error) {
 		err = n.c.sendCopy(ctx, n.typ, p)
 	}
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil && n.ctx.Err() == nil {
-		err = &runtime.OpError{Op: "send", Err: os.ErrDeadlineExceeded} // as a net.Conn has it
+		err = &runtime.OpError{Op: "send", Err: os.ErrDeadlineExceeded} // the write deadline's error
 	}
 	if err != nil {
 		return 0, err
@@ -117,7 +115,7 @@ func (n *netConn) Write(p []byte) (int, error) {
 }
 
 func (n *netConn) Close() error {
-	err := n.c.Close(StatusNormalClosure, "") // which ends all calls
+	err := n.c.Close(StatusNormalClosure, "") // ends all calls in progress
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.late != nil {
@@ -127,7 +125,8 @@ func (n *netConn) Close() error {
 	return err
 }
 
-func (n *netConn) LocalAddr() net.Addr  { return n.c.LocalAddr() }
+func (n *netConn) LocalAddr() net.Addr { return n.c.LocalAddr() }
+
 func (n *netConn) RemoteAddr() net.Addr { return n.c.RemoteAddr() }
 
 func (n *netConn) SetDeadline(t time.Time) error {

@@ -1,6 +1,7 @@
 package ws_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -20,13 +21,54 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// The end of a stream is one between messages; in the middle of one something is missing.
+// NetConn carries bytes through messages in both directions.
+func TestNetConn(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 2)
+		srv := echoServer()
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			nc := c.NetConn(ctx, ws.TypeBinary)
+			_, err := io.Copy(struct{ io.Writer }{nc}, struct{ io.Reader }{nc})
+			return err
+		}
+		client(t, g, "ws://"+serve(t, g, srv), ws.DialOptions{}, func(ctx context.Context, c *ws.Conn) error {
+			nc := c.NetConn(ctx, ws.TypeBinary)
+			want := bytes.Repeat([]byte("bytes "), 20_000)
+			for p := want; len(p) > 0; {
+				n := min(len(p), 7000)
+				if _, err := nc.Write(p[:n]); err != nil {
+					return err
+				}
+				p = p[n:]
+			}
+			got := make([]byte, len(want))
+			if _, err := io.ReadFull(nc, got); err != nil {
+				return err
+			}
+			if !bytes.Equal(got, want) {
+				return errors.New("other bytes came back")
+			}
+			if err := nc.SetReadDeadline(time.Now()); err != nil {
+				return err
+			}
+			if _, err := nc.Read(got); !isTimeout(err) {
+				return fmt.Errorf("a deadline: %v", err)
+			}
+			if n, err := nc.Read(nil); n != 0 || err != nil {
+				return fmt.Errorf("reading nothing: %d, %w", n, err)
+			}
+			return nc.SetReadDeadline(time.Time{})
+		})
+	})
+}
+
+// io.EOF is the error between two messages; in the middle of one it is another.
 func TestNetConnHalfMessage(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
 		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			_, err := io.ReadAll(c.NetConn(ctx, ws.Binary))
+			_, err := io.ReadAll(c.NetConn(ctx, ws.TypeBinary))
 			result <- err
 			return nil
 		}
@@ -37,14 +79,14 @@ func TestNetConnHalfMessage(t *testing.T) {
 	})
 }
 
-// The end of a stream is the peer's doing: a Read that waits when it is closed here, or
-// comes later, says that.
+// io.EOF means that the peer has closed. If this end closes, a Read fails with
+// net.ErrClosed, whether it waits then or is called later.
 func TestNetConnReadAfterClose(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 2)
 		srv := echoServer()
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			nc := c.NetConn(ctx, ws.Binary)
+			nc := c.NetConn(ctx, ws.TypeBinary)
 			read := func() error {
 				_, err := nc.Read(make([]byte, 10))
 				result <- err
@@ -60,14 +102,14 @@ func TestNetConnReadAfterClose(t *testing.T) {
 	})
 }
 
-// A NetConn does what golang.org/x/net says that a net.Conn does.
+// A NetConn passes the suite of golang.org/x/net for a net.Conn.
 func TestNetConnAsNetConn(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
 		conns := make(chan *ws.Conn, 1)
 		srv := echoServer()
 		srv.OnGoroutine = true
-		srv.CloseTimeout = 10 * time.Millisecond // who has closed does not read, and the other end may wait for that
+		srv.CloseTimeout = 10 * time.Millisecond // a client that has closed does not read, and the server may wait for it
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			conns <- c
 			<-ctx.Done()
@@ -84,7 +126,7 @@ func TestNetConnAsNetConn(t *testing.T) {
 				return nil, nil, nil, err
 			}
 			d := <-conns
-			return c.NetConn(context.Background(), ws.Binary), d.NetConn(context.Background(), ws.Binary), func() {
+			return c.NetConn(context.Background(), ws.TypeBinary), d.NetConn(context.Background(), ws.TypeBinary), func() {
 				_ = c.CloseNow()
 				_ = d.CloseNow()
 			}, nil
@@ -92,8 +134,8 @@ func TestNetConnAsNetConn(t *testing.T) {
 	})
 }
 
-// After Close a NetConn says that it is closed, whatever deadlines there were, and
-// leaves nothing behind on its context.
+// After Close a NetConn fails with net.ErrClosed, whatever its deadlines were, and has
+// nothing registered with its context.
 func TestNetConnClosed(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
@@ -101,8 +143,8 @@ func TestNetConnClosed(t *testing.T) {
 		srv := echoServer()
 		srv.OnGoroutine = true
 		srv.Handler = func(_ context.Context, c *ws.Conn) error {
-			nc := c.NetConn(countingContext{context.Background(), &hangs}, ws.Binary)
-			other := c.NetConn(countingContext{context.Background(), &hangs}, ws.Binary)
+			nc := c.NetConn(countingContext{context.Background(), &hangs}, ws.TypeBinary)
+			other := c.NetConn(countingContext{context.Background(), &hangs}, ws.TypeBinary)
 			defer other.Close()
 			err := errors.Join(nc.SetWriteDeadline(time.Now().Add(time.Hour)), other.SetWriteDeadline(time.Now().Add(time.Hour)))
 			err = errors.Join(err, nc.SetWriteDeadline(time.Now().Add(-time.Second)), nc.Close())
@@ -124,7 +166,7 @@ func TestNetConnClosed(t *testing.T) {
 	})
 }
 
-// A countingContext counts what hangs on it.
+// A countingContext counts the functions that are registered with it.
 type countingContext struct {
 	context.Context
 	n *atomic.Int64

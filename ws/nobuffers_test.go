@@ -19,8 +19,27 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// exhaustWhenSent is exhaust when nothing is queued any more, which would have room for
-// more.
+// exhaust takes all buffers of a pool, until restore is called.
+func exhaust(pool *runtime.Pool) (restore func()) {
+	var held []*runtime.Buffer
+	for size := 1 << 20; size > 0; size /= 2 {
+		for {
+			b, err := pool.Get(size)
+			if err != nil {
+				break
+			}
+			held = append(held, b)
+		}
+	}
+	return func() {
+		for _, b := range held {
+			b.Release()
+		}
+	}
+}
+
+// exhaustWhenSent is exhaust, once nothing is queued any more: a queued buffer would have
+// room for further bytes.
 func exhaustWhenSent(ctx context.Context, c *ws.Conn) (restore func()) {
 	for c.Queued() > 0 {
 		_ = loop.Yield(ctx)
@@ -28,8 +47,8 @@ func exhaustWhenSent(ctx context.Context, c *ws.Conn) (restore func()) {
 	return exhaust(c.Loop().Pool())
 }
 
-// A message that was accepted from another thread, and for which there was no memory
-// then, is lost: the connection ends with that.
+// If there is no memory for a message that was accepted from another thread, the message
+// is lost and the connection ends.
 func TestLostMessageEndsConnection(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		received := make(chan error, 1)
@@ -57,7 +76,7 @@ func TestLostMessageEndsConnection(t *testing.T) {
 	})
 }
 
-// A Writer for whose message there is no more memory half-way: the peer sees the end.
+// If there is no memory half-way through a Writer's message, the connection ends.
 func TestWriterWithoutBuffers(t *testing.T) {
 	noise := make([]byte, 20_000)
 	for i := range noise {
@@ -73,7 +92,7 @@ func TestWriterWithoutBuffers(t *testing.T) {
 						return c.Loop().Call(ctx, "test", func(context.Context) error { f(); return nil })
 					}
 					write := func(ctx context.Context, c *ws.Conn) error {
-						w, err := c.NextWriter(ctx, ws.Binary)
+						w, err := c.NextWriter(ctx, ws.TypeBinary)
 						if err != nil {
 							return err
 						}
@@ -81,7 +100,7 @@ func TestWriterWithoutBuffers(t *testing.T) {
 						if err = errors.Join(err, w.Flush()); err != nil {
 							return err
 						}
-						for c.Queued() > 0 && c.Loop().Friend(friend.Key{}).OnLoop() { // what is queued has memory that goes on
+						for c.Queued() > 0 && c.Loop().Friend(friend.Key{}).OnLoop() { // queued buffers have room for further bytes
 							_ = loop.Yield(ctx)
 						}
 						err = onLoop(ctx, c, func() { restore = exhaust(c.Loop().Pool()) })
@@ -113,7 +132,7 @@ func TestWriterWithoutBuffers(t *testing.T) {
 	})
 }
 
-// A Ping for which there is no memory says that, and ends nothing.
+// A Ping for which there is no memory fails, and does not end the connection.
 func TestPingWithoutBuffers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
@@ -137,12 +156,13 @@ func TestPingWithoutBuffers(t *testing.T) {
 	})
 }
 
-// A Close for which there is no memory says so, and waits for no answer.
+// A Close for which there is no memory fails with ErrNoBuffers, and does not wait for an
+// answer.
 func TestCloseWithoutBuffers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
 		srv := echoServer()
-		srv.CloseTimeout = time.Hour // nobody waits for it
+		srv.CloseTimeout = time.Hour // not reached
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if err := echoOne(ctx, c); err != nil {
 				return err
@@ -160,7 +180,7 @@ func TestCloseWithoutBuffers(t *testing.T) {
 	})
 }
 
-// The peer is watched on where there was no memory for a ping once.
+// Keep-alive continues after a ping for which there was no memory.
 func TestKeepAliveWithoutBuffers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		result := make(chan error, 1)
@@ -168,7 +188,7 @@ func TestKeepAliveWithoutBuffers(t *testing.T) {
 		srv.PingInterval, srv.PongTimeout = 20*time.Millisecond, 20*time.Millisecond
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			restore := exhaustWhenSent(ctx, c)
-			rctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond) // it has asked by then, and waited
+			rctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond) // by then a ping was due, and its pong
 			defer cancel()
 			_, _ = c.Receive(rctx)
 			restore()
@@ -177,13 +197,13 @@ func TestKeepAliveWithoutBuffers(t *testing.T) {
 			return err
 		}
 		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		require.ErrorIs(t, <-result, ws.ErrDead)
+		require.ErrorIs(t, <-result, ws.ErrPongTimeout)
 		toTheEnd(p)
 	})
 }
 
-// What there was no memory for when the peer was to be told of its fault, or answered,
-// it is told in the next Close frame.
+// If there was no memory for the Close frame that refuses or answers, the next Close frame
+// has its code.
 func TestCloseCodeWithoutBuffers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for code, frames := range map[ws.StatusCode][]byte{
@@ -211,7 +231,7 @@ func TestCloseCodeWithoutBuffers(t *testing.T) {
 	})
 }
 
-// Memory for a part of a message, and no more: that part is given back.
+// If there is memory for only a part of a message, that part's memory is released.
 func TestHalfMessageWithoutBuffers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, size := range []int{2048, 4096, 8192} {
@@ -231,14 +251,14 @@ func TestHalfMessageWithoutBuffers(t *testing.T) {
 				}
 				restore := exhaust(pool)
 				one.Release()
-				err = c.Send(ctx, ws.NewMessage(ws.Binary, make([]byte, 100_000)))
+				err = c.Send(ctx, ws.NewMessage(ws.TypeBinary, make([]byte, 100_000)))
 				restore()
 				result <- err
 				return err
 			}
 			p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
 			p.send(text("begin"))
-			if err := <-result; err != nil { // it needs memory for the header only
+			if err := <-result; err != nil { // the message needs memory for the header only
 				require.ErrorIs(t, err, runtime.ErrNoBuffers)
 			}
 			toTheEnd(p)

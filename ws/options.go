@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Limits of a connection, unless Options say otherwise.
+// Default limits of a connection.
 const (
-	// DefaultMaxMessage is 1 MiB: more than nearly every message, and so little
-	// that a thousand peers that each send one at once take a loop's pool of
-	// 1 GiB and not the machine's memory. The 32 KiB that others have cut off
-	// pictures and documents, and 16 MiB let 64 peers fill the pool.
+	// DefaultMaxMessage is 1 MiB. Hardly any message is longer, and a thousand peers
+	// that each send one at once fill a loop's pool of 1 GiB and not the machine's
+	// memory. 32 KiB, the limit of other libraries, is too small for pictures and
+	// documents; with 16 MiB 64 peers could fill the pool.
 	DefaultMaxMessage = 1 << 20
 
 	DefaultSendQueue    = 256 << 10
@@ -21,99 +21,101 @@ const (
 	DefaultPongTimeout  = 20 * time.Second
 )
 
-// A Policy says what happens to a message for a peer that does not keep up:
-// one for which more than Options.SendQueue bytes are waiting, or more than its
-// Budget allows.
+// A Policy says what happens to a message for a peer that does not keep up: more than
+// Options.SendQueue bytes wait for that peer already, or more than its Budget allows.
 type Policy uint8
 
 const (
-	// Wait makes Send wait until there is room, for as long as WriteTimeout.
-	Wait Policy = iota
-	// Drop makes Send drop the message and return ErrDropped.
-	Drop
-	// Disconnect closes the connection with StatusPolicyViolation; Send returns
-	// ErrTooSlow.
-	Disconnect
+	// PolicyWait makes Send wait for room, at most WriteTimeout.
+	PolicyWait Policy = iota
+	// PolicyDrop makes Send drop the message and return ErrDropped.
+	PolicyDrop
+	// PolicyDisconnect makes Send close the connection with StatusPolicyViolation and
+	// return ErrTooSlow.
+	PolicyDisconnect
 )
 
-// Options are what a connection can be told, on either side. The zero value is
+// Options configure the connections of a Server, or the one of Dial. The zero value is
 // good. They must not change while connections use them.
 type Options struct {
-	// MaxMessage is how many bytes of payload a message that is received may
-	// have, after it was decompressed. A longer one closes the connection with
-	// StatusMessageTooBig, as soon as a header announces it. 0 means
-	// DefaultMaxMessage, negative means no limit. It does not bound what is read
-	// by NextReader, which holds nothing whole.
+	// MaxMessage is how many bytes of payload a received message may have, after
+	// decompression. A longer one closes the connection with StatusMessageTooBig as
+	// soon as a frame header announces it. 0 means DefaultMaxMessage, negative means no
+	// limit. It does not bound messages that NextReader reads, since a Reader does not
+	// hold all of a message.
 	MaxMessage int64
 
-	// SendQueue is how many bytes may wait to be sent before Policy says what
-	// happens to the next message. One message more may be there, of whatever
-	// size. What other threads send waits for the loop in a second queue of this
-	// size. 0 and less mean DefaultSendQueue.
+	// SendQueue is how many bytes may wait to be sent before Policy applies to the
+	// next message. The last message that is admitted may exceed it by any size.
+	// Messages from other threads wait for the loop in a second queue of this size. 0
+	// and less mean DefaultSendQueue.
 	SendQueue int
 
-	// Policy is for peers that do not keep up.
+	// Policy says what Send does for a peer that does not keep up.
 	Policy Policy
 
-	// Budget bounds what waits to be sent on all connections that share it; nil:
-	// only SendQueue does.
+	// Budget bounds what waits to be sent on all connections that share it, beside
+	// SendQueue; nil: SendQueue alone.
 	Budget *Budget
 
-	// Compression says how messages are compressed; nil: not at all.
+	// Compression offers or accepts compression; nil: messages are not compressed.
 	Compression *Compression
 
-	// PingInterval is after how long without anything from the peer it is sent
-	// a ping; if PongTimeout later still nothing has come, the connection is
-	// closed, and receiving and sending fail with ErrDead. 0 means
-	// DefaultPingInterval and DefaultPongTimeout (and so does a negative
-	// PongTimeout); a negative PingInterval means that nobody is asked.
+	// PingInterval is how long the peer may be silent before it is sent a ping. 0 means
+	// DefaultPingInterval, negative means that no pings are sent.
 	PingInterval time.Duration
-	PongTimeout  time.Duration
 
-	// WriteTimeout is how long Send waits for room before it gives up and closes
-	// the connection. 0 means DefaultWriteTimeout, negative means for ever.
+	// PongTimeout is how long the peer may be silent after that ping. Then the
+	// connection is closed, and receiving and sending fail with ErrPongTimeout. 0 and
+	// less mean DefaultPongTimeout.
+	PongTimeout time.Duration
+
+	// WriteTimeout is how long Send waits for room before it closes the connection. 0
+	// means DefaultWriteTimeout, negative means no limit.
 	WriteTimeout time.Duration
 
-	// CloseTimeout is how long closing waits for the peer's Close frame and for
-	// its end of the connection. 0 means DefaultCloseTimeout, negative means not
-	// at all.
+	// CloseTimeout is how long Close waits for the peer's Close frame and for the peer
+	// to end the connection. 0 means DefaultCloseTimeout, negative means that Close does
+	// not wait.
 	CloseTimeout time.Duration
 
-	// Logger takes what goes wrong with nobody to tell; nil: slog.Default().
+	// Logger takes errors that no call returns; nil: slog.Default().
 	Logger *slog.Logger
 
-	// Hooks are called for what happens on connections.
+	// Hooks are called for events of connections.
 	Hooks Hooks
 
-	// DebugMessages has each message remember the stack that received it, which
-	// is slow, for the report of those that a handler forgot.
+	// DebugMessages makes each message record the stack of the call that received it.
+	// The log entry about messages that a handler forgot then has that stack. This is
+	// slow.
 	DebugMessages bool
 }
 
-// Hooks are called on the connection's loop. They must not block. Those that
-// are nil cost nothing.
+// Hooks are functions that a connection calls on its loop. They must not block. A nil
+// hook costs nothing.
 type Hooks struct {
 	// Opened is called after the opening handshake.
 	Opened func(c *Conn)
 
-	// Closed is called once when an opened connection has ended: with the code
-	// of the first Close frame that was sent or received, StatusAbnormalClosure if
-	// the connection ended before there was one, and with what ended it. That is the
-	// handler's error, if it returned one that is no orderly end; otherwise a
-	// *CloseError if the peer closed, a *ProtocolError, ErrAbnormal, ErrDead or
-	// ErrTooSlow; net.ErrClosed after CloseNow, and when the loop has ended; and nil
-	// if this end has closed, whatever the peer answered and whether it did in time.
+	// Closed is called once when an opened connection has ended. code is that of the
+	// first Close frame that was sent or received, or StatusAbnormalClosure if there was
+	// none.
+	//
+	// cause is the handler's error, unless that only reports an orderly end. Otherwise
+	// it is a *CloseError if the peer closed, a *ProtocolError, ErrAbnormalClosure,
+	// ErrPongTimeout or ErrTooSlow; net.ErrClosed after CloseNow, and when the loop has
+	// ended; and nil if this end called Close, even if the peer did not answer in time.
 	Closed func(c *Conn, code StatusCode, cause error)
 
-	// MessageIn and MessageOut are called for each message, with the bytes of
-	// its payload: uncompressed. One that came in is counted when it is handed out
-	// by a call that receives, or read to its end by a Reader: not if it is skipped,
-	// or comes while this end closes.
-	MessageIn  func(c *Conn, t Type, bytes int)
-	MessageOut func(c *Conn, t Type, bytes int)
+	// MessageReceived is called when a call has received a message or a Reader has read
+	// one to its end; not for a message that is skipped, or that arrives while this end
+	// closes. MessageSent is called when a message is queued. bytes is the uncompressed
+	// payload.
+	MessageReceived func(c *Conn, t Type, bytes int)
+	MessageSent     func(c *Conn, t Type, bytes int)
 
-	// Dropped is called for each message that Policy dropped.
-	Dropped func(c *Conn, t Type, bytes int)
+	// MessageDropped is called for each message that PolicyDrop dropped.
+	MessageDropped func(c *Conn, t Type, bytes int)
 }
 
 func (o *Options) withDefaults() Options {
@@ -151,7 +153,7 @@ func (o *Options) logger() *slog.Logger {
 }
 
 func (o *Options) check() error {
-	if o.Policy > Disconnect {
+	if o.Policy > PolicyDisconnect {
 		return fmt.Errorf("ws: unknown policy %d", o.Policy)
 	}
 	return o.Compression.check()

@@ -15,20 +15,26 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A ping waits for its pong.
+// A ping is a call of Ping that waits for its pong.
 type ping struct {
 	payload [8]byte
 	ponged  loop.Event
-	at      int64 // on the loop's clock, when it came
+	at      int64 // when the pong arrived, on the loop's clock
 }
 
-// Ping sends a ping and waits for its pong, and returns how long that took.
-// While it waits and nobody receives, it takes in what arrives: the next Receive
-// finds it. It takes no more than 16 messages, none that is longer than
-// Options.MaxMessage (which a Reader may want), and nothing while a Reader is open:
-// if nobody receives those for PongTimeout, it fails with ErrBusy. Where it takes in
-// what arrives, it is subject to the read deadline, as Receive is: one that has passed
-// is to be moved before. It may be called from any goroutine and from tasks of any loop.
+const (
+	maxPings = 64
+	maxStash = 16 // messages that are kept while a Ping waits
+)
+
+// Ping sends a ping, waits for its pong and returns how long that took; any goroutine and
+// any loop's task may call it. ctx bounds the wait.
+//
+// The pong may arrive behind messages. If no other call receives, Ping decodes them, and
+// keeps them for the next Receive. It keeps up to 16 messages, none longer than
+// Options.MaxMessage, and none while a Reader is open. If no call receives the rest within
+// Options.PongTimeout, Ping fails with runtime.ErrBusy. While it decodes, the read deadline
+// ends it too.
 func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return fromElsewhere(ctx, c, "ping", c.Ping)
@@ -60,11 +66,11 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 		if p.ponged.IsSet() {
 			return time.Duration(p.at - sent), nil
 		}
-		// Who receives may stop before the pong has come.
+		// A call that receives now may return before the pong arrives.
 		all := []loop.Source{&p.ponged, &c.over, c.nextQuiet()}
 		wctx, cancel := ctx, context.CancelFunc(func() {})
 		switch {
-		case c.takesIn() && c.paused: // inflating: what follows is here and was not looked at
+		case c.takesIn() && c.paused: // the rest of a compressed message has arrived already
 			c.paused = false
 			if err := loop.Yield(ctx); err != nil {
 				return 0, err
@@ -72,17 +78,17 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 			continue
 		case c.takesIn():
 			all = append(all, c.readable[0])
-		case !c.busy: // perhaps it is the caller who should receive
+		case !c.busy: // perhaps this very caller should receive
 			wctx, cancel = context.WithTimeout(ctx, c.opts.PongTimeout)
 		}
 		_, err := loop.WaitAny(wctx, all...)
 		cancel()
 		if err != nil {
 			switch {
-			case ended(ctx) != nil:
-				return 0, ended(ctx)
+			case ctxErr(ctx) != nil:
+				return 0, ctxErr(ctx)
 			case errors.Is(err, context.DeadlineExceeded):
-				return 0, fmt.Errorf("ws: ping: %w: what came before the pong is not received: %d messages, or the rest of a Reader's", runtime.ErrBusy, len(c.stash))
+				return 0, fmt.Errorf("ws: ping: %w: the messages in front of the pong are not received: %d messages, or the rest of a Reader's", runtime.ErrBusy, len(c.stash))
 			}
 			return 0, fmt.Errorf("ws: ping: %w", err)
 		}
@@ -92,36 +98,14 @@ func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
 	}
 }
 
-// nextQuiet returns an event that is set when somebody stops receiving, the next
-// time: each time has one of its own, so that it is set for all that wait for it.
-func (c *Conn) nextQuiet() *loop.Event {
-	if c.quiet == nil {
-		c.quiet = &loop.Event{}
-	}
-	return c.quiet
-}
-
-// tellQuiet sets it.
-func (c *Conn) tellQuiet() {
-	if q := c.quiet; q != nil {
-		c.quiet = nil
-		q.Set()
-	}
-}
-
-// takesIn reports whether a Ping that waits may take in what arrives: nobody
-// receives, and there is room for it.
+// takesIn reports whether a Ping that waits may decode what arrives: no call receives,
+// and the stash has room.
 func (c *Conn) takesIn() bool {
 	return !c.busy && c.reader == nil && len(c.stash) < maxStash && !c.long
 }
 
-const (
-	maxPings = 64
-	maxStash = 16 // messages that are taken in while a Ping waits
-)
-
-// takeMore takes in what has arrived while a Ping waits, up to maxStash messages. An
-// error says why no more will, or not in time.
+// takeMore decodes what has arrived into the stash, up to maxStash messages. It fails if
+// nothing more will be received, or the read deadline has passed.
 func (c *Conn) takeMore() error {
 	for len(c.stash) < maxStash {
 		m, err := c.assembleEarly()
@@ -133,9 +117,26 @@ func (c *Conn) takeMore() error {
 	return nil
 }
 
-// ponged takes a pong. It answers the ping with its payload, and those before
-// it, which the peer may have passed over (RFC 6455, section 5.5.3).
-func (c *Conn) ponged(p []byte) {
+// nextQuiet returns an event that is set when next a call stops receiving, or the stash
+// gets room. It is a new event each time, so that no waiter clears it for another.
+func (c *Conn) nextQuiet() *loop.Event {
+	if c.quiet == nil {
+		c.quiet = &loop.Event{}
+	}
+	return c.quiet
+}
+
+// tellQuiet sets the event of nextQuiet.
+func (c *Conn) tellQuiet() {
+	if q := c.quiet; q != nil {
+		c.quiet = nil
+		q.Set()
+	}
+}
+
+// receivePong handles a pong. It answers the ping with the same payload, and those before
+// it, which the peer may have left unanswered (RFC 6455, section 5.5.3).
+func (c *Conn) receivePong(p []byte) {
 	if c.pinged {
 		c.pinged = false
 		c.alive.Set(c.opts.PingInterval)
@@ -152,8 +153,46 @@ func (c *Conn) ponged(p []byte) {
 	}
 }
 
-// keepAlive begins to watch whether the peer is there. One timer a connection
-// fires once an interval; traffic costs nothing.
+// maxPongs is how many bytes of pongs may wait to be sent before they coalesce: from
+// then on the connection answers the newest ping only, once there is room (RFC 6455,
+// section 5.5.3).
+const maxPongs = 4 << 10
+
+// answerPing answers a ping. If maxPongs bytes of pongs wait to be sent, it answers only
+// the newest ping, once those have left.
+func (c *Conn) answerPing(p []byte) {
+	if c.sentClose != 0 {
+		return
+	}
+	if c.pongsGone() {
+		c.pongs = 0
+	}
+	if c.pongDue || c.pongs+len(p) > maxPongs {
+		c.pending = append(c.pending[:0], p...)
+		c.pongDue = true
+		c.stream.Friend(friend.Key{}).OnSent(c.onSent)
+		return
+	}
+	if c.queueControl(frame.Pong, p) == nil {
+		c.pongs += len(p) + 2
+		c.pongEnd = c.written
+	}
+}
+
+func (c *Conn) pongsGone() bool { return c.written-int64(c.stream.Queued()) >= c.pongEnd }
+
+// answerLatestPing answers the ping that answerPing has put off.
+func (c *Conn) answerLatestPing() {
+	c.pongDue = false
+	if c.sentClose == 0 && c.queueControl(frame.Pong, c.pending) == nil {
+		c.pongs += len(c.pending) + 2
+		c.pongEnd = c.written
+	}
+	c.pending = nil
+}
+
+// keepAlive starts to watch whether the peer is alive. One timer for each connection fires
+// once in an interval and compares byte counts, so traffic costs nothing.
 func (c *Conn) keepAlive() {
 	if c.opts.PingInterval < 0 {
 		return
@@ -163,24 +202,24 @@ func (c *Conn) keepAlive() {
 }
 
 func (c *Conn) checkAlive() {
-	if c.closed || c.readErr != nil || c.sentClose != 0 { // Close has a time of its own
+	if c.closed || c.readErr != nil || c.sentClose != 0 { // CloseTimeout bounds the rest
 		return
 	}
-	c.stream.Friend(friend.Key{}).ReadAhead() // a handler that only sends must see pongs too
+	c.stream.Friend(friend.Key{}).ReadAhead() // pongs must count even if no call receives
 	seen := c.stream.Friend(friend.Key{}).Received()
 	if seen != c.lastSeen || c.stream.Buffered() > 0 && c.pinged {
-		// It is there; or it was, and the handler has not looked at all that it
-		// has sent, and what comes now may have to wait in the kernel.
+		// The peer is alive. Or the handler has not read all that arrived, so that
+		// further bytes may have to wait in the kernel.
 		c.lastSeen, c.pinged = seen, false
 		c.alive.Set(c.opts.PingInterval)
 		return
 	}
 	if c.pinged {
-		_ = c.giveUp(fmt.Errorf("%w: nothing has come for %v", ErrDead, c.opts.PingInterval+c.opts.PongTimeout))
+		_ = c.giveUp(fmt.Errorf("%w: nothing has arrived for %v", ErrPongTimeout, c.opts.PingInterval+c.opts.PongTimeout))
 		return
 	}
 	c.pinged = true
 	var payload [8]byte
-	_ = c.queueControl(frame.Ping, payload[:]) // if it cannot be asked it must not be silent either
+	_ = c.queueControl(frame.Ping, payload[:]) // if this fails, the peer must still not be silent
 	c.alive.Set(c.opts.PongTimeout)
 }

@@ -19,14 +19,14 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// raw is a frame as it stands here, with a mask of zeros behind the length.
+// raw returns a frame with these bytes.
 func raw(s string) []byte { return []byte(s) }
 
 func closeFrame(code int, reason string) []byte {
 	return fr(frame.Close, true, string([]byte{byte(code >> 8), byte(code)})+reason)
 }
 
-// What a peer sends that is not right, and the code that it is told: traps.md,
+// Bytes of a peer that break the protocol, and the status code that it gets: traps.md,
 // "What a WebSocket server meets", 4, 5, 7, 9, 10, 12.
 func TestProtocolErrors(t *testing.T) {
 	zero := "\x00\x00\x00\x00"
@@ -79,7 +79,7 @@ func TestProtocolErrors(t *testing.T) {
 				p := connect(t, addr)
 				p.send(c.send)
 				p.wantClose(c.code)
-				// And byte for byte, which must make no difference.
+				// Byte by byte the result must be the same.
 				p = connect(t, addr)
 				for i := range c.send {
 					p.send(c.send[i : i+1])
@@ -90,8 +90,7 @@ func TestProtocolErrors(t *testing.T) {
 	})
 }
 
-// A Close frame is answered with its own code, and what comes after it is not
-// looked at.
+// A Close frame is answered with its own code, and bytes after it are ignored.
 func TestCloseCodes(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		addr := serve(t, backendtest.Group(t, v, 1), echoServer())
@@ -114,7 +113,7 @@ func TestCloseCodes(t *testing.T) {
 	})
 }
 
-// deflated is a compressed frame, by the standard library's flate.
+// deflated returns a frame that the standard library's flate has compressed.
 func deflated(op frame.Opcode, payload string) []byte {
 	return rsv1(fr(op, true, deflatedPayload(payload)))
 }
@@ -140,8 +139,8 @@ var bomb = sync.OnceValue(func() []byte { return deflated(frame.Binary, strings.
 
 const deflateOffer = "Sec-WebSocket-Extensions: permessage-deflate\r\n"
 
-// Compression: bombs, bits where they do not belong, text that is wrong once it
-// is inflated: traps.md 8 and 9.
+// Compression: bombs, reserved bits in the wrong place, text that is invalid once it is
+// inflated: traps.md 8 and 9.
 func TestDeflateErrors(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -184,7 +183,7 @@ func TestDeflateErrors(t *testing.T) {
 			require.Equal(t, uint8(frame.Rsv1), h.Rsv)
 			require.Less(t, len(payload), 1000)
 		}
-		// Below the threshold it is sent as it is; an empty one too.
+		// A message below the threshold is not compressed, and an empty one neither.
 		p.send(deflated(frame.Text, "short"))
 		p.want(frame.Text, "short")
 		p.send(rsv1(fr(frame.Text, true, "\x00")))
@@ -192,7 +191,7 @@ func TestDeflateErrors(t *testing.T) {
 	})
 }
 
-// serverPeer accepts one connection and answers the handshake as it is told.
+// serverPeer accepts one connection and answers the handshake with the given response.
 func serverPeer(t *testing.T, answer func(key string) string) (addr string, accepted chan *peer) {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -217,8 +216,8 @@ func serverPeer(t *testing.T, answer func(key string) string) (addr string, acce
 	return ln.Addr().String(), accepted
 }
 
-// The client's side: a server's frame that is masked, and a frame that comes in
-// the same segment as the response.
+// The client's side: a masked frame of a server, and a frame that arrives in the same
+// segment as the response.
 func TestClientProtocol(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -257,7 +256,7 @@ func TestClientProtocol(t *testing.T) {
 					return fmt.Errorf("sending: %v", err)
 				}
 				p := <-accepted
-				go func() { // its answer, and its end
+				go func() { // reads the answer and the end
 					_, _ = io.Copy(io.Discard, p)
 					p.Close()
 				}()

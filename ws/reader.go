@@ -8,12 +8,12 @@ import (
 	"github.com/noria-go/noria/internal/friend"
 )
 
-// NextReader waits for the beginning of the next message and returns a Reader
-// of it, for messages that should not be held whole: it holds no more than has
-// arrived and was not read, and Options.MaxMessage does not bound it. What was
-// left of the message before is skipped.
+// NextReader waits for the beginning of the next message and returns a Reader of it; any
+// goroutine and any loop's task may call it, but only one at a time may receive. A Reader
+// holds only bytes that have arrived and were not read, so it suits long messages, and
+// Options.MaxMessage does not bound them. The unread rest of the message before is skipped.
 //
-// ctx bounds the Reader's calls too. Only one caller at a time may receive.
+// ctx bounds the Reader's calls too.
 func (c *Conn) NextReader(ctx context.Context) (Type, *Reader, error) {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		r, err := fromElsewhere(ctx, c, "receive", func(ctx context.Context) (*Reader, error) {
@@ -43,7 +43,8 @@ func (c *Conn) NextReader(ctx context.Context) (Type, *Reader, error) {
 	}
 }
 
-// beginReader returns nil if nothing of the next message is here.
+// beginReader returns a Reader of the next message, or nil if nothing of the message has
+// arrived.
 func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 	switch {
 	case c.closing:
@@ -57,7 +58,7 @@ func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 		}
 	}
 	r := &Reader{c: c, ctx: ctx}
-	if len(c.stash) > 0 { // it is all here
+	if len(c.stash) > 0 { // the message is complete
 		r.whole = c.unstash()
 		r.typ, r.ended = r.whole.typ, true
 		c.reader = r
@@ -65,7 +66,7 @@ func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 	}
 	c.streaming, c.long = true, false
 	c.deflate.unlimit()
-	if c.msg != nil { // a Receive that was given up had begun with it
+	if c.msg != nil { // a Receive whose context ended has begun the message
 		r.whole, c.msg = c.msg, nil
 		r.typ = r.whole.typ
 		c.reader = r
@@ -81,8 +82,8 @@ func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 	return r, nil
 }
 
-// skip reads the rest of the message that a Reader has left, as far as it is
-// here, and reports whether that was all.
+// skip drops what has arrived of the message of the open Reader, and reports whether that
+// was all of it.
 func (c *Conn) skip() (bool, error) {
 	r := c.reader
 	for {
@@ -99,7 +100,7 @@ func (c *Conn) skip() (bool, error) {
 	}
 }
 
-// endReader notes that the message of the Reader is over.
+// endReader is called at the end of the Reader's message.
 func (c *Conn) endReader() {
 	c.reader, c.streaming = nil, false
 	if len(c.pings) > 0 {
@@ -107,25 +108,27 @@ func (c *Conn) endReader() {
 	}
 }
 
-// A Reader reads one message as it arrives. It returns io.EOF at its end, and
-// ErrSkipped if the rest of the message was given up: whoever reads it must not
-// take what there was for all of it.
+// A Reader reads one message as it arrives. It returns io.EOF at the message's end, and
+// ErrSkipped if the rest of the message was skipped, so that a caller cannot mistake a
+// part for the whole. Only one goroutine or task at a time may use it; its methods wait,
+// bounded by the context of NextReader.
 type Reader struct {
 	c   *Conn
 	ctx context.Context
 	typ Type
 	unread
-	lent  bool  // what was here is being written: see lend
-	left  error // meanwhile it was given up, for this reason
-	ended bool  // nothing comes after what is here
-	size  int
-	over  error // io.EOF: it was all read; or why the rest is not to be had
+	lent  bool  // WriteTo has the unread bytes: see lend
+	left  error // why the rest was given up while lent
+	ended bool  // the message ends with the unread bytes
+	size  int   // bytes that were read
+	over  error // io.EOF when all was read, or why the rest is lost
 }
 
-// unread is what there is of a message and was not read yet.
+// unread has the bytes of a message that have arrived and were not read: those of whole
+// from pos on, or piece.
 type unread struct {
-	whole *Message // received before the Reader was asked for
-	pos   int      // of whole
+	whole *Message // received before the call of NextReader
+	pos   int
 	piece segment
 }
 
@@ -144,7 +147,7 @@ func (u *unread) take(n int) {
 	u.piece.data = u.piece.data[n:]
 }
 
-// drop gives it back.
+// drop releases the bytes.
 func (u *unread) drop(c *Conn) {
 	if u.whole != nil {
 		u.whole.Release()
@@ -155,7 +158,7 @@ func (u *unread) drop(c *Conn) {
 	*u = unread{}
 }
 
-// Read reads what has arrived, and waits if that is nothing.
+// Read reads the bytes that have arrived, and waits if there are none.
 func (r *Reader) Read(p []byte) (int, error) {
 	if !r.c.loop.Friend(friend.Key{}).OnLoop() {
 		return fromElsewhere(r.ctx, r.c, "receive", func(ctx context.Context) (int, error) { return r.read(ctx, p) })
@@ -183,10 +186,11 @@ func (r *Reader) read(ctx context.Context, p []byte) (int, error) {
 	}
 }
 
-// WriteTo is io.WriterTo: what arrives is given to w without a copy.
+// WriteTo implements io.WriterTo: it passes the bytes to w as they arrive, without a copy
+// if it is called on the connection's loop, and waits until the message ends.
 func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 	if !r.c.loop.Friend(friend.Key{}).OnLoop() {
-		return io.Copy(w, struct{ io.Reader }{r}) // w is not for the loop's thread
+		return io.Copy(w, struct{ io.Reader }{r}) // w.Write must not run on the loop's thread
 	}
 	for {
 		if r.over != nil && r.over != io.EOF {
@@ -209,12 +213,13 @@ func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// lend has w write what can be read now. Meanwhile, which may be long, that is not
-// the Reader's: whoever ends the connection must not give back what w looks at.
+// lend passes the unread bytes to w. w.Write may wait, and meanwhile another call may end
+// the connection and drop the Reader's bytes. So lend takes those that w uses away from
+// the Reader.
 func (r *Reader) lend(w io.Writer) (n int, err error) {
 	b, mine := r.here(), r.unread
 	if mine.whole != nil {
-		mine.whole.unhold() // nor its handler's, which may return
+		mine.whole.unhold() // the handler may return and must not reclaim them
 	}
 	r.unread, r.lent = unread{}, true
 	defer func() { // w may panic
@@ -241,8 +246,8 @@ func (r *Reader) lend(w io.Writer) (n int, err error) {
 	return n, err
 }
 
-// giveUp is drop for a message that is not read on. err is what its Reader is
-// told, unless nothing was lost.
+// giveUp drops the unread bytes. The Reader's later calls return err, unless nothing was
+// lost.
 func (r *Reader) giveUp(err error) {
 	switch {
 	case r.over != nil:
@@ -250,7 +255,7 @@ func (r *Reader) giveUp(err error) {
 		if r.over = err; r.left != nil {
 			r.over = r.left
 		}
-	case r.lent: // what w leaves of it is lost
+	case r.lent: // the bytes that w does not take are lost
 		if r.left == nil {
 			r.left = err
 		}
@@ -260,7 +265,7 @@ func (r *Reader) giveUp(err error) {
 	r.drop(r.c)
 }
 
-// more waits for the next piece; io.EOF if there is none.
+// more waits for the next piece. At the end of the message it returns io.EOF.
 func (r *Reader) more(ctx context.Context) error {
 	c := r.c
 	if r.over != nil {
@@ -270,7 +275,7 @@ func (r *Reader) more(ctx context.Context) error {
 	if r.ended {
 		r.over = io.EOF
 		c.endReader()
-		if hook := c.opts.Hooks.MessageIn; hook != nil {
+		if hook := c.opts.Hooks.MessageReceived; hook != nil {
 			hook(c, r.typ, r.size)
 		}
 		return io.EOF
@@ -293,7 +298,7 @@ func (r *Reader) more(ctx context.Context) error {
 		if err := c.await(ctx); err != nil {
 			return err
 		}
-		if r.over != nil { // somebody has closed meanwhile
+		if r.over != nil { // Close was called meanwhile
 			return r.over
 		}
 	}

@@ -2,10 +2,12 @@ package ws
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
 	"runtime/debug"
+	"unicode/utf8"
 
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
@@ -13,21 +15,21 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Receive waits for the next message and returns it; it is the caller's, who
-// sends it on or releases it. Pings and pongs are answered and noted meanwhile.
+// Receive waits for the next message and returns it; any goroutine and any loop's task
+// may call it, but only one at a time may receive. The caller owns the message, and must
+// send or release it. While Receive waits, the connection answers pings and the peer's
+// Close frame.
 //
-// When the peer closes the connection, the error is a *CloseError; when the
-// peer broke the protocol, a *ProtocolError; when the connection ended without
-// a Close frame, it is ErrAbnormal. After one of these every call fails in the
-// same way. When ctx ends, or a deadline passes, nothing is lost: the next call
-// goes on where this one stopped.
-//
-// Only one caller at a time may receive.
+// If the peer closes the connection, the error is a *CloseError; if the peer breaks the
+// protocol, a *ProtocolError; if the connection ends without a Close frame, an error that
+// wraps ErrAbnormalClosure. After one of these every later call returns the same error.
+// When ctx ends or the read deadline passes, nothing is lost: the next call continues
+// where this one stopped.
 func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		m, err := fromElsewhere(ctx, c, "receive", c.Receive)
 		if m != nil {
-			err = nil // it came before whatever ended the call
+			err = nil // the message was received before ctx ended
 		}
 		return m, err
 	}
@@ -39,7 +41,7 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 		if m != nil {
 			return m, nil
 		}
-		if !idle || waited { // it does not look at why nothing comes any more
+		if !idle || waited { // idle: quickReceive does not check whether the connection has ended
 			m, err := c.TryReceive()
 			if m != nil || err != nil {
 				return m, err
@@ -53,12 +55,12 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 
 var errReceiving = fmt.Errorf("ws: another call is receiving: %w", runtime.ErrBusy)
 
-// TryReceive is Receive that never waits: it returns nil, and no error, if no
-// message is there. It is called on the loop; also from a function given to
-// Post.
+// TryReceive is Receive that never waits and so needs no context; it must be called on
+// the connection's loop, in a task or a function given to Loop.Post. If no complete
+// message has arrived, it returns nil and no error.
 func (c *Conn) TryReceive() (*Message, error) {
 	m, err := c.take()
-	if hook := c.opts.Hooks.MessageIn; hook != nil && m != nil {
+	if hook := c.opts.Hooks.MessageReceived; hook != nil && m != nil {
 		hook(c, m.typ, m.size)
 	}
 	return m, err
@@ -73,7 +75,7 @@ func (c *Conn) take() (*Message, error) {
 		return nil, errReceiving
 	}
 	if len(c.stash) > 0 {
-		if int64(c.stash[0].size) > c.opts.MaxMessage { // which was known when it had ended
+		if int64(c.stash[0].size) > c.opts.MaxMessage { // received early, for a Reader perhaps
 			return nil, c.tooBig()
 		}
 		return c.unstash(), nil
@@ -86,11 +88,77 @@ func (c *Conn) take() (*Message, error) {
 	return c.assemble()
 }
 
-// assemble puts the next message together, as far as it is here.
+// quickReceive returns the next message in the most frequent case: a short, uncompressed
+// message in one frame that lies in one buffer. It does in one go what assemble does in
+// several steps, and leaves everything else untouched for assemble. idle says that
+// nothing has arrived, not even the beginning of a frame.
+func (c *Conn) quickReceive() (m *Message, idle bool) {
+	e := &c.frames
+	if !c.quick || c.inFrame || c.inMsg || e.dec.Partial() > 0 || c.readErr != nil || c.busy || c.reader != nil || len(c.stash) > 0 {
+		return nil, false
+	}
+	if len(e.in) == 0 && !e.more() {
+		return nil, true
+	}
+	p := e.in
+	if len(p) < 2 {
+		return nil, false
+	}
+	typ := Type(p[0] & 0xf)
+	if p[0] != 0x80|byte(TypeText) && p[0] != 0x80|byte(TypeBinary) {
+		return nil, false
+	}
+	size, n := int(p[1]&0x7f), 2
+	switch {
+	case size > 126:
+		return nil, false
+	case size == 126:
+		if len(p) < 4 {
+			return nil, false
+		}
+		if size, n = int(binary.BigEndian.Uint16(p[2:])), 4; size < 126 {
+			return nil, false
+		}
+	}
+	var key [4]byte
+	masked := p[1]&0x80 != 0
+	if masked == c.client {
+		return nil, false
+	}
+	if masked {
+		if len(p) < n+4 {
+			return nil, false
+		}
+		key = [4]byte(p[n:])
+		n += 4
+	}
+	// An empty message would need no buffer: assemble does that.
+	if size == 0 || len(p) < n+size || int64(size) > c.opts.MaxMessage {
+		return nil, false
+	}
+	data := p[n : n+size : n+size]
+	if masked {
+		frame.Mask(data, key, 0)
+	}
+	if typ == TypeText && !utf8.Valid(data) {
+		if masked {
+			frame.Mask(data, key, 0) // masks it again: assemble will find the error
+		}
+		return nil, false
+	}
+	m = c.newMessage()
+	m.typ, m.size = typ, size
+	e.in = p[n:]
+	e.take(&m.first, size)
+	return m, false
+}
+
+// assemble builds the next message from what has arrived, and returns it if it is
+// complete.
 func (c *Conn) assemble() (*Message, error) {
 	switch {
 	case c.long && c.early:
-		return nil, nil // no more of it than was needed to know
+		return nil, nil // the rest waits for the call that receives the message
 	case c.long:
 		return nil, c.tooBig()
 	}
@@ -107,7 +175,7 @@ func (c *Conn) assemble() (*Message, error) {
 		if s.buf != nil {
 			m.add(s)
 		}
-		if int64(m.size) > c.opts.MaxMessage { // what was ahead, or a Reader that was given up, let it begin
+		if int64(m.size) > c.opts.MaxMessage { // it was begun early or for a Reader, without a limit
 			switch {
 			case !c.early:
 				return nil, c.tooBig()
@@ -134,8 +202,8 @@ func (c *Conn) newMessage() *Message {
 	return m
 }
 
-// hasMessage reports whether TryReceive would return something, and takes in
-// what has arrived to find that out.
+// hasMessage reports whether TryReceive would return a message or an error. To find out,
+// it decodes what has arrived.
 func (c *Conn) hasMessage() bool {
 	if c.closing {
 		return c.dropArrived() != nil
@@ -147,7 +215,7 @@ func (c *Conn) hasMessage() bool {
 		return false
 	}
 	c.paused = false
-	if r := c.reader; r != nil { // it reads what comes, or it is left and that is skipped
+	if r := c.reader; r != nil { // the next piece is for r, or TryReceive would skip it
 		if r.ended || r.lent && r.left == nil || len(r.here()) > 0 {
 			return true
 		}
@@ -165,8 +233,8 @@ func (c *Conn) hasMessage() bool {
 	return m != nil || err != nil || c.paused || c.long
 }
 
-// assembleEarly is assemble before it is known who wants the message: a Reader's may
-// have any length.
+// assembleEarly is assemble before a call asks for the message. A Reader may ask for it,
+// so MaxMessage does not end the connection.
 func (c *Conn) assembleEarly() (*Message, error) {
 	c.early = true
 	c.deflate.unlimit()
@@ -175,7 +243,7 @@ func (c *Conn) assembleEarly() (*Message, error) {
 	return m, err
 }
 
-// unstash takes the oldest message that was received ahead of its receiver.
+// unstash takes the oldest message of the stash.
 func (c *Conn) unstash() *Message {
 	m := c.stash[0]
 	c.stash[0] = nil
@@ -183,12 +251,12 @@ func (c *Conn) unstash() *Message {
 		c.stash = nil
 	}
 	if len(c.pings) > 0 {
-		c.tellQuiet() // there is room in it
+		c.tellQuiet() // the stash has room
 	}
 	return m
 }
 
-// await waits until there is more to read, on the loop.
+// await waits until more has arrived. It must be called in a task of the loop.
 func (c *Conn) await(ctx context.Context) error {
 	var err error
 	switch {
@@ -205,7 +273,7 @@ func (c *Conn) await(ctx context.Context) error {
 		}
 	}
 	if err != nil {
-		if cerr := ended(ctx); cerr != nil {
+		if cerr := ctxErr(ctx); cerr != nil {
 			return cerr
 		}
 		return fmt.Errorf("ws: receive: %w", err)
@@ -213,8 +281,8 @@ func (c *Conn) await(ctx context.Context) error {
 	return nil
 }
 
-// awaitMore waits until there is more to read, or, where it is here already, until
-// others have had their turn.
+// awaitMore waits until more has arrived, or, if inflating was paused, until other tasks
+// have had a turn.
 func (c *Conn) awaitMore(ctx context.Context) error {
 	if c.paused {
 		c.paused = false
@@ -227,27 +295,9 @@ func (c *Conn) awaitMore(ctx context.Context) error {
 	return err
 }
 
-// dropArrived drops what has arrived of any message, as it came, for Close, whoever
-// looks for it. An error says that nothing more comes, or not in time.
-func (c *Conn) dropArrived() error {
-	for {
-		s, _, ok, err := c.raw()
-		if s.buf != nil {
-			c.frames.release(s.buf)
-		}
-		switch {
-		case err != nil && c.readErr == nil:
-			return errClosed // Close's time is over
-		case err != nil || !ok:
-			return err
-		}
-	}
-}
-
-// next returns the next piece of a message that has arrived: unmasked,
-// inflated, and checked if it is text. ok is false when there is none. last
-// says that it ends its message; it may be empty then. Control frames are dealt
-// with on the way.
+// next returns the next piece of a message, unmasked, inflated and, if it is text,
+// checked. ok is false if none has arrived. last says that the piece ends its message; it
+// may be empty then. next handles the control frames in front of the piece.
 func (c *Conn) next() (s segment, last, ok bool, err error) {
 	if c.deflate != nil && c.deflate.active {
 		s, last, ok, err = c.inflate()
@@ -256,7 +306,7 @@ func (c *Conn) next() (s segment, last, ok bool, err error) {
 		c.deflate.piece, c.deflate.last = s, last
 		s, last, ok, err = c.inflate()
 	}
-	if ok && c.typ == Text && !c.valid(s.data, last) {
+	if ok && c.typ == TypeText && !c.valid(s.data, last) {
 		if s.buf != nil {
 			c.frames.release(s.buf)
 		}
@@ -265,7 +315,7 @@ func (c *Conn) next() (s segment, last, ok bool, err error) {
 	return s, last, ok, err
 }
 
-// limit returns how many bytes the message that has begun may inflate to.
+// limit returns how many bytes the current message may have.
 func (c *Conn) limit() int64 {
 	if c.streaming || c.early {
 		return math.MaxInt64
@@ -285,7 +335,7 @@ func (c *Conn) valid(p []byte, last bool) bool {
 	return true
 }
 
-// raw is next without what extensions and types make of a piece.
+// raw is next without inflating and checking.
 func (c *Conn) raw() (s segment, last, ok bool, err error) {
 	if c.readErr != nil {
 		return s, false, false, c.readErr
@@ -323,14 +373,15 @@ func (c *Conn) raw() (s segment, last, ok bool, err error) {
 			if last = c.head.Fin; last {
 				c.inMsg = false
 			} else if s.buf == nil {
-				continue // an empty fragment is nothing
+				continue // an empty fragment
 			}
 		}
 		return s, last, true, nil
 	}
 }
 
-// begin checks a header against what came before it.
+// begin begins a frame, whose header is c.head, and checks it against the frames before
+// it.
 func (c *Conn) begin() error {
 	h := &c.head
 	c.inFrame, c.at = true, 0
@@ -349,9 +400,9 @@ func (c *Conn) begin() error {
 		c.inMsg, c.typ, c.length = true, Type(h.Op), h.Len
 		c.packed = h.Rsv&frame.Rsv1 != 0
 	}
-	// On the word of the header, before any of it has come. Compressed bytes are
-	// not kept, and what they inflate to is counted as it comes; but there cannot be
-	// more of them than if each byte had been flushed alone, which takes a dozen.
+	// The header alone shows that a message is too long, before its payload arrives. A
+	// compressed payload is not kept, and what it inflates to is counted later; but it
+	// cannot be longer than if each byte had been flushed alone, which takes a dozen.
 	limit := c.opts.MaxMessage
 	if c.packed && limit < math.MaxInt64/32 {
 		limit = 16*limit + 1024
@@ -368,60 +419,50 @@ func (c *Conn) begin() error {
 	return nil
 }
 
-func (c *Conn) tooBig() error {
-	return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", c.limit()))
+// receiveControl reads what has arrived of a control frame, and handles the frame once it
+// is complete.
+func (c *Conn) receiveControl() error {
+	h := &c.head
+	for c.at < h.Len {
+		n := c.frames.control(c.control[c.at:h.Len], h, c.at)
+		if n == 0 {
+			return nil
+		}
+		c.at += int64(n)
+	}
+	c.inFrame = false
+	p := c.control[:h.Len]
+	switch h.Op {
+	case frame.Ping:
+		c.answerPing(p)
+		return nil
+	case frame.Pong:
+		c.receivePong(p)
+		return nil
+	}
+	return c.receiveClose(p)
 }
 
-// exhausted ends a connection for whose message there is no memory.
-func (c *Conn) exhausted(err error) error {
-	_ = c.sendClose(StatusTryAgainLater, "")
-	return c.end(fmt.Errorf("ws: receive: %w", err))
-}
-
-// nothing is what next returns when nothing is there: nil if more may come.
+// nothing returns the error of next when no piece has arrived: nil if more may arrive.
 func (c *Conn) nothing() error {
 	err := c.stream.Friend(friend.Key{}).ReadErr()
 	if err == nil || c.stream.Buffered() > 0 {
 		return nil
 	}
 	if timeout(err) && !c.closed {
-		return err // of a deadline: it may be moved
+		return err // the read deadline's: the caller may move it and continue
 	}
 	return c.end(abnormal(err))
 }
 
-func timeout(err error) bool {
-	var t interface{ Timeout() bool }
-	return errors.As(err, &t) && t.Timeout()
+func (c *Conn) tooBig() error {
+	return c.fail(StatusMessageTooBig, fmt.Sprintf("a message of more than %d bytes", c.limit()))
 }
 
-// end notes what has ended receiving.
-func (c *Conn) end(err error) error {
-	if c.readErr == nil {
-		c.readErr = err
-		if c.code == 0 {
-			c.code = StatusAbnormalClosure
-		}
-		c.over.Set()
-		if c.remote.Load() != nil {
-			c.endRemote()
-		}
-		c.frames.drop()
-		c.dropPartial()
-	}
-	return c.readErr
-}
-
-// dropPartial gives up what there is of the message that is being received, of which
-// nobody wants the rest.
-func (c *Conn) dropPartial() {
-	if d := c.deflate; d != nil {
-		d.drop(c)
-	}
-	if c.msg != nil {
-		c.msg.free()
-		c.msg = nil
-	}
+// exhausted ends a connection because there is no memory for what it receives.
+func (c *Conn) exhausted(err error) error {
+	_ = c.sendClose(StatusTryAgainLater, "")
+	return c.end(fmt.Errorf("ws: receive: %w", err))
 }
 
 func (c *Conn) headerError(err error) error {
@@ -430,11 +471,4 @@ func (c *Conn) headerError(err error) error {
 		return c.fail(StatusProtocolError, broken.Error())
 	}
 	return c.end(abnormal(err))
-}
-
-// fail tells the peer what it did wrong, and ends receiving.
-func (c *Conn) fail(code StatusCode, detail string) error {
-	err := &ProtocolError{Code: code, Detail: detail}
-	_ = c.sendClose(code, "") // what the peer cannot be told is in the error all the same
-	return c.end(err)
 }

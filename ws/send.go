@@ -2,32 +2,30 @@ package ws
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
+	"math"
 
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
-	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Send sends m and takes it: also when it fails. It returns when the message is
-// queued. While more than Options.SendQueue bytes are queued already it waits
-// first, or does what Options.Policy says. What is queued leaves at the end of
-// the loop's turn; an error in sending shows in a later call.
+// Send sends m and takes it, even if it fails; any goroutine and any loop's task may call
+// it, and it waits while the send queue is full, as Options.Policy says. It returns when
+// the message is queued, and the loop sends what is queued at the end of its turn. A later
+// call returns an error of sending.
 //
-// Text is not looked at: that it is UTF-8 is the caller's to see to, and a peer closes
-// the connection if it is not (StatusInvalidPayload).
-//
-// It may be called from any goroutine and from tasks of any loop.
+// Send does not check that text is UTF-8. The caller must: a peer closes the connection
+// with StatusInvalidPayload if it is not.
 func (c *Conn) Send(ctx context.Context, m *Message) error {
 	m.check("Send")
 	if !c.loop.Friend(friend.Key{}).OnLoop() {
 		return c.sendElsewhere(ctx, outgoing{m: m.portable()})
 	}
 	if m.local != nil && m.local != c.local {
-		m = m.portable() // its memory is another loop's
+		m = m.portable() // another loop owns its memory
 	}
 	if c.deflate.takesLong(m.size) {
 		return c.sendLong(ctx, m)
@@ -42,8 +40,140 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 	return c.messageOut(t, n, c.writeMessage(m))
 }
 
-// roomFor is room for m, which it takes out of its handler's hands, and releases if
-// it is not to be sent: also when a hook panics meanwhile.
+// quickSend queues m, and takes it, in the most frequent case: a short message of one
+// segment, sent by a task of the loop, that may be queued at once. It does in one go what
+// room and writeFrame do in several steps, and leaves everything else untouched for them.
+func (c *Conn) quickSend(m *Message) bool {
+	if !c.quick || len(m.rest) > 0 || c.client || c.failed != nil || c.sentClose != 0 || c.gotClose != nil || c.closed || c.ending || c.writer != nil || c.pongDue || c.overtaken() {
+		return false
+	}
+	n := 2
+	switch {
+	case m.size > math.MaxUint16:
+		return false
+	case m.size > 125:
+		n = 4
+	}
+	if m.size <= smallMessage {
+		if b := c.stream.Friend(friend.Key{}).TryGrow(n + m.size); b != nil {
+			quickHeader(b, m)
+			copy(b[n:], m.first.data)
+			m.free()
+			c.queued(len(b))
+			return true
+		}
+		if c.stream.Friend(friend.Key{}).TailRoom() > 0 {
+			return false
+		}
+	}
+	s := &m.first
+	b := s.buf
+	if b == nil || b.Friend(friend.Key{}).Shared() || s.off+b.Friend(friend.Key{}).Headroom() < n || c.stream.Friend(friend.Key{}).WriteErr() != nil {
+		return false
+	}
+	b.Truncate(s.off + m.size)
+	b.Advance(s.off)
+	quickHeader(b.Prepend(n), m)
+	s.buf = nil
+	m.free()
+	c.one[0] = b
+	_ = c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...) // cannot fail: WriteErr was nil
+	c.one[0] = nil
+	c.queued(n + m.size)
+	return true
+}
+
+// quickHeader writes the header of m's frame to b.
+func quickHeader(b []byte, m *Message) {
+	b[0] = 0x80 | byte(m.typ)
+	if m.size <= 125 {
+		b[1] = byte(m.size)
+		return
+	}
+	b[1] = 126
+	binary.BigEndian.PutUint16(b[2:], uint16(m.size))
+}
+
+// SendText is Send of a copy of s, as text: it may be called, and waits, like Send.
+func (c *Conn) SendText(ctx context.Context, s string) error {
+	return c.sendCopy(ctx, TypeText, []byte(s))
+}
+
+// SendBinary is Send of a copy of p, as binary: it may be called, and waits, like Send.
+func (c *Conn) SendBinary(ctx context.Context, p []byte) error { return c.sendCopy(ctx, TypeBinary, p) }
+
+func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
+		return c.Send(ctx, NewMessage(t, append([]byte(nil), p...)))
+	}
+	if c.deflate.takesLong(len(p)) {
+		return c.sendLong(ctx, NewMessage(t, p)) // without a copy: sendLong does not keep p
+	}
+	if err := c.room(ctx, nil, t, len(p)); err != nil {
+		return err
+	}
+	return c.messageOut(t, len(p), c.writeBytes(t, p))
+}
+
+// An outgoing is a message that waits to be sent: either m or prepared.
+type outgoing struct {
+	m        *Message
+	prepared *Prepared
+}
+
+func (o outgoing) typeAndLen() (t Type, bytes int) {
+	if o.m != nil {
+		return o.m.typ, o.m.size
+	}
+	return o.prepared.typ, len(o.prepared.payload)
+}
+
+// cost returns how many bytes o counts for in the queue of other threads. It is positive
+// for an empty message too, which takes memory.
+func (o outgoing) cost() int {
+	_, n := o.typeAndLen()
+	return n + headroom
+}
+
+func (o outgoing) drop() {
+	if o.m != nil {
+		o.m.Release()
+	}
+}
+
+// send is Send for an outgoing.
+func (c *Conn) send(ctx context.Context, o outgoing) error {
+	if !c.loop.Friend(friend.Key{}).OnLoop() {
+		return c.sendElsewhere(ctx, o)
+	}
+	t, n := o.typeAndLen()
+	if err := c.room(ctx, nil, t, n); err != nil {
+		o.drop()
+		return err
+	}
+	return c.write(o)
+}
+
+// write queues o. room has returned nil for it.
+func (c *Conn) write(o outgoing) error {
+	t, n := o.typeAndLen()
+	if o.m != nil {
+		return c.messageOut(t, n, c.writeMessage(o.m))
+	}
+	return c.messageOut(t, n, c.writePrepared(o.prepared))
+}
+
+// messageOut calls the hook for a message that was queued, if err is nil, and returns
+// err. It must be the last step, so that a hook that panics leaves nothing half done.
+func (c *Conn) messageOut(t Type, bytes int, err error) error {
+	if hook := c.opts.Hooks.MessageSent; hook != nil && err == nil {
+		hook(c, t, bytes)
+	}
+	return err
+}
+
+// roomFor is room for m, which it takes off its handler's list first. It releases m if m
+// must not be sent, or a hook panics.
 func (c *Conn) roomFor(ctx context.Context, m *Message) (err error) {
 	m.unhold()
 	ready := false
@@ -57,102 +187,26 @@ func (c *Conn) roomFor(ctx context.Context, m *Message) (err error) {
 	return err
 }
 
-// SendText sends a copy of s: see Send.
-func (c *Conn) SendText(ctx context.Context, s string) error { return c.sendCopy(ctx, Text, []byte(s)) }
-
-// SendBinary sends a copy of p: see Send.
-func (c *Conn) SendBinary(ctx context.Context, p []byte) error { return c.sendCopy(ctx, Binary, p) }
-
-func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.Send(ctx, NewMessage(t, append([]byte(nil), p...)))
-	}
-	if c.deflate.takesLong(len(p)) {
-		return c.sendLong(ctx, NewMessage(t, p)) // p is not kept
-	}
-	if err := c.room(ctx, nil, t, len(p)); err != nil {
-		return err
-	}
-	return c.messageOut(t, len(p), c.writeBytes(t, p))
-}
-
-// An outgoing is what waits to be sent: one of the two.
-type outgoing struct {
-	m        *Message
-	prepared *Prepared
-}
-
-func (o outgoing) what() (t Type, bytes int) {
-	if o.m != nil {
-		return o.m.typ, o.m.size
-	}
-	return o.prepared.typ, len(o.prepared.payload)
-}
-
-// waiting is how many bytes o counts for while it waits for the loop: an empty message
-// takes memory too.
-func (o outgoing) waiting() int {
-	_, n := o.what()
-	return n + headroom
-}
-
-func (o outgoing) drop() {
-	if o.m != nil {
-		o.m.Release()
-	}
-}
-
-// send is Send for either.
-func (c *Conn) send(ctx context.Context, o outgoing) error {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.sendElsewhere(ctx, o)
-	}
-	t, n := o.what()
-	if err := c.room(ctx, nil, t, n); err != nil {
-		o.drop()
-		return err
-	}
-	return c.write(o)
-}
-
-// write queues o, for which there is room.
-func (c *Conn) write(o outgoing) error {
-	t, n := o.what()
-	if o.m != nil {
-		return c.messageOut(t, n, c.writeMessage(o.m))
-	}
-	return c.messageOut(t, n, c.writePrepared(o.prepared))
-}
-
-// messageOut tells the hook of a message that was queued, if err is nil, and
-// returns err. It comes last: a hook that panics leaves nothing half done.
-func (c *Conn) messageOut(t Type, bytes int, err error) error {
-	if hook := c.opts.Hooks.MessageOut; hook != nil && err == nil {
-		hook(c, t, bytes)
-	}
-	return err
-}
-
-// room waits until a message may be queued, on the loop, or says why it must
-// not. What others have sent before, from elsewhere, is queued then. w is the Writer
-// whose message goes on, if it is one of its parts.
+// room waits until a message may be queued, or returns why it must not. Messages that
+// other threads sent before the call are queued by then. w is nil, or the Writer of whose
+// message the next part is to be queued. room must be called in a task of the loop.
 func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 	var before uint64
 	r := c.remote.Load()
 	if r != nil {
 		before = r.accepted.Load()
 	}
-	yielded := int64(-1) // how much was queued when others had a turn
+	yielded := int64(-1) // c.written at the last yield
 	for turns := 0; ; {
 		if err := c.sendErr(); err != nil {
 			return err
 		}
-		if c.ending && w == nil { // Close waits for the Writer that has begun, and comes next
+		if c.ending && w == nil { // Close waits for the open Writer, and sends its frame next
 			return errClosed
 		}
-		if c.writer != w { // a message in parts goes on
+		if c.writer != w { // another Writer is open, or w is not any more
 			if w != nil {
-				return errWriterDone // it was ended meanwhile
+				return errWriterDone
 			}
 			if err := c.wait(ctx, w, &c.unlocked); err != nil {
 				return err
@@ -162,12 +216,12 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		err := c.stream.Friend(friend.Key{}).WriteErr()
 		if err == nil && !c.overBudget() {
 			if c.pongDue {
-				c.latePong() // what was asked before is answered before
+				c.answerLatestPing() // the ping came before this message
 			}
 			if w == nil && r != nil && r.moved.Load() < before {
 				c.ahead(r, before)
-				if c.deflate != nil && r.moved.Load() < before { // others have their turn
-					_ = loop.Yield(ctx) // that ctx has ended changes nothing
+				if c.deflate != nil && r.moved.Load() < before { // compressing took a whole turn
+					_ = loop.Yield(ctx) // even if ctx has ended
 				}
 				continue
 			}
@@ -176,9 +230,9 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 		if err != nil && !errors.Is(err, runtime.ErrBusy) {
 			return c.sendFailed(err)
 		}
-		if c.opts.Policy != Wait && yielded != c.written && turns < maxTurns {
-			// What one turn queues cannot have left yet, however fast the peer is; nor what
-			// others have queued in this one, for which there was room.
+		if c.opts.Policy != PolicyWait && yielded != c.written && turns < maxTurns {
+			// Bytes that were queued in this turn of the loop cannot have left yet, however
+			// fast the peer is. So the peer is not to blame.
 			yielded = c.written
 			turns++
 			if err := loop.Yield(ctx); err != nil {
@@ -187,18 +241,18 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			continue
 		}
 		switch c.opts.Policy {
-		case Drop:
-			if w == nil { // half a message cannot be dropped
+		case PolicyDrop:
+			if w == nil { // a part of a message cannot be dropped
 				c.dropped(t, bytes)
 				return ErrDropped
 			}
-		case Disconnect:
+		case PolicyDisconnect:
 			return c.tooSlow()
 		}
 		sources := []loop.Source{c.writable}
 		if err == nil {
 			c.vacant.Clear()
-			if !c.opts.Budget.wish() || !c.overBudget() {
+			if !c.opts.Budget.wantRoom() || !c.overBudget() {
 				continue
 			}
 			sources = []loop.Source{&c.opts.Budget.room, &c.vacant}
@@ -209,25 +263,19 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 	}
 }
 
-// maxTurns is how many turns of the loop a message may have to wait, where a Policy
-// drops it rather, while others' messages take the room.
+// maxTurns is how many turns of the loop a message waits before PolicyDrop or
+// PolicyDisconnect applies, if other messages take the room meanwhile.
 const maxTurns = 8
 
-func (c *Conn) overBudget() bool {
-	b := c.opts.Budget
-	return b != nil && b.full() && c.stream.Queued() > 0
-}
-
 func (c *Conn) dropped(t Type, bytes int) {
-	if hook := c.opts.Hooks.Dropped; hook != nil {
+	if hook := c.opts.Hooks.MessageDropped; hook != nil {
 		hook(c, t, bytes)
 	}
 }
 
-// wait waits for one of the sources, no longer than WriteTimeout, and not when the
-// connection has ended: then who is to make room has perhaps gone. While another
-// Writer than w, which may be nil, is at work, it is not the peer that is waited
-// for, and there is no limit. Whoever calls it looks again at what it waits for.
+// wait waits for one of the sources, at most WriteTimeout, and fails if the connection
+// ends. There is no limit while another Writer than w, which may be nil, is open: the peer
+// is not the cause of the wait. After wait the caller must check again what it waits for.
 func (c *Conn) wait(ctx context.Context, w *Writer, sources ...loop.Source) error {
 	wctx := ctx
 	d := c.opts.WriteTimeout
@@ -245,8 +293,8 @@ func (c *Conn) wait(ctx context.Context, w *Writer, sources ...loop.Source) erro
 		return c.readErr
 	case err == nil:
 		return nil
-	case ended(ctx) != nil:
-		return ended(ctx)
+	case ctxErr(ctx) != nil:
+		return ctxErr(ctx)
 	case errors.Is(err, context.DeadlineExceeded):
 		if c.writer != w {
 			return nil
@@ -256,90 +304,17 @@ func (c *Conn) wait(ctx context.Context, w *Writer, sources ...loop.Source) erro
 	return fmt.Errorf("ws: send: %w", err)
 }
 
-// ended is ctx.Err, also when the loop's clock was faster than ctx's timer.
-func ended(ctx context.Context) error {
-	if d, ok := ctx.Deadline(); ok && ctx.Err() == nil && !time.Now().Before(d) {
-		return context.DeadlineExceeded
+// onSent is called by the stream when it has sent queued bytes.
+func (c *Conn) onSent() {
+	c.charge()
+	if c.opts.Budget != nil && c.stream.Queued() == 0 {
+		c.vacant.Set()
 	}
-	return ctx.Err()
-}
-
-// tooSlow closes a connection whose peer does not keep up.
-func (c *Conn) tooSlow() error {
-	_ = c.sendClose(StatusPolicyViolation, "too slow")
-	err := c.giveUp(ErrTooSlow)
-	c.stream.Friend(friend.Key{}).SetLinger(time.Second) // it may be slow, and still get to the Close frame
-	return err
-}
-
-// giveUp ends a connection whose peer does not read, or is not there: it is no
-// use to wait for it.
-func (c *Conn) giveUp(err error) error {
-	if c.failed == nil {
-		c.failed = err
+	if c.short && !c.overBudget() {
+		c.short = false
+		c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 	}
-	c.stream.Friend(friend.Key{}).SetLinger(-1)
-	_ = c.end(err)
-	_ = c.stream.SetReadDeadline(past) // whoever receives is to look
-	return err
-}
-
-// sendErr returns why nothing can be sent.
-func (c *Conn) sendErr() error {
-	switch {
-	case c.failed != nil:
-		return c.failed
-	case c.gotClose != nil:
-		return c.gotClose
-	case c.sentClose != 0 || c.closed:
-		return errClosed
-	}
-	return nil
-}
-
-var errClosed = fmt.Errorf("ws: the connection was closed here: %w", runtime.ErrClosed)
-
-// sendFailed notes that the transport is gone, or that a frame could not be
-// queued as a whole: nothing may follow it.
-func (c *Conn) sendFailed(err error) error {
-	if c.failed == nil {
-		if errors.Is(err, runtime.ErrNoBuffers) { // the transport goes on: nobody else will end it
-			return c.giveUp(abnormal(err))
-		}
-		c.failed = abnormal(err)
-		c.stream.Friend(friend.Key{}).SetLinger(-1)
-	}
-	return c.failed
-}
-
-// writeMessage queues m and takes it.
-func (c *Conn) writeMessage(m *Message) error {
-	if c.deflate.compresses(m.size) {
-		err := c.writeDeflated(m.typ, func(f func([]byte)) { m.eachSegment(func(s *segment) { f(s.data) }) })
-		m.free()
-		return err
-	}
-	return c.writeFrame(m)
-}
-
-// header returns the header of m as one frame.
-func (c *Conn) header(m *Message) frame.Header {
-	h := frame.Header{Op: frame.Opcode(m.typ), Fin: true, Len: int64(m.size)}
-	c.mask(&h)
-	return h
-}
-
-// writeBytes queues a message with a copy of p.
-func (c *Conn) writeBytes(t Type, p []byte) error {
-	if c.deflate.compresses(len(p)) {
-		return c.writeDeflated(t, func(f func([]byte)) { f(p) })
-	}
-	h := frame.Header{Op: frame.Opcode(t), Fin: true, Len: int64(len(p))}
-	return c.writeParts(&h, p)
-}
-
-func (c *Conn) mask(h *frame.Header) {
-	if c.client {
-		h.Masked, h.Mask = true, c.local.masks.next()
+	if c.pongDue && c.pongsGone() && !c.closed {
+		c.answerLatestPing()
 	}
 }

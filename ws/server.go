@@ -13,103 +13,107 @@ import (
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/tcp"
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
 
-// A HandlerFunc serves one connection. ctx ends with the connection and with the
-// server's drain. When the handler returns, the connection is closed: with
-// StatusNormalClosure if it returned nil, with StatusGoingAway if ctx had ended,
-// and with StatusInternalError if it returned an error of its own. What it still
-// holds is reclaimed.
+// A HandlerFunc serves one connection. ctx ends when the server drains. The end of the
+// connection does not end ctx; it makes the handler's calls on the connection fail, and
+// ends the context that CloseRead returns.
+//
+// When the handler returns, the connection is closed: with StatusGoingAway if ctx has
+// ended, otherwise with StatusNormalClosure if the handler returned nil or the peer's
+// orderly close, and with StatusInternalError if it returned another error. Messages that
+// it neither sent nor released are reclaimed, with a warning in the log.
 type HandlerFunc func(ctx context.Context, c *Conn) error
 
-// A Server serves WebSocket connections with a Handler. It is a
-// loop.Service. Its fields must not change while it serves. One Server may
-// serve several addresses.
+// A Server serves WebSocket connections with a Handler. It is a loop.Service, which
+// noria.ListenAndServe and a Group run. Its fields must not change while it serves. One
+// Server may serve several addresses.
 type Server struct {
 	Handler HandlerFunc
 
-	// OnGoroutine runs each handler on a goroutine of its own in place of the
-	// loop's thread. It may block as it likes; each call on the connection then
-	// costs two switches between threads.
+	// OnGoroutine runs each handler on a goroutine of its own instead of the loop's
+	// thread. The handler may then block, but each of its calls on the connection costs
+	// two switches between threads.
 	OnGoroutine bool
 
-	// Options are what every connection is told.
+	// Options configure every connection.
 	Options
 
-	// TLS makes it a wss server. Its functions are called on the loop and must
-	// not block. nil: no TLS.
+	// TLS makes this a wss server; nil: no TLS. The configuration's functions are called
+	// on the loop and must not block.
 	TLS *tls.Config
 
-	// Subprotocols are those that the handler speaks. The first of the client's
-	// that is among them is agreed on.
+	// Subprotocols are those that the handler speaks. The server chooses the first of
+	// the client's that is among them.
 	Subprotocols []string
 
-	// Origins are patterns of the origins that may connect besides the server's
-	// own, which is one whose host and port are those of the request's Host
-	// header: "example.com", "*.example.com", "https://*.example.com",
-	// "localhost:*", "null"; "*" stands for all. A browser sends the origin of the
-	// page that connects; other programs mostly send none, and may connect.
+	// Origins are patterns of the origins that may connect, beside the server's own
+	// (the origin whose host and port equal the request's Host header): "example.com",
+	// "*.example.com", "https://*.example.com", "localhost:*", "null", or "*" for all. A
+	// browser sends the origin of the page that connects. Requests without an origin,
+	// which most other programs send, are accepted.
 	Origins []string
 
-	// Check is asked last in the handshake, on the loop, where it must not block
-	// (for an HTTPHandler: on net/http's goroutine, where it may). The
-	// headers that it returns are sent in the response. An error refuses: with
-	// its status and text if it is a *Refusal, otherwise with 403.
-	Check func(*Request) (http.Header, error)
+	// Authorize is called last in the opening handshake, on the loop, and must not block.
+	// (An HTTPHandler calls it on net/http's goroutine, where it may block.) The response
+	// has the headers that it returns. An error refuses the request: with its status and
+	// text if it is a *Refusal, otherwise with 403.
+	Authorize func(*Request) (http.Header, error)
 
-	// Plain answers requests that ask for no upgrade, on the loop; it returns nil
-	// for what it does not know, which is refused, as all are without it.
-	Plain func(*Request) *Response
+	// HandleHTTP answers requests that do not ask for an upgrade. It is called where
+	// Authorize is. Requests for which it returns nil are refused; without HandleHTTP all
+	// of them are.
+	HandleHTTP func(*Request) *Response
 
-	// HandshakeTimeout is for all of the opening handshake. 0 and less mean
-	// DefaultHandshakeTimeout: without a limit anybody could hold on for ever.
+	// HandshakeTimeout bounds the whole opening handshake. 0 and less mean
+	// DefaultHandshakeTimeout: without a limit, silent clients could hold connections
+	// for ever.
 	HandshakeTimeout time.Duration
 
-	// MaxHead is how many bytes a request may have. 0 and less mean DefaultMaxHead.
-	MaxHead int
+	// MaxHeaderBytes is how many bytes a request may have, its first line included. 0
+	// and less mean DefaultMaxHeaderBytes.
+	MaxHeaderBytes int
 
-	// MaxConns is how many connections are served at once, over all loops; see
-	// tcp.Server.
+	// MaxConns is how many connections all loops together serve at once; see tcp.Server.
 	MaxConns int
 
-	// DrainTime is how long handlers may go on after the context of Serve has
-	// ended; see tcp.Server. Each connection is sent a Close frame with
-	// StatusGoingAway, and its handler's context ends, one after another over
-	// DrainSpread, so that not all come back somewhere else at once. 0 means
-	// half of DrainTime, negative means all at once. A message that a Writer has
-	// begun goes ahead of the frame, if it is ended within DrainTime. Who has not
-	// finished the opening handshake is refused with 503.
-	DrainTime   time.Duration
+	// DrainTime is how long handlers may run after the context of Serve has ended; see
+	// tcp.Server. Each connection is sent a Close frame with StatusGoingAway, and its
+	// handler's context ends. If a Writer has begun a message and ends it within
+	// DrainTime, the Close frame follows that message. Clients that have not finished
+	// the opening handshake are refused with 503.
+	DrainTime time.Duration
+
+	// DrainSpread is the time over which the connections are told to end, one after
+	// another, so that their clients do not all reconnect elsewhere at once. 0 means
+	// half of DrainTime, negative means all at once.
 	DrainSpread time.Duration
 
 	once  sync.Once
-	err   error // what is wrong with the fields
+	err   error // why the fields cannot be used
 	opts  Options
 	shake handshake.Server
 	tcp   tcp.Server
 
-	refused atomic.Int64 // requests of net/http's that became no connection: tcp has not seen them
+	refused atomic.Int64 // requests of net/http that became no connection, which tcp does not count
 }
 
-// Stats are a Server's counts since it was made: see tcp.Stats. A connection
-// whose handshake failed (that of TLS too), and one that ended with any other code than
-// StatusNormalClosure, StatusGoingAway or none, counts as failed. So does a request
-// that an HTTPHandler refuses, but for want of room.
-type Stats = tcp.Stats
-
-// Stats returns the server's counts. It may be called from anywhere.
-func (s *Server) Stats() Stats {
+// Stats returns the server's counts. It may be called from anywhere and does not wait.
+// A connection counts as failed if its opening handshake failed, that of TLS included,
+// or if it ended with another code than StatusNormalClosure, StatusGoingAway or none.
+// A request that an HTTPHandler refuses counts as failed too, unless it was refused
+// because of MaxConns.
+func (s *Server) Stats() tcp.Stats {
 	st, n := s.tcp.Stats(), s.refused.Load()
 	st.Accepted += n
 	st.Failed += n
 	return st
 }
 
-// Serve is loop.Service's: it serves the connections of ln until ctx ends,
-// and then drains.
+// Serve implements loop.Service: it serves the connections of ln in a task of ln's loop,
+// and waits until ctx ends and the server has drained.
 func (s *Server) Serve(ctx context.Context, ln *loop.Listener) error {
 	s.once.Do(s.prepare)
 	if s.err != nil {
@@ -125,7 +129,7 @@ func (s *Server) prepare() {
 	}
 	s.shake = s.handshaker()
 	if s.err = errors.Join(s.Options.check(), s.shake.Validate()); s.err != nil {
-		s.err = fmt.Errorf("ws: the Server cannot be used as it is: %w", s.err)
+		s.err = fmt.Errorf("ws: the Server's fields are invalid: %w", s.err)
 		return
 	}
 	s.opts = s.Options.withDefaults()
@@ -147,11 +151,11 @@ func (s *Server) handshakeTimeout() time.Duration {
 	return s.HandshakeTimeout
 }
 
-func (s *Server) maxHead() int {
-	if s.MaxHead <= 0 {
-		return DefaultMaxHead
+func (s *Server) maxHeaderBytes() int {
+	if s.MaxHeaderBytes <= 0 {
+		return DefaultMaxHeaderBytes
 	}
-	return s.MaxHead
+	return s.MaxHeaderBytes
 }
 
 // serve is the task of one connection.
@@ -173,13 +177,13 @@ func (s *Server) serve(ctx context.Context, stream *loop.Stream) error {
 	return s.open(stream, acc).run(ctx, s.Handler, s.OnGoroutine)
 }
 
-// handshakeFailed logs why a handshake came to nothing. Anybody can make it do so, as
-// often as they like: it is for those who look for it.
+// handshakeFailed logs why a handshake failed. Any client can cause that, as often as it
+// likes, so the level is Debug.
 func (s *Server) handshakeFailed(peer string, err error) {
 	s.opts.Logger.Debug("noria: a handshake failed", "peer", peer, "error", err)
 }
 
-// open makes the connection of a handshake.
+// open makes the connection of a handshake that was accepted.
 func (s *Server) open(stream *loop.Stream, acc *handshake.Accepted) *Conn {
 	c := newConn(stream, &s.opts, false)
 	c.request, c.subprotocol = (*Request)(acc.Request), acc.Subprotocol
@@ -187,23 +191,23 @@ func (s *Server) open(stream *loop.Stream, acc *handshake.Accepted) *Conn {
 	return c
 }
 
-// run runs a handler on c, and closes c whatever the handler does.
+// run runs a handler on c, and closes c however the handler ends.
 func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (err error) {
 	returned := false
-	defer func() { // also when a hook panics in what comes before
+	defer func() { // runs last, even if a hook panics in the other one
 		c.reclaim()
-		c.ended(err)
+		c.reportClosed(err)
 	}()
 	defer func() {
 		if returned {
 			c.finish(ctx, err)
-		} else { // it panicked, which goes on: nobody is waited for
+		} else { // the handler panicked: do not wait for the peer
 			err = errors.New("ws: the handler did not return")
 			_ = c.sendClose(StatusInternalError, "")
 			_ = c.shut()
 		}
 	}()
-	// The end of ctx tells the peer, whatever the handler does about it.
+	// When ctx ends, the peer is sent a Close frame, whatever the handler does.
 	if task := loop.TaskOf(ctx); ctx.Err() != nil {
 		c.goAway()
 	} else {
@@ -213,7 +217,7 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 		hook(c)
 	}
 	if onGoroutine {
-		// Its calls end with the connection, whatever context they were given.
+		// If the task is killed, the handler's calls must fail, whatever their contexts.
 		if gerr := loop.TaskOf(ctx).Friend(friend.Key{}).OnGoroutine(func() { err = handler(ctx, c) }, func() { _ = c.giveUp(errClosed) }); gerr != nil {
 			err = gerr
 		}
@@ -222,56 +226,4 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 	}
 	returned = true
 	return orderly(ctx, err)
-}
-
-// goAway sends the Close frame of a server that stops. What other threads have
-// sent goes ahead of it, and the message that a Writer has begun ahead of that.
-func (c *Conn) goAway() {
-	if c.closed || c.sentClose != 0 {
-		return
-	}
-	r := c.remote.Load()
-	if r != nil {
-		r.refuse(errClosed)
-	}
-	if w := c.writer; w != nil && w.started() {
-		c.leaving = true // unlock goes on
-		return
-	}
-	defer func() { _ = c.sendClose(StatusGoingAway, "") }() // also when a hook panics
-	if r != nil {
-		c.takeAll(r)
-	}
-}
-
-// orderly drops an error that only says that the connection was closed in
-// order, or that the server stops: then sending fails with ErrClosed.
-func orderly(ctx context.Context, err error) error {
-	var closed *CloseError
-	if errors.As(err, &closed) {
-		switch closed.Code {
-		case StatusNormalClosure, StatusGoingAway, StatusNoStatus:
-			return nil
-		}
-	}
-	if cerr := ctx.Err(); cerr != nil && (errors.Is(err, cerr) || errors.Is(err, runtime.ErrClosed)) {
-		return nil
-	}
-	return err
-}
-
-// ended reports the end of an opened connection, whose handler returned err.
-func (c *Conn) ended(err error) {
-	hook := c.opts.Hooks.Closed
-	if hook == nil {
-		return
-	}
-	if err == nil {
-		err = c.readErr
-	}
-	here := c.answered && errors.Is(err, c.gotClose) || c.sentClose != 0 && errors.Is(err, errClosed)
-	if here { // it only says that this end has sent a Close frame
-		err = nil
-	}
-	hook(c, c.code, err)
 }

@@ -21,11 +21,11 @@ import (
 	"github.com/noria-go/noria/ws"
 )
 
-// TestStress has two ends do at random all that they can do at once: send from tasks
-// and goroutines in every way, receive in every way, ping, starve for memory, and end
-// it in one of seven ways. Each message says who has sent it, which of his it is and how
-// it goes on, so that one that is lost, changed or out of order is seen; and after each
-// round nothing may be left: no buffer, task, descriptor, goroutine or byte of a Budget.
+// TestStress lets both ends of connections do everything at once, at random: send from
+// tasks and goroutines in every way, receive in every way, ping, run out of memory, and end
+// in one of seven ways. Each message has its sender, its number and its content encoded, so
+// that the test sees messages that are lost, changed or out of order. After each round
+// nothing may be left: no buffer, task, descriptor, goroutine or byte of a Budget.
 func TestStress(t *testing.T) {
 	seed := backendtest.Seed(t)
 	rounds := 30
@@ -46,8 +46,8 @@ type stress struct {
 	client ws.DialOptions
 	scheme string
 	starve bool
-	end    int           // how it ends
-	after  time.Duration // and when
+	end    int           // the way in which the round ends
+	after  time.Duration // when it ends
 	budget *ws.Budget
 	seen   arrivals
 	gos    sync.WaitGroup // goroutines that send and ping
@@ -62,7 +62,7 @@ func newStress(seed uint64) *stress {
 	srv.Budget, srv.MaxMessage, srv.PingInterval, srv.PongTimeout = s.budget, 8<<20, 5*time.Second, 5*time.Second
 	srv.CloseTimeout, srv.DrainTime, srv.DrainSpread = 300*time.Millisecond, 2*time.Second, -1
 	srv.SendQueue = []int{1, 20_000, 0}[r.IntN(3)]
-	srv.Policy = []ws.Policy{ws.Wait, ws.Wait, ws.Disconnect}[r.IntN(3)]
+	srv.Policy = []ws.Policy{ws.PolicyWait, ws.PolicyWait, ws.PolicyDisconnect}[r.IntN(3)]
 	srv.OnGoroutine = r.IntN(3) == 0
 	if r.IntN(2) == 0 {
 		srv.Compression = &ws.Compression{}
@@ -94,7 +94,7 @@ func (s *stress) run(t *testing.T, v backendtest.Variant) {
 		}
 		defer time.AfterFunc(s.after, func() { s.finish(<-conns, c, stop) }).Stop()
 		rerr = s.drive(ctx, c, 2000, true)
-		_ = c.Close(ws.StatusNormalClosure, "") // it may be closed
+		_ = c.Close(ws.StatusNormalClosure, "") // it may be closed already
 		return nil
 	})
 	if !s.starve { // the handshake needs memory too
@@ -105,14 +105,14 @@ func (s *stress) run(t *testing.T, v backendtest.Variant) {
 	select {
 	case <-all:
 	case <-time.After(patience):
-		t.Fatalf("%s: somebody waits still; the client has ended with %v", about, rerr)
+		t.Fatalf("%s: a call still waits; the client has ended with %v", about, rerr)
 	}
 	require.Eventually(t, func() bool { return s.srv.Stats().Active == 0 && s.budget.Used() == 0 }, patience, time.Millisecond,
 		"%s: %d bytes are left in the Budget", about, s.budget.Used())
 	require.Empty(t, s.seen.errs, about)
 }
 
-// finish ends it.
+// finish ends the round.
 func (s *stress) finish(server, client *ws.Conn, stop func()) {
 	switch s.end {
 	case 0:
@@ -134,7 +134,7 @@ func (s *stress) finish(server, client *ws.Conn, stop func()) {
 	}
 }
 
-// drive does all at once on one end, until it cannot receive any more.
+// drive does everything at once on one end, until nothing more can be received.
 func (s *stress) drive(ctx context.Context, c *ws.Conn, id int, onLoop bool) error {
 	own, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -155,7 +155,7 @@ func (s *stress) drive(ctx context.Context, c *ws.Conn, id int, onLoop bool) err
 		r := s.rand(uint64(id + 10 + i))
 		send := func(ctx context.Context) error { return stressSend(ctx, c, r, id+i) }
 		if i < 2 && onLoop {
-			_, _ = loop.Go(ctx, "sends", send) // if it cannot be: the connection is ending
+			_, _ = loop.Go(ctx, "sends", send) // fails if the connection is ending
 		} else {
 			s.gos.Go(func() { _ = send(context.Background()) })
 		}
@@ -169,7 +169,7 @@ func (s *stress) drive(ctx context.Context, c *ws.Conn, id int, onLoop bool) err
 	return s.seen.receive(own, c, s.rand(uint64(id+30)), onLoop)
 }
 
-// pause gives others some turns, where there are turns.
+// pause lets other tasks run for some turns, if it is called in a task.
 func pause(ctx context.Context, turns int) error {
 	for range turns {
 		if loop.TaskOf(ctx) == nil {
@@ -203,16 +203,16 @@ func stressSize(r *rand.Rand) int {
 	return r.IntN(600)
 }
 
-// stressSend sends in all ways, until it cannot.
+// stressSend sends in all ways, until that fails.
 func stressSend(ctx context.Context, c *ws.Conn, r *rand.Rand, sender int) error {
 	for seq := 0; ; seq++ {
 		msg := stressMessage(sender, seq, stressSize(r))
 		var err error
 		switch r.IntN(5) {
 		case 0:
-			err = c.Send(ctx, ws.NewMessage(ws.Text, []byte(msg)))
+			err = c.Send(ctx, ws.NewMessage(ws.TypeText, []byte(msg)))
 		case 1:
-			err = c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte(msg)))
+			err = c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte(msg)))
 		case 2:
 			err = stressWrite(ctx, c, r, []byte(msg))
 		default:
@@ -228,7 +228,7 @@ func stressSend(ctx context.Context, c *ws.Conn, r *rand.Rand, sender int) error
 }
 
 func stressWrite(ctx context.Context, c *ws.Conn, r *rand.Rand, msg []byte) error {
-	w, err := c.NextWriter(ctx, ws.Text)
+	w, err := c.NextWriter(ctx, ws.TypeText)
 	if err != nil {
 		return err
 	}
@@ -249,7 +249,7 @@ func stressPing(ctx context.Context, c *ws.Conn, r *rand.Rand) error {
 		_, err := c.Ping(pctx)
 		cancel()
 		passing := err == nil || errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil || errors.Is(err, runtime.ErrBusy) || errors.Is(err, runtime.ErrNoBuffers)
-		if !passing || errors.Is(err, ws.ErrAbnormal) {
+		if !passing || errors.Is(err, ws.ErrAbnormalClosure) {
 			return err
 		}
 		if err := pause(ctx, r.IntN(50)); err != nil {
@@ -258,14 +258,14 @@ func stressPing(ctx context.Context, c *ws.Conn, r *rand.Rand) error {
 	}
 }
 
-// arrivals are what has come, at both ends.
+// arrivals record the messages that have arrived, at both ends.
 type arrivals struct {
 	mu   sync.Mutex
-	next map[int]int // of each sender
+	next map[int]int // the next number of each sender
 	errs []string
 }
 
-// got takes note of a message, or of its beginning.
+// got checks and records a message, or its beginning.
 func (a *arrivals) got(p string, whole bool) {
 	var sender, seq, n int
 	a.mu.Lock()
@@ -284,7 +284,7 @@ func (a *arrivals) got(p string, whole bool) {
 	}
 }
 
-// receive receives in all ways, until it cannot.
+// receive receives in all ways, until that fails.
 func (a *arrivals) receive(ctx context.Context, c *ws.Conn, r *rand.Rand, onLoop bool) error {
 	for {
 		way := r.IntN(6)
@@ -292,7 +292,7 @@ func (a *arrivals) receive(ctx context.Context, c *ws.Conn, r *rand.Rand, onLoop
 			way = 0
 		}
 		if err := a.receiveOne(ctx, c, r, way); err != nil {
-			switch ws.CloseStatus(err) { // what one of them says that the other has done wrong
+			switch ws.CloseStatus(err) { // codes with which one end says that the other is wrong
 			case ws.StatusProtocolError, ws.StatusInvalidPayload, ws.StatusMessageTooBig:
 				a.mu.Lock()
 				defer a.mu.Unlock()

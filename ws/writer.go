@@ -13,37 +13,37 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// fragment is how many bytes a Writer gathers before it sends them.
+// fragment is how many bytes a Writer gathers before it sends them as a frame.
 const fragment = 16 << 10
 
-// A Writer sends one message in parts, as they are written. Close ends the
-// message. It belongs to whoever asked for it; other messages wait until it is
-// closed, control frames do not.
+// A Writer sends one message in parts, as they are written. Close ends the message. Until
+// then other messages wait, but control frames do not. Only one goroutine or task at a
+// time may use it; its methods wait for room as Send does.
 type Writer struct {
 	c      *Conn
 	ctx    context.Context
 	typ    Type
 	buf    []byte
-	begun  bool // a frame of the message was queued
-	packed bool // it is known to be worth compressing
-	fed    bool // the compressor has seen some of it
-	held   bool // and has some still, perhaps, that was not sent
-	total  int
-	done   bool
-	used   atomic.Bool // something was written: what the loop may know of buf
+	begun  bool        // a frame of the message was queued
+	packed bool        // the message is long enough to be compressed
+	fed    bool        // the compressor has got a part of the message
+	held   bool        // the compressor may hold bytes that were not sent
+	total  int         // bytes of payload so far
+	done   bool        // Close was called
+	used   atomic.Bool // Write was called: the loop must not read buf of another thread
 }
 
 var _ io.WriteCloser = (*Writer)(nil)
 
-// NextWriter returns a Writer of a new message, once no other one goes on.
+// NextWriter returns a Writer of a new message; any goroutine and any loop's task may call
+// it, and it waits until other Writers are closed and the send queue has room.
 //
-// ctx bounds the Writer's calls too, but only while they wait for room to send: when
-// it has ended, what can be done at once is done. A call that it stops half-way
-// through the message ends the connection, since no other message can follow. But the
-// end of a handler's context because its server stops does not stop a message that has
-// begun.
+// ctx bounds the Writer's calls too while they wait for room. If it has ended, a call
+// still does what it can do without waiting. If ctx stops a call after a part of the
+// message was sent, the connection ends, since no other message can follow. A handler's
+// context that ends because the server drains does not stop a message that has begun.
 func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
-	if t != Text && t != Binary {
+	if t != TypeText && t != TypeBinary {
 		return nil, fmt.Errorf("ws: a message of type %v", t)
 	}
 	w := &Writer{c: c, ctx: ctx, typ: t}
@@ -68,8 +68,7 @@ func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
 
 var errWriterDone = errors.New("ws: the Writer was closed")
 
-// Write gathers p, and sends what has become a fragment. It waits for room as
-// Send does.
+// Write copies p, and sends the bytes as a frame whenever 16 KiB have been written.
 func (w *Writer) Write(p []byte) (n int, err error) {
 	if w.done {
 		return 0, errWriterDone
@@ -91,8 +90,8 @@ func (w *Writer) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// Flush sends what was written so far: the peer can read it. When messages are
-// compressed that costs a few bytes each time.
+// Flush sends what was written so far, so that the peer can read it. With compression that
+// costs a few bytes each time.
 func (w *Writer) Flush() error {
 	if w.done {
 		return errWriterDone
@@ -113,11 +112,11 @@ func (w *Writer) Close() error {
 	return err
 }
 
-// What is sent with a part of the message, beside its bytes.
+// An ending says what is sent behind the written bytes.
 type ending uint8
 
 const (
-	thenFlush ending = iota + 1 // what waits in the compressor
+	thenFlush ending = iota + 1 // what the compressor holds
 	thenEnd                     // that, and the end of the message
 )
 
@@ -125,16 +124,16 @@ func (w *Writer) send(end ending) error {
 	if w.c.loop.Friend(friend.Key{}).OnLoop() {
 		return w.sendHere(end)
 	}
-	// It gets there whatever has ended meanwhile: others wait for the Writer.
+	// No context: other messages wait for this Writer, so the call must reach the loop.
 	return w.c.elsewhere(context.Background(), "send", func(context.Context) error { return w.sendHere(end) })
 }
 
 func (w *Writer) sendHere(end ending) error {
 	c := w.c
 	if c.writer != w {
-		return cmp.Or(c.sendErr(), errWriterDone) // Close may have ended it
+		return cmp.Or(c.sendErr(), errWriterDone) // Close may have taken the Writer off
 	}
-	over := true // also when a hook panics
+	over := true // unless set below: a hook may panic
 	defer func() {
 		if over && c.writer == w {
 			c.unlock()
@@ -151,17 +150,16 @@ func (w *Writer) sendHere(end ending) error {
 		err = w.queue(end)
 	}
 	if err != nil && (w.begun || w.fed) && c.failed == nil && c.sentClose == 0 {
-		// The peer, or the compressor, has half a message, and nothing else can
-		// follow it.
+		// The peer, or the compressor, has half a message, so nothing else can follow.
 		_ = c.giveUp(abnormal(fmt.Errorf("a message was given up half-way: %w", err)))
 	}
 	over = err != nil || end == thenEnd
 	return err
 }
 
-// goesOn returns a context with which w's message goes on although its own was
-// cancelled: a server that stops waits for the end of a message that has begun, and its
-// handler is told of that by this very context. It returns nil if it is not that.
+// goesOn returns a context with which w's message can continue although w's own context
+// was cancelled, if that is because the server drains: the server waits for the end of the
+// message. Otherwise it returns nil.
 func (w *Writer) goesOn() (context.Context, context.CancelFunc) {
 	if t := loop.TaskOf(w.ctx); !w.c.leaving || t == nil || t.Friend(friend.Key{}).Context().Err() == nil || !errors.Is(w.ctx.Err(), context.Canceled) {
 		return nil, nil
@@ -173,16 +171,16 @@ func (w *Writer) goesOn() (context.Context, context.CancelFunc) {
 	return after, func() {}
 }
 
-// started reports whether there is something of the message, on the loop.
+// started reports whether a part of the message was written. It must be called on the loop.
 func (w *Writer) started() bool { return w.begun || w.fed || w.used.Load() }
 
-// lock has other messages wait until w has ended its own.
+// lock makes other messages wait until w has ended its message.
 func (c *Conn) lock(w *Writer) {
 	c.writer = w
 	c.unlocked.Clear()
 }
 
-// unlock ends the time of a Writer: others may send.
+// unlock lets other messages be sent again, and what waited for the Writer.
 func (c *Conn) unlock() {
 	c.writer = nil
 	c.unlocked.Set()
@@ -196,7 +194,7 @@ func (c *Conn) unlock() {
 	}
 }
 
-// queue queues what was gathered as one frame.
+// queue queues the gathered bytes as one frame.
 func (w *Writer) queue(end ending) error {
 	c := w.c
 	h := frame.Header{Op: frame.Opcode(w.typ), Fin: end == thenEnd}
@@ -205,7 +203,7 @@ func (w *Writer) queue(end ending) error {
 	}
 	w.total += len(w.buf)
 	p := w.buf
-	if d := c.deflate; d != nil && (w.packed || d.threshold <= fragment) { // how long it becomes is not known
+	if d := c.deflate; d != nil && (w.packed || d.threshold <= fragment) { // the message's length is not known yet
 		w.fed, w.held = true, end == 0
 		out := d.out.Append(c.local.scratch[:0], p)
 		switch end {
@@ -222,14 +220,14 @@ func (w *Writer) queue(end ending) error {
 		}
 		if p = out; len(p) == 0 && end != thenEnd {
 			w.buf = w.buf[:0]
-			return nil // it waits in the compressor
+			return nil // the compressor holds all of it
 		}
 	}
 	h.Len = int64(len(p))
 	err := c.writeParts(&h, p)
 	w.buf, w.begun = w.buf[:0], true
 	if end == thenEnd && err == nil {
-		if hook := c.opts.Hooks.MessageOut; hook != nil {
+		if hook := c.opts.Hooks.MessageSent; hook != nil {
 			hook(c, w.typ, w.total)
 		}
 	}

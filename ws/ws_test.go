@@ -27,8 +27,8 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// patience is how long a test waits for what must come. It only matters when it
-// fails.
+// patience is how long a test waits for something that must happen. It only matters when
+// the test fails.
 const patience = 30 * time.Second
 
 // serve runs svc on g and returns its address. It ends with the test.
@@ -38,7 +38,7 @@ func serve(t testing.TB, g *loop.Group, svc loop.Service) string {
 	return addr
 }
 
-// serveUntil is serve that can be told to end before.
+// serveUntil is serve with a function that ends it earlier.
 func serveUntil(t testing.TB, g *loop.Group, svc loop.Service) (addr string, stop func()) {
 	t.Helper()
 	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
@@ -66,7 +66,7 @@ func echo(ctx context.Context, c *ws.Conn) error {
 	}
 }
 
-// echoServer returns an echo that does not wait long for peers which are gone.
+// echoServer returns an echo that does not wait long for peers that are gone.
 func echoServer() *ws.Server {
 	return &ws.Server{Handler: echo, Options: ws.Options{
 		MaxMessage: 64 << 20, CloseTimeout: 5 * time.Second, Logger: slog.New(slog.DiscardHandler)}}
@@ -88,7 +88,7 @@ func client(t *testing.T, g *loop.Group, url string, opts ws.DialOptions, f func
 	}))
 }
 
-// A peer is a WebSocket client that does what it is told, right or wrong.
+// A peer is a WebSocket client that sends whatever a test tells it to, right or wrong.
 type peer struct {
 	t testing.TB
 	net.Conn
@@ -137,7 +137,7 @@ func dialTCP(t testing.TB, addr string) *peer {
 
 func newPeer(t testing.TB, nc net.Conn) *peer { return &peer{t, nc, bufio.NewReaderSize(nc, 64<<10)} }
 
-// acceptKey is what a server answers to a key: RFC 6455, section 4.2.2.
+// acceptKey returns a server's answer to a key: RFC 6455, section 4.2.2.
 func acceptKey(key string) string {
 	sum := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(sum[:])
@@ -209,8 +209,8 @@ func (p *peer) want(op frame.Opcode, payload string) {
 	}
 }
 
-// wantClose reads a Close frame with this code, answers it unless it is the
-// answer, and reads the end.
+// wantClose reads a Close frame with this code, answers it unless it is an answer itself,
+// and reads until the end.
 func (p *peer) wantClose(code ws.StatusCode) {
 	p.t.Helper()
 	p.wantCloseFrame(code)
@@ -224,7 +224,7 @@ func (p *peer) wantCloseFrame(code ws.StatusCode) {
 		h, got, err := p.read()
 		require.NoError(p.t, err)
 		if h.Op != frame.Close {
-			continue // what was echoed before
+			continue // an earlier echo
 		}
 		if code == ws.StatusNoStatus {
 			require.Empty(p.t, got)
@@ -263,7 +263,7 @@ func TestEcho(t *testing.T) {
 	})
 }
 
-// Many messages that are on their way together, of all sizes, cut anywhere.
+// Many messages in flight at once, of all sizes, cut anywhere.
 func TestEchoStream(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		seed := backendtest.Seed(t)
@@ -353,10 +353,10 @@ func testDial(t *testing.T, v backendtest.Variant, secure, compressed bool) {
 			if m.Len() != n || len(bytes.Join(m.Segments(), nil)) != n {
 				return fmt.Errorf("%d bytes came back as %d", n, m.Len())
 			}
-			if !bytes.Equal(m.Bytes(), want) || m.Type() != ws.Binary {
+			if !bytes.Equal(m.Bytes(), want) || m.Type() != ws.TypeBinary {
 				return fmt.Errorf("%d bytes came back as %d of %v", n, m.Len(), m.Type())
 			}
-			// The very message goes out again, masked in place.
+			// The received message is sent again, and masked in place.
 			if err := c.Send(ctx, m); err != nil {
 				return err
 			}
@@ -379,7 +379,7 @@ func testDial(t *testing.T, v backendtest.Variant, secure, compressed bool) {
 			if err != nil {
 				return err
 			}
-			if m.Len() != i*i%5000 || m.Type() != ws.Text {
+			if m.Len() != i*i%5000 || m.Type() != ws.TypeText {
 				return fmt.Errorf("message %d came back with %d bytes", i, m.Len())
 			}
 			m.Release()
@@ -388,8 +388,7 @@ func testDial(t *testing.T, v backendtest.Variant, secure, compressed bool) {
 	})
 }
 
-// tlsConfigs returns a server's configuration and that of a client who trusts
-// it.
+// tlsConfigs returns the configuration of a server, and that of a client that trusts it.
 func tlsConfigs() (server, client *tls.Config) {
 	s := httptest.NewUnstartedServer(nil)
 	s.StartTLS() // for its certificate

@@ -113,7 +113,7 @@ func TestBenchEchoWebSocket(t *testing.T) {
 }
 
 func TestBenchTasks(t *testing.T) {
-	r, _ := runBench(t, "tasks", "--rounds", "3", "--seconds", "0.02", "--warm", "0.01", "--conns", "10", "--json")
+	r, _ := runBench(t, "tasks", "--rounds", "3", "--seconds", "0.2", "--warm", "0.01", "--conns", "10", "--json")
 	require.Len(t, r.Tasks, len(backends.Names()))
 	for _, c := range r.Tasks {
 		require.Positive(t, c.PerSecond.Low)

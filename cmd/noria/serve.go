@@ -141,7 +141,7 @@ func (c *serveConfig) webSocket() (*ws.Server, error) {
 	if c.maxMessage <= 0 {
 		return nil, fmt.Errorf("--max-message %d: want 1 or more bytes", c.maxMessage)
 	}
-	srv := &ws.Server{Handler: echoMessages, Options: ws.Options{MaxMessage: c.maxMessage}, Plain: page}
+	srv := &ws.Server{Handler: echoMessages, Options: ws.Options{MaxMessage: c.maxMessage}, HandleHTTP: page}
 	if c.compress {
 		srv.Compression = &ws.Compression{}
 	}

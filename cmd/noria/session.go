@@ -171,7 +171,7 @@ func (s *session) print(w io.Writer, m *ws.Message) error {
 		_, err := w.Write(m.Bytes())
 		return err
 	}
-	if m.Type() == ws.Text {
+	if m.Type() == ws.TypeText {
 		text := string(m.Bytes())
 		if s.terminal {
 			text = escape(text, "\t")

@@ -96,7 +96,7 @@ func handler(ctx context.Context, c *ws.Conn) error {
 			return err
 		}
 		var code ws.StatusCode
-		if m.Type() == ws.Text && m.Len() < 100 {
+		if m.Type() == ws.TypeText && m.Len() < 100 {
 			if n, _ := fmt.Sscanf(string(m.Bytes()), "close %d", &code); n == 1 {
 				m.Release()
 				return c.Close(code, "as you wish")
@@ -139,9 +139,9 @@ func closeOnce(c *ws.Conn) error {
 // echoes sends every message of the list and requires it back.
 func echoes(ctx context.Context, c *ws.Conn) error {
 	for i, m := range messages() {
-		typ := ws.Binary
+		typ := ws.TypeBinary
 		if m.text {
-			typ = ws.Text
+			typ = ws.TypeText
 		}
 		if err := c.Send(ctx, ws.NewMessage(typ, bytes.Clone(m.data))); err != nil {
 			return fmt.Errorf("message %d of %d bytes: %w", i, len(m.data), err)

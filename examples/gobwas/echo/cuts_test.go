@@ -92,7 +92,7 @@ func overEveryCut(t *testing.T, in []byte, want string, f func(l *loop.Loop, nex
 		got := arrive(chunks(in, n)...)
 		require.Equal(t, want, got.sent, "in chunks of %d", n)
 		require.Equal(t, "<nil>", got.err, "in chunks of %d", n)
-		require.LessOrEqual(t, got.counts.PeakBuffer, 2*maxBuffer)
+		require.LessOrEqual(t, got.peakBuffer, 2*maxBuffer)
 	}
 }
 
@@ -115,8 +115,8 @@ func TestRollback(t *testing.T) {
 		got := onLoop(t, g, func(l *loop.Loop) outcome { return runFrames(l, Options{}, false, inPieces(c.pieces...)) })
 		require.Equal(t, "2 fin=true rsv=0 \"xxxxxxxxxxxxxxxxxxxx\" and so on, 300 bytes\n", got.sent)
 		require.Equal(t, "EOF", got.err)
-		require.Equal(t, c.rollbacks, got.counts.Rollbacks, "%d pieces", len(c.pieces))
-		require.Equal(t, c.rollbacks, got.counts.WouldBlock)
+		require.Equal(t, c.rollbacks, got.rollbacks, "%d pieces", len(c.pieces))
+		require.Equal(t, c.rollbacks, got.wouldBlock)
 	}
 }
 

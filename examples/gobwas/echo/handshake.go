@@ -12,7 +12,6 @@ import (
 
 	"github.com/gobwas/ws"
 
-	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
 )
@@ -31,7 +30,7 @@ func (c *conn) accept() error {
 		return err
 	}
 	u := ws.Upgrader{ReadBufferSize: maxHead}
-	err := compat.RunHead(c.sync, headEnd, maxHead, func(rw io.ReadWriter) error {
+	err := c.sync.RunHead(headEnd, maxHead, func(rw io.ReadWriter) error {
 		_, err := u.Upgrade(rw)
 		return err
 	})
@@ -97,7 +96,7 @@ func (x *exchange) Read(p []byte) (int, error) {
 		if _, err := x.c.write.FlushWriteBuf(); err != nil {
 			return 0, err
 		}
-		err := compat.RunHead(x.c.sync, headEnd, maxHead, func(rw io.ReadWriter) error {
+		err := x.c.sync.RunHead(headEnd, maxHead, func(rw io.ReadWriter) error {
 			head, err := io.ReadAll(rw)
 			x.head = bytes.NewReader(head)
 			return err

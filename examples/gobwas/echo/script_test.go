@@ -12,7 +12,6 @@ import (
 	"github.com/gobwas/ws"
 	"github.com/stretchr/testify/require"
 
-	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
@@ -131,11 +130,13 @@ func chunks(p []byte, n int) (list [][]byte) {
 }
 
 // An outcome is the result of a connection over a script: the frames that it sent, as
-// text, and the error that its handler returned.
+// text, the error that its handler returned, and counts of its sync stream.
 type outcome struct {
-	sent   string
-	err    string
-	counts compat.Counts
+	sent       string
+	err        string
+	rollbacks  int64
+	wouldBlock int64
+	peakBuffer int
 }
 
 // runServer runs one connection of a server.
@@ -155,10 +156,10 @@ func run(l *loop.Loop, o Options, client bool, next func([]byte) []byte, f func(
 		panic(err) // cannot happen: the options are constants
 	}
 	err = f(c)
-	counts := c.sync.Counts()
+	counts := c.sync.Friend(friend.Key{}).Counts()
 	_, _ = c.sync.Take()
 	s.end()
-	return outcome{transcript(s.sent), fmt.Sprint(err), counts}
+	return outcome{transcript(s.sent), fmt.Sprint(err), counts.Rollbacks, counts.WouldBlock, counts.PeakBuffer}
 }
 
 // transcript returns what a connection has sent, one line for each frame. It leaves out

@@ -27,14 +27,14 @@ type Server struct {
 	// Deflate configures the compression that the server accepts; nil means none.
 	Deflate *deflate.Config
 
-	// Check is called last. The headers that it returns are added to the response.
+	// Authorize is called last. The headers that it returns are added to the response.
 	// An error refuses the handshake: with the status and text of a *Refusal, and
 	// otherwise with 403 and no reason.
-	Check func(*Request) (http.Header, error)
+	Authorize func(*Request) (http.Header, error)
 
-	// Plain answers requests that ask for no upgrade. Where it returns nil, or is
+	// HandleHTTP answers requests that ask for no upgrade. Where it returns nil, or is
 	// nil, the request is refused.
-	Plain func(*Request) *Response
+	HandleHTTP func(*Request) *Response
 }
 
 // Validate reports what is wrong with s.
@@ -58,7 +58,7 @@ type Accepted struct {
 // caller must send in any case. If the handshake is accepted, it returns the
 // Accepted and the connection is a WebSocket from then on. Otherwise the caller
 // must close the connection after the response; the error is the *Refusal, or nil
-// if Plain answered.
+// if HandleHTTP answered.
 func (s *Server) Accept(head []byte) (*Accepted, []byte, error) {
 	r, ref := parseRequest(head)
 	if ref != nil {
@@ -110,12 +110,12 @@ func (s *Server) decide(r *Request) (*Accepted, []byte, error) {
 	return a, response, nil
 }
 
-// plain returns Plain's answer to a request that asks for no upgrade, or nil.
+// plain returns HandleHTTP's answer to a request that asks for no upgrade, or nil.
 func (s *Server) plain(r *Request) (answer []byte, err error) {
-	if s.Plain == nil {
+	if s.HandleHTTP == nil {
 		return nil, nil
 	}
-	a := s.Plain(r)
+	a := s.HandleHTTP(r)
 	if a == nil {
 		return nil, nil
 	}
@@ -178,8 +178,8 @@ func (s *Server) upgrade(r *Request) (*Accepted, []byte, *Refusal) {
 		return nil, nil, refuse(http.StatusBadRequest, "the Sec-WebSocket-Extensions header is malformed: %v", err)
 	}
 	var more http.Header
-	if s.Check != nil {
-		if more, err = s.Check(r); err != nil {
+	if s.Authorize != nil {
+		if more, err = s.Authorize(r); err != nil {
 			var ref *Refusal
 			if !errors.As(err, &ref) {
 				ref = &Refusal{Err: err}

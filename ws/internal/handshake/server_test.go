@@ -274,7 +274,7 @@ func TestValidate(t *testing.T) {
 
 func TestCheck(t *testing.T) {
 	var seen *handshake.Request
-	s := &handshake.Server{Check: func(r *handshake.Request) (http.Header, error) {
+	s := &handshake.Server{Authorize: func(r *handshake.Request) (http.Header, error) {
 		seen = r
 		switch r.Header.Get("Cookie") {
 		case "good":
@@ -330,7 +330,7 @@ func TestCheck(t *testing.T) {
 }
 
 func TestPlain(t *testing.T) {
-	s := &handshake.Server{Plain: func(r *handshake.Request) *handshake.Response {
+	s := &handshake.Server{HandleHTTP: func(r *handshake.Request) *handshake.Response {
 		switch r.URI {
 		case "/":
 		case "/101":

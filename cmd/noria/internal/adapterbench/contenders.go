@@ -10,15 +10,29 @@ import (
 	"github.com/gobwas/ws"
 
 	"github.com/noria-go/noria/compat"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
 
 // A receiver receives one message into p and answers it.
 type receiver interface {
 	receive(p []byte) (int, error)
-	counts() compat.Counts
+	counts() counts
 	close() error
 }
+
+// counts are what a receiver has done since it was made. They are the counts of a sync
+// stream; a receiver without one has copied bytes or has done nothing that is counted.
+type counts struct {
+	WouldBlock  int64 // calls of the library that returned ErrWouldBlock
+	Fills       int64
+	Flushes     int64
+	Rollbacks   int64
+	BytesCopied int64
+	PeakBuffer  int // in bytes
+}
+
+func countsOf(ss *compat.SyncStream) counts { return counts(ss.Friend(friend.Key{}).Counts()) }
 
 // A contender makes a receiver from a task's stream or, if it uses no loop, from a
 // net.Conn.
@@ -31,8 +45,8 @@ type contender struct {
 var contenders = []contender{
 	{name: "SyncStream 8 KiB", task: fixed(8 << 10)},
 	{name: "SyncStream 1 MiB", task: fixed(1 << 20)},
-	{name: "Growable linear 128 KiB", task: growable(compat.Options{Exact: true, Growth: compat.Linear, Step: 128 << 10})},
-	{name: "Growable doubling", task: growable(compat.Options{Exact: true})},
+	{name: "Growable linear 128 KiB", task: growable(128 << 10)},
+	{name: "Growable doubling", task: growable(0)},
 	{name: "task's stream", task: func(s *loop.Stream) (receiver, error) { return &streamReceiver{s: s}, nil }},
 	{name: "net", plain: func(c net.Conn) receiver {
 		return &connReceiver{r: bufio.NewReaderSize(c, 32<<10), w: c} // large reads bypass its buffer
@@ -75,12 +89,12 @@ func fixed(size int) func(s *loop.Stream) (receiver, error) {
 
 type fixedReceiver struct{ ss *compat.SyncStream }
 
-func (f *fixedReceiver) counts() compat.Counts { return f.ss.Counts() }
-func (f *fixedReceiver) close() error          { return f.ss.Close() }
+func (f *fixedReceiver) counts() counts { return countsOf(f.ss) }
+func (f *fixedReceiver) close() error   { return f.ss.Close() }
 
 func (f *fixedReceiver) receive(p []byte) (int, error) {
 	var h ws.Header
-	if err := compat.Run(f.ss, func(rw io.ReadWriter) (err error) {
+	if err := f.ss.Run(func(rw io.ReadWriter) (err error) {
 		h, err = ws.ReadHeader(rw)
 		return err
 	}); err != nil {
@@ -113,22 +127,25 @@ func (r retrying) Read(p []byte) (int, error) {
 }
 
 // growable returns a contender that reads the whole message in one call of the
-// library.
-func growable(opts compat.Options) func(s *loop.Stream) (receiver, error) {
-	opts.Max = maxMessage + ws.MaxHeaderSize
+// library. Its buffers grow by step bytes, or double if step is 0.
+func growable(step int) func(s *loop.Stream) (receiver, error) {
 	return func(s *loop.Stream) (receiver, error) {
-		gs, err := compat.NewGrowableSyncStream(s, opts)
-		return &growableReceiver{gs}, err
+		gs, err := compat.NewGrowableSyncStream(s, compat.Options{Max: maxMessage + ws.MaxHeaderSize, Exact: true})
+		if err != nil {
+			return nil, err
+		}
+		gs.Friend(friend.Key{}).GrowLinearly(step)
+		return &growableReceiver{gs}, nil
 	}
 }
 
 type growableReceiver struct{ gs *compat.GrowableSyncStream }
 
-func (g *growableReceiver) counts() compat.Counts { return g.gs.Counts() }
-func (g *growableReceiver) close() error          { return g.gs.Close() }
+func (g *growableReceiver) counts() counts { return countsOf(&g.gs.SyncStream) }
+func (g *growableReceiver) close() error   { return g.gs.Close() }
 
 func (g *growableReceiver) receive(p []byte) (n int, err error) {
-	err = compat.Run(g.gs, func(rw io.ReadWriter) error {
+	err = g.gs.Run(func(rw io.ReadWriter) error {
 		h, err := ws.ReadHeader(rw)
 		if err != nil {
 			return err
@@ -152,8 +169,8 @@ type streamReceiver struct {
 	bytes int64
 }
 
-func (r *streamReceiver) counts() compat.Counts {
-	return compat.Counts{BytesCopied: r.bytes} // each byte is copied once, from the stream's buffers
+func (r *streamReceiver) counts() counts {
+	return counts{BytesCopied: r.bytes} // each byte is copied once, from the stream's buffers
 }
 
 func (r *streamReceiver) close() error { return r.s.Close() }
@@ -179,8 +196,8 @@ type connReceiver struct {
 	w net.Conn
 }
 
-func (r *connReceiver) counts() compat.Counts { return compat.Counts{} }
-func (r *connReceiver) close() error          { return r.w.Close() }
+func (r *connReceiver) counts() counts { return counts{} }
+func (r *connReceiver) close() error   { return r.w.Close() }
 
 func (r *connReceiver) receive(p []byte) (int, error) {
 	h, err := ws.ReadHeader(r.r)

@@ -196,7 +196,7 @@ func (j job) receive(rc receiver) (r result, err error) {
 		p[i] = 1 // makes the memory resident
 	}
 	defer func() { err = errors.Join(err, rc.close()) }()
-	var before compat.Counts
+	var before counts
 	var cpu float64
 	debug.FreeOSMemory()
 	memory := startPeak()

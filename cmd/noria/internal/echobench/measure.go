@@ -82,6 +82,9 @@ func (b *bench) measure(ctx context.Context, c contender, row rowKey) (m measure
 	if err != nil {
 		return m, err
 	}
+	if timed.Messages == 0 {
+		return m, fmt.Errorf("no message came back within %.2f s: the machine is busy, or --seconds is too short", timed.Seconds)
+	}
 	m.fill(timed)
 	return m, b.count(server, client, row, &m)
 }

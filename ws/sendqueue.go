@@ -13,25 +13,25 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// A remote is the queue of what other threads send on a connection: goroutines,
-// and tasks of other loops. They put into it under a mutex that nobody holds
-// while waiting, and one function at a time is posted to the loop, which moves
-// what is there into the stream as far as that has room.
+// A remote is the queue of messages that other threads send on a connection: goroutines,
+// and tasks of other loops. They append to it under a mutex that is never held while
+// anything waits. A function that is posted to the loop moves the messages into the
+// stream as far as that has room; at most one such function is posted at a time.
 type remote struct {
 	mu     sync.Mutex
-	items  []outgoing // from head on
+	items  []outgoing // queued from head on
 	head   int
-	bytes  int
-	posted bool // the loop will look, or waits for room
-	stuck  bool // it waits for room: the peer does not keep up
-	err    error
-	room   *loop.Event // set, and replaced, when somebody should look again; nil: nobody waits
+	bytes  int         // cost of the queued items
+	posted bool        // takeRemote is posted, or waits for room
+	stuck  bool        // takeRemote waits for room: the peer does not keep up
+	err    error       // why nothing more is accepted
+	room   *loop.Event // wakes senders, and is then replaced; nil: none waits
 
-	// How many were ever put, and how many of them were taken out again.
+	// How many items were ever queued, and how many of those were taken out again.
 	accepted, moved atomic.Uint64
 }
 
-// remoteQueue returns c's, which is made when it is first needed.
+// remoteQueue returns c's queue, and makes it if need be.
 func (c *Conn) remoteQueue() *remote {
 	if r := c.remote.Load(); r != nil {
 		return r
@@ -43,18 +43,18 @@ func (c *Conn) remoteQueue() *remote {
 	return c.remote.Load()
 }
 
-// sendElsewhere queues o from another thread. What takes long to compress is not
-// queued, but sent by a task, which can let others have their turn.
+// sendElsewhere queues o from another thread. A message that takes long to compress is not
+// queued but sent by a task of the loop, which can yield to other tasks.
 func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 	r := c.remoteQueue()
-	if c.gone.Load() { // r may be newer than that
+	if c.gone.Load() { // the queue may have been made after the connection was closed
 		r.refuse(errClosed)
 	}
-	t, n := o.what()
+	t, n := o.typeAndLen()
 	if o.m != nil && c.deflate.takesLong(n) {
 		return c.elsewhere(ctx, "send", func(ctx context.Context) error { return c.Send(ctx, o.m) })
 	}
-	var since time.Time // when the peer began to keep this caller waiting
+	var since time.Time // when this caller began to wait because of the peer
 	for {
 		r.mu.Lock()
 		if r.err != nil {
@@ -79,25 +79,25 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		room := r.room
 		policy := c.opts.Policy
 		if !r.stuck {
-			policy = Wait // for the loop's next turn, or a Writer: the peer is not to blame
+			policy = PolicyWait // the loop's next turn or a Writer is the cause, not the peer
 			since = time.Time{}
 		} else if since.IsZero() {
 			since = time.Now()
 		}
 		r.mu.Unlock()
 		switch policy {
-		case Drop:
+		case PolicyDrop:
 			o.drop()
-			_ = c.post(func() { c.dropped(t, n) }) // a loop that has ended calls no hook
+			_ = c.post(func() { c.dropped(t, n) }) // no hook is called if the loop has ended
 			return ErrDropped
-		case Disconnect:
+		case PolicyDisconnect:
 			o.drop()
-			_ = c.post(func() { _ = c.tooSlow(); c.failRemote(ErrTooSlow) }) // a loop that has ended has closed it
+			_ = c.post(func() { _ = c.tooSlow(); c.failRemote(ErrTooSlow) }) // if the loop has ended, so has the connection
 			return ErrTooSlow
 		}
 		sources := []loop.Source{room}
 		if broke {
-			if !c.opts.Budget.wish() {
+			if !c.opts.Budget.wantRoom() {
 				continue
 			}
 			sources = append(sources, &c.opts.Budget.room)
@@ -111,8 +111,8 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 		if err != nil {
 			o.drop()
 			switch {
-			case ended(ctx) != nil:
-				return ended(ctx)
+			case ctxErr(ctx) != nil:
+				return ctxErr(ctx)
 			case errors.Is(err, context.DeadlineExceeded):
 				_ = c.post(func() { _ = c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
 				return fmt.Errorf("%w: no room to send for %v", ErrTooSlow, c.opts.WriteTimeout)
@@ -122,7 +122,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 	}
 }
 
-// put appends o, under r.mu.
+// put appends o. The caller holds r.mu.
 func (c *Conn) put(r *remote, o outgoing) error {
 	if !r.posted {
 		if c.post(c.takeRemote) != nil { // the loop has ended
@@ -131,7 +131,7 @@ func (c *Conn) put(r *remote, o outgoing) error {
 		r.posted = true
 	}
 	r.accepted.Add(1)
-	n := o.waiting()
+	n := o.cost()
 	r.items = append(r.items, o)
 	r.bytes += n
 	if b := c.opts.Budget; b != nil {
@@ -140,7 +140,7 @@ func (c *Conn) put(r *remote, o outgoing) error {
 	return nil
 }
 
-// takeRemote moves what other threads have queued into the stream, on the loop.
+// takeRemote moves messages of other threads into the stream. The loop calls it.
 func (c *Conn) takeRemote() {
 	r := c.remote.Load()
 	packed := 0 // bytes that were compressed in this turn
@@ -151,19 +151,19 @@ func (c *Conn) takeRemote() {
 			full := errors.Is(werr, runtime.ErrBusy)
 			switch {
 			case c.writer != nil:
-				c.behind = true // unlock has it called again
-				r.wait(false)   // and it is not the peer that is waited for
+				c.behind = true // unlock makes the loop call takeRemote again
+				r.wait(false)   // the Writer is the cause, not the peer
 				return
 			case werr != nil && !full:
 				err = c.sendFailed(werr)
 			case !full && !c.overBudget():
 				// There is room.
 			case r.rest():
-				return // and nobody needs it
+				return // no room, but nothing is queued
 			case c.over.IsSet():
-				err = c.readErr // nobody knows whether there will be room
+				err = c.readErr // the connection has ended: there may never be room
 			case !c.waited:
-				c.waited = true // what one turn queues cannot have left yet, however fast the peer is
+				c.waited = true // bytes queued in this turn cannot have left yet, however fast the peer is
 				c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 				return
 			default:
@@ -171,7 +171,7 @@ func (c *Conn) takeRemote() {
 				if full {
 					c.loop.Friend(friend.Key{}).Notify(c.writable, c.takeRemote)
 				} else {
-					c.short = true // sent goes on: others' room is of no use while this peer takes nothing
+					c.short = true // onSent continues: room in the Budget does not help until this peer reads
 				}
 				return
 			}
@@ -182,7 +182,7 @@ func (c *Conn) takeRemote() {
 		}
 		c.waited = false
 		r.wait(false)
-		if packed >= deflateTurn { // others have their turn
+		if packed >= deflateTurn { // let other tasks run
 			c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
 			return
 		}
@@ -191,21 +191,22 @@ func (c *Conn) takeRemote() {
 			return
 		}
 		if c.pongDue {
-			c.latePong()
+			c.answerLatestPing()
 		}
 		packed += c.writeRemote(o)
 	}
 }
 
-// overtaken reports whether others have sent before what the loop's tasks send now.
+// overtaken reports whether messages of other threads wait that were sent before what a
+// task of the loop sends now.
 func (c *Conn) overtaken() bool {
 	r := c.remote.Load()
 	return r != nil && r.moved.Load() != r.accepted.Load()
 }
 
-// ahead moves the first items, until as many as that were ever moved, into the stream,
-// as far as that has room: what one of the loop's tasks is about to send comes after
-// them, since their Send has returned.
+// ahead moves items into the stream, as far as that has room, until r.moved reaches
+// until. The Sends of these items have returned, so they precede what a task of the
+// loop is about to send.
 func (c *Conn) ahead(r *remote, until uint64) {
 	packed := 0
 	for packed < deflateTurn && r.moved.Load() < until && c.stream.Friend(friend.Key{}).WriteErr() == nil && !c.overBudget() {
@@ -217,9 +218,9 @@ func (c *Conn) ahead(r *remote, until uint64) {
 	}
 }
 
-// takeAll moves all that other threads have queued into the stream, also if that
-// is full: it was accepted, and a Close frame is to follow it. At most twice
-// Options.SendQueue bytes wait then, and two messages.
+// takeAll moves all items into the stream, even if that is full: they were accepted, and a
+// Close frame must follow them. At most twice Options.SendQueue bytes and two messages are
+// queued then.
 func (c *Conn) takeAll(r *remote) {
 	for c.sendErr() == nil {
 		if err := c.stream.Friend(friend.Key{}).WriteErr(); err != nil && !errors.Is(err, runtime.ErrBusy) {
@@ -233,11 +234,11 @@ func (c *Conn) takeAll(r *remote) {
 	}
 }
 
-// writeRemote queues o. An error stays: what is sent next sees it. After a hook
-// that panics, the rest of the queue goes on in the next turn. packed is how many bytes
-// had to be compressed.
+// writeRemote queues o in the stream, and returns how many bytes it had to compress. Its
+// error is kept in the connection for the next call that sends. If a hook panics,
+// takeRemote continues with the rest of the queue in the next turn.
 func (c *Conn) writeRemote(o outgoing) (packed int) {
-	if _, n := o.what(); c.deflate.compresses(n) {
+	if _, n := o.typeAndLen(); c.deflate.compresses(n) {
 		packed = n
 	}
 	returned := false
@@ -251,36 +252,7 @@ func (c *Conn) writeRemote(o outgoing) (packed int) {
 	return packed
 }
 
-// wait notes whether the stream is full; those that put are to know.
-func (r *remote) wait(stuck bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stuck != stuck {
-		r.stuck = stuck
-		r.tell()
-	}
-}
-
-// rest reports whether there is nothing: then nobody looks until something is put.
-func (r *remote) rest() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.drained()
-}
-
-// drained is rest, under r.mu.
-func (r *remote) drained() bool {
-	if r.head < len(r.items) {
-		return false
-	}
-	r.items, r.head, r.posted = r.items[:0], 0, false
-	if cap(r.items) > 1024 {
-		r.items = nil
-	}
-	return true
-}
-
-// pop takes the oldest; if there is none, nobody looks until one is put.
+// pop takes the oldest item. If there is none, the next put posts takeRemote again.
 func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -291,7 +263,7 @@ func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
 	r.items[r.head] = outgoing{}
 	r.head++
 	r.moved.Add(1)
-	n := o.waiting()
+	n := o.cost()
 	r.bytes -= n
 	if b := c.opts.Budget; b != nil {
 		b.add(-int64(n))
@@ -302,8 +274,7 @@ func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
 	return o, true
 }
 
-// failRemote refuses what other threads send from now on, and drops what they
-// have queued.
+// failRemote makes later sends of other threads fail with err, and drops the queue.
 func (c *Conn) failRemote(err error) {
 	r := c.remoteQueue()
 	r.refuse(err)
@@ -316,30 +287,12 @@ func (c *Conn) failRemote(err error) {
 	}
 }
 
-// tell has all that wait look again, under r.mu.
-func (r *remote) tell() {
-	if r.room != nil {
-		r.room.Set()
-		r.room = nil
-	}
-}
-
-// refuse has what other threads send from now on fail.
-func (r *remote) refuse(err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.err == nil {
-		r.err = err
-		r.tell()
-	}
-}
-
-// endRemote is called when the connection has ended, and receiving with it: if
-// nothing can be sent any more, or there is no room for it, nobody waits on.
+// endRemote is called when receiving has ended. It fails the queue if nothing can be sent
+// any more, or if the queue waits for room that the peer may never make.
 func (c *Conn) endRemote() {
 	r := c.remote.Load()
 	r.mu.Lock()
-	stuck := r.stuck // and until the half of what is queued has gone
+	stuck := r.stuck
 	r.mu.Unlock()
 	err := c.sendErr()
 	if err == nil && stuck {
@@ -347,5 +300,52 @@ func (c *Conn) endRemote() {
 	}
 	if err != nil {
 		c.failRemote(err)
+	}
+}
+
+// wait records whether takeRemote waits for the peer, and wakes senders if that changes.
+func (r *remote) wait(stuck bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stuck != stuck {
+		r.stuck = stuck
+		r.tell()
+	}
+}
+
+// rest reports whether the queue is empty. If so, the next put posts takeRemote again.
+func (r *remote) rest() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.drained()
+}
+
+// drained is rest for a caller that holds r.mu.
+func (r *remote) drained() bool {
+	if r.head < len(r.items) {
+		return false
+	}
+	r.items, r.head, r.posted = r.items[:0], 0, false
+	if cap(r.items) > 1024 {
+		r.items = nil
+	}
+	return true
+}
+
+// tell wakes all senders that wait. The caller holds r.mu.
+func (r *remote) tell() {
+	if r.room != nil {
+		r.room.Set()
+		r.room = nil
+	}
+}
+
+// refuse makes later sends of other threads fail with err.
+func (r *remote) refuse(err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err == nil {
+		r.err = err
+		r.tell()
 	}
 }

@@ -5,24 +5,24 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A frameReader cuts what has arrived into frames, in the buffers that the kernel
-// filled. It knows nothing of messages, and it never waits: where there is not
-// enough it says so, and is asked again when more has arrived. It holds at most
-// one buffer, and none while the connection waits.
+// A frameReader splits the received bytes into frames, in the buffers that the kernel
+// filled. It knows nothing of messages, and never waits: if a frame is incomplete, it
+// says so, and the connection calls it again when more bytes have arrived. It holds at
+// most one buffer, and none while the connection waits.
 type frameReader struct {
 	stream interface{ TryReadBuf() *runtime.Buffer }
 	dec    frame.Decoder
 	cur    *runtime.Buffer
-	in     []byte // the rest of cur
-	size   int    // of cur
+	in     []byte // the unread rest of cur
+	size   int    // of cur, in bytes
 
-	// credit are owners of cur beside the frameReader which messages gave back and
-	// the next one can have: so a buffer full of short messages is not
-	// counted up and down, atomically, once for each.
+	// credit is how many ownerships of cur messages have given back. The next messages
+	// take those, so that a buffer full of short messages does not cost two atomic
+	// operations for each.
 	credit int
 }
 
-// more takes the next buffer that has arrived.
+// more takes the next buffer that has arrived, and reports whether there was one.
 func (r *frameReader) more() bool {
 	r.drop()
 	b := r.stream.TryReadBuf()
@@ -34,7 +34,7 @@ func (r *frameReader) more() bool {
 	return true
 }
 
-// header reads the next frame's header.
+// header reads the next frame's header, and reports whether all of it has arrived.
 func (r *frameReader) header(h *frame.Header) (bool, error) {
 	for {
 		if len(r.in) > 0 {
@@ -50,8 +50,8 @@ func (r *frameReader) header(h *frame.Header) (bool, error) {
 	}
 }
 
-// payload returns the next bytes of the payload of frame h, unmasked: at least one,
-// at most h.Len-at, of which at came before.
+// payload returns the next bytes of the payload of frame h, unmasked: at least one, and
+// at most h.Len-at. at is how many bytes of the payload were read before.
 func (r *frameReader) payload(h *frame.Header, at int64) (segment, bool) {
 	if len(r.in) == 0 && !r.more() {
 		return segment{}, false
@@ -64,9 +64,10 @@ func (r *frameReader) payload(h *frame.Header, at int64) (segment, bool) {
 	return s, true
 }
 
-// take makes s the next n bytes, of which there are as many. What is read last
-// goes along with the buffer. It sets field by field: to copy a segment that was
-// just made stalls the processor, which cannot forward two stores to one load.
+// take sets s to the next n bytes, which must have arrived. The segment that ends the
+// buffer takes over the frameReader's own ownership. take sets s field by field: copying
+// a segment that was just made stalls the processor, which cannot forward two stores to
+// one load.
 func (r *frameReader) take(s *segment, n int) {
 	s.off = r.size - len(r.in)
 	s.data = r.in[:n:n]
@@ -81,7 +82,7 @@ func (r *frameReader) take(s *segment, n int) {
 	s.buf, r.cur, r.in = r.cur, nil, nil
 }
 
-// own returns the current buffer, of which the caller is an owner now.
+// own returns the current buffer and makes the caller one of its owners.
 func (r *frameReader) own() *runtime.Buffer {
 	if r.credit > 0 {
 		r.credit--
@@ -90,8 +91,8 @@ func (r *frameReader) own() *runtime.Buffer {
 	return r.cur.Retain()
 }
 
-// control is payload for control frames: it copies to p, which has room for all
-// that is left of the payload.
+// control is payload for control frames: it copies the bytes to p, which must have room
+// for the rest of the payload, and returns how many there were.
 func (r *frameReader) control(p []byte, h *frame.Header, at int64) int {
 	if len(r.in) == 0 && !r.more() {
 		return 0
@@ -113,7 +114,7 @@ func (r *frameReader) release(b *runtime.Buffer) {
 	b.Release()
 }
 
-// drop gives back what was received and not read.
+// drop releases the current buffer with its unread bytes.
 func (r *frameReader) drop() {
 	if r.cur == nil {
 		return

@@ -12,20 +12,20 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// pieces is a stream whose bytes have arrived in so many pieces.
+// pieces is a stream whose bytes have arrived in these pieces.
 type pieces [][]byte
 
 func (p *pieces) TryReadBuf() *runtime.Buffer {
 	if len(*p) == 0 {
 		return nil
 	}
-	b := runtime.NewShared(bytes.Clone((*p)[0])) // it is unmasked in place
+	b := runtime.NewShared(bytes.Clone((*p)[0])) // a copy, which is unmasked in place
 	*p = (*p)[1:]
 	return b
 }
 
-// frames returns what a frameReader makes of the pieces: the frames, the one that is
-// not all here too, and the error that ended it.
+// frames returns the frames that a frameReader reads from the pieces, an incomplete last
+// one included, and the error that ended it.
 func frames(in pieces) (all []string) {
 	e := frameReader{stream: &in}
 	defer e.drop()
@@ -62,8 +62,8 @@ func frames(in pieces) (all []string) {
 	}
 }
 
-// FuzzFrames has a frameReader read the same bytes in one piece, byte by byte, and cut
-// as the input says: the frames are the same.
+// FuzzFrames makes a frameReader read the same bytes in one piece, byte by byte, and cut as
+// the input says, and compares the frames.
 func FuzzFrames(f *testing.F) {
 	masked := []byte("\x81\x85\x01\x02\x03\x04hello\x89\x80abcd\x02\x83\xff\x00\xff\x00abc")
 	f.Add(masked, []byte{1, 2, 3})

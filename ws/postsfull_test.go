@@ -17,8 +17,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// Whatever a goroutine calls on a connection gets through to a loop whose posts are
-// full.
+// Calls of a goroutine on a connection reach a loop that has MaxPosts posts waiting.
 func TestConnWhilePostsAreFull(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.CrowdedGroup(t, v, 1)
@@ -33,7 +32,7 @@ func TestConnWhilePostsAreFull(t *testing.T) {
 			var w *ws.Writer
 			err = errors.Join(err,
 				full(func() error { return c.SetReadDeadline(time.Time{}) }),
-				full(func() (err error) { w, err = c.NextWriter(ctx, ws.Text); return err }))
+				full(func() (err error) { w, err = c.NextWriter(ctx, ws.TypeText); return err }))
 			if err == nil {
 				_, err = w.Write([]byte("written"))
 				err = errors.Join(err, full(w.Close))
@@ -50,14 +49,14 @@ func TestConnWhilePostsAreFull(t *testing.T) {
 	})
 }
 
-// Hooks.Dropped is told what another thread's Send has dropped.
+// Hooks.MessageDropped is called for messages of other threads that were dropped.
 func TestDroppedWhilePostsAreFull(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.CrowdedGroup(t, v, 1)
 		payload := bytes.Repeat([]byte("x"), 10_000)
 		dropped, result := make(chan int, 2), make(chan error, 1)
-		srv := &ws.Server{OnGoroutine: true, Options: ws.Options{Policy: ws.Drop, SendQueue: 50_000}}
-		srv.Hooks.Dropped = func(_ *ws.Conn, _ ws.Type, n int) { dropped <- n }
+		srv := &ws.Server{OnGoroutine: true, Options: ws.Options{Policy: ws.PolicyDrop, SendQueue: 50_000}}
+		srv.Hooks.MessageDropped = func(_ *ws.Conn, _ ws.Type, n int) { dropped <- n }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			var err error
 			for err == nil {
@@ -81,7 +80,7 @@ func TestDroppedWhilePostsAreFull(t *testing.T) {
 	})
 }
 
-// The end of its context ends a Dial that waits for the server's answer.
+// The end of its context ends a Dial that waits for the server's response.
 func TestDialEndsWhilePostsAreFull(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
@@ -117,7 +116,7 @@ func TestHTTPHandlerWhilePostsAreFull(t *testing.T) {
 		release := backendtest.Crowd(t, g.Loops()[0])
 		p.send([]byte(request))
 		require.Contains(t, p.head(), " 101 ")
-		for range 1000 { // net/http's goroutine hands the connection over
+		for range 1000 { // turns for net/http's goroutine to hand the connection over
 			goruntime.Gosched()
 		}
 		release()

@@ -16,41 +16,41 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// elsewhereNow has f called on a goroutine, and has the loop wait for it: what f
-// sends is accepted, and the loop has not looked at it yet.
+// elsewhereNow calls f on a goroutine and blocks the loop until f returns: what f sends is
+// accepted, and the loop has not taken it yet.
 func elsewhereNow(f func() error) error {
 	done := make(chan error)
 	go func() { done <- f() }()
 	return <-done
 }
 
-// What a task sends comes after what others have sent before, on whatever way.
+// Messages of a task follow those that other threads have sent before, by whatever method.
 func TestTasksDoNotOvertake(t *testing.T) {
 	long := strings.Repeat("long ", 60_000)
 	ways := []struct {
-		name, want string // compressed if it is long
+		name, want string // a long want is compressed
 		send       func(ctx context.Context, c *ws.Conn) error
 	}{
 		{"Send", "last", func(ctx context.Context, c *ws.Conn) error {
-			return c.Send(ctx, ws.NewMessage(ws.Text, []byte("last")))
+			return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte("last")))
 		}},
 		{"Send of a message received", "first", echoOne},
 		{"SendText", "last", func(ctx context.Context, c *ws.Conn) error { return c.SendText(ctx, "last") }},
 		{"SendPrepared", "last", func(ctx context.Context, c *ws.Conn) error {
-			return c.SendPrepared(ctx, ws.Prepare(ws.Text, []byte("last")))
+			return c.SendPrepared(ctx, ws.Prepare(ws.TypeText, []byte("last")))
 		}},
 		{"Writer", "last", writeLast},
 		{"Send that takes turns", long, func(ctx context.Context, c *ws.Conn) error {
-			return c.Send(ctx, ws.NewMessage(ws.Text, []byte(long)))
+			return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte(long)))
 		}},
 		{"Writer elsewhere", "last", goroutine(writeLast)},
 		{"Send elsewhere that takes turns", long, goroutine(func(ctx context.Context, c *ws.Conn) error {
-			return c.Send(ctx, ws.NewMessage(ws.Text, []byte(long)))
+			return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte(long)))
 		})},
 	}
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, way := range ways {
-			for _, queue := range []int{0, 1} { // 1: it is full after each message
+			for _, queue := range []int{0, 1} { // 1: the queue is full after each message
 				t.Run(fmt.Sprintf("%s,SendQueue=%d", way.name, queue), func(t *testing.T) {
 					srv := echoServer()
 					srv.SendQueue = queue
@@ -64,7 +64,7 @@ func TestTasksDoNotOvertake(t *testing.T) {
 							for i := range 3 {
 								ctx, cancel := context.WithCancel(context.Background())
 								if queue == 1 && i > 0 {
-									cancel() // there is no room for it
+									cancel() // the message has no room
 								}
 								errs = errors.Join(errs, c.SendText(ctx, fmt.Sprint(i)))
 								cancel()
@@ -104,7 +104,7 @@ func TestTasksDoNotOvertake(t *testing.T) {
 }
 
 func writeLast(ctx context.Context, c *ws.Conn) error {
-	w, err := c.NextWriter(ctx, ws.Text)
+	w, err := c.NextWriter(ctx, ws.TypeText)
 	if err != nil {
 		return err
 	}
@@ -120,7 +120,7 @@ func echoOne(ctx context.Context, c *ws.Conn) error {
 	return c.Send(ctx, m)
 }
 
-// A task sends while a goroutine does not stop to: the task's messages arrive in their
+// A task sends while a goroutine sends without a pause: the task's messages arrive in
 // order, and none of either is lost.
 func TestTaskAmongOthers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
@@ -174,18 +174,18 @@ func TestTaskAmongOthers(t *testing.T) {
 	})
 }
 
-// A hook that panics while a Send waits for room, for another's message that goes
-// first or for its own that is dropped, ends the handler, and leaks nothing.
+// A hook that panics while a Send waits for room, for a message of another thread that
+// goes first or for the Send's own that is dropped, ends the handler and leaks nothing.
 func TestPanicWhileSending(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, c := range []struct {
 			name   string
 			before func(ctx context.Context, c *ws.Conn) error
 		}{
-			{"MessageOut", func(_ context.Context, c *ws.Conn) error {
+			{"MessageSent", func(_ context.Context, c *ws.Conn) error {
 				return elsewhereNow(func() error { return c.SendText(context.Background(), "other") })
 			}},
-			{"Dropped", func(ctx context.Context, c *ws.Conn) error {
+			{"MessageDropped", func(ctx context.Context, c *ws.Conn) error {
 				if err := flood(ctx, c); !errors.Is(err, ws.ErrDropped) {
 					return fmt.Errorf("flood: %w", err)
 				}
@@ -195,13 +195,13 @@ func TestPanicWhileSending(t *testing.T) {
 			t.Run(c.name, func(t *testing.T) {
 				sent := make(chan struct{})
 				srv := echoServer()
-				srv.Policy = ws.Drop
+				srv.Policy = ws.PolicyDrop
 				fail := func(_ *ws.Conn, _ ws.Type, n int) {
-					if n < 10 { // and not when it is flooded
+					if n < 10 { // not for the messages of the flood
 						panic("as it was told")
 					}
 				}
-				srv.Hooks.MessageOut, srv.Hooks.Dropped = fail, fail
+				srv.Hooks.MessageSent, srv.Hooks.MessageDropped = fail, fail
 				srv.Handler = func(ctx context.Context, conn *ws.Conn) error {
 					defer close(sent)
 					m, err := conn.Receive(ctx)
@@ -230,13 +230,13 @@ func TestPanicWhileSending(t *testing.T) {
 	})
 }
 
-// A hook that panics for what Close sends ahead ends the connection with that, and
+// A hook that panics for a message that precedes the Close frame ends the connection and
 // leaks nothing.
 func TestPanicWhileClosing(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		closed := make(chan ws.StatusCode, 2)
 		srv := echoServer()
-		srv.Hooks.MessageOut = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
+		srv.Hooks.MessageSent = func(*ws.Conn, ws.Type, int) { panic("as it was told") }
 		srv.Hooks.Closed = func(_ *ws.Conn, code ws.StatusCode, _ error) { closed <- code }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
 			if _, err := c.Receive(ctx); err != nil { // and forgets it
@@ -256,10 +256,10 @@ func TestPanicWhileClosing(t *testing.T) {
 	})
 }
 
-// A peer that reads all that it is sent is not too slow, whoever fills the queue.
+// A peer that reads everything is not too slow, whichever thread fills the queue.
 func TestPolicyAmongOthers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		for _, policy := range []ws.Policy{ws.Drop, ws.Disconnect} {
+		for _, policy := range []ws.Policy{ws.PolicyDrop, ws.PolicyDisconnect} {
 			srv := echoServer()
 			srv.SendQueue, srv.Policy = 1000, policy
 			srv.Handler = func(ctx context.Context, c *ws.Conn) error {

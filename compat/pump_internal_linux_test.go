@@ -9,8 +9,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Whoever connects ahead of the other end of a socket pair is not taken for it, and
-// is turned away.
+// Another process that connects first is not taken for the other end of a socket pair: its
+// connection is closed.
 func TestSocketPairIsNotFooled(t *testing.T) {
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Net: "unix"})
 	require.NoError(t, err)

@@ -17,9 +17,53 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// There is no handler whose return ends the time of what a dialed connection
-// has received: closing it leaves that alone.
-// A handler on a goroutine keeps messages while the loop takes others in.
+// Functions that make a message panic if the type is invalid.
+func TestTypes(t *testing.T) {
+	require.PanicsWithValue(t, "ws: NewMessage of a message of type ping, want TypeText or TypeBinary", func() { ws.NewMessage(ws.Type(frame.Ping), nil) })
+	require.PanicsWithValue(t, "ws: Prepare of a message of type continuation, want TypeText or TypeBinary", func() { ws.Prepare(0, nil) })
+}
+
+// Messages that a handler forgets are reclaimed and reported; those that it keeps are not.
+func TestReclaim(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		srv := echoServer()
+		var logged bytes.Buffer
+		srv.Logger = slog.New(slog.NewTextHandler(&logged, nil))
+		srv.DebugMessages = true
+		messages := make(chan *ws.Message, 3)
+		ended := make(chan struct{})
+		srv.Hooks.Closed = func(*ws.Conn, ws.StatusCode, error) { close(ended) }
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			for i := range 3 {
+				m, err := c.Receive(ctx)
+				if err != nil {
+					return err
+				}
+				if i == 1 {
+					m.Keep()
+				}
+				messages <- m
+			}
+			return nil
+		}
+		p := connect(t, serve(t, g, srv))
+		p.send(bytes.Join([][]byte{text("forgotten"), text("kept"), text("released elsewhere")}, nil))
+		forgotten, kept, released := <-messages, <-messages, <-messages
+		released.Release()
+		p.wantClose(ws.StatusNormalClosure)
+		<-ended
+		require.Contains(t, logged.String(), "messages=1")
+		require.Contains(t, logged.String(), "message_test.go")
+		require.Panics(t, func() { forgotten.Bytes() })
+		require.Panics(t, func() { forgotten.Release() })
+		require.Equal(t, "kept", string(kept.Bytes()))
+		kept.Release()
+		require.Panics(t, func() { kept.Release() })
+	})
+}
+
+// A handler on a goroutine keeps messages while the loop receives others.
 func TestKeepOnGoroutine(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		const messages = 200
@@ -41,7 +85,7 @@ func TestKeepOnGoroutine(t *testing.T) {
 					return err
 				}
 				m.Keep()
-				pings.Go(m.Release) // somebody else's from now on
+				pings.Go(m.Release) // another goroutine owns it from now on
 			}
 			return c.Close(ws.StatusNormalClosure, "")
 		}
@@ -77,6 +121,7 @@ func TestKeepOnGoroutine(t *testing.T) {
 	})
 }
 
+// Messages that a dialed connection has received stay valid when it is closed.
 func TestMessageOutlivesDialedConn(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
@@ -124,8 +169,8 @@ func TestMessageOutlivesDialedConn(t *testing.T) {
 	})
 }
 
-// A message that was sent from a goroutine is not the sender's any more, also
-// while it waits to be sent: using it again is caught there and then.
+// A message that was sent from a goroutine must not be used again, even while it waits to
+// be sent: using it panics.
 func TestSentElsewhereIsGone(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		srv := echoServer()
@@ -138,7 +183,7 @@ func TestSentElsewhereIsGone(t *testing.T) {
 			}
 			done := make(chan error, 1)
 			go func() {
-				m := ws.NewMessage(ws.Text, []byte("once"))
+				m := ws.NewMessage(ws.TypeText, []byte("once"))
 				if err := c.Send(ctx, m); err != nil {
 					done <- err
 					return
@@ -149,7 +194,7 @@ func TestSentElsewhereIsGone(t *testing.T) {
 				again(func() { m.Keep() })
 				done <- nil
 			}()
-			err := <-done // the loop stands still meanwhile: nothing was sent yet
+			err := <-done // the loop does nothing meanwhile, so nothing was sent yet
 			result <- panics
 			if err != nil {
 				return err
@@ -168,8 +213,8 @@ func TestSentElsewhereIsGone(t *testing.T) {
 	})
 }
 
-// A message may be sent on a connection of another loop than the one that it
-// came in on, by a task of that other loop: its memory belongs to the first.
+// A task of another loop may send a message on a connection of that loop, although the
+// message's memory belongs to the loop that received it.
 func TestSendOfAnotherLoopsMessage(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		for _, kept := range []bool{true, false} {
@@ -188,7 +233,7 @@ func testSendAcross(t *testing.T, v backendtest.Variant, kept bool) {
 		if err != nil {
 			return err
 		}
-		if string(m.Bytes()) == "take" { // what others receive
+		if string(m.Bytes()) == "take" { // sends what another connection receives
 			m.Release()
 			for {
 				m, err := q.Get(ctx)
@@ -234,44 +279,4 @@ func testSendAcross(t *testing.T, v backendtest.Variant, kept bool) {
 			to.want(frame.Text, want)
 		}
 	}
-}
-
-// What a handler forgets is reclaimed and reported; what it keeps is not.
-func TestReclaim(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		srv := echoServer()
-		var logged bytes.Buffer
-		srv.Logger = slog.New(slog.NewTextHandler(&logged, nil))
-		srv.DebugMessages = true
-		messages := make(chan *ws.Message, 3)
-		ended := make(chan struct{})
-		srv.Hooks.Closed = func(*ws.Conn, ws.StatusCode, error) { close(ended) }
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			for i := range 3 {
-				m, err := c.Receive(ctx)
-				if err != nil {
-					return err
-				}
-				if i == 1 {
-					m.Keep()
-				}
-				messages <- m
-			}
-			return nil
-		}
-		p := connect(t, serve(t, g, srv))
-		p.send(bytes.Join([][]byte{text("forgotten"), text("kept"), text("released elsewhere")}, nil))
-		forgotten, kept, released := <-messages, <-messages, <-messages
-		released.Release()
-		p.wantClose(ws.StatusNormalClosure)
-		<-ended
-		require.Contains(t, logged.String(), "messages=1")
-		require.Contains(t, logged.String(), "ownership_test.go")
-		require.Panics(t, func() { forgotten.Bytes() })
-		require.Panics(t, func() { forgotten.Release() })
-		require.Equal(t, "kept", string(kept.Bytes()))
-		kept.Release()
-		require.Panics(t, func() { kept.Release() })
-	})
 }

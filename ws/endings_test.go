@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"testing"
 	"time"
 
@@ -14,17 +13,16 @@ import (
 
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// An ending is one way in which a connection ends, and how Hooks.Closed tells it.
+// An ending is one way in which a connection ends, and what Hooks.Closed reports of it.
 type ending struct {
 	name    string
 	code    ws.StatusCode
 	cause   func(error) bool
-	failed  bool // it counts as that
+	failed  bool // Stats counts it as failed
 	options func(*ws.Options)
 	handler ws.HandlerFunc
 	peer    func(p *peer)
@@ -51,7 +49,7 @@ func brokenByPeer(code ws.StatusCode) func(error) bool {
 	}
 }
 
-// receiveOne waits for a message, or for what ends a connection on which none comes.
+// receiveOne waits for a message and releases it, or returns why none arrived.
 func receiveOne(ctx context.Context, c *ws.Conn) error {
 	m, err := c.Receive(ctx)
 	if err == nil {
@@ -60,7 +58,7 @@ func receiveOne(ctx context.Context, c *ws.Conn) error {
 	return err
 }
 
-// receiveQuietly is a handler that keeps what it was told for itself.
+// receiveQuietly is a handler that receives once and does not return the error.
 func receiveQuietly(ctx context.Context, c *ws.Conn) error {
 	_ = receiveOne(ctx, c)
 	return nil
@@ -68,7 +66,7 @@ func receiveQuietly(ctx context.Context, c *ws.Conn) error {
 
 func closeHere(_ context.Context, c *ws.Conn) error { return c.Close(4001, "enough") }
 
-// flood sends until it may not.
+// flood sends until that fails.
 func flood(ctx context.Context, c *ws.Conn) error {
 	for payload := make([]byte, 10_000); ; {
 		if err := c.SendBinary(ctx, payload); err != nil {
@@ -83,7 +81,7 @@ func untilCancelled(ctx context.Context) {
 	_ = never.Wait(ctx)
 }
 
-// answer sends what a peer sends to answer a Close frame, once that has come.
+// answer waits for a Close frame and answers it.
 func answer(want ws.StatusCode, with []byte) func(p *peer) {
 	return func(p *peer) {
 		p.wantCloseFrame(want)
@@ -92,7 +90,7 @@ func answer(want ws.StatusCode, with []byte) func(p *peer) {
 	}
 }
 
-// sends does that, and reads whatever comes.
+// sends sends bytes, and then reads until the end.
 func sends(b []byte) func(p *peer) {
 	return func(p *peer) {
 		p.send(b)
@@ -100,7 +98,7 @@ func sends(b []byte) func(p *peer) {
 	}
 }
 
-// toTheEnd reads until there is no more, and hangs up.
+// toTheEnd reads until the end, and hangs up.
 func toTheEnd(p *peer) {
 	_, _ = io.Copy(io.Discard, p.r)
 	_ = p.Close()
@@ -122,7 +120,7 @@ func endings() []ending {
 		{name: "closed here, answered without a code", code: 4001, cause: noCause, handler: closeHere, peer: answer(4001, fr(frame.Close, true, ""))},
 		{name: "closed here, never answered", code: 4001, cause: noCause, handler: closeHere, peer: toTheEnd,
 			options: func(o *ws.Options) { o.CloseTimeout = 20 * time.Millisecond }},
-		{name: "closed here, the peer vanishes", code: 4001, cause: causedBy(ws.ErrAbnormal), handler: closeHere,
+		{name: "closed here, the peer vanishes", code: 4001, cause: causedBy(ws.ErrAbnormalClosure), handler: closeHere,
 			peer: func(p *peer) { p.wantCloseFrame(4001); hangUp(p) }},
 		{name: "closed by another task, echoed to the handler", code: 1000, cause: noCause, peer: answer(1000, closeFrame(1000, "")),
 			handler: func(ctx context.Context, c *ws.Conn) error {
@@ -151,10 +149,10 @@ func endings() []ending {
 		{name: "the handler panics", code: 1011, cause: func(err error) bool { return err != nil }, failed: true,
 			handler: func(context.Context, *ws.Conn) error { panic("as it was told") }, peer: toTheEnd},
 
-		{name: "the peer hangs up", code: 1006, cause: causedBy(ws.ErrAbnormal), failed: true, handler: receiveOne, peer: hangUp},
-		{name: "the peer hangs up, the handler returns nil", code: 1006, cause: causedBy(ws.ErrAbnormal), handler: receiveQuietly, peer: hangUp},
-		{name: "the peer resets", code: 1006, cause: causedBy(ws.ErrAbnormal), failed: true, handler: receiveOne, peer: reset},
-		{name: "the peer does not answer pings", code: 1006, cause: causedBy(ws.ErrDead), failed: true, handler: receiveOne, peer: toTheEnd,
+		{name: "the peer hangs up", code: 1006, cause: causedBy(ws.ErrAbnormalClosure), failed: true, handler: receiveOne, peer: hangUp},
+		{name: "the peer hangs up, the handler returns nil", code: 1006, cause: causedBy(ws.ErrAbnormalClosure), handler: receiveQuietly, peer: hangUp},
+		{name: "the peer resets", code: 1006, cause: causedBy(ws.ErrAbnormalClosure), failed: true, handler: receiveOne, peer: reset},
+		{name: "the peer does not answer pings", code: 1006, cause: causedBy(ws.ErrPongTimeout), failed: true, handler: receiveOne, peer: toTheEnd,
 			options: func(o *ws.Options) { o.PingInterval, o.PongTimeout = 20*time.Millisecond, 20*time.Millisecond }},
 
 		{name: "the peer breaks the protocol", code: 1002, cause: brokenByPeer(1002), failed: true, handler: receiveOne, peer: sends(fr(frame.Continuation, true, ""))},
@@ -179,14 +177,14 @@ func endings() []ending {
 			handler: func(ctx context.Context, c *ws.Conn) error { untilCancelled(ctx); return errOwn }},
 
 		{name: "the peer is too slow for Disconnect", code: 1008, cause: causedBy(ws.ErrTooSlow), failed: true, handler: flood,
-			options: func(o *ws.Options) { o.Policy, o.SendQueue = ws.Disconnect, 50_000 }},
+			options: func(o *ws.Options) { o.Policy, o.SendQueue = ws.PolicyDisconnect, 50_000 }},
 		{name: "the peer is too slow for WriteTimeout", code: 1006, cause: causedBy(ws.ErrTooSlow), failed: true, handler: flood,
 			options: func(o *ws.Options) { o.WriteTimeout, o.SendQueue = 50*time.Millisecond, 50_000 }},
 	}
 }
 
-// Hooks.Closed is told the code of the first Close frame and what ended the
-// connection: for each way in which one can end.
+// Hooks.Closed gets the code of the first Close frame and the cause, for each way in which
+// a connection can end.
 func TestEndings(t *testing.T) {
 	for _, c := range endings() {
 		t.Run(c.name, func(t *testing.T) { backendtest.Each(t, c.test) })
@@ -222,7 +220,7 @@ func (c *ending) test(t *testing.T, v backendtest.Variant) {
 	require.Equal(t, c.failed, srv.Stats().Failed == 1, "failed: %d", srv.Stats().Failed)
 }
 
-// The same on the client's side, where there is no handler to return anything.
+// The same on the client's side, which has no handler whose error could be the cause.
 func TestDialedEndings(t *testing.T) {
 	for name, c := range map[string]struct {
 		code  ws.StatusCode
@@ -232,7 +230,7 @@ func TestDialedEndings(t *testing.T) {
 	}{
 		"closed here, echoed": {4001, noCause, closeHere, func(p *peer) { _, _ = io.CopyN(io.Discard, p.r, 2+4+2+6); p.send(raw("\x88\x02\x0f\xa1")) }},
 		"closed by the peer":  {4002, closedByPeer(4002), receiveOne, func(p *peer) { p.send(raw("\x88\x02\x0f\xa2")) }},
-		"the peer hangs up":   {1006, causedBy(ws.ErrAbnormal), receiveOne, func(*peer) {}},
+		"the peer hangs up":   {1006, causedBy(ws.ErrAbnormalClosure), receiveOne, func(*peer) {}},
 		"CloseNow":            {1006, causedBy(net.ErrClosed), func(_ context.Context, c *ws.Conn) error { return c.CloseNow() }, toTheEnd},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -256,84 +254,4 @@ func TestDialedEndings(t *testing.T) {
 			})
 		})
 	}
-}
-
-// After the peer's Close frame no message is sent, also if there was no memory to
-// answer it: nothing but that answer may follow it.
-func TestNoMessageAfterPeersClose(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		srv := echoServer()
-		result := make(chan error, 1)
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			m, err := c.Receive(ctx)
-			if err != nil {
-				return err
-			}
-			restore := exhaust(c.Loop().Pool())
-			defer restore()
-			err = receiveOne(ctx, c)
-			if !closedByPeer(4002)(err) {
-				return fmt.Errorf("receiving: %w", err)
-			}
-			result <- c.Send(ctx, m)
-			return nil
-		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		p.send(append(text(strings.Repeat("x", 3000)), closeFrame(4002, "")...)) // in one receive buffer
-		err := <-result
-		require.True(t, closedByPeer(4002)(err), "%v", err)
-		h, _, err := p.read()
-		require.NoError(t, err)
-		require.Equal(t, frame.Close, h.Op)
-	})
-}
-
-// exhaust takes all that a pool has, until restore is called.
-func exhaust(pool *runtime.Pool) (restore func()) {
-	var held []*runtime.Buffer
-	for size := 1 << 20; size > 0; size /= 2 {
-		for {
-			b, err := pool.Get(size)
-			if err != nil {
-				break
-			}
-			held = append(held, b)
-		}
-	}
-	return func() {
-		for _, b := range held {
-			b.Release()
-		}
-	}
-}
-
-// A message that nobody is given is none for Hooks.MessageIn: one that comes while
-// this end closes, and one that was taken in while a Ping waited and is left there.
-func TestMessageInOfNobody(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		var in []int // on the loop
-		srv := echoServer()
-		srv.Hooks.MessageIn = func(_ *ws.Conn, _ ws.Type, n int) { in = append(in, n) }
-		ended := make(chan []int, 1)
-		srv.Hooks.Closed = func(*ws.Conn, ws.StatusCode, error) { ended <- in; in = nil }
-		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			if err := receiveOne(ctx, c); err != nil {
-				return err
-			}
-			if _, err := c.Ping(ctx); err != nil {
-				return err
-			}
-			return c.Close(4001, "")
-		}
-		p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))
-		p.send(text("1"))
-		h, payload, err := p.read()
-		require.NoError(t, err)
-		require.Equal(t, frame.Ping, h.Op)
-		p.send(append(text("12"), fr(frame.Pong, true, payload)...))
-		p.wantCloseFrame(4001)
-		p.send(append(text("123"), closeFrame(4001, "")...))
-		p.wantEnd()
-		require.Equal(t, []int{1}, <-ended)
-	})
 }

@@ -13,65 +13,60 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A Prepared is a message that is sent to many: its frame is made once, and its
-// bytes are shared by all connections and all loops. Where it is compressed, the
-// first that sends it does that, once for all; if it is long and a task is the first,
-// on a goroutine. It may be used by many goroutines at once, any number of times; the
+// A Prepared is a message for many connections. Its frame is made once, and all
+// connections of all loops share its bytes. The first call that sends it compressed
+// compresses it for all later ones; if the message is long, a task has a goroutine do
+// that. Any number of goroutines and tasks may use a Prepared at once and repeatedly. The
 // garbage collector frees it.
 type Prepared struct {
 	typ     Type
 	payload []byte
 	plain   *runtime.Buffer // as a server sends it
 
-	// The same, compressed without reference to other messages, for each size of
-	// window that peers ask for.
+	// The frame, compressed without reference to other messages, for each size of window
+	// that peers may ask for.
 	deflated [deflate.MaxWindowBits - deflate.MinWindowBits + 1]struct {
 		once  sync.Once
 		frame atomic.Pointer[runtime.Buffer] // set once
 	}
 }
 
-// Prepare returns a Prepared of p, which must not be changed from now on. t is
-// Text or Binary.
+// Prepare returns a Prepared of p, without waiting: the caller must not change p from now
+// on. It may be called from anywhere. It panics if t is neither TypeText nor TypeBinary.
 func Prepare(t Type, p []byte) *Prepared {
 	t.check("Prepare")
 	return &Prepared{typ: t, payload: p, plain: framed(frame.Header{Op: frame.Opcode(t), Fin: true, Len: int64(len(p))}, p)}
 }
 
-// framed returns a server's frame, to be shared.
-func framed(h frame.Header, p []byte) *runtime.Buffer {
-	b := make([]byte, h.Size(), h.Size()+len(p))
-	h.Put(b)
-	return runtime.NewShared(append(b, p...))
-}
-
 // Len returns how many bytes of payload the message has.
 func (p *Prepared) Len() int { return len(p.payload) }
 
-// SendPrepared is Send for a message that goes to many: see there.
+// SendPrepared is Send for a Prepared: any goroutine and any loop's task may call it, and
+// it waits while the send queue is full, as Options.Policy says. It does not take p.
 func (c *Conn) SendPrepared(ctx context.Context, p *Prepared) error {
 	switch d := c.deflate; {
 	case c.client && d.takesLong(p.Len()):
 		return c.sendCopy(ctx, p.typ, p.payload)
 	case c.client || !d.compresses(p.Len()) || p.frame(d).Load() != nil:
 	case d.takesLong(p.Len()):
-		// Not on a loop, where nobody may wait for another who does it either.
+		// Compressing would block a loop, and so would waiting for a caller that does it.
 		if err := loop.Offload(ctx, func() { p.compressed(d) }); err != nil {
 			return fmt.Errorf("ws: send: %w", err)
 		}
 	case !c.loop.Friend(friend.Key{}).OnLoop():
-		p.compressed(d) // here, not on c's loop
+		p.compressed(d) // on this thread, not on c's loop
 	}
 	return c.send(ctx, outgoing{prepared: p})
 }
 
-// frame is where its frame is, compressed as d's peer can take it; nil in it: that
-// was not done yet.
+// frame returns the pointer to the frame that is compressed with the window of d's peer.
+// It holds nil until the frame is made.
 func (p *Prepared) frame(d *deflater) *atomic.Pointer[runtime.Buffer] {
 	return &p.deflated[d.out.WindowBits()-deflate.MinWindowBits].frame
 }
 
-// compressed returns its frame compressed, as d's peer can take it.
+// compressed returns the frame that is compressed with the window of d's peer, and makes
+// it if need be.
 func (p *Prepared) compressed(d *deflater) *runtime.Buffer {
 	bits := d.out.WindowBits()
 	z := &p.deflated[bits-deflate.MinWindowBits]
@@ -84,8 +79,22 @@ func (p *Prepared) compressed(d *deflater) *runtime.Buffer {
 	return z.frame.Load()
 }
 
-// writePrepared queues p. A client's frames are masked, each with a key of its
-// own, so there nothing is shared.
+// prepared returns p's compressed frame for d's peer, and adds p's bytes to the window
+// that later messages refer to.
+func (d *deflater) prepared(p *Prepared) *runtime.Buffer {
+	b := p.compressed(d)
+	d.out.Sent(p.payload)
+	return b
+}
+
+// framed returns a frame of a server in a buffer that all loops can share.
+func framed(h frame.Header, p []byte) *runtime.Buffer {
+	b := make([]byte, h.Size(), h.Size()+len(p))
+	h.Put(b)
+	return runtime.NewShared(append(b, p...))
+}
+
+// writePrepared queues p. A client masks each frame with its own key, and so copies it.
 func (c *Conn) writePrepared(p *Prepared) error {
 	if c.client {
 		return c.writeBytes(p.typ, p.payload)
