@@ -39,6 +39,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
+var key friend.Key // opens what only this module may call: see internal/friend
+
 var (
 	// ErrWouldBlock is what Read returns when its buffer is empty, and Write when its
 	// buffer is full. Fill or flush it, and try again.
@@ -65,7 +67,7 @@ func (offLoopError) Is(target error) bool { return target == loop.ErrOffLoop }
 
 // checkLoop fails off the loop of s.
 func checkLoop(s *loop.Stream, op string) error {
-	if s.Loop().Friend(friend.Key{}).OnLoop() {
+	if s.Loop().Friend(key).OnLoop() {
 		return nil
 	}
 	return &runtime.OpError{Op: op, Err: offLoopError{}}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/internal/dialer"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -27,7 +26,7 @@ var (
 
 // NewConn returns a Conn over s, and owns s from now on. It is called on s's loop.
 func NewConn(s *loop.Stream) *Conn {
-	s.Friend(friend.Key{}).AllowGoroutines(context.Background())
+	s.Friend(key).AllowGoroutines(context.Background())
 	return &Conn{s}
 }
 
@@ -39,7 +38,7 @@ func NewConn(s *loop.Stream) *Conn {
 func Dial(ctx context.Context, address string, opts loop.DialOptions) (*Conn, error) {
 	var c *Conn
 	err := dialer.On(ctx, opts.Group, address, func(ctx context.Context, _ bool) error {
-		s, err := loop.TaskOf(ctx).Loop().Friend(friend.Key{}).Dial(ctx, address, opts)
+		s, err := loop.TaskOf(ctx).Loop().Friend(key).Dial(ctx, address, opts)
 		if err == nil {
 			c = NewConn(s)
 		}

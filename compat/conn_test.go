@@ -16,7 +16,6 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -208,7 +207,7 @@ func TestConnCloseSendsWhatIsQueued(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.NoError(t, c1.Close())
-		stats, err := lp.Friend(friend.Key{}).Stats()
+		stats, err := lp.Friend(key).Stats()
 		require.NoError(t, err)
 		require.Equal(t, 1, stats.Streams, "it is still being closed")
 		got, err := io.ReadAll(c2)

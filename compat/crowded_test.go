@@ -11,7 +11,6 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -27,7 +26,7 @@ func TestSyncStreamWhilePostsAreFull(t *testing.T) {
 			},
 		} {
 			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
-				s.Friend(friend.Key{}).AllowGoroutines(ctx)
+				s.Friend(key).AllowGoroutines(ctx)
 				ss, err := newSync(s, true)
 				if err != nil {
 					return err
@@ -70,7 +69,7 @@ func TestTakeOverWhilePostsAreFull(t *testing.T) {
 					return err
 				}
 				require.Equal(t, pumped, was)
-				return l.Friend(friend.Key{}).Call(context.Background(), "use", func(context.Context) error {
+				return l.Friend(key).Call(context.Background(), "use", func(context.Context) error {
 					c = compat.NewConn(s)
 					return nil
 				})

@@ -16,7 +16,6 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 )
@@ -42,7 +41,7 @@ var adapters = map[string]func(s *loop.Stream) (adapter, error){
 	"linear": func(s *loop.Stream) (adapter, error) {
 		gs, err := compat.NewGrowableSyncStream(s, compat.Options{Size: 16})
 		if err == nil {
-			gs.Friend(friend.Key{}).GrowLinearly(4096)
+			gs.Friend(key).GrowLinearly(4096)
 		}
 		return gs, err
 	},

@@ -19,7 +19,6 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 )
@@ -45,7 +44,7 @@ func TestMemoryFollowsWhatArrived(t *testing.T) {
 						return err
 					}
 					if linear {
-						ss.Friend(friend.Key{}).GrowLinearly(defaultSize)
+						ss.Friend(key).GrowLinearly(defaultSize)
 					}
 					r, _ := ss.Split()
 					message := binary.BigEndian.AppendUint32(nil, 16<<20)
@@ -64,8 +63,8 @@ func TestMemoryFollowsWhatArrived(t *testing.T) {
 						if err := loop.Yield(ctx); err != nil {
 							return fmt.Errorf("%d of %d bytes are there: %w", r.Buffered(), len(message), err)
 						}
-						if limit := roundUp(2*r.Buffered() + defaultSize); ss.Friend(friend.Key{}).Held() > limit && r.Buffered() > 0 {
-							return fmt.Errorf("%d bytes hold %d, more than %d", r.Buffered(), ss.Friend(friend.Key{}).Held(), limit)
+						if limit := roundUp(2*r.Buffered() + defaultSize); ss.Friend(key).Held() > limit && r.Buffered() > 0 {
+							return fmt.Errorf("%d bytes hold %d, more than %d", r.Buffered(), ss.Friend(key).Held(), limit)
 						}
 					}
 					if err := peer.Close(); err != nil {
@@ -104,9 +103,9 @@ func TestShrinks(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			for r.Buffered() < 3 || ss.Friend(friend.Key{}).Held() > defaultSize {
+			for r.Buffered() < 3 || ss.Friend(key).Held() > defaultSize {
 				if err := loop.Yield(ctx); err != nil {
-					return fmt.Errorf("%d bytes hold %d: %w", r.Buffered(), ss.Friend(friend.Key{}).Held(), err)
+					return fmt.Errorf("%d bytes hold %d: %w", r.Buffered(), ss.Friend(key).Held(), err)
 				}
 			}
 			if _, err := peer.Write([]byte{1, 'y'}); err != nil {
@@ -115,8 +114,8 @@ func TestShrinks(t *testing.T) {
 			if err := task.Wait(ctx); err != nil {
 				return err
 			}
-			if ss.Friend(friend.Key{}).Held() != 0 || s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding != 0 {
-				return fmt.Errorf("a drained stream holds %d bytes", ss.Friend(friend.Key{}).Held())
+			if ss.Friend(key).Held() != 0 || s.Loop().Pool().Friend(key).Stats().Outstanding != 0 {
+				return fmt.Errorf("a drained stream holds %d bytes", ss.Friend(key).Held())
 			}
 			return ss.Close()
 		})

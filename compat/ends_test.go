@@ -15,7 +15,6 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
@@ -160,7 +159,7 @@ func narrow(peer net.Conn) error { return peer.(*net.TCPConn).SetReadBuffer(64 <
 
 func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
 	written := inTheWay
-	if err := ss.Stream().Friend(friend.Key{}).Enqueue(runtime.NewShared(make([]byte, inTheWay))); err != nil {
+	if err := ss.Stream().Friend(key).Enqueue(runtime.NewShared(make([]byte, inTheWay))); err != nil {
 		return nil, 0, err
 	}
 	writer, err := loop.Go(ctx, "writer", func(context.Context) error {
@@ -193,7 +192,7 @@ var closings = map[string]func(ctx context.Context, ss *compat.SyncStream) error
 func inCallback(ctx context.Context, ss *compat.SyncStream, f func() error) error {
 	var done loop.Event
 	var err error
-	ss.Stream().Loop().Friend(friend.Key{}).NextTurn(func() {
+	ss.Stream().Loop().Friend(key).NextTurn(func() {
 		err = f()
 		done.Set()
 	})
@@ -251,7 +250,7 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 		return err
 	}
 	var ended loop.Event
-	s.Friend(friend.Key{}).OnEnd(ended.Set)
+	s.Friend(key).OnEnd(ended.Set)
 	if err := offload(ctx, func() error { _, err := io.WriteString(peer, "some"); return err }); err != nil {
 		return err
 	}
@@ -291,7 +290,7 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 	if err := ended.Wait(ctx); err != nil {
 		return err
 	}
-	if out := s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding; out != 0 {
+	if out := s.Loop().Pool().Friend(key).Stats().Outstanding; out != 0 {
 		return fmt.Errorf("%d buffers are left", out)
 	}
 	return offload(ctx, func() error {
@@ -308,7 +307,7 @@ func TestCloseIsBoundedByLinger(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		withEither(t, g, false, func(ctx context.Context, s *loop.Stream, _ net.Conn) error {
-			s.Friend(friend.Key{}).SetLinger(10 * time.Millisecond)
+			s.Friend(key).SetLinger(10 * time.Millisecond)
 			ss, err := compat.NewSyncStream(s, compat.Options{})
 			if err != nil {
 				return err
@@ -351,7 +350,7 @@ func TestEndsLoseNothing(t *testing.T) {
 								if err != nil {
 									return err
 								}
-								if err := s.Friend(friend.Key{}).Enqueue(runtime.NewShared(bytes.Repeat([]byte("q"), queued))); err != nil {
+								if err := s.Friend(key).Enqueue(runtime.NewShared(bytes.Repeat([]byte("q"), queued))); err != nil {
 									return err
 								}
 								if _, err := io.WriteString(ss, "goodbye"); err != nil {
@@ -445,7 +444,7 @@ func TestSyncStreamOffTheLoop(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		for _, growable := range []bool{false, true} {
 			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
-				s.Friend(friend.Key{}).AllowGoroutines(ctx)
+				s.Friend(key).AllowGoroutines(ctx)
 				ss, err := newSync(s, growable)
 				if err != nil {
 					return err

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math/bits"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -17,14 +16,14 @@ func (r *ReadHalf) last() *runtime.Buffer { return r.segs[len(r.segs)-1] }
 // may be changed. If there is no memory for the copy, the bytes go back into the stream.
 func (r *ReadHalf) adopt(b *runtime.Buffer) error {
 	n := min(b.Len(), r.opts.Max)
-	if b.Friend(friend.Key{}).Shared() {
-		own, err := r.src.Loop().Pool().Friend(friend.Key{}).Copy(0, b.Bytes()[:n])
+	if b.Friend(key).Shared() {
+		own, err := r.src.Loop().Pool().Friend(key).Copy(0, b.Bytes()[:n])
 		if err != nil {
 			r.src.Unread(b)
 			return err
 		}
 		r.counts.BytesCopied += int64(n)
-		if b = b.Friend(friend.Key{}).Rest(n); b != nil {
+		if b = b.Friend(key).Rest(n); b != nil {
 			r.src.Unread(b)
 		}
 		r.hold(own)
@@ -100,7 +99,7 @@ func (r *ReadHalf) limitedRoom() []byte {
 	b := r.last()
 	limit := r.opts.Max - r.have
 	if r.fixed {
-		limit = r.opts.Size - b.Friend(friend.Key{}).Headroom() - b.Len()
+		limit = r.opts.Size - b.Friend(key).Headroom() - b.Len()
 	}
 	room := b.Room()
 	return room[:max(0, min(len(room), limit))]
@@ -142,6 +141,6 @@ func (r *ReadHalf) join(size int) error {
 	}
 	r.counts.BytesCopied += int64(r.have)
 	r.segs, r.seg, r.off = append(r.segs[:0], b), 0, r.pos
-	r.counts.PeakBuffer = max(r.counts.PeakBuffer, b.Friend(friend.Key{}).Cap())
+	r.counts.PeakBuffer = max(r.counts.PeakBuffer, b.Friend(key).Cap())
 	return nil
 }

@@ -20,7 +20,6 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -106,7 +105,7 @@ func TestIdleConnections(t *testing.T) {
 		lp := g.Loops()[0]
 		var ln *loop.Listener
 		require.NoError(t, lp.Call(context.Background(), "listen", func(context.Context) (err error) {
-			ln, err = lp.Friend(friend.Key{}).Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{}, loop.StreamOptions{})
+			ln, err = lp.Friend(key).Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{}, loop.StreamOptions{})
 			return err
 		}))
 		served := make(chan error, 1)
@@ -154,7 +153,7 @@ func idleMemory(t *testing.T, lp *loop.Loop, number int) int64 {
 	var st loop.LoopStats
 	for st.Streams != number || st.Pool.Outstanding != 0 {
 		var err error
-		st, err = lp.Friend(friend.Key{}).Stats()
+		st, err = lp.Friend(key).Stats()
 		require.NoError(t, err)
 	}
 	require.LessOrEqual(t, st.Pool.Mapped, int64(24<<20))

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -43,9 +42,9 @@ func startPump(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (*loop.Stream, e
 	}
 	p := &pump{nc: nc, far: far, sent: make(chan struct{})}
 	s, err := adopt(l, near, opts, func(s *loop.Stream) {
-		s.Friend(friend.Key{}).SetAddrs(nc.LocalAddr(), nc.RemoteAddr())
-		s.Friend(friend.Key{}).OnEOF(p.failed)
-		s.Friend(friend.Key{}).OnEnd(func() { go p.end(linger) })
+		s.Friend(key).SetAddrs(nc.LocalAddr(), nc.RemoteAddr())
+		s.Friend(key).OnEOF(p.failed)
+		s.Friend(key).OnEnd(func() { go p.end(linger) })
 		go p.in()
 		go p.out(s)
 	})
@@ -96,8 +95,8 @@ func (p *pump) out(s *loop.Stream) {
 	if err != nil {
 		// Before CloseRead, after which sending fails with a broken pipe. If the loop has
 		// ended, no task can write any more.
-		_ = s.Loop().Friend(friend.Key{}).Call(context.Background(), "pump", func(context.Context) error {
-			s.Friend(friend.Key{}).FailSends(err)
+		_ = s.Loop().Friend(key).Call(context.Background(), "pump", func(context.Context) error {
+			s.Friend(key).FailSends(err)
 			return nil
 		})
 	} else if closeWrite(p.nc) != nil {

@@ -7,7 +7,6 @@ import (
 	"math"
 	"os"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -342,7 +341,7 @@ func (r *ReadHalf) release() {
 // held returns the size of the memory that the half holds, in bytes.
 func (r *ReadHalf) held() (n int) {
 	for _, b := range r.segs {
-		n += b.Friend(friend.Key{}).Cap()
+		n += b.Friend(key).Cap()
 	}
 	return n
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -169,8 +168,8 @@ func (ss *SyncStream) Close() error {
 // parent, so that nothing kills it before it starts.
 func (ss *SyncStream) onLoop(op string, f func() error) error {
 	lp := ss.s.Loop()
-	if lp.Friend(friend.Key{}).OnLoop() {
+	if lp.Friend(key).OnLoop() {
 		return f()
 	}
-	return lp.Friend(friend.Key{}).Call(context.Background(), op, func(context.Context) error { return f() })
+	return lp.Friend(key).Call(context.Background(), op, func(context.Context) error { return f() })
 }

@@ -18,7 +18,6 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -117,7 +116,7 @@ func TestGrowableMemory(t *testing.T) {
 			if !bytes.Equal(got, payload) {
 				return errors.New("the payload came out changed")
 			}
-			c := ss.Friend(friend.Key{}).Counts()
+			c := ss.Friend(key).Counts()
 			t.Logf("%+v: %.2f copies a byte", c, float64(c.BytesCopied)/float64(len(payload)))
 			if c.WouldBlock > 20 {
 				return fmt.Errorf("%d round trips", c.WouldBlock)
@@ -125,7 +124,7 @@ func TestGrowableMemory(t *testing.T) {
 			if c.PeakBuffer > 2*len(payload)+defaultSize {
 				return fmt.Errorf("a buffer of %d bytes", c.PeakBuffer)
 			}
-			if out := s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding; out != 0 {
+			if out := s.Loop().Pool().Friend(key).Stats().Outstanding; out != 0 {
 				return fmt.Errorf("%d buffers are held by a drained stream", out)
 			}
 			return errors.Join(<-sent, ss.Close())

@@ -7,7 +7,6 @@ import (
 	"net"
 	"strings"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -63,8 +62,8 @@ func TakeOver(l *loop.Loop, nc net.Conn, opts TakeOverOptions) (s *loop.Stream, 
 
 // takeOwn returns the stream of a Conn that is on l already.
 func takeOwn(l *loop.Loop, c *Conn, opts TakeOverOptions) (*loop.Stream, bool, error) {
-	err := l.Friend(friend.Key{}).Call(context.Background(), "take over", func(context.Context) error {
-		if err := c.s.Friend(friend.Key{}).ReadErr(); errors.Is(err, runtime.ErrClosed) {
+	err := l.Friend(key).Call(context.Background(), "take over", func(context.Context) error {
+		if err := c.s.Friend(key).ReadErr(); errors.Is(err, runtime.ErrClosed) {
 			return err
 		}
 		c.s.Unread(runtime.NewShared(opts.Unread)) // does nothing if that is empty
@@ -95,8 +94,8 @@ func refuse(nc net.Conn) error {
 // adopt makes a stream of nc's socket, and calls prepare, if it is not nil, with the
 // stream on the loop.
 func adopt(l *loop.Loop, nc net.Conn, opts TakeOverOptions, prepare func(*loop.Stream)) (s *loop.Stream, err error) {
-	err = l.Friend(friend.Key{}).Call(context.Background(), "take over", func(context.Context) (err error) {
-		if s, err = l.Friend(friend.Key{}).AdoptConn(nc, opts.Stream); err != nil {
+	err = l.Friend(key).Call(context.Background(), "take over", func(context.Context) (err error) {
+		if s, err = l.Friend(key).AdoptConn(nc, opts.Stream); err != nil {
 			return err
 		}
 		if prepare != nil {

@@ -20,7 +20,6 @@ import (
 
 	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
@@ -191,7 +190,7 @@ func TestPumpEndsWithItsStream(t *testing.T) {
 		}},
 		"a peer that does not read": {linger: 10 * time.Millisecond, use: func(t *testing.T, g *loop.Group, s *loop.Stream, _ *tls.Conn) error {
 			return backendtest.Run(t, g, func(context.Context) error {
-				return s.Friend(friend.Key{}).Enqueue(runtime.NewShared(make([]byte, 16<<20)))
+				return s.Friend(key).Enqueue(runtime.NewShared(make([]byte, 16<<20)))
 			})
 		}},
 		"a peer that has ended its side": {use: func(t *testing.T, g *loop.Group, s *loop.Stream, client *tls.Conn) error {

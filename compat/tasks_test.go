@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
@@ -61,11 +60,11 @@ func background(ctx context.Context, f func() error) error {
 // other's peer.
 func streamPair(ctx context.Context) (*loop.Stream, *loop.Stream, error) {
 	lp := loop.TaskOf(ctx).Loop()
-	ln, err := lp.Friend(friend.Key{}).Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{}, loop.StreamOptions{})
+	ln, err := lp.Friend(key).Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{}, loop.StreamOptions{})
 	if err != nil {
 		return nil, nil, err
 	}
-	c1, err := lp.Friend(friend.Key{}).Dial(ctx, ln.Addr().String(), loop.DialOptions{})
+	c1, err := lp.Friend(key).Dial(ctx, ln.Addr().String(), loop.DialOptions{})
 	if err != nil {
 		return nil, nil, errors.Join(err, ln.Close())
 	}

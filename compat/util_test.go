@@ -6,8 +6,11 @@ import (
 	"testing"
 
 	"github.com/noria-go/noria/internal/backendtest"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
+
+var key friend.Key // opens what only this module may call: see internal/friend
 
 const (
 	defaultSize = 8 << 10  // of Options.Size

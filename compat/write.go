@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -230,7 +229,7 @@ func (w *WriteHalf) flushAfter(err error) error {
 func (w *WriteHalf) finish() error {
 	err, n := w.err, w.Pending()
 	if n > 0 && err == nil {
-		err = w.dst.Friend(friend.Key{}).Enqueue(w.buf)
+		err = w.dst.Friend(key).Enqueue(w.buf)
 		w.buf = nil
 	}
 	switch {

@@ -6,7 +6,6 @@ import (
 	"net"
 
 	"github.com/noria-go/noria/conformance/internal/require"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -32,7 +31,7 @@ func idleHoldsNone(c *world) {
 		ops = append(ops, r)
 	}
 	c.idle()
-	require.Zero(c, c.pool.Friend(friend.Key{}).Stats().Outstanding, "connections that wait for bytes hold buffers")
+	require.Zero(c, c.pool.Friend(key).Stats().Outstanding, "connections that wait for bytes hold buffers")
 	for _, r := range ops {
 		c.rt.Cancel(&r.Op)
 	}
@@ -69,7 +68,7 @@ func sharedSends(c *world) {
 			b.Release()
 		}
 	}
-	require.False(c, own.Friend(friend.Key{}).Shared())
+	require.False(c, own.Friend(key).Shared())
 	own.Release()
 	shared.Release()
 }

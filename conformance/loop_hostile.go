@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -57,7 +56,7 @@ func loopWaitingEnd(l *loopWorld) {
 	}))
 	require.ErrorIs(l, <-told, loop.ErrOffLoop)
 	l.soon("the stream's end", func() bool {
-		st, err := lp.Friend(friend.Key{}).Stats()
+		st, err := lp.Friend(key).Stats()
 		require.NoError(l, err)
 		return st.Streams == 0
 	})
@@ -118,7 +117,7 @@ func loopGoexitPosted(l *loopWorld) {
 		}()
 	}))
 	require.ErrorIs(l, <-read, runtime.ErrCanceled)
-	<-lp.Friend(friend.Key{}).Stopped()
+	<-lp.Friend(key).Stopped()
 	if err := <-called; err != nil { // nil if the function ran before the Goexit
 		require.ErrorIs(l, err, runtime.ErrClosed)
 	}
@@ -157,25 +156,25 @@ func loopForeignCalls(l *loopWorld) {
 	try := func(ctx context.Context) {
 		short, cancel := context.WithTimeout(ctx, l.limits.Wait)
 		defer cancel()
-		for _, src := range []loop.Source{s.Readable(), s.Writable(), s.Friend(friend.Key{}).ReadableWhen(func() bool { return false })} {
+		for _, src := range []loop.Source{s.Readable(), s.Writable(), s.Friend(key).ReadableWhen(func() bool { return false })} {
 			_, err := loop.WaitAny(short, &loop.Event{}, src)
 			require.ErrorIs(l, err, loop.ErrOffLoop)
 		}
-		_, err := here.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
+		_, err := here.Friend(key).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 		require.ErrorIs(l, err, loop.ErrOffLoop)
-		_, err = here.Friend(friend.Key{}).AdoptListener(-1, loop.StreamOptions{})
+		_, err = here.Friend(key).AdoptListener(-1, loop.StreamOptions{})
 		require.ErrorIs(l, err, loop.ErrOffLoop)
-		_, err = here.Friend(friend.Key{}).AdoptConn(&net.TCPConn{}, loop.StreamOptions{})
+		_, err = here.Friend(key).AdoptConn(&net.TCPConn{}, loop.StreamOptions{})
 		require.ErrorIs(l, err, loop.ErrOffLoop)
-		_, err = here.Friend(friend.Key{}).Dial(short, "127.0.0.1:1", loop.DialOptions{})
+		_, err = here.Friend(key).Dial(short, "127.0.0.1:1", loop.DialOptions{})
 		require.ErrorIs(l, err, loop.ErrOffLoop)
 		_, err = here.Open(short, os.DevNull, os.O_RDONLY, 0)
 		require.ErrorIs(l, err, loop.ErrOffLoop)
-		require.ErrorIs(l, s.Friend(friend.Key{}).ReadErr(), loop.ErrOffLoop)
+		require.ErrorIs(l, s.Friend(key).ReadErr(), loop.ErrOffLoop)
 		require.Zero(l, s.Buffered())
 		require.Zero(l, s.Queued())
-		require.Panics(l, func() { here.Friend(friend.Key{}).NextTurn(func() {}) })
-		require.Panics(l, func() { here.Friend(friend.Key{}).Notify(s.Readable(), func() {}) })
+		require.Panics(l, func() { here.Friend(key).NextTurn(func() {}) })
+		require.Panics(l, func() { here.Friend(key).Notify(s.Readable(), func() {}) })
 	}
 	try(context.Background())
 	l.call(there, try)
@@ -251,7 +250,7 @@ func loopAcceptorWokenAndKilled(l *loopWorld) {
 	for _, kill := range []bool{true, false} {
 		lp := l.loop()
 		l.call(lp, func(ctx context.Context) {
-			ln, err := lp.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
+			ln, err := lp.Friend(key).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 			require.NoError(l, err)
 			defer ln.Close()
 			acceptor := func(name string) *loop.Task {
@@ -332,7 +331,7 @@ func loopReadIntoBeside(l *loopWorld) {
 				defer func() { done++ }()
 				b, err := s.Loop().Pool().Get(1)
 				require.NoError(l, err)
-				b.Reset(b.Friend(friend.Key{}).Cap() - 1) // room for one byte
+				b.Reset(b.Friend(key).Cap() - 1) // room for one byte
 				require.NoError(l, read(b))
 				got = append(got, b.Bytes()...)
 				b.Release()
@@ -353,13 +352,13 @@ func loopReadIntoBeside(l *loopWorld) {
 		// Taking turns would cost a turn of the loop each time. These yields are as
 		// many turns of the loop, so it would show.
 		before := s.Loop()
-		st, err := before.Friend(friend.Key{}).Stats()
+		st, err := before.Friend(key).Stats()
 		require.NoError(l, err)
 		const turns = 100
 		for range turns {
 			require.NoError(l, loop.Yield(ctx))
 		}
-		after, err := before.Friend(friend.Key{}).Stats()
+		after, err := before.Friend(key).Stats()
 		require.NoError(l, err)
 		require.Less(l, after.Turns-st.Turns, uint64(turns+40), "readers are resumed again and again, with nothing to read")
 		require.Zero(l, done)
@@ -395,7 +394,7 @@ func loopIdleElsewhere(l *loopWorld) {
 			break
 		}
 		require.ErrorIs(l, s.Flush(), os.ErrDeadlineExceeded)
-		require.ErrorIs(l, s.Friend(friend.Key{}).WriteErr(), os.ErrDeadlineExceeded)
+		require.ErrorIs(l, s.Friend(key).WriteErr(), os.ErrDeadlineExceeded)
 		_, err := loop.WaitAny(ctx, s.Writable())
 		require.NoError(l, err, "the call still waits")
 	})
@@ -522,7 +521,7 @@ func loopLingerAtStop(l *loopWorld) {
 		require.NoError(l, err)
 		require.NoError(l, lp.Post(func() { _ = s.Close() }))
 	})
-	lp.Friend(friend.Key{}).Stop()
+	lp.Friend(key).Stop()
 	l.expect(peer, data)
 	require.NoError(l, g.Stop())
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -38,7 +37,7 @@ func loopGivenAway(l *loopWorld) {
 	}{
 		{"WriteBuf", func(s *loop.Stream, b *runtime.Buffer) { _ = s.WriteBuf(b) }},
 		{"TryWriteBuf", func(s *loop.Stream, b *runtime.Buffer) { _ = s.TryWriteBuf(b) }},
-		{"Enqueue", func(s *loop.Stream, b *runtime.Buffer) { _ = s.Friend(friend.Key{}).Enqueue(b) }},
+		{"Enqueue", func(s *loop.Stream, b *runtime.Buffer) { _ = s.Friend(key).Enqueue(b) }},
 		{"ReadInto", func(s *loop.Stream, b *runtime.Buffer) { _, _ = s.ReadInto(b) }},
 		{"Release", func(_ *loop.Stream, b *runtime.Buffer) { b.Release() }},
 		{"Truncate", func(_ *loop.Stream, b *runtime.Buffer) { b.Truncate(1) }},
@@ -49,10 +48,10 @@ func loopGivenAway(l *loopWorld) {
 		for _, write := range []func(s *loop.Stream, b *runtime.Buffer) error{
 			func(s *loop.Stream, b *runtime.Buffer) error { return s.WriteBuf(b) },
 			func(s *loop.Stream, b *runtime.Buffer) error { return s.TryWriteBuf(b) },
-			func(s *loop.Stream, b *runtime.Buffer) error { return s.Friend(friend.Key{}).Enqueue(b) },
+			func(s *loop.Stream, b *runtime.Buffer) error { return s.Friend(key).Enqueue(b) },
 		} {
 			l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
-				b, err := s.Loop().Pool().Friend(friend.Key{}).Copy(8, []byte("once"))
+				b, err := s.Loop().Pool().Friend(key).Copy(8, []byte("once"))
 				require.NoError(l, err)
 				require.NoError(l, write(s, b))
 				require.Panics(l, func() { tt.touch(s, b) }, tt.name)
@@ -69,7 +68,7 @@ func loopGivenAway(l *loopWorld) {
 	}
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) { // the peer reads them
 		for range 2 {
-			b, err := s.Loop().Pool().Friend(friend.Key{}).Copy(8, []byte("again"))
+			b, err := s.Loop().Pool().Friend(key).Copy(8, []byte("again"))
 			require.NoError(l, err)
 			s.Unread(b)
 			require.Panics(l, func() { s.Unread(b) })
@@ -83,14 +82,14 @@ func loopGivenAway(l *loopWorld) {
 			got.Append([]byte("x")) // the reader owns it
 			got.Release()
 		}
-		b, err := s.Loop().Pool().Friend(friend.Key{}).Copy(0, []byte("left there"))
+		b, err := s.Loop().Pool().Friend(key).Copy(0, []byte("left there"))
 		require.NoError(l, err)
 		s.Unread(b.Retain())
 		s.Unread(b)
 		l.expect(s, []byte("left"))
 	})
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
-		b, err := s.Loop().Pool().Friend(friend.Key{}).Copy(0, []byte("once"))
+		b, err := s.Loop().Pool().Friend(key).Copy(0, []byte("once"))
 		require.NoError(l, err)
 		require.Panics(l, func() { _ = s.WriteBuf(b, b) })
 		require.NoError(l, s.Flush())
@@ -103,7 +102,7 @@ func loopTooFewOwners(l *loopWorld) {
 	for name, make := range map[string]func(s *loop.Stream) *runtime.Buffer{
 		"shared": func(*loop.Stream) *runtime.Buffer { return runtime.NewShared([]byte("payload")) },
 		"pool's": func(s *loop.Stream) *runtime.Buffer {
-			b, err := s.Loop().Pool().Friend(friend.Key{}).Copy(0, []byte("payload"))
+			b, err := s.Loop().Pool().Friend(key).Copy(0, []byte("payload"))
 			require.NoError(l, err)
 			return b
 		},
@@ -134,7 +133,7 @@ func loopForeignBuffer(l *loopWorld) {
 	var foreign *runtime.Buffer
 	l.call(there, func(context.Context) {
 		var err error
-		foreign, err = there.Pool().Friend(friend.Key{}).Copy(0, []byte("foreign"))
+		foreign, err = there.Pool().Friend(key).Copy(0, []byte("foreign"))
 		require.NoError(l, err)
 	})
 	l.call(here, func(context.Context) {
@@ -142,7 +141,7 @@ func loopForeignBuffer(l *loopWorld) {
 		defer s.Close()
 		require.Panics(l, func() { _ = s.WriteBuf(foreign) })
 		require.Panics(l, func() { _ = s.TryWriteBuf(foreign) })
-		require.Panics(l, func() { _ = s.Friend(friend.Key{}).Enqueue(foreign) })
+		require.Panics(l, func() { _ = s.Friend(key).Enqueue(foreign) })
 		require.Panics(l, func() { s.Unread(foreign) })
 		require.Zero(l, s.Queued())
 		foreign.Release() // any loop may release it
@@ -183,22 +182,22 @@ func loopPanickingCallbacks(l *loopWorld) {
 	l.call(lp, func(ctx context.Context) {
 		s, peer := l.pair(lp, loop.StreamOptions{})
 		defer s.Close()
-		s.Friend(friend.Key{}).OnSent(fail)
+		s.Friend(key).OnSent(fail)
 		_, err := s.Write([]byte("it is sent all the same"))
 		require.NoError(l, err)
 		require.NoError(l, s.Flush())
 		require.Equal(l, 2, reported.Load(), "the panic of OnSent's function")
 		l.off(ctx, func() { l.expect(peer, []byte("it is sent all the same")) })
-		s.Friend(friend.Key{}).OnSent(nil)
+		s.Friend(key).OnSent(nil)
 
-		s.Friend(friend.Key{}).OnEOF(func() error { panic(errCallback) })
+		s.Friend(key).OnEOF(func() error { panic(errCallback) })
 		require.NoError(l, peer.CloseWrite())
 		for range 2 {
 			_, err = s.Read(make([]byte, 1))
 			require.ErrorIs(l, err, errCallback, "an end that was not judged must not count as success")
 		}
 		require.Equal(l, 3, reported.Load(), "the panic of OnEOF's function")
-		s.Friend(friend.Key{}).OnEnd(fail)
+		s.Friend(key).OnEnd(fail)
 	})
 	require.Equal(l, 4, reported.Load(), "the panic of OnEnd's function")
 	require.NoError(l, g.Stop())
@@ -219,26 +218,26 @@ func loopForeignSettings(l *loopWorld) {
 	})
 	try := func(context.Context) {
 		for name, f := range map[string]func(){
-			"ReadAhead":     func() { s.Friend(friend.Key{}).ReadAhead() },
-			"SetQueueLimit": func() { s.Friend(friend.Key{}).SetQueueLimit(1) },
-			"SetLinger":     func() { s.Friend(friend.Key{}).SetLinger(-1) },
-			"OnSent":        func() { s.Friend(friend.Key{}).OnSent(never) },
-			"OnEOF":         func() { s.Friend(friend.Key{}).OnEOF(func() error { never(); return nil }) },
-			"OnEnd":         func() { s.Friend(friend.Key{}).OnEnd(never) },
+			"ReadAhead":     func() { s.Friend(key).ReadAhead() },
+			"SetQueueLimit": func() { s.Friend(key).SetQueueLimit(1) },
+			"SetLinger":     func() { s.Friend(key).SetLinger(-1) },
+			"OnSent":        func() { s.Friend(key).OnSent(never) },
+			"OnEOF":         func() { s.Friend(key).OnEOF(func() error { never(); return nil }) },
+			"OnEnd":         func() { s.Friend(key).OnEnd(never) },
 			"Timer.Set":     func() { timer.Set(0) },
 			"Timer.Stop":    func() { timer.Stop() },
 		} {
 			require.Panics(l, f, name)
 		}
-		require.Zero(l, s.Friend(friend.Key{}).TailRoom())
-		require.Zero(l, s.Friend(friend.Key{}).TryGrow(1))
-		_, err := s.Friend(friend.Key{}).Grow(1, 0)
+		require.Zero(l, s.Friend(key).TailRoom())
+		require.Zero(l, s.Friend(key).TryGrow(1))
+		_, err := s.Friend(key).Grow(1, 0)
 		require.ErrorIs(l, err, loop.ErrOffLoop)
-		require.ErrorIs(l, s.Friend(friend.Key{}).Enqueue(runtime.NewShared([]byte("x"))), loop.ErrOffLoop)
+		require.ErrorIs(l, s.Friend(key).Enqueue(runtime.NewShared([]byte("x"))), loop.ErrOffLoop)
 		b := runtime.NewShared([]byte("x"))
 		require.ErrorIs(l, s.TryWriteBuf(b), loop.ErrOffLoop)
 		b.Release() // the caller still owns it
-		require.ErrorIs(l, s.Friend(friend.Key{}).WriteErr(), loop.ErrOffLoop)
+		require.ErrorIs(l, s.Friend(key).WriteErr(), loop.ErrOffLoop)
 		require.Zero(l, s.TryReadBuf())
 	}
 	try(context.Background())
@@ -301,7 +300,7 @@ func loopBlockingPost(l *loopWorld) {
 		"OnSent": func(lp *loop.Loop, f func()) {
 			l.call(lp, func(context.Context) {
 				s, _ := l.pair(lp, loop.StreamOptions{})
-				s.Friend(friend.Key{}).OnSent(f)
+				s.Friend(key).OnSent(f)
 				_, err := s.Write([]byte("x"))
 				require.NoError(l, err)
 			})
@@ -309,7 +308,7 @@ func loopBlockingPost(l *loopWorld) {
 		"OnEOF": func(lp *loop.Loop, f func()) {
 			require.NoError(l, lp.Go("reads", func(context.Context) error {
 				s, peer := l.pair(lp, loop.StreamOptions{})
-				s.Friend(friend.Key{}).OnEOF(func() error { f(); return nil })
+				s.Friend(key).OnEOF(func() error { f(); return nil })
 				_ = peer.CloseWrite()
 				_, err := s.Read(make([]byte, 1))
 				return err

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -153,7 +152,7 @@ func loopUnix(l *loopWorld) {
 		l.echo(addr, l.pattern(100000))
 		lp := g.Loops()[1]
 		l.call(lp, func(ctx context.Context) {
-			s, err := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{})
+			s, err := lp.Friend(key).Dial(ctx, address, loop.DialOptions{})
 			require.NoError(l, err)
 			defer s.Close()
 			_, err = s.Write([]byte("hello"))
@@ -259,7 +258,7 @@ func loopUnaccepted(l *loopWorld) {
 		}
 	})
 	l.call(lp, func(ctx context.Context) {
-		ln, err := lp.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
+		ln, err := lp.Friend(key).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 		require.NoError(l, err)
 		defer ln.Close()
 		accept := func() {
@@ -323,38 +322,38 @@ func loopDial(l *loopWorld) {
 	l.call(lp, func(ctx context.Context) {
 		// By number, and by names, which may also have an address without a listener.
 		for _, host := range []string{"127.0.0.1", "localhost", ""} {
-			s, err := lp.Friend(friend.Key{}).Dial(ctx, net.JoinHostPort(host, port), loop.DialOptions{Timeout: l.limits.Wait})
+			s, err := lp.Friend(key).Dial(ctx, net.JoinHostPort(host, port), loop.DialOptions{Timeout: l.limits.Wait})
 			require.NoError(l, err, "host %q", host)
 			require.Equal(l, ln.Addr().String(), s.RemoteAddr().String())
 			require.NoError(l, s.Close())
 		}
-		_, err := lp.Friend(friend.Key{}).Dial(ctx, gone.Addr().String(), loop.DialOptions{})
+		_, err := lp.Friend(key).Dial(ctx, gone.Addr().String(), loop.DialOptions{})
 		require.ErrorIs(l, err, syscall.ECONNREFUSED)
 		require.ErrorContains(l, err, "dial "+gone.Addr().String())
 		for _, address := range []string{"", "nonsense", "1.2.3.4:99999", "unix:", "unix:/nowhere/at/all"} {
-			_, err := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{Timeout: time.Second})
+			_, err := lp.Friend(key).Dial(ctx, address, loop.DialOptions{Timeout: time.Second})
 			require.Error(l, err, address)
 		}
 		failing := &net.Resolver{PreferGo: true, Dial: func(context.Context, string, string) (net.Conn, error) { return nil, errRefused }}
-		_, err = lp.Friend(friend.Key{}).Dial(ctx, "some.name.invalid:80", loop.DialOptions{Resolver: failing})
+		_, err = lp.Friend(key).Dial(ctx, "some.name.invalid:80", loop.DialOptions{Resolver: failing})
 		var dns *net.DNSError
 		require.ErrorAs(l, err, &dns)
 		hanging := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			<-ctx.Done()
 			return nil, ctx.Err()
 		}}
-		_, err = lp.Friend(friend.Key{}).Dial(ctx, "some.name.invalid:80", loop.DialOptions{Resolver: hanging, Timeout: 20 * time.Millisecond})
+		_, err = lp.Friend(key).Dial(ctx, "some.name.invalid:80", loop.DialOptions{Resolver: hanging, Timeout: 20 * time.Millisecond})
 		require.Error(l, err)
 		loopDialFull(l, lp, ctx)
 	})
-	_, err = lp.Friend(friend.Key{}).Dial(context.Background(), ln.Addr().String(), loop.DialOptions{})
+	_, err = lp.Friend(key).Dial(context.Background(), ln.Addr().String(), loop.DialOptions{})
 	require.ErrorIs(l, err, loop.ErrOffLoop)
 }
 
 // loopDialFull dials a listener whose queue is full, so that no answer arrives. The
 // dial ends by timeout, by a foreign context, and by a kill.
 func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
-	ln, err := lp.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{Backlog: 1}, loop.StreamOptions{})
+	ln, err := lp.Friend(key).Listen(loopback, runtime.ListenOptions{Backlog: 1}, loop.StreamOptions{})
 	require.NoError(l, err)
 	defer ln.Close()
 	address := ln.Addr().String()
@@ -365,7 +364,7 @@ func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
 		}
 	}()
 	for {
-		s, err := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{Timeout: 50 * time.Millisecond})
+		s, err := lp.Friend(key).Dial(ctx, address, loop.DialOptions{Timeout: 50 * time.Millisecond})
 		if err != nil {
 			require.ErrorIs(l, err, os.ErrDeadlineExceeded)
 			break
@@ -374,12 +373,12 @@ func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
 	}
 	short, cancel := context.WithTimeout(ctx, 20*time.Millisecond)
 	defer cancel()
-	_, err = lp.Friend(friend.Key{}).Dial(short, address, loop.DialOptions{})
+	_, err = lp.Friend(key).Dial(short, address, loop.DialOptions{})
 	var ne net.Error
 	require.True(l, errors.As(err, &ne) && ne.Timeout(), "%v", err)
 	cctx, ccancel := context.WithCancel(context.Background())
 	task, err := loop.Go(ctx, "dials", func(context.Context) error {
-		_, err := lp.Friend(friend.Key{}).Dial(cctx, address, loop.DialOptions{})
+		_, err := lp.Friend(key).Dial(cctx, address, loop.DialOptions{})
 		return err
 	})
 	require.NoError(l, err)
@@ -387,8 +386,8 @@ func loopDialFull(l *loopWorld, lp *loop.Loop, ctx context.Context) {
 	ccancel()
 	require.ErrorIs(l, task.Wait(ctx), context.Canceled, "a foreign context ends while the kernel connects")
 	task, err = loop.Go(ctx, "dials", func(ctx context.Context) error {
-		_, err := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{})
-		_, again := lp.Friend(friend.Key{}).Dial(ctx, address, loop.DialOptions{})
+		_, err := lp.Friend(key).Dial(ctx, address, loop.DialOptions{})
+		_, again := lp.Friend(key).Dial(ctx, address, loop.DialOptions{})
 		require.ErrorIs(l, again, runtime.ErrCanceled, "a dial that begins after the kill")
 		return err
 	})
@@ -409,7 +408,7 @@ func loopFile(l *loopWorld) {
 		f, err := lp.Open(ctx, path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o640)
 		require.NoError(l, err)
 		require.NoError(l, f.Allocate(ctx, 0, 1<<20))
-		b, err := lp.Pool().Friend(friend.Key{}).Copy(0, data)
+		b, err := lp.Pool().Friend(key).Copy(0, data)
 		require.NoError(l, err)
 		n, err := f.WriteAt(ctx, b, 1000)
 		require.NoError(l, err)
@@ -460,7 +459,7 @@ func loopStalledPeers(l *loopWorld) {
 			return err
 		default: // sends to a peer that does not read
 			// Otherwise the kernel would take megabytes for each connection.
-			if err := s.Friend(friend.Key{}).SetOption(runtime.OptSendBuffer, 16<<10); err != nil {
+			if err := s.Friend(key).SetOption(runtime.OptSendBuffer, 16<<10); err != nil {
 				return err
 			}
 			for {
@@ -501,7 +500,7 @@ func loopStalledPeers(l *loopWorld) {
 		p[0] = byte(i)
 	}
 	for _, lp := range g.Loops() {
-		st, err := lp.Friend(friend.Key{}).Stats()
+		st, err := lp.Friend(key).Stats()
 		require.NoError(l, err)
 		require.Less(l, st.Pool.Mapped, int64(512<<20), "of each loop")
 	}

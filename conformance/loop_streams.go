@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -79,7 +78,7 @@ func loopConn(l *loopWorld) {
 func loopBuffers(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
 		pool := s.Loop().Pool()
-		a, err := pool.Friend(friend.Key{}).Copy(8, []byte("one "))
+		a, err := pool.Friend(key).Copy(8, []byte("one "))
 		require.NoError(l, err)
 		empty, err := pool.Get(10)
 		require.NoError(l, err)
@@ -381,7 +380,7 @@ func loopClosePending(l *loopWorld) {
 			func() error { _, err := s.Read(make([]byte, 9)); return err },
 			func() error {
 				_, err := loop.WaitAny(ctx, s.Readable())
-				return errors.Join(err, s.Friend(friend.Key{}).ReadErr())
+				return errors.Join(err, s.Friend(key).ReadErr())
 			},
 		} {
 			t, err := loop.Go(ctx, "reader", func(context.Context) error { return read() })
@@ -457,7 +456,7 @@ func loopBroadcast(l *loopWorld) {
 						peer, err := ln.Accept()
 						require.NoError(l, err)
 						peers <- peer
-						s, err := lp.Friend(friend.Key{}).AdoptConn(nc, loop.StreamOptions{})
+						s, err := lp.Friend(key).AdoptConn(nc, loop.StreamOptions{})
 						require.NoError(l, err)
 						require.NoError(l, s.WriteBuf(b))
 						require.NoError(l, s.Close())
@@ -519,8 +518,8 @@ func second[T any](_ T, err error) error { return err }
 
 func loopGoroutines(l *loopWorld) {
 	l.with(loop.StreamOptions{}, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) {
-		s.Friend(friend.Key{}).AllowGoroutines(ctx)
-		require.NoError(l, loop.TaskOf(ctx).Friend(friend.Key{}).OnGoroutine(func() {
+		s.Friend(key).AllowGoroutines(ctx)
+		require.NoError(l, loop.TaskOf(ctx).Friend(key).OnGoroutine(func() {
 			require.Equal(l, peer.RemoteAddr().String(), s.LocalAddr().String())
 			_, err := s.Write([]byte("hello"))
 			require.NoError(l, err)
@@ -537,7 +536,7 @@ func loopGoroutines(l *loopWorld) {
 			_, err = s.Read(make([]byte, 1))
 			require.ErrorIs(l, err, os.ErrDeadlineExceeded)
 			require.NoError(l, s.SetDeadline(time.Time{}))
-			require.NoError(l, s.Friend(friend.Key{}).SetOption(runtime.OptNoDelay, 0))
+			require.NoError(l, s.Friend(key).SetOption(runtime.OptNoDelay, 0))
 			require.NoError(l, s.CloseWrite())
 			_, err = peer.Read(make([]byte, 1))
 			require.Equal(l, io.EOF, err)

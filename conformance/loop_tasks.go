@@ -13,7 +13,6 @@ import (
 	"net"
 
 	"github.com/noria-go/noria/conformance/internal/require"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -85,7 +84,7 @@ func loopAfterStop(l *loopWorld) {
 	require.ErrorIs(l, lp.Post(func() {}), runtime.ErrClosed)
 	require.ErrorIs(l, lp.Go("late", func(context.Context) error { return nil }, nil), runtime.ErrClosed)
 	require.ErrorIs(l, lp.Call(context.Background(), "late", func(context.Context) error { return nil }), net.ErrClosed)
-	lp.Friend(friend.Key{}).Stop()
+	lp.Friend(key).Stop()
 }
 
 func loopCallFromPost(l *loopWorld) {
@@ -204,7 +203,7 @@ func loopGoexit(l *loopWorld) {
 		})
 	}
 	wg.Wait()
-	st, err := lp.Friend(friend.Key{}).Stats()
+	st, err := lp.Friend(key).Stats()
 	require.NoError(l, err)
 	require.Equal(l, n, st.Lost)
 	require.Zero(l, st.Tasks)
@@ -327,7 +326,7 @@ func loopForeignContext(l *loopWorld) {
 	l.call(lp, func(ctx context.Context) {
 		var never loop.Event
 		q := loop.NewQueue[int](1)
-		ln, err := lp.Friend(friend.Key{}).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
+		ln, err := lp.Friend(key).Listen(loopback, runtime.ListenOptions{}, loop.StreamOptions{})
 		require.NoError(l, err)
 		defer ln.Close()
 		for name, wait := range map[string]func(context.Context) error{

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -227,7 +226,7 @@ func loopWaitAny(l *loopWorld) {
 				b.Release()
 				continue
 			}
-			require.Error(l, s.Friend(friend.Key{}).ReadErr())
+			require.Error(l, s.Friend(key).ReadErr())
 			eof = true
 		}
 		require.Equal(l, pushes, echoed)

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -84,7 +83,7 @@ func (l *loopWorld) pair(lp *loop.Loop, opts loop.StreamOptions) (*loop.Stream, 
 	peer, err := ln.Accept()
 	require.NoError(l, err)
 	l.Defer(func() { _ = peer.Close() })
-	s, err := lp.Friend(friend.Key{}).AdoptConn(near, opts)
+	s, err := lp.Friend(key).AdoptConn(near, opts)
 	require.NoError(l, err)
 	require.NoError(l, peer.SetDeadline(time.Now().Add(l.limits.Wait)))
 	return s, peer.(*net.TCPConn)

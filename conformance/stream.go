@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -214,7 +213,7 @@ func receivesInOrder(c *world) {
 	for range 50 {
 		r := c.op(runtime.OpRecv, h)
 		r.Buf = c.room(512)
-		r.Buf.Reset(r.Buf.Friend(friend.Key{}).Cap() - 10)
+		r.Buf.Reset(r.Buf.Friend(key).Cap() - 10)
 		ops = append(ops, r)
 	}
 	many := c.op(runtime.OpRecvMany, h)

@@ -10,7 +10,6 @@ import (
 	"syscall"
 
 	"github.com/noria-go/noria/conformance/internal/require"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -61,7 +60,7 @@ func submitNeverCompletes(c *world) {
 func wrongArguments(c *world) {
 	h, _ := c.pair()
 	full := c.room(512)
-	full.Extend(full.Friend(friend.Key{}).Cap())
+	full.Extend(full.Friend(key).Cap())
 	defer full.Release()
 	short := c.buffer([]byte("abc"))
 	defer short.Release()

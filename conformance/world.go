@@ -9,8 +9,11 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/conformance/internal/require"
+	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
+
+var key friend.Key // opens what only this module may call: see internal/friend
 
 // A world is what a case works with: one Runtime, with a pool and peers. Only the
 // case's goroutine may call its own methods; any goroutine may call those of the

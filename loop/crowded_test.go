@@ -10,7 +10,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -25,9 +24,9 @@ func TestConnectionsWhilePostsAreFull(t *testing.T) {
 		defer ln.Close()
 		var s *loop.Stream
 		require.NoError(t, l.Call(context.Background(), "dial", func(ctx context.Context) error {
-			s, err = l.Friend(friend.Key{}).Dial(ctx, ln.Addr().String(), loop.DialOptions{})
+			s, err = l.Friend(key).Dial(ctx, ln.Addr().String(), loop.DialOptions{})
 			if err == nil {
-				s.Friend(friend.Key{}).AllowGoroutines(context.Background())
+				s.Friend(key).AllowGoroutines(context.Background())
 			}
 			return err
 		}))
@@ -45,7 +44,7 @@ func TestConnectionsWhilePostsAreFull(t *testing.T) {
 			{"read", func() error { _, err := io.ReadFull(s, make([]byte, 5)); return err }},
 			{"write", func() error { _, err := s.Write([]byte("bye")); return err }},
 			{"close write", s.CloseWrite},
-			{"stats", func() error { _, err := l.Friend(friend.Key{}).Stats(); return err }},
+			{"stats", func() error { _, err := l.Friend(key).Stats(); return err }},
 			{"listen", func() (err error) { ls, err = g.Listen("127.0.0.1:0", loop.ServeOptions{}); return err }},
 			{"close listeners", func() error { return ls.Close() }},
 			{"close", s.Close},
@@ -66,7 +65,7 @@ func TestInternalPostsAreNotCounted(t *testing.T) {
 		require.NoError(t, l.Post(func() { close(held); <-gate }))
 		<-held
 		for i := range 3 {
-			require.NoError(t, l.Friend(friend.Key{}).Post(func() { ran <- i }))
+			require.NoError(t, l.Friend(key).Post(func() { ran <- i }))
 		}
 		require.NoError(t, l.Post(func() { ran <- 3 }))
 		close(gate)

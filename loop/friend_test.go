@@ -20,6 +20,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
+var key friend.Key // opens what only this module may call: see internal/friend
+
 // withPeer runs f as a task with a stream and the net.Conn of its peer.
 func withPeer(t *testing.T, v backendtest.Variant, f func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error) {
 	t.Helper()
@@ -34,7 +36,7 @@ func withPeerOf(t *testing.T, v backendtest.Variant, opts loop.DialOptions, f fu
 	require.NoError(t, err)
 	defer ln.Close()
 	require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-		s, err := g.Loops()[0].Friend(friend.Key{}).Dial(ctx, ln.Addr().String(), opts)
+		s, err := g.Loops()[0].Friend(key).Dial(ctx, ln.Addr().String(), opts)
 		if err != nil {
 			return err
 		}
@@ -56,10 +58,10 @@ func TestGrowAndEnqueue(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
 			sent := 0
-			s.Friend(friend.Key{}).OnSent(func() { sent++ })
+			s.Friend(key).OnSent(func() { sent++ })
 			var want bytes.Buffer
 			grow := func(p string) error {
-				b, err := s.Friend(friend.Key{}).Grow(len(p), 100)
+				b, err := s.Friend(key).Grow(len(p), 100)
 				if err != nil {
 					return err
 				}
@@ -67,45 +69,45 @@ func TestGrowAndEnqueue(t *testing.T) {
 				want.WriteString(p)
 				return nil
 			}
-			if s.Friend(friend.Key{}).TailRoom() != 0 {
+			if s.Friend(key).TailRoom() != 0 {
 				return errors.New("an empty queue has a tail")
 			}
 			if err := grow("one"); err != nil {
 				return err
 			}
-			if room := s.Friend(friend.Key{}).TailRoom(); room < 100 {
+			if room := s.Friend(key).TailRoom(); room < 100 {
 				return fmt.Errorf("room for %d, want the 100 that were announced", room)
 			}
-			if b := s.Friend(friend.Key{}).TryGrow(s.Friend(friend.Key{}).TailRoom() + 1); b != nil {
+			if b := s.Friend(key).TryGrow(s.Friend(key).TailRoom() + 1); b != nil {
 				return errors.New("TryGrow began a new piece")
 			}
 			off := make(chan []byte, 1)
-			go func() { off <- s.Friend(friend.Key{}).TryGrow(3) }()
+			go func() { off <- s.Friend(key).TryGrow(3) }()
 			if b := <-off; b != nil { // blocks the loop: otherwise it would send the queue
 				return errors.New("TryGrow gave the loop's memory to a goroutine")
 			}
-			if b := s.Friend(friend.Key{}).TryGrow(3); b != nil {
+			if b := s.Friend(key).TryGrow(3); b != nil {
 				want.Write(append(b[:0], "try"...))
 			} else {
 				return errors.New("TryGrow: there is room")
 			}
-			if err := errors.Join(grow("two"), s.Friend(friend.Key{}).WriteErr()); err != nil {
+			if err := errors.Join(grow("two"), s.Friend(key).WriteErr()); err != nil {
 				return err
 			}
 			want.WriteString("three")
-			if err := s.Friend(friend.Key{}).Enqueue(runtime.NewShared([]byte("three"))); err != nil {
+			if err := s.Friend(key).Enqueue(runtime.NewShared([]byte("three"))); err != nil {
 				return err
 			}
-			if s.Friend(friend.Key{}).TailRoom() != 0 {
+			if s.Friend(key).TailRoom() != 0 {
 				return errors.New("there is a tail before what comes later")
 			}
 			if err := errors.Join(grow("four"), grow(string(make([]byte, 2000)))); err != nil {
 				return err
 			}
-			if s.Friend(friend.Key{}).TryGrow(1) != nil {
+			if s.Friend(key).TryGrow(1) != nil {
 				return errors.New("TryGrow beyond the limit")
 			}
-			if err := s.Friend(friend.Key{}).WriteErr(); !errors.Is(err, runtime.ErrBusy) {
+			if err := s.Friend(key).WriteErr(); !errors.Is(err, runtime.ErrBusy) {
 				return fmt.Errorf("beyond the limit: %v", err)
 			}
 			if err := grow("five"); err != nil {
@@ -141,7 +143,7 @@ func TestCloseWithoutLinger(t *testing.T) {
 			if _, err := s.Write([]byte("hello")); err != nil {
 				return err
 			}
-			s.Friend(friend.Key{}).SetLinger(-1)
+			s.Friend(key).SetLinger(-1)
 			if err := s.Close(); err != nil {
 				return err
 			}
@@ -160,17 +162,17 @@ func ignoreClosed(err error) error {
 func TestReceivedAndReadAhead(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
-			s.Friend(friend.Key{}).ReadAhead()
+			s.Friend(key).ReadAhead()
 			if _, err := peer.Write([]byte("hello")); err != nil {
 				return err
 			}
-			for s.Friend(friend.Key{}).Received() < 5 { // without a reader
+			for s.Friend(key).Received() < 5 { // without a reader
 				if err := loop.Yield(ctx); err != nil {
 					return err
 				}
 			}
-			if s.Friend(friend.Key{}).Received() != 5 || s.Buffered() != 5 {
-				return fmt.Errorf("%d received, %d buffered", s.Friend(friend.Key{}).Received(), s.Buffered())
+			if s.Friend(key).Received() != 5 || s.Buffered() != 5 {
+				return fmt.Errorf("%d received, %d buffered", s.Friend(key).Received(), s.Buffered())
 			}
 			return nil
 		})
@@ -214,7 +216,7 @@ func TestGoApart(t *testing.T) {
 				if kid, err = loop.Go(ctx, "kid", func(ctx context.Context) error { return goOn.Wait(ctx) }); err != nil {
 					return err
 				}
-				apart, err = loop.TaskOf(ctx).Friend(friend.Key{}).GoApart("apart", func(own context.Context) error {
+				apart, err = loop.TaskOf(ctx).Friend(key).GoApart("apart", func(own context.Context) error {
 					if err := goOn.Wait(own); err != nil {
 						return fmt.Errorf("its own context: %w", err)
 					}
@@ -242,7 +244,7 @@ func TestGoApart(t *testing.T) {
 			if err := kid.Wait(ctx); !errors.Is(err, context.Canceled) {
 				return fmt.Errorf("the kid of a drained parent: %w", err)
 			}
-			if apart.Friend(friend.Key{}).Context().Err() != nil {
+			if apart.Friend(key).Context().Err() != nil {
 				return errors.New("the drain reached the task")
 			}
 			goOn.Set()
@@ -263,9 +265,9 @@ func TestOnEnd(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(_ context.Context, s *loop.Stream, _ *net.TCPConn) error {
 			var called []int
-			s.Friend(friend.Key{}).OnEnd(func() { called = append(called, 1); panic("contained") })
-			s.Friend(friend.Key{}).OnEnd(func() { called = append(called, 2) })
-			s.Friend(friend.Key{}).OnEnd(func() { called = append(called, 3) })
+			s.Friend(key).OnEnd(func() { called = append(called, 1); panic("contained") })
+			s.Friend(key).OnEnd(func() { called = append(called, 2) })
+			s.Friend(key).OnEnd(func() { called = append(called, 3) })
 			err := s.Close()
 			if !slices.Equal(called, []int{1, 2, 3}) {
 				err = errors.Join(err, fmt.Errorf("called: %v", called))
@@ -287,7 +289,7 @@ func TestAdoptConnRefuses(t *testing.T) {
 		defer udp.Close()
 		withPeer(t, v, func(_ context.Context, s *loop.Stream, peer *net.TCPConn) error {
 			for _, nc := range []net.Conn{udp, gram, wrapped{peer}, s} {
-				if _, err := s.Loop().Friend(friend.Key{}).AdoptConn(nc, loop.StreamOptions{}); !errors.Is(err, errors.ErrUnsupported) {
+				if _, err := s.Loop().Friend(key).AdoptConn(nc, loop.StreamOptions{}); !errors.Is(err, errors.ErrUnsupported) {
 					return fmt.Errorf("%T: %v", nc, err)
 				}
 			}
@@ -311,7 +313,7 @@ func TestNextTurn(t *testing.T) {
 					timer.Init(lp, f)
 					timer.Set(0)
 				},
-				"next turn's": func(f func()) { lp.Friend(friend.Key{}).NextTurn(f) },
+				"next turn's": func(f func()) { lp.Friend(key).NextTurn(f) },
 			} {
 				var order []string
 				var ready, done loop.Event
@@ -327,7 +329,7 @@ func TestNextTurn(t *testing.T) {
 					return err
 				}
 				start(func() {
-					lp.Friend(friend.Key{}).NextTurn(func() {
+					lp.Friend(key).NextTurn(func() {
 						order = append(order, "next")
 						done.Set()
 					})

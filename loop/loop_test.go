@@ -7,7 +7,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -18,8 +17,8 @@ func TestStoppedBeforeItRuns(t *testing.T) {
 		rt, err := v.New()
 		require.NoError(t, err)
 		l := loop.NewLoop(rt, loop.LoopOptions{})
-		l.Friend(friend.Key{}).Stop()
-		<-l.Friend(friend.Key{}).Stopped()
+		l.Friend(key).Stop()
+		<-l.Friend(key).Stopped()
 		require.ErrorIs(t, l.Post(func() {}), runtime.ErrClosed)
 		require.ErrorIs(t, l.Run(context.Background()), runtime.ErrClosed)
 	})

@@ -17,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -56,7 +55,7 @@ func TestRefusedBuffers(t *testing.T) {
 					return err
 				}
 			}
-			s.Friend(friend.Key{}).ReadAhead()
+			s.Friend(key).ReadAhead()
 			b, err := l.Pool().Get(4096)
 			if err != nil {
 				return err
@@ -106,11 +105,11 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		l := g.Loops()[0]
 		require.NoError(t, backendtest.Run(t, g, func(ctx context.Context) error {
-			ln, err := l.Friend(friend.Key{}).Runtime().Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{Backlog: 1})
+			ln, err := l.Friend(key).Runtime().Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{Backlog: 1})
 			if err != nil {
 				return err
 			}
-			full, err := l.Friend(friend.Key{}).Runtime().LocalAddr(ln)
+			full, err := l.Friend(key).Runtime().LocalAddr(ln)
 			if err != nil {
 				return err
 			}
@@ -120,7 +119,7 @@ func TestPanicWithOperationInFlight(t *testing.T) {
 			for range dials {
 				task, err := loop.Go(ctx, "dials", func(context.Context) error {
 					waiting++
-					s, err := l.Friend(friend.Key{}).Dial(badContext{context.Background(), &bad}, full.String(), loop.DialOptions{})
+					s, err := l.Friend(key).Dial(badContext{context.Background(), &bad}, full.String(), loop.DialOptions{})
 					waiting--
 					if err != nil {
 						return err
@@ -232,12 +231,12 @@ func TestRefusedMessage(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		withPeer(t, v, func(ctx context.Context, s *loop.Stream, peer *net.TCPConn) error {
 			pool := s.Loop().Pool()
-			before := pool.Friend(friend.Key{}).Stats().Outstanding
-			head, err := pool.Friend(friend.Key{}).Copy(0, []byte("head"))
+			before := pool.Friend(key).Stats().Outstanding
+			head, err := pool.Friend(key).Copy(0, []byte("head"))
 			if err != nil {
 				return err
 			}
-			tail, err := pool.Friend(friend.Key{}).Copy(0, []byte("tail"))
+			tail, err := pool.Friend(key).Copy(0, []byte("tail"))
 			if err != nil {
 				return err
 			}
@@ -246,7 +245,7 @@ func TestRefusedMessage(t *testing.T) {
 			if err := panics(func() { _ = s.WriteBuf(head, bad, tail) }); err != nil {
 				return err
 			}
-			if n := pool.Friend(friend.Key{}).Stats().Outstanding; n != before {
+			if n := pool.Friend(key).Stats().Outstanding; n != before {
 				return fmt.Errorf("%d buffers stay behind", n-before)
 			}
 			if err := s.CloseWrite(); err != nil {
@@ -277,7 +276,7 @@ func TestExtremeTimes(t *testing.T) {
 				return fmt.Errorf("it was idle for too long: %w", err)
 			}
 			const size = 32 << 20
-			if err := s.Friend(friend.Key{}).Enqueue(runtime.NewShared(make([]byte, size))); err != nil {
+			if err := s.Friend(key).Enqueue(runtime.NewShared(make([]byte, size))); err != nil {
 				return err
 			}
 			read := make(chan int64, 1)
@@ -317,7 +316,7 @@ func TestNotifyFromElsewhere(t *testing.T) {
 			for range 200 {
 				var set, told loop.Event
 				src := loop.Source(&set)
-				s.Loop().Friend(friend.Key{}).Notify(src, told.Set)
+				s.Loop().Friend(key).Notify(src, told.Set)
 				go set.Set()
 				if err := told.Wait(ctx); err != nil {
 					return err
@@ -397,9 +396,9 @@ func TestLastFunctions(t *testing.T) {
 		go func() { done <- l.Run(context.Background()) }()
 		var ran, posted bool
 		require.NoError(t, l.Call(context.Background(), "last", func(ctx context.Context) error {
-			loop.TaskOf(ctx).Friend(friend.Key{}).AfterFunc(func() { panic("a mistake") })
-			l.Friend(friend.Key{}).Stop()
-			l.Friend(friend.Key{}).NextTurn(func() { ran = true })
+			loop.TaskOf(ctx).Friend(key).AfterFunc(func() { panic("a mistake") })
+			l.Friend(key).Stop()
+			l.Friend(key).NextTurn(func() { ran = true })
 			return l.Post(func() { posted = true })
 		}))
 		require.NoError(t, <-done)
@@ -422,14 +421,14 @@ func TestManyFunctionsAreNoStall(t *testing.T) {
 	longest := time.Duration(0)
 	require.NoError(t, l.Post(func() {
 		for range 400 {
-			l.Friend(friend.Key{}).NextTurn(func() {
+			l.Friend(key).NextTurn(func() {
 				begun := time.Now()
 				for time.Since(begun) < 2*time.Millisecond {
 				}
 				longest = max(longest, time.Since(begun))
 			})
 		}
-		l.Friend(friend.Key{}).NextTurn(l.Friend(friend.Key{}).Stop)
+		l.Friend(key).NextTurn(l.Friend(key).Stop)
 	}))
 	require.NoError(t, <-done)
 	if longest < stallAfter/2 { // otherwise other processes had the CPU

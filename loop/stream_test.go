@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -30,7 +29,7 @@ func TestTryWriteBufSaysWhyNotToWait(t *testing.T) {
 			c.opts.Linger = -1
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				withPeerOf(t, v, loop.DialOptions{Stream: c.opts}, func(ctx context.Context, s *loop.Stream, _ *net.TCPConn) error {
-					if err := s.Friend(friend.Key{}).Enqueue(runtime.NewShared(make([]byte, 16<<20))); err != nil {
+					if err := s.Friend(key).Enqueue(runtime.NewShared(make([]byte, 16<<20))); err != nil {
 						return err
 					}
 					if err := s.SetWriteDeadline(c.deadline); err != nil {

@@ -12,6 +12,8 @@ import (
 	"github.com/noria-go/noria/internal/friend"
 )
 
+var key friend.Key // opens what only this module may call: see internal/friend
+
 // get takes a buffer of this size.
 func get(t *testing.T, p *Pool, size int) *Buffer {
 	t.Helper()

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/internal/dialer"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/loop"
 )
@@ -37,7 +36,7 @@ func Dial(ctx context.Context, address string, opts DialOptions) (c *loop.Stream
 	err = dialer.On(ctx, opts.Net.Group, address, func(ctx context.Context, foreign bool) (err error) {
 		c, err = dial(ctx, address, opts)
 		if err == nil && foreign {
-			c.Friend(friend.Key{}).AllowGoroutines(context.Background())
+			c.Friend(key).AllowGoroutines(context.Background())
 		}
 		return err
 	})
@@ -46,7 +45,7 @@ func Dial(ctx context.Context, address string, opts DialOptions) (c *loop.Stream
 
 // dial is Dial for a task of the connection's loop.
 func dial(ctx context.Context, address string, opts DialOptions) (c *loop.Stream, err error) {
-	c, err = loop.TaskOf(ctx).Loop().Friend(friend.Key{}).Dial(ctx, address, opts.Net)
+	c, err = loop.TaskOf(ctx).Loop().Friend(key).Dial(ctx, address, opts.Net)
 	if err != nil || opts.TLS == nil {
 		return c, err
 	}

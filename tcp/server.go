@@ -18,6 +18,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
+var key friend.Key // opens what only this module may call: see internal/friend
+
 // DefaultDrainTime is how long a Server waits by default for its handlers, after the
 // context of Serve has ended.
 const DefaultDrainTime = 5 * time.Second
@@ -136,7 +138,7 @@ func (p *share) accept(ctx context.Context) error {
 			return errors.Join(err, c.Close())
 		}
 		p.server.accepted.Add(1)
-		t, err := loop.TaskOf(ctx).Friend(friend.Key{}).GoApart("connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
+		t, err := loop.TaskOf(ctx).Friend(key).GoApart("connection "+c.RemoteAddr().String(), func(ctx context.Context) error {
 			defer p.left(ctx) // also if OnEnd panics
 			p.server.run(ctx, c, p.server.Handler)
 			return nil
@@ -250,8 +252,8 @@ func (s *Server) run(ctx context.Context, c *loop.Stream, h Handler) {
 		s.OnStart(c)
 	}
 	if s.OnGoroutine {
-		c.Friend(friend.Key{}).AllowGoroutines(ctx)
-		if oerr := loop.TaskOf(ctx).Friend(friend.Key{}).OnGoroutine(func() { err = h(ctx, c) }, nil); oerr != nil {
+		c.Friend(key).AllowGoroutines(ctx)
+		if oerr := loop.TaskOf(ctx).Friend(key).OnGoroutine(func() { err = h(ctx, c) }, nil); oerr != nil {
 			err = oerr
 		}
 	} else {

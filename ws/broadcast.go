@@ -6,7 +6,6 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/deflate"
@@ -53,7 +52,7 @@ func (c *Conn) SendPrepared(ctx context.Context, p *Prepared) error {
 		if err := loop.Offload(ctx, func() { p.compressed(d) }); err != nil {
 			return fmt.Errorf("ws: send: %w", err)
 		}
-	case !c.loop.Friend(friend.Key{}).OnLoop():
+	case !c.onLoop():
 		p.compressed(d) // on this thread, not on c's loop
 	}
 	return c.send(ctx, outgoing{prepared: p})
@@ -105,7 +104,7 @@ func (c *Conn) writePrepared(p *Prepared) error {
 	}
 	n := b.Len()
 	if n <= smallMessage {
-		to, err := c.stream.Friend(friend.Key{}).Grow(n, 0)
+		to, err := c.stream.Friend(key).Grow(n, 0)
 		if err != nil {
 			return c.sendFailed(err)
 		}

@@ -8,7 +8,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -40,15 +39,15 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	if len(reason) > maxReason || !utf8.ValidString(reason) || code == StatusNoStatus && reason != "" {
 		return fmt.Errorf("ws: close: the reason %.40q…: want at most %d bytes of UTF-8, and a code with it", reason, maxReason)
 	}
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.Close(code, reason) })
+	if !c.onLoop() {
+		return c.callLoop(context.Background(), "close", func(context.Context) error { return c.Close(code, reason) })
 	}
 	if c.closed {
 		return errClosed
 	}
-	r := c.remoteQueue()
+	r := c.needCross()
 	r.refuse(errClosed)
-	c.ending = true
+	c.closing = true
 	if c.endWriter(); c.closed {
 		return errClosed
 	}
@@ -70,7 +69,7 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 // closeAfterAll queues the Close frame behind everything that other threads have sent.
 // If a hook panics for one of their messages, it sends the Close frame and closes the
 // transport at once.
-func (c *Conn) closeAfterAll(r *remote, code StatusCode, reason string) error {
+func (c *Conn) closeAfterAll(r *crossQueue, code StatusCode, reason string) error {
 	all := false
 	defer func() {
 		if !all {
@@ -104,7 +103,7 @@ func (c *Conn) endWriter() {
 func (c *Conn) dropWriter() {
 	if w := c.writer; w != nil {
 		if w.begun || w.fed {
-			c.failRemote(errClosed)
+			c.failCross(errClosed)
 		}
 		c.unlock()
 	}
@@ -114,8 +113,8 @@ func (c *Conn) dropWriter() {
 // goroutine and any loop's task may call it, and it does not wait for the peer, so it takes
 // no context. Calls in progress fail with net.ErrClosed.
 func (c *Conn) CloseNow() error {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.elsewhere(context.Background(), "close", func(context.Context) error { return c.CloseNow() })
+	if !c.onLoop() {
+		return c.callLoop(context.Background(), "close", func(context.Context) error { return c.CloseNow() })
 	}
 	if c.closed {
 		return errClosed
@@ -123,7 +122,7 @@ func (c *Conn) CloseNow() error {
 	if c.failed == nil {
 		c.failed = errClosed
 	}
-	c.stream.Friend(friend.Key{}).SetLinger(-1)
+	c.stream.Friend(key).SetLinger(-1)
 	return c.shut()
 }
 
@@ -150,7 +149,7 @@ func (c *Conn) closingHandshake() {
 		return
 	}
 	c.startDiscarding()
-	defer func() { c.busy, c.closing = false, false }()
+	defer func() { c.busy, c.discarding = false, false }()
 	ctx, cancel := context.WithDeadline(context.Background(), until)
 	defer cancel()
 	for c.dropArrived() == nil {
@@ -173,7 +172,7 @@ func (c *Conn) closingHandshake() {
 // startDiscarding makes Close the receiver: what arrives is dropped, whatever its length,
 // and other calls that receive wait for the end of the connection.
 func (c *Conn) startDiscarding() {
-	c.busy, c.closing = true, true
+	c.busy, c.discarding = true, true
 	c.dropReceived()
 	c.streaming, c.long, c.paused = true, false, false
 }
@@ -200,7 +199,7 @@ func (c *Conn) discard(ctx context.Context) {
 	for {
 		if b := c.stream.TryReadBuf(); b != nil {
 			b.Release()
-		} else if c.stream.Friend(friend.Key{}).ReadErr() != nil {
+		} else if c.stream.Friend(key).ReadErr() != nil {
 			return
 		} else if _, err := loop.WaitAny(ctx, c.readable[:]...); err != nil {
 			return
@@ -230,7 +229,7 @@ func (c *Conn) goAway() {
 	if c.closed || c.sentClose != 0 {
 		return
 	}
-	r := c.remote.Load()
+	r := c.cross.Load()
 	if r != nil {
 		r.refuse(errClosed)
 	}
@@ -319,8 +318,8 @@ func (c *Conn) shut() error {
 	c.gone.Store(true)
 	c.alive.Stop()
 	_ = c.end(errClosed)
-	if c.remote.Load() != nil {
-		c.failRemote(errClosed)
+	if c.cross.Load() != nil {
+		c.failCross(errClosed)
 	}
 	c.unlocked.Set()
 	err := c.stream.Close()

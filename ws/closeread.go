@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -36,13 +35,13 @@ func (c *Conn) CloseRead(ctx context.Context) context.Context {
 			m.Release()
 		}
 	}
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		go func() { cancel(c.elsewhere(ctx, "receive", receive)) }()
+	if !c.onLoop() {
+		go func() { cancel(c.callLoop(ctx, "receive", receive)) }()
 		return read
 	}
 	_, err := loop.Go(ctx, "ws: close read", func(own context.Context) error {
 		defer cancel(errors.New("ws: close read: a hook panicked"))
-		if ctx != loop.TaskOf(ctx).Friend(friend.Key{}).Context() { // the end of the task's own context reaches own by itself
+		if ctx != loop.TaskOf(ctx).Friend(key).Context() { // the end of the task's own context reaches own by itself
 			defer context.AfterFunc(ctx, func() { loop.TaskOf(own).Cancel(false) })()
 		}
 		return receive(own)

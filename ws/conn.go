@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
@@ -34,40 +33,40 @@ type Conn struct {
 	deflate     *deflater // nil: messages are not compressed
 
 	// Receiving: see receive.go.
-	frames    frameReader
-	readable  [1]loop.Source // an array, so that WaitAny gets a slice without an allocation
-	head      frame.Header   // of the frame that is being received
-	inFrame   bool           // head is valid
-	at        int64          // bytes of the frame's payload that were read
-	inMsg     bool           // between the first and the last frame of a message
-	typ       Type           // of that message
-	packed    bool           // that message is compressed
-	length    int64          // payload of its frames so far, in bytes, compressed
-	text      utf8check.Checker
-	msg       *Message   // the message that has arrived in part
-	stash     []*Message // complete messages that no call has received yet
-	reader    *Reader    // reads the current message
-	streaming bool       // the current message is for a Reader: MaxMessage does not bound it
-	busy      bool       // a call that receives is waiting
-	closing   bool       // that call is Close, which drops what arrives
-	paused    bool       // more can be inflated, once other tasks have had a turn
-	early     bool       // assemble works ahead of the call that will receive the message
-	long      bool       // and has found the message longer than Receive takes
-	readErr   error      // why nothing more is received
-	over      loop.Event // readErr is set
-	control   [frame.MaxControl]byte
+	frames     frameReader
+	readable   [1]loop.Source // an array, so that WaitAny gets a slice without an allocation
+	head       frame.Header   // of the frame that is being received
+	inFrame    bool           // head is valid
+	at         int64          // bytes of the frame's payload that were read
+	inMsg      bool           // between the first and the last frame of a message
+	typ        Type           // of that message
+	packed     bool           // that message is compressed
+	length     int64          // payload of its frames so far, in bytes, compressed
+	text       utf8check.Checker
+	msg        *Message   // the message that has arrived in part
+	stash      []*Message // complete messages that no call has received yet
+	reader     *Reader    // reads the current message
+	streaming  bool       // the current message is for a Reader: MaxMessage does not bound it
+	busy       bool       // a call that receives is waiting
+	discarding bool       // that call is Close, which drops what arrives
+	paused     bool       // more can be inflated, once other tasks have had a turn
+	early      bool       // assemble runs before a call has asked for the message
+	long       bool       // that message exceeds MaxMessage: Receive will refuse it, but NextReader may read it
+	readErr    error      // why nothing more is received
+	over       loop.Event // readErr is set
+	control    [frame.MaxControl]byte
 
-	// Sending: see send.go, sendqueue.go and sendframe.go.
+	// Sending: see send.go, policy.go, sendframe.go and crossthread.go.
 	writable  loop.Source
 	writer    *Writer    // its message is being sent, and others wait
 	unlocked  loop.Event // writer is nil
 	vacant    loop.Event // nothing is queued, so that the Budget admits a message
-	behind    bool       // the queue of other threads waits for writer
+	behind    bool       // the cross-thread queue waits for writer
 	leaving   bool       // the Close frame of a server that stops waits for writer
-	ending    bool       // Close was called: it may wait for writer, and nothing else follows
-	waited    bool       // the queue of other threads has waited a turn of the loop for room
-	short     bool       // that queue waits for room in the Budget
-	remote    atomic.Pointer[remote]
+	closing   bool       // Close was called: it may wait for writer, and no other message is sent
+	waited    bool       // the cross-thread queue has waited a turn of the loop for room
+	short     bool       // the cross-thread queue waits for room in the Budget
+	cross     atomic.Pointer[crossQueue]
 	charged   int64      // bytes charged to the Budget
 	written   int64      // bytes of frames that were queued so far
 	pongEnd   int64      // written, after the last pong
@@ -102,10 +101,10 @@ func newConn(s *loop.Stream, opts *Options, client bool) *Conn {
 	c.frames.stream = s
 	c.frames.dec.Client = client
 	c.readable[0], c.writable = s.Readable(), s.Writable()
-	c.stream.Friend(friend.Key{}).SetQueueLimit(opts.SendQueue)
-	c.stream.Friend(friend.Key{}).OnEnd(c.transportEnded)
+	c.stream.Friend(key).SetQueueLimit(opts.SendQueue)
+	c.stream.Friend(key).OnEnd(c.transportEnded)
 	if opts.Budget != nil {
-		c.stream.Friend(friend.Key{}).OnSent(c.onSent)
+		c.stream.Friend(key).OnSent(c.onSent)
 	}
 	c.quick = opts.Budget == nil && opts.Hooks.MessageReceived == nil && opts.Hooks.MessageSent == nil && !opts.DebugMessages
 	c.keepAlive()
@@ -143,8 +142,8 @@ func (c *Conn) RemoteAddr() net.Addr { return c.stream.RemoteAddr() }
 // LocalAddr returns the address of this end, or nil if the loop has ended; it may be
 // called from anywhere, and on another thread it waits for the loop.
 func (c *Conn) LocalAddr() net.Addr {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		a, _ := fromElsewhere(context.Background(), c, "address", func(context.Context) (net.Addr, error) { return c.stream.LocalAddr(), nil })
+	if !c.onLoop() {
+		a, _ := valueFromLoop(context.Background(), c, "address", func(context.Context) (net.Addr, error) { return c.stream.LocalAddr(), nil })
 		return a
 	}
 	return c.stream.LocalAddr()
@@ -157,7 +156,7 @@ func (c *Conn) Loop() *loop.Loop { return c.loop }
 // is ready when a message has arrived or receiving would fail. TryReceive or Receive then
 // returns the message or the error.
 func (c *Conn) Readable() loop.Source {
-	return c.stream.Friend(friend.Key{}).ReadableWhen(c.hasMessage)
+	return c.stream.Friend(key).ReadableWhen(c.hasMessage)
 }
 
 // Queued returns how many bytes were sent and wait for the kernel to take them; it must
@@ -171,40 +170,14 @@ func (c *Conn) Queued() int { return c.stream.Queued() }
 // SetReadDeadline fails with net.ErrClosed. There is no write deadline: the context of
 // each call and Options.WriteTimeout bound sending.
 func (c *Conn) SetReadDeadline(t time.Time) error {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.elsewhere(context.Background(), "set read deadline", func(context.Context) error { return c.SetReadDeadline(t) })
+	if !c.onLoop() {
+		return c.callLoop(context.Background(), "set read deadline", func(context.Context) error { return c.SetReadDeadline(t) })
 	}
-	if c.closing {
+	if c.discarding {
 		return errClosed
 	}
 	return c.stream.SetReadDeadline(t)
 }
-
-// elsewhere runs f as a task of the connection's loop, for a call from another thread,
-// and waits for it.
-func (c *Conn) elsewhere(ctx context.Context, what string, f func(ctx context.Context) error) error {
-	err := c.loop.Friend(friend.Key{}).Call(ctx, "ws: "+what, f)
-	if errors.Is(err, runtime.ErrCanceled) || errors.Is(err, context.Canceled) {
-		if cerr := ctxErr(ctx); cerr != nil { // ctx cancelled the call, perhaps by its deadline
-			return cerr
-		}
-	}
-	return err
-}
-
-// fromElsewhere is elsewhere for a call that returns a value. A caller must not assign to
-// variables that f captures: they would move to the heap, and calls on the loop, which
-// need no f, would pay for that too.
-func fromElsewhere[T any](ctx context.Context, c *Conn, what string, f func(ctx context.Context) (T, error)) (v T, err error) {
-	err = c.elsewhere(ctx, what, func(ctx context.Context) (err error) {
-		v, err = f(ctx)
-		return err
-	})
-	return v, err
-}
-
-// post makes the loop call f, outside any task. It fails only if the loop has ended.
-func (c *Conn) post(f func()) error { return c.loop.Friend(friend.Key{}).Post(f) }
 
 // ctxErr is ctx.Err, but does not wait for ctx's timer if its deadline has passed: the
 // loop's clock may be ahead of that timer.

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/internal/dialer"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws/internal/handshake"
@@ -104,14 +103,14 @@ func dial(ctx context.Context, l *loop.Loop, u *url.URL, opts *DialOptions) (c *
 	if no.Timeout <= 0 || no.Timeout > limit {
 		no.Timeout = limit
 	}
-	stream, err := l.Friend(friend.Key{}).Dial(ctx, address(u), no)
+	stream, err := l.Friend(key).Dial(ctx, address(u), no)
 	if err != nil {
 		return nil, err
 	}
 	opened := false
 	defer func() {
 		if !opened { // open failed, or a hook or a function of the TLS configuration panicked
-			stream.Friend(friend.Key{}).SetLinger(-1)
+			stream.Friend(key).SetLinger(-1)
 			err = errors.Join(err, stream.Close())
 		}
 	}()
@@ -166,7 +165,7 @@ func shake(ctx context.Context, t *loop.Stream, attempt *handshake.Attempt, dead
 	over := false
 	stop := context.AfterFunc(ctx, func() {
 		// This fails only if the loop is ending, which kills the task.
-		_ = t.Loop().Friend(friend.Key{}).Post(func() {
+		_ = t.Loop().Friend(key).Post(func() {
 			if !over {
 				_ = t.SetDeadline(past)
 			}

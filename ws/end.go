@@ -3,9 +3,7 @@ package ws
 import (
 	"context"
 	"errors"
-	"time"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -23,8 +21,8 @@ func (c *Conn) end(err error) error {
 			c.code = StatusAbnormalClosure
 		}
 		c.over.Set()
-		if c.remote.Load() != nil {
-			c.endRemote()
+		if c.cross.Load() != nil {
+			c.endCross()
 		}
 		c.frames.drop()
 		c.dropPartial()
@@ -60,17 +58,9 @@ func (c *Conn) sendFailed(err error) error {
 			return c.giveUp(abnormal(err))
 		}
 		c.failed = abnormal(err)
-		c.stream.Friend(friend.Key{}).SetLinger(-1)
+		c.stream.Friend(key).SetLinger(-1)
 	}
 	return c.failed
-}
-
-// tooSlow ends a connection whose peer does not keep up (PolicyDisconnect).
-func (c *Conn) tooSlow() error {
-	_ = c.sendClose(StatusPolicyViolation, "too slow")
-	err := c.giveUp(ErrTooSlow)
-	c.stream.Friend(friend.Key{}).SetLinger(time.Second) // a slow peer may still read up to the Close frame
-	return err
 }
 
 // giveUp ends a connection without waiting for the peer, which does not read or is gone.
@@ -78,7 +68,7 @@ func (c *Conn) giveUp(err error) error {
 	if c.failed == nil {
 		c.failed = err
 	}
-	c.stream.Friend(friend.Key{}).SetLinger(-1)
+	c.stream.Friend(key).SetLinger(-1)
 	_ = c.end(err)
 	_ = c.stream.SetReadDeadline(past) // wakes the call that receives
 	return err
@@ -91,8 +81,8 @@ func (c *Conn) transportEnded() {
 		c.failed = errClosed
 	}
 	_ = c.end(errClosed)
-	if c.remote.Load() != nil {
-		c.failRemote(c.failed)
+	if c.cross.Load() != nil {
+		c.failCross(c.failed)
 	}
 	if c.closed {
 		return

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws/internal/handshake"
 )
@@ -86,7 +85,7 @@ func (s *Server) accept(ctx context.Context, t *loop.Stream, deadline time.Time)
 	if ctx.Err() != nil {
 		deadline = past
 	} else {
-		stop = task.Friend(friend.Key{}).AfterFunc(func() { _ = t.SetReadDeadline(past) })
+		stop = task.Friend(key).AfterFunc(func() { _ = t.SetReadDeadline(past) })
 		defer stop()
 	}
 	if err := t.SetReadDeadline(deadline); err != nil {
@@ -157,7 +156,7 @@ func readHead(t *loop.Stream, limit int) ([]byte, error) {
 		from := max(0, before-3) // the empty line may lie across two buffers
 		if end := endOfHead(head[from:]); end > 0 && from+end <= limit {
 			end += from
-			if b = b.Friend(friend.Key{}).Rest(end - before); b != nil {
+			if b = b.Friend(key).Rest(end - before); b != nil {
 				t.Unread(b)
 			}
 			return head[:end], nil

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/noria-go/noria/compat"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 )
 
@@ -52,7 +51,7 @@ func (h *httpHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	l := h.g.Loop()
 	select {
-	case <-l.Friend(friend.Key{}).Stopped():
+	case <-l.Friend(key).Stopped():
 		http.Error(w, "the server has stopped", http.StatusServiceUnavailable)
 		return
 	default:
@@ -116,9 +115,9 @@ func (h *httpHandler) takeOver(l *loop.Loop, w http.ResponseWriter, r *http.Requ
 // ended, and the connection is closed then.
 func (h *httpHandler) serve(l *loop.Loop, r *http.Request, stream *loop.Stream, open func(*loop.Stream) *Conn) error {
 	taken := false
-	return l.Friend(friend.Key{}).Go("connection "+r.RemoteAddr, func(ctx context.Context) error {
+	return l.Friend(key).Go("connection "+r.RemoteAddr, func(ctx context.Context) error {
 		taken = true
-		loop.TaskOf(ctx).Friend(friend.Key{}).SetValues(r.Context()) // the values alone: net/http ends that context
+		loop.TaskOf(ctx).Friend(key).SetValues(r.Context()) // the values alone: net/http ends that context
 		h.s.tcp.ServeConn(ctx, stream, func(ctx context.Context, _ *loop.Stream) error {
 			return open(stream).run(ctx, h.s.Handler, h.s.OnGoroutine)
 		})
@@ -126,7 +125,7 @@ func (h *httpHandler) serve(l *loop.Loop, r *http.Request, stream *loop.Stream, 
 	}, func(error) {
 		if !taken { // the loop ends
 			h.s.tcp.Dismiss()
-			stream.Friend(friend.Key{}).SetLinger(-1)
+			stream.Friend(key).SetLinger(-1)
 			_ = stream.Close()
 		}
 	})

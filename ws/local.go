@@ -3,7 +3,6 @@ package ws
 import (
 	"crypto/rand"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/loop"
 )
@@ -24,7 +23,7 @@ type localKey struct{}
 
 // localOf returns l's local. It must be called on the loop.
 func localOf(l *loop.Loop) *local {
-	return l.Friend(friend.Key{}).Local(localKey{}, func() any { return &local{loop: l} }).(*local)
+	return l.Friend(key).Local(localKey{}, func() any { return &local{loop: l} }).(*local)
 }
 
 func (l *local) newMessage(c *Conn, t Type) *Message {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"sync/atomic"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/list"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -112,7 +111,7 @@ func (m *Message) Segments() [][]byte {
 func (m *Message) Release() {
 	m.check("Release")
 	m.gone = true
-	if m.local != nil && m.local.loop.Friend(friend.Key{}).OnLoop() {
+	if m.local != nil && m.local.onLoop() {
 		m.free()
 		return
 	}
@@ -130,9 +129,9 @@ func (m *Message) Release() {
 // before it returns. On a goroutine the call waits for the loop. It returns m.
 func (m *Message) Keep() *Message {
 	m.check("Keep")
-	if c := m.conn; c != nil && !c.loop.Friend(friend.Key{}).OnLoop() {
+	if c := m.conn; c != nil && !c.onLoop() {
 		// This fails only if the loop has ended, and then its list is not used any more.
-		_ = c.elsewhere(context.Background(), "keep", func(context.Context) error { m.unhold(); return nil })
+		_ = c.callLoop(context.Background(), "keep", func(context.Context) error { m.unhold(); return nil })
 		return m
 	}
 	m.unhold()
@@ -152,7 +151,7 @@ func (m *Message) unhold() {
 // was received are copied.
 func (m *Message) portable() *Message {
 	shared := m.conn == nil && m.local == nil
-	m.eachSegment(func(s *segment) { shared = shared && s.buf.Friend(friend.Key{}).Home() == nil })
+	m.eachSegment(func(s *segment) { shared = shared && s.buf.Friend(key).Home() == nil })
 	if shared {
 		n := &Message{typ: m.typ, size: m.size, first: m.first, rest: m.rest}
 		m.gone, m.first, m.rest = true, segment{}, nil
@@ -226,7 +225,7 @@ type segment struct {
 }
 
 // sole reports whether the segment's buffer has no other owner.
-func (s *segment) sole() bool { return !s.buf.Friend(friend.Key{}).Shared() }
+func (s *segment) sole() bool { return !s.buf.Friend(key).Shared() }
 
 // last reports whether the segment's buffer ends with it.
 func (s *segment) last() bool { return s.off+len(s.data) == s.buf.Len() }
@@ -290,17 +289,17 @@ func (m *Message) append(p []byte) bool {
 // piece into a segment.
 func (m *Message) settle() {
 	t, pool := m.tail(), m.local.loop.Pool()
-	if t.buf == nil || t.buf.Friend(friend.Key{}).Home() == nil {
+	if t.buf == nil || t.buf.Friend(key).Home() == nil {
 		return
 	}
 	room := len(t.data)
-	if t.buf.Friend(friend.Key{}).FromPool() {
+	if t.buf.Friend(key).FromPool() {
 		room = m.size
 	}
-	if t.buf.Friend(friend.Key{}).Cap() <= len(t.data)+room+512 {
+	if t.buf.Friend(key).Cap() <= len(t.data)+room+512 {
 		return
 	}
-	b, err := pool.Friend(friend.Key{}).Copy(headroom, t.data)
+	b, err := pool.Friend(key).Copy(headroom, t.data)
 	if err != nil {
 		return // no memory: the segment stays where it is
 	}
@@ -311,7 +310,7 @@ func (m *Message) settle() {
 // join copies all segments into one.
 func (m *Message) join() {
 	var b *runtime.Buffer
-	if m.local != nil && m.local.loop.Friend(friend.Key{}).OnLoop() {
+	if m.local != nil && m.local.onLoop() {
 		b, _ = m.local.loop.Pool().Get(headroom + m.size) // nil: the garbage collector's memory serves
 	}
 	var all []byte

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
@@ -48,8 +47,8 @@ func (n *netConn) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if !n.c.loop.Friend(friend.Key{}).OnLoop() {
-		return fromElsewhere(n.ctx, n.c, "receive", func(context.Context) (int, error) { return n.read(p) })
+	if !n.c.onLoop() {
+		return valueFromLoop(n.ctx, n.c, "receive", func(context.Context) (int, error) { return n.read(p) })
 	}
 	return n.read(p)
 }

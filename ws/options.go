@@ -21,20 +21,6 @@ const (
 	DefaultPongTimeout  = 20 * time.Second
 )
 
-// A Policy says what happens to a message for a peer that does not keep up: more than
-// Options.SendQueue bytes wait for that peer already, or more than its Budget allows.
-type Policy uint8
-
-const (
-	// PolicyWait makes Send wait for room, at most WriteTimeout.
-	PolicyWait Policy = iota
-	// PolicyDrop makes Send drop the message and return ErrDropped.
-	PolicyDrop
-	// PolicyDisconnect makes Send close the connection with StatusPolicyViolation and
-	// return ErrTooSlow.
-	PolicyDisconnect
-)
-
 // Options configure the connections of a Server, or the one of Dial. The zero value is
 // good. They must not change while connections use them.
 type Options struct {

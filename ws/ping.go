@@ -9,7 +9,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -36,8 +35,8 @@ const (
 // Options.PongTimeout, Ping fails with runtime.ErrBusy. While it decodes, the read deadline
 // ends it too.
 func (c *Conn) Ping(ctx context.Context) (time.Duration, error) {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		return fromElsewhere(ctx, c, "ping", c.Ping)
+	if !c.onLoop() {
+		return valueFromLoop(ctx, c, "ping", c.Ping)
 	}
 	if err := c.sendErr(); err != nil {
 		return 0, err
@@ -170,7 +169,7 @@ func (c *Conn) answerPing(p []byte) {
 	if c.pongDue || c.pongs+len(p) > maxPongs {
 		c.pending = append(c.pending[:0], p...)
 		c.pongDue = true
-		c.stream.Friend(friend.Key{}).OnSent(c.onSent)
+		c.stream.Friend(key).OnSent(c.onSent)
 		return
 	}
 	if c.queueControl(frame.Pong, p) == nil {
@@ -205,8 +204,8 @@ func (c *Conn) checkAlive() {
 	if c.closed || c.readErr != nil || c.sentClose != 0 { // CloseTimeout bounds the rest
 		return
 	}
-	c.stream.Friend(friend.Key{}).ReadAhead() // pongs must count even if no call receives
-	seen := c.stream.Friend(friend.Key{}).Received()
+	c.stream.Friend(key).ReadAhead() // pongs must count even if no call receives
+	seen := c.stream.Friend(key).Received()
 	if seen != c.lastSeen || c.stream.Buffered() > 0 && c.pinged {
 		// The peer is alive. Or the handler has not read all that arrived, so that
 		// further bytes may have to wait in the kernel.

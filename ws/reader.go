@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-
-	"github.com/noria-go/noria/internal/friend"
 )
 
 // NextReader waits for the beginning of the next message and returns a Reader of it; any
@@ -15,8 +13,8 @@ import (
 //
 // ctx bounds the Reader's calls too.
 func (c *Conn) NextReader(ctx context.Context) (Type, *Reader, error) {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		r, err := fromElsewhere(ctx, c, "receive", func(ctx context.Context) (*Reader, error) {
+	if !c.onLoop() {
+		r, err := valueFromLoop(ctx, c, "receive", func(ctx context.Context) (*Reader, error) {
 			_, r, err := c.NextReader(ctx)
 			return r, err
 		})
@@ -47,7 +45,7 @@ func (c *Conn) NextReader(ctx context.Context) (Type, *Reader, error) {
 // arrived.
 func (c *Conn) beginReader(ctx context.Context) (*Reader, error) {
 	switch {
-	case c.closing:
+	case c.discarding:
 		return nil, c.dropArrived()
 	case c.busy:
 		return nil, errReceiving
@@ -160,8 +158,8 @@ func (u *unread) drop(c *Conn) {
 
 // Read reads the bytes that have arrived, and waits if there are none.
 func (r *Reader) Read(p []byte) (int, error) {
-	if !r.c.loop.Friend(friend.Key{}).OnLoop() {
-		return fromElsewhere(r.ctx, r.c, "receive", func(ctx context.Context) (int, error) { return r.read(ctx, p) })
+	if !r.c.onLoop() {
+		return valueFromLoop(r.ctx, r.c, "receive", func(ctx context.Context) (int, error) { return r.read(ctx, p) })
 	}
 	return r.read(r.ctx, p)
 }
@@ -189,7 +187,7 @@ func (r *Reader) read(ctx context.Context, p []byte) (int, error) {
 // WriteTo implements io.WriterTo: it passes the bytes to w as they arrive, without a copy
 // if it is called on the connection's loop, and waits until the message ends.
 func (r *Reader) WriteTo(w io.Writer) (total int64, err error) {
-	if !r.c.loop.Friend(friend.Key{}).OnLoop() {
+	if !r.c.onLoop() {
 		return io.Copy(w, struct{ io.Reader }{r}) // w.Write must not run on the loop's thread
 	}
 	for {

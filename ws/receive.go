@@ -9,7 +9,6 @@ import (
 	"runtime/debug"
 	"unicode/utf8"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
@@ -26,8 +25,8 @@ import (
 // When ctx ends or the read deadline passes, nothing is lost: the next call continues
 // where this one stopped.
 func (c *Conn) Receive(ctx context.Context) (*Message, error) {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		m, err := fromElsewhere(ctx, c, "receive", c.Receive)
+	if !c.onLoop() {
+		m, err := valueFromLoop(ctx, c, "receive", c.Receive)
 		if m != nil {
 			err = nil // the message was received before ctx ended
 		}
@@ -69,7 +68,7 @@ func (c *Conn) TryReceive() (*Message, error) {
 // take is TryReceive without the hook.
 func (c *Conn) take() (*Message, error) {
 	switch {
-	case c.closing:
+	case c.discarding:
 		return nil, c.dropArrived()
 	case c.busy:
 		return nil, errReceiving
@@ -205,7 +204,7 @@ func (c *Conn) newMessage() *Message {
 // hasMessage reports whether TryReceive would return a message or an error. To find out,
 // it decodes what has arrived.
 func (c *Conn) hasMessage() bool {
-	if c.closing {
+	if c.discarding {
 		return c.dropArrived() != nil
 	}
 	if len(c.stash) > 0 {
@@ -260,7 +259,7 @@ func (c *Conn) unstash() *Message {
 func (c *Conn) await(ctx context.Context) error {
 	var err error
 	switch {
-	case c.closing:
+	case c.discarding:
 		_, err = loop.WaitAny(ctx, &c.over)
 	case c.busy:
 		return errReceiving
@@ -445,7 +444,7 @@ func (c *Conn) receiveControl() error {
 
 // nothing returns the error of next when no piece has arrived: nil if more may arrive.
 func (c *Conn) nothing() error {
-	err := c.stream.Friend(friend.Key{}).ReadErr()
+	err := c.stream.Friend(key).ReadErr()
 	if err == nil || c.stream.Buffered() > 0 {
 		return nil
 	}

@@ -3,13 +3,7 @@ package ws
 import (
 	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
 	"math"
-
-	"github.com/noria-go/noria/internal/friend"
-	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 )
 
 // Send sends m and takes it, even if it fails; any goroutine and any loop's task may call
@@ -21,8 +15,8 @@ import (
 // with StatusInvalidPayload if it is not.
 func (c *Conn) Send(ctx context.Context, m *Message) error {
 	m.check("Send")
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.sendElsewhere(ctx, outgoing{m: m.portable()})
+	if !c.onLoop() {
+		return c.sendCross(ctx, outgoing{m: m.portable()})
 	}
 	if m.local != nil && m.local != c.local {
 		m = m.portable() // another loop owns its memory
@@ -44,7 +38,7 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 // segment, sent by a task of the loop, that may be queued at once. It does in one go what
 // room and writeFrame do in several steps, and leaves everything else untouched for them.
 func (c *Conn) quickSend(m *Message) bool {
-	if !c.quick || len(m.rest) > 0 || c.client || c.failed != nil || c.sentClose != 0 || c.gotClose != nil || c.closed || c.ending || c.writer != nil || c.pongDue || c.overtaken() {
+	if !c.quick || len(m.rest) > 0 || c.client || c.failed != nil || c.sentClose != 0 || c.gotClose != nil || c.closed || c.closing || c.writer != nil || c.pongDue || c.overtakes() {
 		return false
 	}
 	n := 2
@@ -55,20 +49,20 @@ func (c *Conn) quickSend(m *Message) bool {
 		n = 4
 	}
 	if m.size <= smallMessage {
-		if b := c.stream.Friend(friend.Key{}).TryGrow(n + m.size); b != nil {
+		if b := c.stream.Friend(key).TryGrow(n + m.size); b != nil {
 			quickHeader(b, m)
 			copy(b[n:], m.first.data)
 			m.free()
 			c.queued(len(b))
 			return true
 		}
-		if c.stream.Friend(friend.Key{}).TailRoom() > 0 {
+		if c.stream.Friend(key).TailRoom() > 0 {
 			return false
 		}
 	}
 	s := &m.first
 	b := s.buf
-	if b == nil || b.Friend(friend.Key{}).Shared() || s.off+b.Friend(friend.Key{}).Headroom() < n || c.stream.Friend(friend.Key{}).WriteErr() != nil {
+	if b == nil || b.Friend(key).Shared() || s.off+b.Friend(key).Headroom() < n || c.stream.Friend(key).WriteErr() != nil {
 		return false
 	}
 	b.Truncate(s.off + m.size)
@@ -77,7 +71,7 @@ func (c *Conn) quickSend(m *Message) bool {
 	s.buf = nil
 	m.free()
 	c.one[0] = b
-	_ = c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...) // cannot fail: WriteErr was nil
+	_ = c.stream.Friend(key).Enqueue(c.one[:]...) // cannot fail: WriteErr was nil
 	c.one[0] = nil
 	c.queued(n + m.size)
 	return true
@@ -103,7 +97,7 @@ func (c *Conn) SendText(ctx context.Context, s string) error {
 func (c *Conn) SendBinary(ctx context.Context, p []byte) error { return c.sendCopy(ctx, TypeBinary, p) }
 
 func (c *Conn) sendCopy(ctx context.Context, t Type, p []byte) error {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
+	if !c.onLoop() {
 		return c.Send(ctx, NewMessage(t, append([]byte(nil), p...)))
 	}
 	if c.deflate.takesLong(len(p)) {
@@ -143,8 +137,8 @@ func (o outgoing) drop() {
 
 // send is Send for an outgoing.
 func (c *Conn) send(ctx context.Context, o outgoing) error {
-	if !c.loop.Friend(friend.Key{}).OnLoop() {
-		return c.sendElsewhere(ctx, o)
+	if !c.onLoop() {
+		return c.sendCross(ctx, o)
 	}
 	t, n := o.typeAndLen()
 	if err := c.room(ctx, nil, t, n); err != nil {
@@ -187,123 +181,6 @@ func (c *Conn) roomFor(ctx context.Context, m *Message) (err error) {
 	return err
 }
 
-// room waits until a message may be queued, or returns why it must not. Messages that
-// other threads sent before the call are queued by then. w is nil, or the Writer of whose
-// message the next part is to be queued. room must be called in a task of the loop.
-func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
-	var before uint64
-	r := c.remote.Load()
-	if r != nil {
-		before = r.accepted.Load()
-	}
-	yielded := int64(-1) // c.written at the last yield
-	for turns := 0; ; {
-		if err := c.sendErr(); err != nil {
-			return err
-		}
-		if c.ending && w == nil { // Close waits for the open Writer, and sends its frame next
-			return errClosed
-		}
-		if c.writer != w { // another Writer is open, or w is not any more
-			if w != nil {
-				return errWriterDone
-			}
-			if err := c.wait(ctx, w, &c.unlocked); err != nil {
-				return err
-			}
-			continue
-		}
-		err := c.stream.Friend(friend.Key{}).WriteErr()
-		if err == nil && !c.overBudget() {
-			if c.pongDue {
-				c.answerLatestPing() // the ping came before this message
-			}
-			if w == nil && r != nil && r.moved.Load() < before {
-				c.ahead(r, before)
-				if c.deflate != nil && r.moved.Load() < before { // compressing took a whole turn
-					_ = loop.Yield(ctx) // even if ctx has ended
-				}
-				continue
-			}
-			return nil
-		}
-		if err != nil && !errors.Is(err, runtime.ErrBusy) {
-			return c.sendFailed(err)
-		}
-		if c.opts.Policy != PolicyWait && yielded != c.written && turns < maxTurns {
-			// Bytes that were queued in this turn of the loop cannot have left yet, however
-			// fast the peer is. So the peer is not to blame.
-			yielded = c.written
-			turns++
-			if err := loop.Yield(ctx); err != nil {
-				return err
-			}
-			continue
-		}
-		switch c.opts.Policy {
-		case PolicyDrop:
-			if w == nil { // a part of a message cannot be dropped
-				c.dropped(t, bytes)
-				return ErrDropped
-			}
-		case PolicyDisconnect:
-			return c.tooSlow()
-		}
-		sources := []loop.Source{c.writable}
-		if err == nil {
-			c.vacant.Clear()
-			if !c.opts.Budget.wantRoom() || !c.overBudget() {
-				continue
-			}
-			sources = []loop.Source{&c.opts.Budget.room, &c.vacant}
-		}
-		if err := c.wait(ctx, w, sources...); err != nil {
-			return err
-		}
-	}
-}
-
-// maxTurns is how many turns of the loop a message waits before PolicyDrop or
-// PolicyDisconnect applies, if other messages take the room meanwhile.
-const maxTurns = 8
-
-func (c *Conn) dropped(t Type, bytes int) {
-	if hook := c.opts.Hooks.MessageDropped; hook != nil {
-		hook(c, t, bytes)
-	}
-}
-
-// wait waits for one of the sources, at most WriteTimeout, and fails if the connection
-// ends. There is no limit while another Writer than w, which may be nil, is open: the peer
-// is not the cause of the wait. After wait the caller must check again what it waits for.
-func (c *Conn) wait(ctx context.Context, w *Writer, sources ...loop.Source) error {
-	wctx := ctx
-	d := c.opts.WriteTimeout
-	if d > 0 && c.writer == w {
-		var cancel context.CancelFunc
-		wctx, cancel = context.WithTimeout(ctx, d)
-		defer cancel()
-	}
-	i, err := loop.WaitAny(wctx, append(sources, &c.over)...)
-	switch {
-	case err == nil && i == len(sources):
-		if err := c.sendErr(); err != nil {
-			return err
-		}
-		return c.readErr
-	case err == nil:
-		return nil
-	case ctxErr(ctx) != nil:
-		return ctxErr(ctx)
-	case errors.Is(err, context.DeadlineExceeded):
-		if c.writer != w {
-			return nil
-		}
-		return c.giveUp(fmt.Errorf("%w: no room to send for %v", ErrTooSlow, d))
-	}
-	return fmt.Errorf("ws: send: %w", err)
-}
-
 // onSent is called by the stream when it has sent queued bytes.
 func (c *Conn) onSent() {
 	c.charge()
@@ -312,7 +189,7 @@ func (c *Conn) onSent() {
 	}
 	if c.short && !c.overBudget() {
 		c.short = false
-		c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
+		c.nextTurn(c.takeCross)
 	}
 	if c.pongDue && c.pongsGone() && !c.closed {
 		c.answerLatestPing()

@@ -1,7 +1,6 @@
 package ws
 
 import (
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -61,7 +60,7 @@ func (c *Conn) queued(n int) {
 // only owner of its buffer, it queues the buffers themselves.
 func (c *Conn) writeFrame(m *Message) error {
 	h := c.header(m)
-	if m.size <= smallMessage && (c.stream.Friend(friend.Key{}).TailRoom() > 0 || len(m.rest) > 0 || m.first.buf == nil || !m.first.sole()) {
+	if m.size <= smallMessage && (c.stream.Friend(key).TailRoom() > 0 || len(m.rest) > 0 || m.first.buf == nil || !m.first.sole()) {
 		return c.writeSmall(&h, m)
 	}
 	return c.writeBuffers(&h, m)
@@ -70,7 +69,7 @@ func (c *Conn) writeFrame(m *Message) error {
 // writeSmall queues a frame with a copy of m's bytes, and takes m.
 func (c *Conn) writeSmall(h *frame.Header, m *Message) error {
 	n := h.Size() + m.size
-	b, err := c.stream.Friend(friend.Key{}).Grow(n, len(c.frames.in))
+	b, err := c.stream.Friend(key).Grow(n, len(c.frames.in))
 	if err != nil {
 		m.free()
 		return c.sendFailed(err)
@@ -93,7 +92,7 @@ func (c *Conn) writeParts(h *frame.Header, p []byte) error {
 	c.mask(h)
 	size := h.Size()
 	first := min(len(p), pieceSize)
-	b, err := c.stream.Friend(friend.Key{}).Grow(size+first, len(p)-first)
+	b, err := c.stream.Friend(key).Grow(size+first, len(p)-first)
 	if err != nil {
 		return c.sendFailed(err)
 	}
@@ -113,7 +112,7 @@ func (c *Conn) writeParts(h *frame.Header, p []byte) error {
 func (c *Conn) copyOut(h *frame.Header, p []byte, at int64) error {
 	for len(p) > 0 {
 		n := min(len(p), pieceSize)
-		b, err := c.stream.Friend(friend.Key{}).Grow(n, len(p)-n)
+		b, err := c.stream.Friend(key).Grow(n, len(p)-n)
 		if err != nil {
 			return err
 		}
@@ -146,7 +145,7 @@ func (c *Conn) writeBuffers(h *frame.Header, m *Message) error {
 // front of the first part. It sets s.buf to nil if it takes the buffer.
 func (c *Conn) writeSegment(h *frame.Header, s *segment, at int64) error {
 	b := s.buf
-	if b == nil || b.Friend(friend.Key{}).Shared() {
+	if b == nil || b.Friend(key).Shared() {
 		return c.writeView(h, s, at)
 	}
 	b.Truncate(s.off + len(s.data))
@@ -155,7 +154,7 @@ func (c *Conn) writeSegment(h *frame.Header, s *segment, at int64) error {
 		frame.Mask(s.data, h.Mask, at)
 	}
 	if at == 0 {
-		if size := h.Size(); b.Friend(friend.Key{}).Headroom() >= size {
+		if size := h.Size(); b.Friend(key).Headroom() >= size {
 			h.Put(b.Prepend(size))
 		} else if err := c.writeHeader(h); err != nil {
 			return err
@@ -184,7 +183,7 @@ func (c *Conn) writeView(h *frame.Header, s *segment, at int64) error {
 }
 
 func (c *Conn) writeHeader(h *frame.Header) error {
-	p, err := c.stream.Friend(friend.Key{}).Grow(h.Size(), 0)
+	p, err := c.stream.Friend(key).Grow(h.Size(), 0)
 	if err != nil {
 		return err
 	}
@@ -196,7 +195,7 @@ func (c *Conn) writeHeader(h *frame.Header) error {
 // each call would escape to the heap, because a stream's layer is behind an interface.
 func (c *Conn) enqueue(b *runtime.Buffer) error {
 	c.one[0] = b
-	err := c.stream.Friend(friend.Key{}).Enqueue(c.one[:]...)
+	err := c.stream.Friend(key).Enqueue(c.one[:]...)
 	c.one[0] = nil
 	return err
 }
@@ -211,7 +210,7 @@ func (c *Conn) queueControl(op frame.Opcode, p []byte) error {
 	}
 	h := frame.Header{Op: op, Fin: true, Len: int64(len(p))}
 	c.mask(&h)
-	b, err := c.stream.Friend(friend.Key{}).Grow(h.Size()+len(p), 0)
+	b, err := c.stream.Friend(key).Grow(h.Size()+len(p), 0)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/tcp"
@@ -211,14 +210,14 @@ func (c *Conn) run(ctx context.Context, handler HandlerFunc, onGoroutine bool) (
 	if task := loop.TaskOf(ctx); ctx.Err() != nil {
 		c.goAway()
 	} else {
-		defer task.Friend(friend.Key{}).AfterFunc(c.goAway)()
+		defer task.Friend(key).AfterFunc(c.goAway)()
 	}
 	if hook := c.opts.Hooks.Opened; hook != nil {
 		hook(c)
 	}
 	if onGoroutine {
 		// If the task is killed, the handler's calls must fail, whatever their contexts.
-		if gerr := loop.TaskOf(ctx).Friend(friend.Key{}).OnGoroutine(func() { err = handler(ctx, c) }, func() { _ = c.giveUp(errClosed) }); gerr != nil {
+		if gerr := loop.TaskOf(ctx).Friend(key).OnGoroutine(func() { err = handler(ctx, c) }, func() { _ = c.giveUp(errClosed) }); gerr != nil {
 			err = gerr
 		}
 	} else {

@@ -8,7 +8,6 @@ import (
 	"io"
 	"sync/atomic"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/ws/internal/frame"
 )
@@ -55,10 +54,10 @@ func (c *Conn) NextWriter(ctx context.Context, t Type) (*Writer, error) {
 		return nil
 	}
 	var err error
-	if c.loop.Friend(friend.Key{}).OnLoop() {
+	if c.onLoop() {
 		err = begin(ctx)
 	} else {
-		err = c.elsewhere(ctx, "send", begin)
+		err = c.callLoop(ctx, "send", begin)
 	}
 	if err != nil {
 		return nil, err
@@ -121,11 +120,11 @@ const (
 )
 
 func (w *Writer) send(end ending) error {
-	if w.c.loop.Friend(friend.Key{}).OnLoop() {
+	if w.c.onLoop() {
 		return w.sendHere(end)
 	}
 	// No context: other messages wait for this Writer, so the call must reach the loop.
-	return w.c.elsewhere(context.Background(), "send", func(context.Context) error { return w.sendHere(end) })
+	return w.c.callLoop(context.Background(), "send", func(context.Context) error { return w.sendHere(end) })
 }
 
 func (w *Writer) sendHere(end ending) error {
@@ -161,7 +160,7 @@ func (w *Writer) sendHere(end ending) error {
 // was cancelled, if that is because the server drains: the server waits for the end of the
 // message. Otherwise it returns nil.
 func (w *Writer) goesOn() (context.Context, context.CancelFunc) {
-	if t := loop.TaskOf(w.ctx); !w.c.leaving || t == nil || t.Friend(friend.Key{}).Context().Err() == nil || !errors.Is(w.ctx.Err(), context.Canceled) {
+	if t := loop.TaskOf(w.ctx); !w.c.leaving || t == nil || t.Friend(key).Context().Err() == nil || !errors.Is(w.ctx.Err(), context.Canceled) {
 		return nil, nil
 	}
 	after := context.WithoutCancel(w.ctx)
@@ -190,7 +189,7 @@ func (c *Conn) unlock() {
 	}
 	if c.behind {
 		c.behind = false
-		c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
+		c.nextTurn(c.takeCross)
 	}
 }
 

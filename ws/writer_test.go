@@ -214,7 +214,7 @@ func TestWriterIsNotThePeer(t *testing.T) {
 			if err := elsewhereNow(func() error { return c.SendText(context.Background(), "one") }); err != nil {
 				return err
 			}
-			for range 10 { // until takeRemote waits for room
+			for range 10 { // until takeCross waits for room
 				_ = loop.Yield(ctx)
 			}
 			close(stuck)

@@ -21,7 +21,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
@@ -172,7 +171,7 @@ func TestTLSBadRecordWhileTheWriterIsStuck(t *testing.T) {
 			if _, err := c.ReadBuf(); !errors.As(err, &alert) || alert.Op != "local error" {
 				return fmt.Errorf("reading: %v", err)
 			}
-			if err := c.Friend(friend.Key{}).ReadErr(); !errors.As(err, &alert) {
+			if err := c.Friend(key).ReadErr(); !errors.As(err, &alert) {
 				return fmt.Errorf("reading again: %v", err)
 			}
 			if err := loopLives(g); err != nil {

@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlslayer"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
@@ -32,7 +31,7 @@ const (
 
 // pooled returns a buffer of s's loop.
 func pooled(s *loop.Stream, p []byte) *runtime.Buffer {
-	b, err := s.Loop().Pool().Friend(friend.Key{}).Copy(64, p)
+	b, err := s.Loop().Pool().Friend(key).Copy(64, p)
 	if err != nil {
 		panic(err)
 	}
@@ -46,17 +45,17 @@ var writes = map[string]func(s *loop.Stream, p []byte) error{
 	"shared":      func(s *loop.Stream, p []byte) error { return s.WriteBuf(runtime.NewShared(p)) },
 	"TryWriteBuf": func(s *loop.Stream, p []byte) error { return s.TryWriteBuf(pooled(s, p)) },
 	"Enqueue": func(s *loop.Stream, p []byte) error {
-		return s.Friend(friend.Key{}).Enqueue(pooled(s, p), pooled(s, nil))
+		return s.Friend(key).Enqueue(pooled(s, p), pooled(s, nil))
 	},
 	"Grow": func(s *loop.Stream, p []byte) error {
 		half := min(len(p)/2, 16<<10)
-		to, err := s.Friend(friend.Key{}).Grow(half, len(p))
+		to, err := s.Friend(key).Grow(half, len(p))
 		if err != nil {
 			return err
 		}
 		copy(to, p)
-		if to = s.Friend(friend.Key{}).TryGrow(1); to == nil {
-			return fmt.Errorf("TryGrow finds no room of %d bytes", s.Friend(friend.Key{}).TailRoom())
+		if to = s.Friend(key).TryGrow(1); to == nil {
+			return fmt.Errorf("TryGrow finds no room of %d bytes", s.Friend(key).TailRoom())
 		}
 		to[0] = p[half]
 		_, err = s.Write(p[half+1:])
@@ -97,7 +96,7 @@ var reads = map[string]func(ctx context.Context, s *loop.Stream, n int) ([]byte,
 				s.Unread(b)
 				return p, nil
 			}
-			if err := s.Friend(friend.Key{}).ReadErr(); err != nil {
+			if err := s.Friend(key).ReadErr(); err != nil {
 				return nil, err
 			}
 			if _, err := loop.WaitAny(ctx, s.Readable()); err != nil {
@@ -257,11 +256,11 @@ func TestTLSShortWritesShareARecord(t *testing.T) {
 				}, 500, 1},
 				{func() error {
 					_, err := s.Write([]byte("a"))
-					to, gerr := s.Friend(friend.Key{}).Grow(3, 0)
+					to, gerr := s.Friend(key).Grow(3, 0)
 					if gerr == nil {
 						copy(to, "bcd")
 					}
-					return errors.Join(err, gerr, s.WriteBuf(pooled(s, []byte("ef")), runtime.NewShared([]byte("g"))), s.Friend(friend.Key{}).Enqueue(pooled(s, []byte("h"))))
+					return errors.Join(err, gerr, s.WriteBuf(pooled(s, []byte("ef")), runtime.NewShared([]byte("g"))), s.Friend(key).Enqueue(pooled(s, []byte("h"))))
 				}, 8, 1},
 				{func() error {
 					_, err := s.Write(make([]byte, 10_000))
@@ -295,14 +294,14 @@ func TestTLSEncryptsAsItSends(t *testing.T) {
 			if err := raw.(*net.TCPConn).SetReadBuffer(64 << 10); err != nil {
 				return err
 			}
-			before := s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding
+			before := s.Loop().Pool().Friend(key).Stats().Outstanding
 			if err := s.WriteBuf(runtime.NewShared(make([]byte, size))); err != nil {
 				return err
 			}
 			if err := untilStuck(ctx, s, new(int)); err != nil {
 				return err
 			}
-			if n := s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding - before; n > 10 {
+			if n := s.Loop().Pool().Friend(key).Stats().Outstanding - before; n > 10 {
 				return fmt.Errorf("%d buffers hold what is encrypted", n)
 			}
 			if n := s.Queued(); n < size/2 || n > size+4096 {
@@ -359,7 +358,7 @@ func TestTLSWithoutBuffers(t *testing.T) {
 						if !errors.Is(err, runtime.ErrNoBuffers) {
 							return fmt.Errorf("reading without memory: %v", err)
 						}
-						if err := s.Friend(friend.Key{}).ReadErr(); !errors.Is(err, runtime.ErrNoBuffers) {
+						if err := s.Friend(key).ReadErr(); !errors.Is(err, runtime.ErrNoBuffers) {
 							return fmt.Errorf("ReadErr without memory: %v", err)
 						}
 						if _, err := loop.WaitAny(ctx, s.Readable()); err != nil {
@@ -421,7 +420,7 @@ func TestTLSInboxLimit(t *testing.T) {
 			const size = 8 << 20
 			sent := make(chan error, 1)
 			go func() { _, err := peer.Write(make([]byte, size)); sent <- err }()
-			s.Friend(friend.Key{}).ReadAhead()
+			s.Friend(key).ReadAhead()
 			for still, before := 0, -1; still < 1000; still++ {
 				if s.Buffered() != before || before < inboxLimit {
 					still, before = 0, s.Buffered()
@@ -519,7 +518,7 @@ func TestTLSGoodbye(t *testing.T) {
 							}
 							read <- result{len(p), err}
 						}()
-						if err := s.Friend(friend.Key{}).Enqueue(runtime.NewShared(bytes.Repeat([]byte("x"), size))); err != nil {
+						if err := s.Friend(key).Enqueue(runtime.NewShared(bytes.Repeat([]byte("x"), size))); err != nil {
 							return err
 						}
 						if err := end(s); err != nil {
@@ -560,7 +559,7 @@ func TestTLSKeyUpdateFloodOfAPeerThatDoesNotRead(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		withTLSAttacker(t, g, func(ctx context.Context, s *loop.Stream, _ *tls.Conn, raw net.Conn, seal *sealer) error {
 			// Smaller ones than that, and the kernel at this end drops acknowledgements too.
-			if err := errors.Join(raw.(*net.TCPConn).SetReadBuffer(64<<10), s.Friend(friend.Key{}).SetOption(runtime.OptSendBuffer, 64<<10)); err != nil {
+			if err := errors.Join(raw.(*net.TCPConn).SetReadBuffer(64<<10), s.Friend(key).SetOption(runtime.OptSendBuffer, 64<<10)); err != nil {
 				return err
 			}
 			flooded := make(chan struct{})
@@ -580,7 +579,7 @@ func TestTLSKeyUpdateFloodOfAPeerThatDoesNotRead(t *testing.T) {
 			for err == nil {
 				if b := s.TryReadBuf(); b != nil {
 					b.Release()
-				} else if err = s.Friend(friend.Key{}).ReadErr(); err == nil {
+				} else if err = s.Friend(key).ReadErr(); err == nil {
 					_, err = loop.WaitAny(ctx, s.Readable())
 				}
 				most = max(most, s.Queued())

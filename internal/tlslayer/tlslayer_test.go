@@ -23,6 +23,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
+var key friend.Key // opens what only this module may call: see internal/friend
+
 // seeded returns a source of random numbers whose seed is in the test's output.
 func seeded(t *testing.T) *mathrand.Rand {
 	return mathrand.New(mathrand.NewPCG(backendtest.Seed(t), 0))
@@ -110,7 +112,7 @@ func writeMixed(c *loop.Stream, data []byte, random *mathrand.Rand) error {
 		}
 		var bufs []*runtime.Buffer
 		for len(piece) > 0 {
-			b, err := c.Loop().Pool().Friend(friend.Key{}).Copy(0, piece[:min(len(piece), 1+random.IntN(5000))])
+			b, err := c.Loop().Pool().Friend(key).Copy(0, piece[:min(len(piece), 1+random.IntN(5000))])
 			if err != nil {
 				return err
 			}
@@ -303,7 +305,7 @@ func TestTLSFromGoroutines(t *testing.T) {
 			if err := offload(ctx, func() error { _, err := c.Read(make([]byte, 1)); return err }); !errors.Is(err, loop.ErrOffLoop) {
 				return fmt.Errorf("before AllowGoroutines: %v", err)
 			}
-			c.Friend(friend.Key{}).AllowGoroutines(ctx)
+			c.Friend(key).AllowGoroutines(ctx)
 			done := make(chan error, 3)
 			go func() {
 				_, err := peer.Write(data)
@@ -359,7 +361,7 @@ func TestTLSReadable(t *testing.T) {
 				peerDone <- errors.Join(err, peer.CloseWrite())
 			}()
 			var got []byte
-			for c.Buffered() > 0 || c.Friend(friend.Key{}).ReadErr() == nil {
+			for c.Buffered() > 0 || c.Friend(key).ReadErr() == nil {
 				if b := c.TryReadBuf(); b != nil {
 					got = append(got, b.Bytes()...)
 					b.Release()
@@ -369,13 +371,13 @@ func TestTLSReadable(t *testing.T) {
 					return err
 				}
 			}
-			if string(got) != "hello" || c.Friend(friend.Key{}).ReadErr() != io.EOF {
-				return fmt.Errorf("got %q, %v", got, c.Friend(friend.Key{}).ReadErr())
+			if string(got) != "hello" || c.Friend(key).ReadErr() != io.EOF {
+				return fmt.Errorf("got %q, %v", got, c.Friend(key).ReadErr())
 			}
 			if i, err := loop.WaitAny(ctx, c.Writable(), c.Readable()); err != nil || i != 0 {
 				return fmt.Errorf("%d, %v", i, err)
 			}
-			b, err := c.Loop().Pool().Friend(friend.Key{}).Copy(0, []byte("bye"))
+			b, err := c.Loop().Pool().Friend(key).Copy(0, []byte("bye"))
 			if err != nil {
 				return err
 			}

@@ -16,7 +16,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/internal/tlstest"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
@@ -66,7 +65,7 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 				return err
 			}
 			// There is room, but not enough to wake the one that waits for it.
-			c.Friend(friend.Key{}).SetQueueLimit(c.Queued() + 1000)
+			c.Friend(key).SetQueueLimit(c.Queued() + 1000)
 			if err := errors.Join(write('b', 100_000), write('c', 100_000)); err != nil {
 				return err
 			}
@@ -79,13 +78,13 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 			}
 
 			const turns = 1000
-			before, _ := c.Loop().Friend(friend.Key{}).Stats()
+			before, _ := c.Loop().Friend(key).Stats()
 			for range turns {
 				if err := loop.Yield(ctx); err != nil {
 					return err
 				}
 			}
-			after, _ := c.Loop().Friend(friend.Key{}).Stats()
+			after, _ := c.Loop().Friend(key).Stats()
 			if spun := after.Turns - before.Turns; spun > turns+100 {
 				return fmt.Errorf("%d resumptions in %d turns, while nothing moves", spun, turns)
 			}
@@ -117,7 +116,7 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 			if _, err := loop.WaitAny(ctx, c.Writable()); err != nil {
 				return err
 			}
-			return errors.Join(c.TryWriteBuf(), c.Friend(friend.Key{}).Enqueue(runtime.NewShared([]byte("X"))), c.Close())
+			return errors.Join(c.TryWriteBuf(), c.Friend(key).Enqueue(runtime.NewShared([]byte("X"))), c.Close())
 		})
 	})
 }

@@ -1,7 +1,6 @@
 package broken
 
 import (
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -26,7 +25,7 @@ func bufferFaults() []Fault {
 			return true
 		}),
 		onSubmit("sends what is shared once only", "buffers/shared-in-many-sends", func(s *shim, op *runtime.Op) bool {
-			if op.Code == runtime.OpSend && op.Buf.Friend(friend.Key{}).Shared() && s.every(5) {
+			if op.Code == runtime.OpSend && op.Buf.Friend(key).Shared() && s.every(5) {
 				s.answer(op, op.Buf.Len(), nil)
 				return true
 			}

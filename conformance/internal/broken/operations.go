@@ -5,7 +5,6 @@ import (
 	"io"
 	"syscall"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -20,7 +19,7 @@ func operationFaults() []Fault {
 			return true
 		}),
 		onSubmit("panics at bad arguments", "rule01/what-is-wrong-becomes-the-result", func(_ *shim, op *runtime.Op) bool {
-			if err := op.Friend(friend.Key{}).Check(); err != nil {
+			if err := op.Friend(key).Check(); err != nil {
 				panic(err)
 			}
 			return false

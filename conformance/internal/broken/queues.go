@@ -6,7 +6,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -75,7 +74,7 @@ func queueFaults() []Fault {
 // runtime with this fault would not receive them; the reader sees the same.)
 func noneWhileHeld(s *shim) {
 	s.done = func(op *runtime.Op) bool {
-		if op.Code == runtime.OpRecvMany && op.More && s.pool.Friend(friend.Key{}).Stats().Outstanding > 20 {
+		if op.Code == runtime.OpRecvMany && op.More && s.pool.Friend(key).Stats().Outstanding > 20 {
 			op.Buf.Release()
 			return false
 		}

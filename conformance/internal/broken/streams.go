@@ -5,7 +5,6 @@ import (
 	"io"
 	"syscall"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -108,7 +107,7 @@ func swap(code runtime.OpCode) func(s *shim) {
 				s.pass(op)
 				s.release(first)
 				return true
-			case op.Code == code && op.Friend(friend.Key{}).Check() == nil:
+			case op.Code == code && op.Friend(key).Check() == nil:
 				held = op
 				op.Begin()
 				return true
@@ -132,7 +131,7 @@ func (s *shim) release(op *runtime.Op) {
 	var own *runtime.Buffer
 	if op.Code == runtime.OpRecv {
 		own, _ = s.pool.Get(len(op.Target()))
-		own.Reset(own.Friend(friend.Key{}).Cap() - len(op.Target()))
+		own.Reset(own.Friend(key).Cap() - len(op.Target()))
 	} else {
 		own = runtime.NewShared(op.Unsent(0))
 		inner.Skip = 0

@@ -8,22 +8,22 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
-// A remote is the queue of messages that other threads send on a connection: goroutines,
-// and tasks of other loops. They append to it under a mutex that is never held while
-// anything waits. A function that is posted to the loop moves the messages into the
-// stream as far as that has room; at most one such function is posted at a time.
-type remote struct {
+// A crossQueue is a connection's cross-thread queue: the messages that other threads
+// (goroutines, and tasks of other loops) send on it. They append to the queue under a mutex
+// that is never held while anything waits. takeCross, a function that they post to the
+// loop, moves the messages into the stream as far as that has room. At most one takeCross
+// is posted at a time.
+type crossQueue struct {
 	mu     sync.Mutex
 	items  []outgoing // queued from head on
 	head   int
 	bytes  int         // cost of the queued items
-	posted bool        // takeRemote is posted, or waits for room
-	stuck  bool        // takeRemote waits for room: the peer does not keep up
+	posted bool        // takeCross is posted, or waits for room or for a Writer
+	stuck  bool        // takeCross waits for room: the peer does not keep up
 	err    error       // why nothing more is accepted
 	room   *loop.Event // wakes senders, and is then replaced; nil: none waits
 
@@ -31,28 +31,29 @@ type remote struct {
 	accepted, moved atomic.Uint64
 }
 
-// remoteQueue returns c's queue, and makes it if need be.
-func (c *Conn) remoteQueue() *remote {
-	if r := c.remote.Load(); r != nil {
+// needCross returns the cross-thread queue, and makes it if need be.
+func (c *Conn) needCross() *crossQueue {
+	if r := c.cross.Load(); r != nil {
 		return r
 	}
-	r := &remote{}
-	if c.remote.CompareAndSwap(nil, r) {
+	r := &crossQueue{}
+	if c.cross.CompareAndSwap(nil, r) {
 		return r
 	}
-	return c.remote.Load()
+	return c.cross.Load()
 }
 
-// sendElsewhere queues o from another thread. A message that takes long to compress is not
-// queued but sent by a task of the loop, which can yield to other tasks.
-func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
-	r := c.remoteQueue()
+// sendCross is send for another thread: it appends o to the cross-thread queue. While the
+// queue is full because of the peer, it applies Options.Policy. A message that takes long
+// to compress is not queued but sent by a task of the loop, which can yield to other tasks.
+func (c *Conn) sendCross(ctx context.Context, o outgoing) error {
+	r := c.needCross()
 	if c.gone.Load() { // the queue may have been made after the connection was closed
 		r.refuse(errClosed)
 	}
 	t, n := o.typeAndLen()
 	if o.m != nil && c.deflate.takesLong(n) {
-		return c.elsewhere(ctx, "send", func(ctx context.Context) error { return c.Send(ctx, o.m) })
+		return c.callLoop(ctx, "send", func(ctx context.Context) error { return c.Send(ctx, o.m) })
 	}
 	var since time.Time // when this caller began to wait because of the peer
 	for {
@@ -92,7 +93,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			return ErrDropped
 		case PolicyDisconnect:
 			o.drop()
-			_ = c.post(func() { _ = c.tooSlow(); c.failRemote(ErrTooSlow) }) // if the loop has ended, so has the connection
+			_ = c.post(func() { _ = c.tooSlow(); c.failCross(ErrTooSlow) }) // if the loop has ended, so has the connection
 			return ErrTooSlow
 		}
 		sources := []loop.Source{room}
@@ -114,7 +115,7 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 			case ctxErr(ctx) != nil:
 				return ctxErr(ctx)
 			case errors.Is(err, context.DeadlineExceeded):
-				_ = c.post(func() { _ = c.giveUp(ErrTooSlow); c.failRemote(ErrTooSlow) })
+				_ = c.post(func() { _ = c.giveUp(ErrTooSlow); c.failCross(ErrTooSlow) })
 				return fmt.Errorf("%w: no room to send for %v", ErrTooSlow, c.opts.WriteTimeout)
 			}
 			return fmt.Errorf("ws: send: %w", err)
@@ -123,9 +124,9 @@ func (c *Conn) sendElsewhere(ctx context.Context, o outgoing) error {
 }
 
 // put appends o. The caller holds r.mu.
-func (c *Conn) put(r *remote, o outgoing) error {
+func (c *Conn) put(r *crossQueue, o outgoing) error {
 	if !r.posted {
-		if c.post(c.takeRemote) != nil { // the loop has ended
+		if c.post(c.takeCross) != nil { // the loop has ended
 			return fmt.Errorf("ws: send: %w", errClosed)
 		}
 		r.posted = true
@@ -140,36 +141,36 @@ func (c *Conn) put(r *remote, o outgoing) error {
 	return nil
 }
 
-// takeRemote moves messages of other threads into the stream. The loop calls it.
-func (c *Conn) takeRemote() {
-	r := c.remote.Load()
+// takeCross moves messages from the cross-thread queue into the stream. The loop calls it.
+func (c *Conn) takeCross() {
+	r := c.cross.Load()
 	packed := 0 // bytes that were compressed in this turn
 	for {
 		err := c.sendErr()
 		if err == nil {
-			werr := c.stream.Friend(friend.Key{}).WriteErr()
+			werr := c.stream.Friend(key).WriteErr()
 			full := errors.Is(werr, runtime.ErrBusy)
 			switch {
 			case c.writer != nil:
-				c.behind = true // unlock makes the loop call takeRemote again
-				r.wait(false)   // the Writer is the cause, not the peer
+				c.behind = true   // unlock makes the loop call takeCross again
+				r.setStuck(false) // the Writer is the cause, not the peer
 				return
 			case werr != nil && !full:
 				err = c.sendFailed(werr)
 			case !full && !c.overBudget():
 				// There is room.
-			case r.rest():
+			case r.unpostIfEmpty():
 				return // no room, but nothing is queued
 			case c.over.IsSet():
 				err = c.readErr // the connection has ended: there may never be room
 			case !c.waited:
 				c.waited = true // bytes queued in this turn cannot have left yet, however fast the peer is
-				c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
+				c.nextTurn(c.takeCross)
 				return
 			default:
-				r.wait(true)
+				r.setStuck(true)
 				if full {
-					c.loop.Friend(friend.Key{}).Notify(c.writable, c.takeRemote)
+					c.loop.Friend(key).Notify(c.writable, c.takeCross)
 				} else {
 					c.short = true // onSent continues: room in the Budget does not help until this peer reads
 				}
@@ -177,13 +178,13 @@ func (c *Conn) takeRemote() {
 			}
 		}
 		if err != nil {
-			c.failRemote(err)
+			c.failCross(err)
 			return
 		}
 		c.waited = false
-		r.wait(false)
+		r.setStuck(false)
 		if packed >= deflateTurn { // let other tasks run
-			c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
+			c.nextTurn(c.takeCross)
 			return
 		}
 		o, ok := c.pop(r)
@@ -193,58 +194,58 @@ func (c *Conn) takeRemote() {
 		if c.pongDue {
 			c.answerLatestPing()
 		}
-		packed += c.writeRemote(o)
+		packed += c.writeCross(o)
 	}
 }
 
-// overtaken reports whether messages of other threads wait that were sent before what a
-// task of the loop sends now.
-func (c *Conn) overtaken() bool {
-	r := c.remote.Load()
+// overtakes reports whether a message that is queued in the stream now would overtake
+// messages of the cross-thread queue.
+func (c *Conn) overtakes() bool {
+	r := c.cross.Load()
 	return r != nil && r.moved.Load() != r.accepted.Load()
 }
 
 // ahead moves items into the stream, as far as that has room, until r.moved reaches
 // until. The Sends of these items have returned, so they precede what a task of the
 // loop is about to send.
-func (c *Conn) ahead(r *remote, until uint64) {
+func (c *Conn) ahead(r *crossQueue, until uint64) {
 	packed := 0
-	for packed < deflateTurn && r.moved.Load() < until && c.stream.Friend(friend.Key{}).WriteErr() == nil && !c.overBudget() {
+	for packed < deflateTurn && r.moved.Load() < until && c.stream.Friend(key).WriteErr() == nil && !c.overBudget() {
 		o, ok := c.pop(r)
 		if !ok {
 			return
 		}
-		packed += c.writeRemote(o)
+		packed += c.writeCross(o)
 	}
 }
 
-// takeAll moves all items into the stream, even if that is full: they were accepted, and a
-// Close frame must follow them. At most twice Options.SendQueue bytes and two messages are
+// takeAll moves all items into the stream, even if the stream's queue is full: the messages
+// were accepted, and a Close frame must follow them. At most twice Options.SendQueue bytes and two messages are
 // queued then.
-func (c *Conn) takeAll(r *remote) {
+func (c *Conn) takeAll(r *crossQueue) {
 	for c.sendErr() == nil {
-		if err := c.stream.Friend(friend.Key{}).WriteErr(); err != nil && !errors.Is(err, runtime.ErrBusy) {
+		if err := c.stream.Friend(key).WriteErr(); err != nil && !errors.Is(err, runtime.ErrBusy) {
 			return
 		}
 		o, ok := c.pop(r)
 		if !ok {
 			return
 		}
-		c.writeRemote(o)
+		c.writeCross(o)
 	}
 }
 
-// writeRemote queues o in the stream, and returns how many bytes it had to compress. Its
+// writeCross queues o in the stream, and returns how many bytes it had to compress. Its
 // error is kept in the connection for the next call that sends. If a hook panics,
-// takeRemote continues with the rest of the queue in the next turn.
-func (c *Conn) writeRemote(o outgoing) (packed int) {
+// takeCross continues with the rest of the queue in the next turn.
+func (c *Conn) writeCross(o outgoing) (packed int) {
 	if _, n := o.typeAndLen(); c.deflate.compresses(n) {
 		packed = n
 	}
 	returned := false
 	defer func() {
 		if !returned {
-			c.loop.Friend(friend.Key{}).NextTurn(c.takeRemote)
+			c.nextTurn(c.takeCross)
 		}
 	}()
 	_ = c.write(o)
@@ -252,11 +253,11 @@ func (c *Conn) writeRemote(o outgoing) (packed int) {
 	return packed
 }
 
-// pop takes the oldest item. If there is none, the next put posts takeRemote again.
-func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
+// pop takes the oldest item. If there is none, the next put posts takeCross again.
+func (c *Conn) pop(r *crossQueue) (o outgoing, ok bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.drained() {
+	if r.unpostIfEmptyLocked() {
 		return o, false
 	}
 	o = r.items[r.head]
@@ -269,14 +270,15 @@ func (c *Conn) pop(r *remote) (o outgoing, ok bool) {
 		b.add(-int64(n))
 	}
 	if r.bytes < c.opts.SendQueue {
-		r.tell()
+		r.wakeSenders()
 	}
 	return o, true
 }
 
-// failRemote makes later sends of other threads fail with err, and drops the queue.
-func (c *Conn) failRemote(err error) {
-	r := c.remoteQueue()
+// failCross makes later sends of other threads fail with err, and drops what the
+// cross-thread queue holds.
+func (c *Conn) failCross(err error) {
+	r := c.needCross()
 	r.refuse(err)
 	for {
 		o, ok := c.pop(r)
@@ -287,10 +289,10 @@ func (c *Conn) failRemote(err error) {
 	}
 }
 
-// endRemote is called when receiving has ended. It fails the queue if nothing can be sent
-// any more, or if the queue waits for room that the peer may never make.
-func (c *Conn) endRemote() {
-	r := c.remote.Load()
+// endCross is called when receiving has ended. It fails the cross-thread queue if nothing
+// can be sent any more, or if the queue waits for room that the peer may never make.
+func (c *Conn) endCross() {
+	r := c.cross.Load()
 	r.mu.Lock()
 	stuck := r.stuck
 	r.mu.Unlock()
@@ -299,29 +301,30 @@ func (c *Conn) endRemote() {
 		err = c.readErr
 	}
 	if err != nil {
-		c.failRemote(err)
+		c.failCross(err)
 	}
 }
 
-// wait records whether takeRemote waits for the peer, and wakes senders if that changes.
-func (r *remote) wait(stuck bool) {
+// setStuck records whether takeCross waits for the peer, and wakes senders if that changes.
+func (r *crossQueue) setStuck(stuck bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stuck != stuck {
 		r.stuck = stuck
-		r.tell()
+		r.wakeSenders()
 	}
 }
 
-// rest reports whether the queue is empty. If so, the next put posts takeRemote again.
-func (r *remote) rest() bool {
+// unpostIfEmpty reports whether the queue is empty. If so, takeCross counts as done, and
+// the next put posts it again.
+func (r *crossQueue) unpostIfEmpty() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.drained()
+	return r.unpostIfEmptyLocked()
 }
 
-// drained is rest for a caller that holds r.mu.
-func (r *remote) drained() bool {
+// unpostIfEmptyLocked is unpostIfEmpty for a caller that holds r.mu.
+func (r *crossQueue) unpostIfEmptyLocked() bool {
 	if r.head < len(r.items) {
 		return false
 	}
@@ -332,8 +335,8 @@ func (r *remote) drained() bool {
 	return true
 }
 
-// tell wakes all senders that wait. The caller holds r.mu.
-func (r *remote) tell() {
+// wakeSenders wakes all senders that wait for room. The caller holds r.mu.
+func (r *crossQueue) wakeSenders() {
 	if r.room != nil {
 		r.room.Set()
 		r.room = nil
@@ -341,11 +344,11 @@ func (r *remote) tell() {
 }
 
 // refuse makes later sends of other threads fail with err.
-func (r *remote) refuse(err error) {
+func (r *crossQueue) refuse(err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.err == nil {
 		r.err = err
-		r.tell()
+		r.wakeSenders()
 	}
 }
