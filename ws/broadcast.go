@@ -12,7 +12,7 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// A Prepared is a message for many connections. Its frame is made once, and all
+// A Prepared is a message to broadcast: to send on many connections. Its frame is made once, and all
 // connections of all loops share its bytes. The first call that sends it compressed
 // compresses it for all later ones; if the message is long, a task has a goroutine do
 // that. Any number of goroutines and tasks may use a Prepared at once and repeatedly. The

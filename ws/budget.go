@@ -48,7 +48,7 @@ func (b *Budget) wantRoom() bool {
 	if b.full() {
 		return true
 	}
-	b.room.Set() // Clear may have hidden it from others that wait
+	b.room.Set() // Clear may have hidden it from other connections that wait
 	return false
 }
 

@@ -14,21 +14,24 @@ import (
 )
 
 // Close closes the connection with a closing handshake; any goroutine and any loop's
-// task may call it, and it waits for the peer. It sends a Close frame with code and
-// reason (at most 123 bytes of UTF-8), waits up to Options.CloseTimeout for the peer's
-// Close frame, and closes the transport. It takes no context: CloseTimeout bounds it, and
-// CloseNow of another task or goroutine ends it.
+// task may call it, and it waits. It sends a Close frame with code and reason (at most 123
+// bytes of UTF-8), waits for the peer's Close frame, and closes the transport.
+//
+// Close takes no context, but each of its waits is bounded: a Writer that has begun a
+// message has Options.CloseTimeout to finish it; the peer has as long again to answer and
+// to end the connection; then the transport has the stream's linger time
+// (loop.StreamOptions.Linger) to send what is still queued. CloseNow of another task or goroutine ends the first two waits.
 //
 // Messages that were sent before leave first, and later calls that send fail with
-// net.ErrClosed. A Writer that has begun a message has up to CloseTimeout to finish it.
-// Messages that still arrive are dropped. A Receive in progress, or called meanwhile, ends
-// with the peer's *CloseError, or with net.ErrClosed if none arrives in time. If the peer
-// does not read, the transport still tries for the stream's linger time to send what is
-// queued.
+// net.ErrClosed. Messages that still arrive are dropped. A Receive in progress, or called
+// meanwhile, ends with the peer's *CloseError, or with net.ErrClosed if none arrives in
+// time.
 //
-// If the code must not be sent or the reason is too long, Close returns an error and
-// closes nothing. If there is no memory for the Close frame, it closes the connection at
-// once and returns runtime.ErrNoBuffers.
+// code is a registered code that may be sent (see StatusCode), or one of 3000 to 4999; or
+// StatusNoStatus, for a Close frame that has neither code nor reason. For any other code,
+// or a reason that is too long or not UTF-8, Close returns an error and closes nothing. If
+// there is no memory for the Close frame, it closes the connection at once and returns
+// runtime.ErrNoBuffers.
 //
 // After the peer has closed the connection, Close only closes the transport. A Server
 // does that when the handler has returned; the caller of Dial must call Close.
@@ -51,34 +54,30 @@ func (c *Conn) Close(code StatusCode, reason string) error {
 	if c.endWriter(); c.closed {
 		return errClosed
 	}
-	told := c.closeAfterAll(r, code, reason)
-	if r := c.reader; r != nil && c.readErr == nil && r.over == nil && (!r.ended || r.lent || len(r.here()) > 0) {
-		if r.lent {
-			r.left = errClosed
-		} else {
-			r.over = errClosed
-		}
+	err := c.sendCloseLast(r, code, reason)
+	if c.reader != nil && c.readErr == nil {
+		c.reader.cutShort(errClosed)
 	}
-	if errors.Is(told, runtime.ErrNoBuffers) { // the peer has no Close frame to answer
-		return errors.Join(fmt.Errorf("ws: close: the peer was not told: %w", told), c.shut())
+	if errors.Is(err, runtime.ErrNoBuffers) { // the peer has no Close frame to answer
+		return errors.Join(fmt.Errorf("ws: close: the peer was not told: %w", err), c.shut())
 	}
 	c.closingHandshake()
 	return c.shut()
 }
 
-// closeAfterAll queues the Close frame behind everything that other threads have sent.
+// sendCloseLast queues the Close frame behind everything that other threads have sent.
 // If a hook panics for one of their messages, it sends the Close frame and closes the
 // transport at once.
-func (c *Conn) closeAfterAll(r *crossQueue, code StatusCode, reason string) error {
-	all := false
+func (c *Conn) sendCloseLast(r *crossQueue, code StatusCode, reason string) error {
+	returned := false
 	defer func() {
-		if !all {
+		if !returned { // a hook panicked
 			_ = c.sendClose(code, reason)
 			_ = c.shut()
 		}
 	}()
 	c.takeAll(r)
-	all = true
+	returned = true
 	return c.sendClose(code, reason)
 }
 
@@ -98,8 +97,8 @@ func (c *Conn) endWriter() {
 	c.dropWriter()
 }
 
-// dropWriter takes off a Writer that did not end its message. If part of the message has
-// left already, no other message may follow, so those of other threads are refused.
+// dropWriter takes off a Writer that did not end its message. If part of the message was
+// queued already, no other message may follow, so the cross-thread queue fails.
 func (c *Conn) dropWriter() {
 	if w := c.writer; w != nil {
 		if w.begun || w.fed {
@@ -247,7 +246,7 @@ func (c *Conn) goAway() {
 const maxReason = frame.MaxControl - 2
 
 // sendClose queues a Close frame, unless one was queued before. Nothing is sent after it.
-// It fails if the peer cannot be told.
+// It fails if the Close frame cannot be queued.
 func (c *Conn) sendClose(code StatusCode, reason string) error {
 	if c.sentClose != 0 {
 		return nil

@@ -34,24 +34,27 @@
 // # Sending
 //
 // Send puts a frame header in front of the payload and queues the message's own buffer,
-// without a copy. Short messages are copied together, so that those that are queued in
-// the same turn of the loop leave in one system call. Calls from other threads go
-// through a second queue, which the loop moves into the connection's. Options.SendQueue
-// and Budget bound what waits, and Options.Policy says what Send does at that bound. A
+// without a copy. Short messages are copied together, so that the loop sends those of one
+// turn with few system calls, mostly one. Calls from other threads go through a second
+// queue, the cross-thread queue, which the loop moves into the connection's.
+// Options.SendQueue and Budget bound what waits, and Options.Policy says what Send does at
+// that bound. A
 // message for many connections is prepared once: see Prepare.
 //
 // # Closing
 //
-// Close performs the closing handshake and waits for the peer, at most
-// Options.CloseTimeout. CloseNow does not. A Server closes a connection when its handler
+// Close performs the closing handshake. It waits for an open Writer and for the peer, at
+// most Options.CloseTimeout for each, and then until the transport has sent what is queued
+// or the stream's linger time is over. CloseNow does not wait for them. A Server closes a connection when its handler
 // returns; the caller of Dial must close what it opened. The error of the call that
 // receives says how the connection ended, and CloseStatus returns its code.
 //
 // # Concurrency
 //
-// The comment of each method begins with where it may be called from and whether it waits.
-// Methods that wait for the peer take a context, except Close, which Options.CloseTimeout
-// bounds, and the methods of Reader and Writer, which the context of NextReader and
+// The comment of a method says where it may be called from and whether it waits. A method of
+// Conn that does not say it, such as Request, may be called from anywhere and does not wait.
+// Methods that wait for the peer take a context, except Close, which bounds its waits
+// itself, and the methods of Reader and Writer, which the context of NextReader and
 // NextWriter bounds. Other methods wait at most for the connection's loop, and only if they
 // are called on another thread.
 //

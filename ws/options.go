@@ -33,8 +33,8 @@ type Options struct {
 
 	// SendQueue is how many bytes may wait to be sent before Policy applies to the
 	// next message. The last message that is admitted may exceed it by any size.
-	// Messages from other threads wait for the loop in a second queue of this size. 0
-	// and less mean DefaultSendQueue.
+	// Messages from other threads wait for the loop in the cross-thread queue, which has
+	// the same limit. 0 and less mean DefaultSendQueue.
 	SendQueue int
 
 	// Policy says what Send does for a peer that does not keep up.
@@ -60,9 +60,10 @@ type Options struct {
 	// means DefaultWriteTimeout, negative means no limit.
 	WriteTimeout time.Duration
 
-	// CloseTimeout is how long Close waits for the peer's Close frame and for the peer
-	// to end the connection. 0 means DefaultCloseTimeout, negative means that Close does
-	// not wait.
+	// CloseTimeout is how long Close waits for an open Writer to finish its message, and
+	// then as long again for the peer's Close frame and for the peer to end the
+	// connection. 0 means DefaultCloseTimeout, negative means that Close waits for
+	// neither.
 	CloseTimeout time.Duration
 
 	// Logger takes errors that no call returns; nil: slog.Default().

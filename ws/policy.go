@@ -55,8 +55,9 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			}
 			continue
 		}
-		err := c.stream.Friend(key).WriteErr()
-		if err == nil && !c.overBudget() {
+		werr := c.stream.Friend(key).WriteErr()
+		full := errors.Is(werr, runtime.ErrBusy)
+		if werr == nil && !c.overBudget() {
 			if c.pongDue {
 				c.answerLatestPing() // the ping came before this message
 			}
@@ -69,12 +70,12 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			}
 			return nil
 		}
-		if err != nil && !errors.Is(err, runtime.ErrBusy) {
-			return c.sendFailed(err)
+		if werr != nil && !full {
+			return c.sendFailed(werr)
 		}
 		if c.opts.Policy != PolicyWait && yielded != c.written && turns < maxTurns {
 			// Bytes that were queued in this turn of the loop cannot have left yet, however
-			// fast the peer is. So the peer is not to blame.
+			// fast the peer is: the peer is not the cause of the wait.
 			yielded = c.written
 			turns++
 			if err := loop.Yield(ctx); err != nil {
@@ -92,7 +93,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			return c.tooSlow()
 		}
 		sources := []loop.Source{c.writable}
-		if err == nil {
+		if !full { // the Budget has no room
 			c.vacant.Clear()
 			if !c.opts.Budget.wantRoom() || !c.overBudget() {
 				continue
@@ -109,6 +110,8 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 // PolicyDisconnect applies, if other messages take the room meanwhile.
 const maxTurns = 8
 
+// dropped calls the hook for a message that PolicyDrop has dropped. It must be called on
+// the loop.
 func (c *Conn) dropped(t Type, bytes int) {
 	if hook := c.opts.Hooks.MessageDropped; hook != nil {
 		hook(c, t, bytes)

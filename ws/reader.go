@@ -263,6 +263,18 @@ func (r *Reader) giveUp(err error) {
 	r.drop(r.c)
 }
 
+// cutShort makes the Reader's later calls fail with err, unless all of its message was
+// read.
+func (r *Reader) cutShort(err error) {
+	switch {
+	case r.over != nil, r.ended && !r.lent && len(r.here()) == 0: // nothing is lost
+	case r.lent:
+		r.left = err
+	default:
+		r.over = err
+	}
+}
+
 // more waits for the next piece. At the end of the message it returns io.EOF.
 func (r *Reader) more(ctx context.Context) error {
 	c := r.c

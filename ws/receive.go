@@ -40,7 +40,10 @@ func (c *Conn) Receive(ctx context.Context) (*Message, error) {
 		if m != nil {
 			return m, nil
 		}
-		if !idle || waited { // idle: quickReceive does not check whether the connection has ended
+		// If nothing has arrived, the first pass goes straight to await. If await has returned
+		// and still nothing has arrived, TryReceive finds out why: quickReceive does not check
+		// whether the connection has ended.
+		if !idle || waited {
 			m, err := c.TryReceive()
 			if m != nil || err != nil {
 				return m, err
@@ -400,8 +403,9 @@ func (c *Conn) begin() error {
 		c.packed = h.Rsv&frame.Rsv1 != 0
 	}
 	// The header alone shows that a message is too long, before its payload arrives. A
-	// compressed payload is not kept, and what it inflates to is counted later; but it
-	// cannot be longer than if each byte had been flushed alone, which takes a dozen.
+	// compressed payload is not kept, and what it inflates to is counted later. But it
+	// cannot be longer than that of a compressor that flushes after each byte, which sends
+	// about a dozen bytes for each.
 	limit := c.opts.MaxMessage
 	if c.packed && limit < math.MaxInt64/32 {
 		limit = 16*limit + 1024

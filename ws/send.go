@@ -6,10 +6,10 @@ import (
 	"math"
 )
 
-// Send sends m and takes it, even if it fails; any goroutine and any loop's task may call
-// it, and it waits while the send queue is full, as Options.Policy says. It returns when
-// the message is queued, and the loop sends what is queued at the end of its turn. A later
-// call returns an error of sending.
+// Send queues m to be sent, and takes it, even if it fails; any goroutine and any loop's
+// task may call it. It waits while a Writer is open, and while the send queue is full if
+// Options.Policy says so. The loop sends what is queued at the end of its turn, so an error
+// of sending shows in a later call.
 //
 // Send does not check that text is UTF-8. The caller must: a peer closes the connection
 // with StatusInvalidPayload if it is not.
@@ -38,7 +38,12 @@ func (c *Conn) Send(ctx context.Context, m *Message) error {
 // segment, sent by a task of the loop, that may be queued at once. It does in one go what
 // room and writeFrame do in several steps, and leaves everything else untouched for them.
 func (c *Conn) quickSend(m *Message) bool {
-	if !c.quick || len(m.rest) > 0 || c.client || c.failed != nil || c.sentClose != 0 || c.gotClose != nil || c.closed || c.closing || c.writer != nil || c.pongDue || c.overtakes() {
+	switch {
+	case !c.quick, c.client, len(m.rest) > 0: // takes a step that quickSend does not have
+		return false
+	case c.failed != nil, c.sentClose != 0, c.gotClose != nil, c.closed, c.closing: // room returns the error
+		return false
+	case c.writer != nil, c.pongDue, c.overtakes(): // something else must be sent first
 		return false
 	}
 	n := 2
@@ -122,7 +127,7 @@ func (o outgoing) typeAndLen() (t Type, bytes int) {
 	return o.prepared.typ, len(o.prepared.payload)
 }
 
-// cost returns how many bytes o counts for in the queue of other threads. It is positive
+// cost returns how many bytes o counts for in the cross-thread queue. It is positive
 // for an empty message too, which takes memory.
 func (o outgoing) cost() int {
 	_, n := o.typeAndLen()
@@ -148,7 +153,8 @@ func (c *Conn) send(ctx context.Context, o outgoing) error {
 	return c.write(o)
 }
 
-// write queues o. room has returned nil for it.
+// write queues o, whether there is room or not: the caller has checked that, or may exceed
+// the limit as takeAll does.
 func (c *Conn) write(o outgoing) error {
 	t, n := o.typeAndLen()
 	if o.m != nil {
