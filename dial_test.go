@@ -110,7 +110,7 @@ func TestDial(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				g := backendtest.Group(t, v, 2)
-				ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+				ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 				require.NoError(t, err)
 				sctx, stop := context.WithCancel(ctx)
 				served := make(chan error, 1)

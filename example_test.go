@@ -37,7 +37,7 @@ func ExampleStart() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ls, err := group.Listen("127.0.0.1:0", loop.ServeOptions{})
+	ls, err := group.Listen("127.0.0.1:0", loop.ListenOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -63,8 +63,8 @@ type Options struct {
 	// Loop configures each loop.
 	Loop loop.LoopOptions
 
-	// Serve configures the listeners of ListenAndServe.
-	Serve loop.ServeOptions
+	// Listen configures the listeners of ListenAndServe.
+	Listen loop.ListenOptions
 }
 
 // Start starts a group of loops. The caller stops it with Group.Stop.
@@ -111,7 +111,7 @@ func ListenAndServe(ctx context.Context, address string, svc loop.Service, opts 
 	if err != nil {
 		return err
 	}
-	ls, err := g.Listen(address, opts.Serve)
+	ls, err := g.Listen(address, opts.Listen)
 	if err == nil {
 		err = g.Serve(ctx, ls, svc)
 	}

@@ -118,20 +118,20 @@ func TestRule11AddressInUse(t *testing.T) {
 		for _, loops := range []int{1, 3} {
 			g, err := noria.Start(noria.Options{Loops: loops})
 			require.NoError(t, err)
-			ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+			ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 			require.NoError(t, err)
 			address := ls.Addr().String()
 			for _, second := range []noria.Options{
-				{Loops: 1}, {Loops: 3}, {Loops: 3, Serve: loop.ServeOptions{Spread: true}},
+				{Loops: 1}, {Loops: 3}, {Loops: 3, Listen: loop.ListenOptions{Spread: true}},
 			} {
 				err := noria.ListenAndServe(t.Context(), address, &tcp.Server{Handler: echo}, second)
 				require.ErrorIs(t, err, syscall.EADDRINUSE)
 				require.ErrorContains(t, err, address)
 			}
 			require.NoError(t, ls.Close())
-			ls, err = g.Listen(address, loop.ServeOptions{Share: true})
+			ls, err = g.Listen(address, loop.ListenOptions{Share: true})
 			require.NoError(t, err, "it is free again")
-			more, err := g.Listen(address, loop.ServeOptions{Share: true})
+			more, err := g.Listen(address, loop.ListenOptions{Share: true})
 			require.NoError(t, err)
 			require.NoError(t, more.Close())
 			require.NoError(t, ls.Close())

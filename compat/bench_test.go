@@ -58,7 +58,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	for _, h := range handlers {
 		b.Run(h.name, func(b *testing.B) {
 			g := backendtest.Group(b, v, 1)
-			ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+			ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 			require.NoError(b, err)
 			ctx, stop := context.WithCancel(context.Background())
 			done := make(chan error, 1)
@@ -70,7 +70,7 @@ func BenchmarkRoundTrip(b *testing.B) {
 	}
 	b.Run("compat.Conn", func(b *testing.B) {
 		g := backendtest.Group(b, v, 1)
-		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ListenOptions{})
 		require.NoError(b, err)
 		serveAndClose(b, ln, echo, plain)
 	})

@@ -22,7 +22,7 @@ import (
 // pipe returns a function that makes two Conns of g that are each other's peer.
 func pipe(g *loop.Group) nettest.MakePipe {
 	return func() (c1, c2 net.Conn, stop func(), err error) {
-		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ListenOptions{})
 		if err != nil {
 			return nil, nil, nil, err
 		}
@@ -56,7 +56,7 @@ func TestNettest(t *testing.T) {
 func TestHTTPOverListener(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
-		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ListenOptions{})
 		require.NoError(t, err)
 		srv := &httptest.Server{Listener: ln, Config: &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, _ = io.Copy(w, r.Body)
@@ -77,7 +77,7 @@ func TestHTTPOverListener(t *testing.T) {
 func TestListenerClose(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
-		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ListenOptions{})
 		require.NoError(t, err)
 		failed := make(chan error)
 		go func() {
@@ -103,7 +103,7 @@ func TestListenerCloseOnALoop(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				g := backendtest.Group(t, v, 2)
-				ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
+				ln, err := compat.Listen(g, "127.0.0.1:0", loop.ListenOptions{})
 				require.NoError(t, err)
 				client, err := net.Dial("tcp", ln.Addr().String()) // which nobody accepts
 				require.NoError(t, err)
@@ -132,7 +132,7 @@ func TestListenerCloseOnALoop(t *testing.T) {
 func TestListenerCloseEndsWhatWaits(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 2)
-		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ListenOptions{})
 		require.NoError(t, err)
 		dial := func() net.Conn {
 			c, err := net.Dial("tcp", ln.Addr().String())
@@ -171,7 +171,7 @@ func TestListenerCloseEndsWhatWaits(t *testing.T) {
 func TestConnCloseDoesNotWaitForThePeer(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{Stream: loop.StreamOptions{Linger: time.Minute}})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ListenOptions{Stream: loop.StreamOptions{Linger: time.Minute}})
 		require.NoError(t, err)
 		defer ln.Close()
 		client, err := net.Dial("tcp", ln.Addr().String())

@@ -194,7 +194,7 @@ func TestTLSHandshakeOverConnAtEveryCut(t *testing.T) {
 	serverConfig, clientConfig := tlstest.Configs()
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ListenOptions{})
 		require.NoError(t, err)
 		defer func() { require.NoError(t, ln.Close()) }()
 		step := 1

@@ -30,7 +30,7 @@ type Listener struct {
 var _ net.Listener = (*Listener)(nil)
 
 // Listen listens on address ("host:port", "unix:/path") for all loops of g.
-func Listen(g *loop.Group, address string, opts loop.ServeOptions) (*Listener, error) {
+func Listen(g *loop.Group, address string, opts loop.ListenOptions) (*Listener, error) {
 	ls, err := g.Listen(address, opts)
 	if err != nil {
 		return nil, err

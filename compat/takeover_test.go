@@ -92,7 +92,7 @@ func TestTakeOverHijacked(t *testing.T) {
 			var ln net.Listener
 			var err error
 			if ours {
-				ln, err = compat.Listen(g, "127.0.0.1:0", loop.ServeOptions{})
+				ln, err = compat.Listen(g, "127.0.0.1:0", loop.ListenOptions{})
 			} else {
 				ln, err = net.Listen("tcp", "127.0.0.1:0")
 			}

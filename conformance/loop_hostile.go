@@ -130,12 +130,12 @@ func loopGoexitPosted(l *loopWorld) {
 func loopStopInside(l *loopWorld) {
 	g := l.group(2)
 	svc := serviceFunc(func(ctx context.Context, ln *loop.Listener) error { return nil })
-	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 	require.NoError(l, err)
 	l.call(g.Loops()[1], func(ctx context.Context) {
 		require.ErrorIs(l, g.Stop(), runtime.ErrBusy)
 		require.ErrorIs(l, g.Serve(ctx, ls, svc), runtime.ErrBusy)
-		more, err := g.Listen("127.0.0.1:0", loop.ServeOptions{}) // this may succeed
+		more, err := g.Listen("127.0.0.1:0", loop.ListenOptions{}) // this may succeed
 		require.NoError(l, err)
 		require.NoError(l, more.Close())
 	})
@@ -360,7 +360,7 @@ func loopReadIntoBeside(l *loopWorld) {
 		}
 		after, err := before.Friend(key).Stats()
 		require.NoError(l, err)
-		require.Less(l, after.Turns-st.Turns, uint64(turns+40), "readers are resumed again and again, with nothing to read")
+		require.Less(l, after.Resumes-st.Resumes, uint64(turns+40), "readers are resumed again and again, with nothing to read")
 		require.Zero(l, done)
 		l.off(ctx, func() {
 			_, err := peer.Write([]byte("abcd"))
@@ -430,7 +430,7 @@ func loopWriteWithoutMemory(l *loopWorld) {
 func loopTakesNone(l *loopWorld) {
 	const n, most = 1500, 900 // about 256 wait for each loop
 	g := l.group(2)
-	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{Spread: true})
+	ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{Spread: true})
 	require.NoError(l, err)
 	gates := make([]loop.Event, 2)
 	taken := make([]atomic.Int64, 2)

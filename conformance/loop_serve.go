@@ -74,7 +74,7 @@ func echoHandler(_ context.Context, s *loop.Stream) error {
 
 // serve starts svc on a listener. It returns the listener's address and a function that
 // ends svc.
-func (l *loopWorld) serve(g *loop.Group, address string, opts loop.ServeOptions, svc loop.Service) (addr net.Addr, stop func() error) {
+func (l *loopWorld) serve(g *loop.Group, address string, opts loop.ListenOptions, svc loop.Service) (addr net.Addr, stop func() error) {
 	ls, err := g.Listen(address, opts)
 	require.NoError(l, err)
 	return ls.Addr(), l.serveOn(g, ls, svc)
@@ -104,7 +104,7 @@ func (l *loopWorld) echo(addr net.Addr, p []byte) {
 func loopEcho(l *loopWorld) {
 	g := l.group(2)
 	h := &handlers{handle: echoHandler, drain: time.Second}
-	addr, stop := l.serve(g, "127.0.0.1:0", loop.ServeOptions{}, h)
+	addr, stop := l.serve(g, "127.0.0.1:0", loop.ListenOptions{}, h)
 	var wg sync.WaitGroup
 	for i := range 50 {
 		p := l.pattern(1 + i*1000)
@@ -127,7 +127,7 @@ func loopSpread(l *loopWorld) {
 		mu.Unlock()
 		return echoHandler(ctx, s)
 	}}
-	addr, stop := l.serve(g, "127.0.0.1:0", loop.ServeOptions{Spread: true}, h)
+	addr, stop := l.serve(g, "127.0.0.1:0", loop.ListenOptions{Spread: true}, h)
 	for range 30 {
 		l.echo(addr, []byte("x"))
 	}
@@ -148,7 +148,7 @@ func loopUnix(l *loopWorld) {
 	path := filepath.Join(l.tempDir(), "s")
 	g := l.group(2)
 	for _, address := range []string{"unix:" + path, "unix:@noria-" + filepath.Base(filepath.Dir(path))} {
-		addr, stop := l.serve(g, address, loop.ServeOptions{}, &handlers{handle: echoHandler, drain: time.Second})
+		addr, stop := l.serve(g, address, loop.ListenOptions{}, &handlers{handle: echoHandler, drain: time.Second})
 		l.echo(addr, l.pattern(100000))
 		lp := g.Loops()[1]
 		l.call(lp, func(ctx context.Context) {
@@ -159,7 +159,7 @@ func loopUnix(l *loopWorld) {
 			require.NoError(l, err)
 			l.expect(s, []byte("hello"))
 		})
-		_, err := g.Listen(address, loop.ServeOptions{})
+		_, err := g.Listen(address, loop.ListenOptions{})
 		require.ErrorIs(l, err, syscall.EADDRINUSE)
 		require.NoError(l, stop())
 	}
@@ -169,7 +169,7 @@ func loopAdopted(l *loopWorld) {
 	g := l.group(2)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(l, err)
-	ls, err := g.AdoptListener(ln, loop.ServeOptions{})
+	ls, err := g.AdoptListener(ln, loop.ListenOptions{})
 	require.NoError(l, err)
 	require.Equal(l, ln.Addr().String(), ls.Addr().String())
 	stop := l.serveOn(g, ls, &handlers{handle: echoHandler, drain: time.Second})
@@ -177,23 +177,23 @@ func loopAdopted(l *loopWorld) {
 		l.echo(ls.Addr(), l.pattern(5000))
 	}
 	require.NoError(l, stop())
-	_, err = g.AdoptListener(struct{ net.Listener }{}, loop.ServeOptions{})
+	_, err = g.AdoptListener(struct{ net.Listener }{}, loop.ListenOptions{})
 	require.ErrorIs(l, err, errors.ErrUnsupported)
 }
 
 func loopSecondGroup(l *loopWorld) {
 	for _, loops := range []int{1, 2} {
 		first, second := l.group(loops), l.group(loops)
-		ls, err := first.Listen("127.0.0.1:0", loop.ServeOptions{})
+		ls, err := first.Listen("127.0.0.1:0", loop.ListenOptions{})
 		require.NoError(l, err)
-		_, err = second.Listen(ls.Addr().String(), loop.ServeOptions{})
+		_, err = second.Listen(ls.Addr().String(), loop.ListenOptions{})
 		require.ErrorIs(l, err, syscall.EADDRINUSE, "%d loops", loops)
 		require.ErrorContains(l, err, ls.Addr().String())
 		require.NoError(l, ls.Close())
 
-		ls, err = first.Listen("127.0.0.1:0", loop.ServeOptions{Share: true})
+		ls, err = first.Listen("127.0.0.1:0", loop.ListenOptions{Share: true})
 		require.NoError(l, err)
-		also, err := second.Listen(ls.Addr().String(), loop.ServeOptions{Share: true})
+		also, err := second.Listen(ls.Addr().String(), loop.ListenOptions{Share: true})
 		require.NoError(l, err, "the options ask for sharing")
 		require.NoError(l, also.Close())
 		require.NoError(l, ls.Close())
@@ -226,7 +226,7 @@ func loopDrain(l *loopWorld) {
 		}
 		return err
 	}}
-	addr, stop := l.serve(g, "127.0.0.1:0", loop.ServeOptions{Spread: true}, h)
+	addr, stop := l.serve(g, "127.0.0.1:0", loop.ListenOptions{Spread: true}, h)
 	var peers []net.Conn
 	for _, kind := range []string{"w", "h"} {
 		nc, err := net.Dial("tcp", addr.String())
@@ -469,7 +469,7 @@ func loopStalledPeers(l *loopWorld) {
 			}
 		}
 	}}
-	addr, stop := l.serve(g, "127.0.0.1:0", loop.ServeOptions{Stream: loop.StreamOptions{Linger: -1}}, h)
+	addr, stop := l.serve(g, "127.0.0.1:0", loop.ListenOptions{Stream: loop.StreamOptions{Linger: -1}}, h)
 	var peers []net.Conn
 	defer func() {
 		for _, p := range peers {

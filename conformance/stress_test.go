@@ -307,7 +307,7 @@ func stressOn(t *testing.T, factory conformance.Factory, conns int, least int64)
 		return g
 	}
 	server, clients := start(), start()
-	ls, err := server.Listen("127.0.0.1:0", loop.ServeOptions{})
+	ls, err := server.Listen("127.0.0.1:0", loop.ListenOptions{})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	srv := &tcp.Server{Handler: st.serve, Logger: slog.New(slog.DiscardHandler)}

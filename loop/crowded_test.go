@@ -45,7 +45,7 @@ func TestConnectionsWhilePostsAreFull(t *testing.T) {
 			{"write", func() error { _, err := s.Write([]byte("bye")); return err }},
 			{"close write", s.CloseWrite},
 			{"stats", func() error { _, err := l.Friend(key).Stats(); return err }},
-			{"listen", func() (err error) { ls, err = g.Listen("127.0.0.1:0", loop.ServeOptions{}); return err }},
+			{"listen", func() (err error) { ls, err = g.Listen("127.0.0.1:0", loop.ListenOptions{}); return err }},
 			{"close listeners", func() error { return ls.Close() }},
 			{"close", s.Close},
 		} {
@@ -80,7 +80,7 @@ func TestInternalPostsAreNotCounted(t *testing.T) {
 func TestDealingWhilePostsAreFull(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.CrowdedGroup(t, v, 2)
-		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{Spread: true})
+		ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{Spread: true})
 		require.NoError(t, err)
 		accepted := make(chan *loop.Loop, 10)
 		ctx, stop := context.WithCancel(context.Background())

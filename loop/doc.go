@@ -7,8 +7,9 @@
 //
 // A Loop owns one OS thread, one backend (a runtime.Runtime, such as io_uring), one
 // pool of buffers, and its connections. All code that serves a connection runs on the
-// thread of its loop. So nothing is locked, and no message is handed from thread to
-// thread. A Group is several loops; they share nothing.
+// thread of its loop. So tasks and streams need no locks, and no message is handed from
+// thread to thread. Only calls from other threads go through a queue with a mutex. A Group
+// is several loops; they share no connections, tasks or buffers.
 //
 // A turn of the loop runs the functions that were posted to it, fires the timers that
 // are due, and resumes each task that is ready. Then it gives the kernel all that those
@@ -29,15 +30,15 @@
 // The context that a task's function gets is the task itself. A task is cancelled in
 // two steps. A drain ends the context: calls that take the context fail, but the task can
 // still read and write, to end its conversation. A kill makes every call fail that would
-// have to wait. A task's end kills its children, and the task has ended only when they
-// have.
+// have to wait. When a task's function returns, its children are killed, and the task has
+// ended only when they have.
 //
 // # Streams
 //
 // A Stream is a connection: a blocking net.Conn for the tasks of its loop. Between the
 // socket and the tasks are two queues. The loop receives ahead of the reader into the
-// inbox, up to InboxLimit. Writes put bytes into the outbox, which leaves at the end of
-// the turn in one send; a write waits only while QueueLimit bytes are queued. ReadBuf and
+// inbox, up to InboxLimit. Writes put bytes into the outbox, and the loop sends them at the
+// end of the turn; a write waits only while QueueLimit bytes are queued. ReadBuf and
 // WriteBuf move buffers through the queues and copy nothing. TLS, if there is any, is a
 // layer between the queues and the socket.
 //
@@ -49,7 +50,7 @@
 //
 // # What may be called from where
 //
-// The first sentences of a method's comment say it:
+// A method's comment says it:
 //
 //   - "from anywhere" means from a task of any loop, from a function that a loop calls,
 //     and from any goroutine;

@@ -16,8 +16,8 @@ type Listeners struct {
 	per   []*Listener
 }
 
-// ServeOptions are the options of Group.Listen. The zero value is ready to use.
-type ServeOptions struct {
+// ListenOptions are the options of Group.Listen. The zero value is ready to use.
+type ListenOptions struct {
 	// Spread makes one loop accept all connections and deal them to the loops in turn,
 	// so that even a few connections are spread evenly. Without it each loop has a
 	// listening socket of its own, and the kernel chooses by a hash: that costs less,
@@ -41,7 +41,7 @@ type ServeOptions struct {
 // call it; a function that a loop calls may not. An address in use is an error, also if
 // another group listens on it. The caller must close the listeners, or give them to
 // Serve.
-func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
+func (g *Group) Listen(address string, opts ListenOptions) (*Listeners, error) {
 	addr, err := runtime.ParseListenAddr(address)
 	if err != nil {
 		return nil, err
@@ -83,7 +83,7 @@ func (g *Group) Listen(address string, opts ServeOptions) (*Listeners, error) {
 // stays open. One loop accepts the connections and deals them out. AdoptListener waits for
 // a turn of each loop. Tasks and goroutines may call it; a function that a loop calls may
 // not.
-func (g *Group) AdoptListener(ln net.Listener, opts ServeOptions) (*Listeners, error) {
+func (g *Group) AdoptListener(ln net.Listener, opts ListenOptions) (*Listeners, error) {
 	sc, ok := ln.(syscall.Conn)
 	if !ok {
 		return nil, fmt.Errorf("adopt %T: it has no descriptor to take over: %w", ln, errors.ErrUnsupported)

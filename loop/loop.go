@@ -66,22 +66,22 @@ type LoopOptions struct {
 }
 
 // A Loop owns one OS thread, one Runtime, its pool of buffers, its connections, and the
-// tasks that serve them. It shares nothing with other loops, so it needs no locks. The
-// package comment describes a turn of the loop; see Task for what code on the loop may
+// tasks that serve them. It shares none of these with other loops, so they need no locks;
+// only what other threads hand to the loop is under a mutex. The package comment describes a turn of the loop; see Task for what code on the loop may
 // do. Loops are made by StartGroup.
 type Loop struct {
 	rt   runtime.Runtime
 	opts LoopOptions
 	pool *runtime.Pool
 
-	self   atomic.Uintptr // the loop's own goroutine
+	g      atomic.Uintptr // the loop's own goroutine, as self identifies it
 	thread atomic.Int64   // the thread's number; 0 before run and after it
 	// curRef is the worker of the current task. It is not cleared when that task is
 	// suspended, but when another one is resumed or the turn has resumed all: a store
 	// costs as much as a lock.
 	curRef atomic.Pointer[worker]
 
-	turns      uint64 // how often a task was resumed
+	resumes    uint64 // how often a task was resumed
 	cur        *Task
 	runq       ring[*Task]
 	nextTurn   ring[func()]
@@ -107,17 +107,17 @@ type Loop struct {
 	state   atomic.Int32
 	stopped chan struct{}
 	ready   chan struct{}
-	goid    uint64        // number of the loop's own goroutine, for the watchdog
-	turn    uint64        // even; the value of phase outside Poll
-	phase   atomic.Uint64 // changes in each turn; odd while the loop is in Poll or about to be
+	goid    uint64        // the loop's own goroutine, as a dump of stacks identifies it
+	begun   uint64        // even; grows with each turn and each posted function
+	phase   atomic.Uint64 // begun, for other threads; odd while the loop is in Poll or about to be
 	called  atomic.Uint64 // odd while Poll runs a function of the user's
 
-	mu     sync.Mutex // guards the fields below
-	posts  []func()
-	users  int              // how many of posts MaxPosts binds
-	spare  []func()         // memory for the next posts
-	wakes  list.Stack[Task] // tasks that another thread has made ready
-	closed bool             // no more posts are taken
+	mu        sync.Mutex // guards the fields below
+	posts     []func()
+	userPosts int              // how many of posts count against MaxPosts
+	spare     []func()         // memory for the next posts
+	wakes     list.Stack[Task] // tasks that another thread has made ready
+	closed    bool             // no more posts are taken
 }
 
 const (
@@ -202,7 +202,7 @@ func (l *Loop) run(ctx context.Context) error {
 	defer close(l.stopped)
 	defer l.state.Store(loopDone)
 
-	l.self.Store(self())
+	l.g.Store(self())
 	l.goid = goroutineID()
 	l.thread.Store(int64(threadID()))
 	defer l.forgetThread()
@@ -238,8 +238,8 @@ func (l *Loop) run(ctx context.Context) error {
 
 // step is one turn. It waits for completions no longer than until deadline.
 func (l *Loop) step(deadline int64) error {
-	l.turn += 2
-	l.phase.Store(l.turn)
+	l.begun += 2
+	l.phase.Store(l.begun)
 	fromLast := l.nextTurn.len()
 	l.takePosts()
 	l.pool.Friend(key).Collect()
@@ -258,15 +258,15 @@ func (l *Loop) step(deadline int64) error {
 	l.curRef.Store(nil)
 	l.flush()
 	deadline = min(deadline, l.timers.next())
-	l.phase.Store(l.turn | 1)
+	l.phase.Store(l.begun | 1)
 	if l.stopBy != 0 && l.ended() || l.runq.len() > 0 || l.nextTurn.len() > 0 || len(l.dirty) > 0 || l.hasPosts() || l.pool.Friend(key).Pending() {
 		deadline = 0
 	}
 	return l.rt.Poll(deadline)
 }
 
-// flush submits what was written to streams. All that the tasks of one turn wrote to a
-// stream leaves in one system call.
+// flush submits what was written to streams: for each stream one operation, with what all
+// tasks wrote to it in this turn, up to runtime.MaxVec buffers.
 func (l *Loop) flush() {
 	for i := 0; i < len(l.dirty); i++ {
 		s := l.dirty[i]

@@ -12,26 +12,28 @@ import (
 // ErrOffLoop. The loop survives a panic of fn, but runtime.Goexit ends it. Post fails
 // with ErrBusy if MaxPosts functions wait already, and with ErrClosed if the loop has
 // ended or will end without calling fn.
-func (l *Loop) Post(fn func()) error { return l.addPost(fn, 1) }
+func (l *Loop) Post(fn func()) error { return l.addPost(fn, true) }
 
 // post is Post for the library itself. MaxPosts does not bind it, so it fails only if
 // the loop has ended. The number of its posts is bounded by the number of connections,
 // listeners and waiting callers.
-func (l *Loop) post(fn func()) error { return l.addPost(fn, 0) }
+func (l *Loop) post(fn func()) error { return l.addPost(fn, false) }
 
-// addPost appends fn to the posts. users is 1 if MaxPosts binds it, otherwise 0.
-func (l *Loop) addPost(fn func(), users int) error {
+// addPost appends fn to the posts. bound says that fn counts against MaxPosts.
+func (l *Loop) addPost(fn func(), bound bool) error {
 	l.mu.Lock()
 	switch {
 	case l.closed:
 		l.mu.Unlock()
 		return &runtime.OpError{Op: "post", Detail: l.opts.Name, Err: runtime.ErrClosed}
-	case users > 0 && l.users >= l.opts.MaxPosts:
+	case bound && l.userPosts >= l.opts.MaxPosts:
 		l.mu.Unlock()
 		return &runtime.OpError{Op: "post", Detail: l.opts.Name, Err: fmt.Errorf("%w: %d functions wait already", runtime.ErrBusy, l.opts.MaxPosts)}
 	}
 	l.posts = append(l.posts, fn)
-	l.users += users
+	if bound {
+		l.userPosts++
+	}
 	l.mu.Unlock()
 	l.wake()
 	return nil
@@ -63,7 +65,7 @@ func (l *Loop) takePosts() {
 		return
 	}
 	posts, wakes := l.posts, l.wakes
-	l.posts, l.users, l.spare, l.wakes = l.spare[:0], 0, nil, list.Stack[Task]{}
+	l.posts, l.userPosts, l.spare, l.wakes = l.spare[:0], 0, nil, list.Stack[Task]{}
 	l.mu.Unlock()
 	for t := wakes.Pop(); t != nil; t = wakes.Pop() {
 		t.waking.Store(false) // before the task looks at what it waits for
@@ -93,8 +95,8 @@ func (l *Loop) runBatch() {
 // runPost calls fn and contains its panic.
 func (l *Loop) runPost(fn func()) {
 	if l.phase.Load()&1 == 0 { // not in Poll: shows the watchdog that another function runs
-		l.turn += 2
-		l.phase.Store(l.turn)
+		l.begun += 2
+		l.phase.Store(l.begun)
 	}
 	l.contain("posted function", fn)
 }

@@ -9,10 +9,10 @@ import (
 // LoopStats describes a loop at one moment.
 type LoopStats struct {
 	Name    string
-	Tasks   int // that have not ended
-	Lost    int // coroutines suspended for good, because a task called runtime.Goexit
-	Streams int // that are open
-	Turns   uint64
+	Tasks   int    // that have not ended
+	Lost    int    // coroutines suspended for good, because a task called runtime.Goexit
+	Streams int    // that are open
+	Resumes uint64 // how often the loop has started or resumed a task
 	Pool    runtime.PoolStats
 }
 
@@ -32,5 +32,5 @@ func (l *Loop) snapshot() (LoopStats, error) {
 }
 
 func (l *Loop) stats() LoopStats {
-	return LoopStats{Name: l.opts.Name, Tasks: l.tasks, Lost: l.lost, Streams: len(l.live), Turns: l.turns, Pool: l.pool.Friend(key).Stats()}
+	return LoopStats{Name: l.opts.Name, Tasks: l.tasks, Lost: l.lost, Streams: len(l.live), Resumes: l.resumes, Pool: l.pool.Friend(key).Stats()}
 }

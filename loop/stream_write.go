@@ -172,8 +172,9 @@ func (s *Stream) room(t *Task, resumes bool) error {
 	}
 }
 
-// awaitSent waits until at most half of QueueLimit is queued, or another writer is done.
-// It may return early: the caller must look again. It fails if t must not wait.
+// awaitSent submits what is queued, and waits until a completion leaves at most half of
+// QueueLimit queued, sending fails, or another writer is done. It may return early: the
+// caller must look again. It fails if t must not wait.
 func (s *Stream) awaitSent(t *Task) error {
 	if err := s.outOfTime(); err != nil {
 		return err

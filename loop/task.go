@@ -68,8 +68,8 @@ var ErrGoexit = errors.New("task called runtime.Goexit")
 
 // Go starts a task that runs fn, as a child of the task that ctx comes from, and does
 // not wait. It is called on the loop of that task, and the child runs there. The child
-// is cancelled with its parent, and the parent has ended only when the child has. The
-// error of fn goes to Task.Wait and nowhere else.
+// is cancelled with its parent, and killed when the parent's function returns. The parent
+// has ended only when the child has. The error of fn goes to Task.Wait and nowhere else.
 func Go(ctx context.Context, name string, fn func(ctx context.Context) error) (*Task, error) {
 	return goChild(TaskOf(ctx), name, fn, false)
 }
@@ -102,9 +102,10 @@ func (l *Loop) goTask(name string, fn func(ctx context.Context) error, ended fun
 }
 
 // Call runs fn as a task on the loop, waits until the task has ended, and returns the
-// error of fn. A goroutine may call it, a task of another loop, which is suspended
-// meanwhile, and a task of this loop, which runs fn itself. If ctx comes from a task of
-// this loop, the new task is its child. The end of ctx kills the new task, unless a drain
+// error of fn. A goroutine may call it, or a task of another loop, which is suspended
+// meanwhile. If a task of this loop calls it, no new task is made: the caller runs fn
+// itself, with its own context, and ctx is not used. If ctx comes from a task of this
+// loop, the new task is its child. The end of ctx kills the new task, unless a drain
 // of that parent has ended it. Off the loop Call begins with a Post, and fails as Post
 // does.
 func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Context) error) error {

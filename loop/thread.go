@@ -9,7 +9,7 @@ import (
 // onThread reports whether the caller runs on the loop's thread: as the loop itself, as
 // the current task, or as a coroutine inside that task.
 func (l *Loop) onThread() bool {
-	if g := self(); g != 0 && (l.curRef.Load().is(g) || g == l.self.Load()) {
+	if g := self(); g != 0 && (l.curRef.Load().is(g) || g == l.g.Load()) {
 		return true
 	}
 	tid := l.thread.Load()
@@ -41,7 +41,7 @@ func (l *Loop) current() *Task {
 // reuses the thread's number, and Go the goroutine's address.
 func (l *Loop) forgetThread() {
 	l.thread.Store(0)
-	l.self.Store(0)
+	l.g.Store(0)
 }
 
 // loops are the loops that run. With them a call finds the task that it is made from,

@@ -38,7 +38,7 @@ func (l *Loop) resume(t *Task) {
 		w.name.Store(&t.name)
 	}
 	l.cur = t
-	l.turns++
+	l.resumes++
 	l.curRef.Store(w)
 	w.resume()
 	l.cur = nil

@@ -28,7 +28,7 @@ func serve(t *testing.T, g *loop.Group, srv *tcp.Server) (addr string, stop func
 	if srv.Logger == nil {
 		srv.Logger = slog.New(slog.DiscardHandler)
 	}
-	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{Spread: true})
+	ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{Spread: true})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)

@@ -57,7 +57,7 @@ func TestDrainWaitsForWriter(t *testing.T) {
 				return w.Close()
 			}
 			g := backendtest.Group(t, v, 1)
-			ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+			ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 			require.NoError(t, err)
 			ctx, stop := context.WithCancel(context.Background())
 			done := make(chan error, 1)
@@ -235,7 +235,7 @@ func TestDrainSendsWhatWasAccepted(t *testing.T) {
 			return err
 		}
 		g := backendtest.Group(t, v, 1)
-		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+		ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 		require.NoError(t, err)
 		ctx, stop := context.WithCancel(context.Background())
 		done := make(chan error, 1)

@@ -48,7 +48,7 @@ func ExampleDial() {
 		log.Fatal(err)
 	}
 	defer g.Stop()
-	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -200,7 +200,7 @@ func withServer(handler ws.HandlerFunc, client func(ctx context.Context, c *ws.C
 		log.Fatal(err)
 	}
 	defer group.Stop()
-	ls, err := group.Listen("127.0.0.1:0", loop.ServeOptions{})
+	ls, err := group.Listen("127.0.0.1:0", loop.ListenOptions{})
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -576,7 +576,7 @@ func TestShutdown(t *testing.T) {
 		srv.DrainTime, srv.DrainSpread = 1500*time.Millisecond, 300*time.Millisecond
 		srv.CloseTimeout = time.Minute
 		g := backendtest.Group(t, v, 2)
-		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+		ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 		require.NoError(t, err)
 		ctx, stop := context.WithCancel(context.Background())
 		done := make(chan error, 1)

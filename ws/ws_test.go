@@ -41,7 +41,7 @@ func serve(t testing.TB, g *loop.Group, svc loop.Service) string {
 // serveUntil is serve with a function that ends it earlier.
 func serveUntil(t testing.TB, g *loop.Group, svc loop.Service) (addr string, stop func()) {
 	t.Helper()
-	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	done := make(chan error, 1)

@@ -183,7 +183,7 @@ func (c *serveConfig) run(ctx context.Context, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, g.Stop()) }()
 	for i, e := range endpoints {
-		if e.listeners, err = g.Listen(e.address, loop.ServeOptions{}); err != nil {
+		if e.listeners, err = g.Listen(e.address, loop.ListenOptions{}); err != nil {
 			for _, opened := range endpoints[:i] {
 				err = errors.Join(err, opened.listeners.Close())
 			}

@@ -56,7 +56,7 @@ func suite(t *testing.T) websocket.Options {
 func TestNoriaServer(t *testing.T) {
 	each(t, func(t *testing.T, g *loop.Group, options ws.Options) {
 		ctx, cancel := context.WithCancel(context.Background())
-		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+		ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 		require.NoError(t, err)
 		served := make(chan error, 1)
 		srv := &ws.Server{Handler: echo, Options: options, DrainTime: 100 * time.Millisecond, HandshakeTimeout: 2 * time.Second}

@@ -60,7 +60,7 @@ func run(ctx context.Context, backend noria.Options, address, connect, say strin
 
 // serve serves until ctx ends and the connections have drained.
 func serve(ctx context.Context, g *loop.Group, address string, o echo.Options) error {
-	ls, err := g.Listen(address, loop.ServeOptions{})
+	ls, err := g.Listen(address, loop.ListenOptions{})
 	if err != nil {
 		return err
 	}

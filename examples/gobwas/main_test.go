@@ -21,7 +21,7 @@ func TestSay(t *testing.T) {
 	g, err := noria.Start(noria.Options{Loops: 1})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, g.Stop()) }()
-	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(t.Context())
 	served := make(chan error, 1)

@@ -27,7 +27,7 @@ func TestHTTPSInATask(t *testing.T) {
 	require.NoError(t, err)
 	g, err := noria.Start(noria.Options{})
 	require.NoError(t, err)
-	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 	require.NoError(t, err)
 	srv := server(cert)
 	ctx, stop := context.WithCancel(context.Background())

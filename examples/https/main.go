@@ -42,7 +42,7 @@ func serve(ctx context.Context, address string, cert tls.Certificate, ready func
 	if err != nil {
 		return err
 	}
-	ln, err := compat.Listen(g, address, loop.ServeOptions{}) // in place of net.Listen
+	ln, err := compat.Listen(g, address, loop.ListenOptions{}) // in place of net.Listen
 	if err != nil {
 		return errors.Join(err, g.Stop())
 	}

@@ -59,7 +59,7 @@ func serve(ctx context.Context, address string, adapt func(*loop.Stream) (adapte
 	if err != nil {
 		return err
 	}
-	ls, err := g.Listen(address, loop.ServeOptions{Spread: true})
+	ls, err := g.Listen(address, loop.ListenOptions{Spread: true})
 	if err == nil {
 		ready(ls.Addr())
 		err = g.Serve(ctx, ls, &tcp.Server{Handler: newStore(adapt).handle})

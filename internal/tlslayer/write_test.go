@@ -85,7 +85,7 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 				}
 			}
 			after, _ := c.Loop().Friend(key).Stats()
-			if spun := after.Turns - before.Turns; spun > turns+100 {
+			if spun := after.Resumes - before.Resumes; spun > turns+100 {
 				return fmt.Errorf("%d resumptions in %d turns, while nothing moves", spun, turns)
 			}
 			if err := c.TryWriteBuf(); !errors.Is(err, runtime.ErrBusy) {

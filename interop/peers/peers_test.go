@@ -76,7 +76,7 @@ func (v variant) start(t *testing.T) *loop.Group {
 func (v variant) serve(t *testing.T, srv *ws.Server) string {
 	t.Helper()
 	g := v.start(t)
-	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 	require.NoError(t, err)
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

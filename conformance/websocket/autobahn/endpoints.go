@@ -119,7 +119,7 @@ func (r *runner) servers(ctx context.Context) error {
 	return r.each("server", func(name string, g *loop.Group, e endpoint) error {
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+		ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 		if err != nil {
 			return err
 		}

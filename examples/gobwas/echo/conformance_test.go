@@ -20,7 +20,7 @@ const maxMessage = 16<<20 + 1
 // serve serves a listener until the test ends and returns its address.
 func serve(t *testing.T, g *loop.Group, o Options, ended func(error)) string {
 	t.Helper()
-	ls, err := g.Listen("127.0.0.1:0", loop.ServeOptions{})
+	ls, err := g.Listen("127.0.0.1:0", loop.ListenOptions{})
 	require.NoError(t, err)
 	srv := Server(o)
 	srv.DrainTime = 100 * time.Millisecond

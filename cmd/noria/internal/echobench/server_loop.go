@@ -32,7 +32,7 @@ func serveTasks(backend string, service loop.Service) (hello, error) {
 	if err != nil {
 		return hello{}, err
 	}
-	ls, err := g.Listen(listenAddress, loop.ServeOptions{})
+	ls, err := g.Listen(listenAddress, loop.ListenOptions{})
 	if err != nil {
 		return hello{}, err
 	}
