@@ -16,7 +16,7 @@ import (
 // errors.ErrUnsupported, and nc stays the caller's: a type that wraps one of these may
 // hold bytes that it has read, or change the bytes that pass.
 func (l *Loop) adoptConn(nc net.Conn, opts StreamOptions) (*Stream, error) {
-	if !l.onThread() {
+	if !l.onLoop() {
 		return nil, &runtime.OpError{Op: "adopt", Err: ErrOffLoop}
 	}
 	var sc syscall.Conn

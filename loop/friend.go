@@ -20,7 +20,7 @@ type loopFriend Loop
 // OnLoop reports whether the caller runs on the loop's thread: as one of its tasks,
 // or in a function that the loop calls, which must not wait. It may be called from
 // anywhere.
-func (f *loopFriend) OnLoop() bool { return (*Loop)(f).onThread() }
+func (f *loopFriend) OnLoop() bool { return (*Loop)(f).onLoop() }
 
 // Runtime returns the backend of the loop, for operations that no stream or file
 // has. It is called on the loop.

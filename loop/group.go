@@ -106,7 +106,7 @@ func (g *Group) Stats() ([]LoopStats, error) {
 // not end within LoopOptions.StopTimeout. A task that holds its loop cannot be stopped:
 // then Stop names it and returns.
 func (g *Group) Stop() error {
-	if err := g.onLoop("stop group"); err != nil {
+	if err := g.refuseOnLoop("stop group"); err != nil {
 		return err
 	}
 	g.stop.Do(func() {
@@ -134,11 +134,11 @@ func (g *Group) Stop() error {
 	return g.err
 }
 
-// onLoop returns an error if the caller is on a loop of the group: it would wait for
+// refuseOnLoop returns an error if the caller is on a loop of the group: it would wait for
 // itself.
-func (g *Group) onLoop(op string) error {
+func (g *Group) refuseOnLoop(op string) error {
 	for _, l := range g.loops {
-		if l.onThread() {
+		if l.onLoop() {
 			return &runtime.OpError{Op: op, Err: fmt.Errorf("called on %s, which it would wait for: call it from a goroutine: %w", l.opts.Name, runtime.ErrBusy)}
 		}
 	}

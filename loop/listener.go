@@ -43,7 +43,7 @@ type Listener struct {
 // listen opens a listening socket on the loop. It is called on the loop and does not
 // wait.
 func (l *Loop) listen(addr runtime.Addr, opts runtime.ListenOptions, streams StreamOptions) (*Listener, error) {
-	if !l.onThread() {
+	if !l.onLoop() {
 		return nil, &runtime.OpError{Op: "listen", Detail: addr.String(), Err: ErrOffLoop}
 	}
 	h, err := l.rt.Listen(addr, opts)
@@ -56,7 +56,7 @@ func (l *Loop) listen(addr runtime.Addr, opts runtime.ListenOptions, streams Str
 // adoptListener makes a Listener of the descriptor of a listening socket, which becomes
 // the loop's own. It is called on the loop and does not wait.
 func (l *Loop) adoptListener(fd int, streams StreamOptions) (*Listener, error) {
-	if !l.onThread() {
+	if !l.onLoop() {
 		return nil, &runtime.OpError{Op: "adopt listener", Err: ErrOffLoop}
 	}
 	h, err := l.rt.Adopt(fd)
@@ -266,7 +266,7 @@ func (ln *Listener) push(h runtime.Handle) {
 // fail with ErrClosed. Tasks and goroutines may call it, and wait until the socket is
 // closed. A function that the listener's loop calls may call it too, and does not wait.
 func (ln *Listener) Close() error {
-	if !ln.loop.onThread() {
+	if !ln.loop.onLoop() {
 		return ln.loop.call(context.Background(), "close listener", func(context.Context) error { return ln.Close() })
 	}
 	if ln.closing {

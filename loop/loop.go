@@ -147,7 +147,7 @@ func newLoop(rt runtime.Runtime, opts LoopOptions) *Loop {
 	}
 	l := &Loop{rt: rt, opts: opts, pool: runtime.NewPool(opts.PoolLimit), live: map[*Stream]struct{}{},
 		stopped: make(chan struct{}), ready: make(chan struct{})}
-	l.pool.Friend(key).Bind(l.onThread, l.wake)
+	l.pool.Friend(key).Bind(l.onLoop, l.wake)
 	l.root.loop, l.root.name = l, "root"
 	return l
 }

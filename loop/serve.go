@@ -19,7 +19,7 @@ type Service interface {
 // the others drain too. At the end Serve closes ls. The contexts of the handlers have the
 // values of ctx.
 func (g *Group) Serve(ctx context.Context, ls *Listeners, svc Service) error {
-	if err := g.onLoop("serve"); err != nil {
+	if err := g.refuseOnLoop("serve"); err != nil {
 		return err
 	}
 	sctx, cancel := context.WithCancel(ctx)

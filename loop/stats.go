@@ -19,7 +19,7 @@ type LoopStats struct {
 // snapshot returns the loop's counts. Tasks and goroutines may call it; off the loop it
 // waits for a turn.
 func (l *Loop) snapshot() (LoopStats, error) {
-	if l.onThread() {
+	if l.onLoop() {
 		return l.stats(), nil
 	}
 	var st LoopStats

@@ -153,7 +153,7 @@ func (s *Stream) elsewhere(op string, f func() error) error {
 	if s.owner == nil {
 		return s.offLoop(op)
 	}
-	if s.loop.onThread() {
+	if s.loop.onLoop() {
 		return &runtime.OpError{Op: op, Handle: s.h, Err: errNoTask}
 	}
 	return s.loop.call(s.owner, op, func(context.Context) error { return f() })
@@ -180,7 +180,7 @@ func (s *Stream) LocalAddr() net.Addr {
 	if s.addrs != nil {
 		return s.addrs[0]
 	}
-	if s.owner == nil && s.loop.onThread() && s.local == (runtime.Addr{}) && !s.closing {
+	if s.owner == nil && s.loop.onLoop() && s.local == (runtime.Addr{}) && !s.closing {
 		s.local, _ = s.loop.rt.LocalAddr(s.h)
 	}
 	return s.local.NetAddr()

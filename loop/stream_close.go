@@ -19,7 +19,7 @@ import (
 // net; Flush before Close reports it.
 func (s *Stream) Close() error {
 	switch {
-	case s.loop.onThread():
+	case s.loop.onLoop():
 		return s.close(false)
 	case s.owner == nil:
 		return s.offLoop("close")

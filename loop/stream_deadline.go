@@ -35,7 +35,7 @@ func (s *Stream) checkIdle() {
 // SetDeadline sets both deadlines, on the loop. See SetReadDeadline and
 // SetWriteDeadline.
 func (s *Stream) SetDeadline(d time.Time) error {
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		return s.elsewhere("set deadline", func() error { return s.SetDeadline(d) })
 	}
 	if err := s.SetReadDeadline(d); err != nil {
@@ -48,7 +48,7 @@ func (s *Stream) SetDeadline(d time.Time) error {
 // that wait already and later ones. The zero time means never. It is called on the loop
 // and does not wait. Bytes that arrive after the deadline are kept.
 func (s *Stream) SetReadDeadline(d time.Time) error {
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		return s.elsewhere("set read deadline", func() error { return s.SetReadDeadline(d) })
 	}
 	return s.setDeadline(&s.in.deadline, d, &s.in.readers)
@@ -57,7 +57,7 @@ func (s *Stream) SetReadDeadline(d time.Time) error {
 // SetWriteDeadline is SetReadDeadline for writes. Bytes that are queued already are still
 // sent.
 func (s *Stream) SetWriteDeadline(d time.Time) error {
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		return s.elsewhere("set write deadline", func() error { return s.SetWriteDeadline(d) })
 	}
 	return s.setDeadline(&s.out.deadline, d, &s.out.writers)

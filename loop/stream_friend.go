@@ -57,7 +57,7 @@ func (f *streamFriend) Handle() runtime.Handle { return f.h }
 // stream allows goroutines.
 func (f *streamFriend) ReadErr() error {
 	s := (*Stream)(f)
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		return s.elsewhere("recv", s.readErr)
 	}
 	return s.readErr()
@@ -81,7 +81,7 @@ func (f *streamFriend) ReadAhead() {
 // never waits; elsewhere it returns ErrOffLoop.
 func (f *streamFriend) WriteErr() error {
 	s := (*Stream)(f)
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		return s.offLoop("send")
 	}
 	if err := s.writeErr(); err != nil {
@@ -103,7 +103,7 @@ func (f *streamFriend) WriteErr() error {
 func (f *streamFriend) Enqueue(bufs ...*runtime.Buffer) error {
 	s := (*Stream)(f)
 	err := error(nil)
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		err = s.offLoop("send")
 	} else {
 		err = s.writeErr()
@@ -125,7 +125,7 @@ func (f *streamFriend) Enqueue(bufs ...*runtime.Buffer) error {
 // waits; QueueLimit does not bind it.
 func (f *streamFriend) Grow(n, more int) ([]byte, error) {
 	s := (*Stream)(f)
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		return nil, s.offLoop("send")
 	}
 	if err := s.writeErr(); err != nil {
@@ -151,7 +151,7 @@ func (f *streamFriend) Grow(n, more int) ([]byte, error) {
 // nothing.
 func (f *streamFriend) TryGrow(n int) []byte {
 	s := (*Stream)(f)
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		return nil
 	}
 	out := &s.out
@@ -167,7 +167,7 @@ func (f *streamFriend) TryGrow(n int) []byte {
 // need one, and off the loop.
 func (f *streamFriend) TailRoom() int {
 	s := (*Stream)(f)
-	if !s.loop.onThread() || s.out.tail == nil {
+	if !s.loop.onLoop() || s.out.tail == nil {
 		return 0
 	}
 	return s.out.tail.Friend(key).Room()

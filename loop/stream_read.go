@@ -165,7 +165,7 @@ func (s *Stream) ReadBuf() (*runtime.Buffer, error) {
 // TryReadBuf is ReadBuf that never waits. It returns nil if the inbox is empty. It is
 // called on the loop; elsewhere it returns nil.
 func (s *Stream) TryReadBuf() *runtime.Buffer {
-	if !s.loop.onThread() || s.closing || s.in.bufs.len() == 0 && (s.in.err == nil || !s.reopen() || s.in.bufs.len() == 0) {
+	if !s.loop.onLoop() || s.closing || s.in.bufs.len() == 0 && (s.in.err == nil || !s.reopen() || s.in.bufs.len() == 0) {
 		return nil
 	}
 	b := s.in.pop()
@@ -191,7 +191,7 @@ func (s *Stream) readErr() error {
 // called on the loop and does not wait, or by a goroutine if the stream allows
 // goroutines.
 func (s *Stream) Unread(b *runtime.Buffer) {
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		if err := s.elsewhere("unread", func() error { s.Unread(b); return nil }); err != nil {
 			s.loop.opts.Logger.Error("noria: bytes given to Unread are lost", "error", err)
 			b.Release()
@@ -212,7 +212,7 @@ func (s *Stream) Unread(b *runtime.Buffer) {
 // Buffered returns how many bytes can be read without waiting. It is called on the loop
 // and does not wait, or by a goroutine if the stream allows goroutines.
 func (s *Stream) Buffered() int {
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		n, _ := fromElsewhere(s, "buffered", func() (int, error) { return s.in.bytes, nil }) // 0 if the loop has ended
 		return n
 	}

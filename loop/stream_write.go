@@ -248,7 +248,7 @@ func (s *Stream) writeBufElsewhere(bufs []*runtime.Buffer) error {
 // fails. It is called on the loop. If WriteBuf would wait it fails with ErrBusy, or with
 // os.ErrDeadlineExceeded if the write deadline or the idle timeout has passed.
 func (s *Stream) TryWriteBuf(bufs ...*runtime.Buffer) error {
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		return s.offLoop("send")
 	}
 	if err := s.writeErr(); err != nil {
@@ -384,7 +384,7 @@ func (s *Stream) tellSent() {
 // Queued returns how many bytes the kernel has not taken yet. It is called on the loop
 // and does not wait, or by a goroutine if the stream allows goroutines.
 func (s *Stream) Queued() int {
-	if !s.loop.onThread() {
+	if !s.loop.onLoop() {
 		n, _ := fromElsewhere(s, "queued", func() (int, error) { return s.out.bytes, nil }) // 0 if the loop has ended
 		return n
 	}

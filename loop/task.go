@@ -75,7 +75,7 @@ func Go(ctx context.Context, name string, fn func(ctx context.Context) error) (*
 }
 
 func goChild(parent *Task, name string, fn func(ctx context.Context) error, apart bool) (*Task, error) {
-	if parent == nil || !parent.loop.onThread() {
+	if parent == nil || !parent.loop.onLoop() {
 		return nil, &runtime.OpError{Op: "go", Detail: name, Err: ErrOffLoop}
 	}
 	if parent.over {
@@ -94,7 +94,7 @@ func (l *Loop) Go(name string, fn func(ctx context.Context) error, ended func(er
 
 // goTask is Go with the function to post with: Post, or post for the library.
 func (l *Loop) goTask(name string, fn func(ctx context.Context) error, ended func(error), post func(func()) error) error {
-	if l.onThread() {
+	if l.onLoop() {
 		l.spawn(&l.root, name, fn, ended)
 		return nil
 	}
@@ -122,7 +122,7 @@ func (l *Loop) callBy(ctx context.Context, name string, fn func(ctx context.Cont
 	if t := l.current(); t != nil {
 		return fn(t.context())
 	}
-	if l.onThread() {
+	if l.onLoop() {
 		return &runtime.OpError{Op: "call", Detail: name, Err: errNoTask}
 	}
 	var (
@@ -260,7 +260,7 @@ func (t *Task) Loop() *Loop { return t.loop }
 // calls that have to wait also fail with ErrCanceled. It may be called from anywhere and
 // does not wait. From another thread it takes effect in the loop's next turn.
 func (t *Task) Cancel(kill bool) {
-	if t.loop.onThread() {
+	if t.loop.onLoop() {
 		t.cancel(kill)
 		return
 	}

@@ -6,9 +6,9 @@ import (
 	"sync/atomic"
 )
 
-// onThread reports whether the caller runs on the loop's thread: as the loop itself, as
+// onLoop reports whether the caller runs on the loop's thread: as the loop itself, as
 // the current task, or as a coroutine inside that task.
-func (l *Loop) onThread() bool {
+func (l *Loop) onLoop() bool {
 	if g := self(); g != 0 && (l.curRef.Load().is(g) || g == l.g.Load()) {
 		return true
 	}
@@ -19,7 +19,7 @@ func (l *Loop) onThread() bool {
 // mustBeOn panics unless the caller runs on the loop's thread. It is for methods that
 // return no error.
 func (l *Loop) mustBeOn(what string) {
-	if !l.onThread() {
+	if !l.onLoop() {
 		panic("loop: " + what + " is called from outside the loop")
 	}
 }

@@ -21,7 +21,7 @@ func (w *waiter) wake() {
 		return
 	}
 	if w.fn != nil {
-		if w.loop.onThread() {
+		if w.loop.onLoop() {
 			w.loop.nextTurn.push(w.fn)
 		} else {
 			_ = w.loop.post(w.fn) // else the loop has ended
@@ -36,7 +36,7 @@ func (w *waiter) wake() {
 
 // wake makes t look again at what it waits for. It may be called from anywhere.
 func (t *Task) wake() {
-	if t.loop.onThread() {
+	if t.loop.onLoop() {
 		t.loop.makeReady(t)
 	} else {
 		t.loop.postTask(t)
@@ -86,7 +86,7 @@ type bound interface{ home() *Loop }
 // checkHome fails if a source belongs to a loop that the caller is not on.
 func checkHome(sources []Source) error {
 	for _, s := range sources {
-		if l := homeOf(s); l != nil && !l.onThread() {
+		if l := homeOf(s); l != nil && !l.onLoop() {
 			return ErrOffLoop
 		}
 	}
