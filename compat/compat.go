@@ -5,29 +5,30 @@
 // A task needs nothing from this package: its loop.Stream is a blocking net.Conn. The
 // package is for the other cases, and docs/porting.md says when to use which:
 //
-//   - Goroutines use Conn and Listener, a net.Conn and a net.Listener over a loop. Each
-//     call is carried out by a task of the loop. TakeOver goes the other way: it moves
-//     a connection of package net to a loop.
+//   - Goroutines use Conn and Listener, a net.Conn and a net.Listener over a loop. A task
+//     of the loop carries out each call. TakeOver moves an existing connection of package
+//     net to a loop.
 //   - Parsers that must not be suspended use SyncStream and GrowableSyncStream: an
 //     io.Reader and io.Writer whose Read and Write never wait.
 //
 // # How the sync streams work
 //
-// A sync stream has two buffers between the parser and a loop.Stream. Read takes bytes
-// from one, Write puts bytes into the other, and both return ErrWouldBlock when they
-// cannot. Outside the parser, the task that called it moves the bytes: FillReadBuf
-// waits for bytes to read, FlushWriteBuf queues what was written, and both suspend the
-// task. A parser that ran out of bytes half-way is rolled back to a checkpoint and
-// called again, with the bytes it has read before it; Run does all of that.
+// A sync stream has a read buffer and a write buffer between the parser and a loop.Stream.
+// Read takes bytes from the read buffer, Write puts bytes into the write buffer, and both
+// return ErrWouldBlock when they cannot. Outside the parser, the task that called the
+// parser moves the bytes: FillReadBuf waits for bytes to read, FlushWriteBuf queues what
+// the parser wrote, and both may suspend the task. If a parser runs out of bytes half-way,
+// the task rolls the stream back to a checkpoint, fills the read buffer and calls the
+// parser again, which then reads the same bytes again and more. Run does all of that.
 //
-// SyncStream has buffers of a fixed size. GrowableSyncStream starts small, doubles as
-// bytes arrive, up to a hard maximum, and returns its memory to the loop's pool once
-// the bytes have been read: when idle it holds none. While it waits, it holds at most
-// twice what has arrived plus Options.Size, rounded up to a size of the pool, whatever
-// length the peer announces.
+// SyncStream has buffers of a fixed size. The buffers of a GrowableSyncStream start small,
+// double as bytes arrive, up to a hard maximum, and go back to the loop's pool once the
+// parser has read the bytes: an idle stream holds no memory. A stream that waits for more
+// holds at most twice what has arrived plus Options.Size, rounded up to a size of the
+// pool, whatever length the peer announces.
 //
-// A sync stream is for the tasks of its stream's loop, also where goroutines may use
-// the stream itself: they use it directly, because it waits for them. The reading and
+// Only tasks of the loop may use a sync stream, even if the loop.Stream beneath it allows
+// goroutines. A goroutine needs none: its calls on the loop.Stream wait. The reading and
 // the writing half share nothing, so that Split can give them to two tasks.
 package compat
 
@@ -51,7 +52,7 @@ var (
 	ErrTooLarge = errors.New("the buffer's maximum is reached")
 
 	// ErrNotReplayable means that a function was called again after part of its output
-	// had been sent, and that it did not write the same bytes again.
+	// had been sent, and that the function did not write the same bytes again.
 	ErrNotReplayable = errors.New("the function wrote something else when it was called again: it cannot be rolled back; run it in a task")
 )
 

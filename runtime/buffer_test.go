@@ -5,8 +5,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/noria-go/noria/internal/friend"
 )
 
 func newBuffer(t *testing.T, size int) *Buffer {
@@ -32,16 +30,16 @@ func panicText(t *testing.T, f func()) (text string) {
 func TestBufferRest(t *testing.T) {
 	b := newBuffer(t, 512)
 	b.Append([]byte("wheel"))
-	require.Same(t, b, b.Friend(friend.Key{}).Rest(2))
+	require.Same(t, b, b.Friend(key).Rest(2))
 	require.Equal(t, "eel", string(b.Bytes()))
 	other := b.Retain()
-	rest := b.Friend(friend.Key{}).Rest(1)
+	rest := b.Friend(key).Rest(1)
 	require.Equal(t, "el", string(rest.Bytes()))
 	require.Equal(t, "eel", string(other.Bytes()), "its other owner sees no change")
-	require.False(t, other.Friend(friend.Key{}).Shared(), "b was released")
-	require.Nil(t, rest.Friend(friend.Key{}).Rest(2))
-	require.Nil(t, other.Friend(friend.Key{}).Rest(3))
-	require.Zero(t, other.pool.Friend(friend.Key{}).Stats().Outstanding)
+	require.False(t, other.Friend(key).Shared(), "b was released")
+	require.Nil(t, rest.Friend(key).Rest(2))
+	require.Nil(t, other.Friend(key).Rest(3))
+	require.Zero(t, other.pool.Friend(key).Stats().Outstanding)
 }
 
 func TestBufferWindow(t *testing.T) {
@@ -50,7 +48,7 @@ func TestBufferWindow(t *testing.T) {
 	require.Equal(t, 5, b.Append([]byte("world")))
 	copy(b.Prepend(6), "hello ")
 	require.Equal(t, "hello world", string(b.Bytes()))
-	require.Equal(t, 4, b.Friend(friend.Key{}).Headroom())
+	require.Equal(t, 4, b.Friend(key).Headroom())
 	copy(b.Room(), "!")
 	b.Extend(1)
 	b.Advance(6)
@@ -59,7 +57,7 @@ func TestBufferWindow(t *testing.T) {
 	require.Equal(t, "world", string(b.Bytes()))
 	require.Equal(t, 512-10-5, b.Append(make([]byte, 1000)), "Append takes what fits")
 	require.Empty(t, b.Room())
-	require.Equal(t, 512, b.Friend(friend.Key{}).Cap())
+	require.Equal(t, 512, b.Friend(key).Cap())
 	require.Equal(t, len(b.Bytes()), cap(b.Bytes()), "append to Bytes must not write into the room")
 	b.Release()
 }
@@ -88,7 +86,7 @@ func TestBufferLent(t *testing.T) {
 	touches := map[string]func(b *Buffer){
 		"Bytes":    func(b *Buffer) { b.Bytes() },
 		"Len":      func(b *Buffer) { b.Len() },
-		"Headroom": func(b *Buffer) { b.Friend(friend.Key{}).Headroom() },
+		"Headroom": func(b *Buffer) { b.Friend(key).Headroom() },
 		"Room":     func(b *Buffer) { b.Room() },
 		"Extend":   func(b *Buffer) { b.Extend(0) },
 		"Prepend":  func(b *Buffer) { b.Prepend(0) },
@@ -129,9 +127,9 @@ func TestBufferReleased(t *testing.T) {
 func TestBufferShared(t *testing.T) {
 	b := newBuffer(t, 512)
 	b.Append([]byte("payload"))
-	require.False(t, b.Friend(friend.Key{}).Shared())
+	require.False(t, b.Friend(key).Shared())
 	b.Retain()
-	require.True(t, b.Friend(friend.Key{}).Shared())
+	require.True(t, b.Friend(key).Shared())
 	require.Contains(t, panicText(t, func() { b.Append([]byte("x")) }), "shared buffer cannot be changed")
 	require.Contains(t, panicText(t, func() { b.lend(OpRecv) }), "shared")
 	b.lend(OpSend)
@@ -149,25 +147,25 @@ func TestBufferShared(t *testing.T) {
 // are no more claims than owners, whatever else is done with it.
 func TestBufferClaims(t *testing.T) {
 	b := newBuffer(t, 512)
-	b.Friend(friend.Key{}).Claim(OpSend)
+	b.Friend(key).Claim(OpSend)
 	require.Contains(t, panicText(t, func() { b.Bytes() }), "in flight in send")
-	require.Contains(t, panicText(t, func() { b.Friend(friend.Key{}).Claim(OpSend) }), "it has 1 owners")
+	require.Contains(t, panicText(t, func() { b.Friend(key).Claim(OpSend) }), "it has 1 owners")
 	require.Contains(t, panicText(t, func() { b.lend(OpSend) }), "in flight in send")
 	require.Contains(t, panicText(t, func() { b.Release() }), "in flight in send")
 	b.Retain()
 	require.NotPanics(t, func() { b.Bytes() }, "there is another owner now")
 	b.lend(OpWriteAt) // as an operation may, beside the send
-	b.Friend(friend.Key{}).Disclaim()
+	b.Friend(key).Disclaim()
 	require.Contains(t, panicText(t, func() { b.Release() }), "in flight in write-at")
-	require.Contains(t, panicText(t, func() { b.Friend(friend.Key{}).Claim(OpSend) }), "in flight in write-at")
+	require.Contains(t, panicText(t, func() { b.Friend(key).Claim(OpSend) }), "in flight in write-at")
 	b.unlend()
-	b.Friend(friend.Key{}).Claim(OpSend)
-	b.Friend(friend.Key{}).Disclaim() // the last owner's
-	require.Zero(t, b.pool.Friend(friend.Key{}).Stats().Outstanding)
-	require.Contains(t, panicText(t, func() { b.Friend(friend.Key{}).Claim(OpSend) }), "released")
+	b.Friend(key).Claim(OpSend)
+	b.Friend(key).Disclaim() // the last owner's
+	require.Zero(t, b.pool.Friend(key).Stats().Outstanding)
+	require.Contains(t, panicText(t, func() { b.Friend(key).Claim(OpSend) }), "released")
 	b = newBuffer(t, 512) // one that a stream has made for itself
-	b.Friend(friend.Key{}).Disclaim()
-	require.Zero(t, b.pool.Friend(friend.Key{}).Stats().Outstanding)
+	b.Friend(key).Disclaim()
+	require.Zero(t, b.pool.Friend(key).Stats().Outstanding)
 }
 
 // TestBufferClaimsFromManyThreads: the counts hold together.
@@ -178,8 +176,8 @@ func TestBufferClaimsFromManyThreads(t *testing.T) {
 		b.Retain()
 		wg.Go(func() {
 			for range 1000 {
-				b.Retain().Friend(friend.Key{}).Claim(OpSend)
-				b.Friend(friend.Key{}).Disclaim()
+				b.Retain().Friend(key).Claim(OpSend)
+				b.Friend(key).Disclaim()
 			}
 			b.Release()
 		})
@@ -192,8 +190,8 @@ func TestBufferClaimsFromManyThreads(t *testing.T) {
 
 func TestNewShared(t *testing.T) {
 	b := NewShared([]byte("everywhere"))
-	require.True(t, b.Friend(friend.Key{}).Shared())
-	require.Nil(t, b.Friend(friend.Key{}).Home())
+	require.True(t, b.Friend(key).Shared())
+	require.Nil(t, b.Friend(key).Home())
 	require.Contains(t, panicText(t, func() { b.Reset(0) }), "shared")
 	var wg sync.WaitGroup
 	for range 8 {
@@ -225,22 +223,22 @@ func TestBufferExchange(t *testing.T) {
 	b.Reset(100)
 	b.Append([]byte("held"))
 	b.lend(OpSend) // an operation has it and must not notice
-	require.True(t, b.Friend(friend.Key{}).Exchange(c, 32))
-	require.Equal(t, 512, b.Friend(friend.Key{}).Cap())
-	require.Equal(t, 4096, c.Friend(friend.Key{}).Cap())
+	require.True(t, b.Friend(key).Exchange(c, 32))
+	require.Equal(t, 512, b.Friend(key).Cap())
+	require.Equal(t, 4096, c.Friend(key).Cap())
 	c.Release()
 	b.unlend()
 	require.Equal(t, "held", string(b.Bytes()))
-	require.Equal(t, 32, b.Friend(friend.Key{}).Headroom())
+	require.Equal(t, 32, b.Friend(key).Headroom())
 
 	small := get(512)
 	large := get(4096)
 	large.Append(make([]byte, 513))
-	require.False(t, large.Friend(friend.Key{}).Exchange(small, 0), "it does not fit")
+	require.False(t, large.Friend(key).Exchange(small, 0), "it does not fit")
 	b.Retain()
-	require.False(t, b.Friend(friend.Key{}).Exchange(small, 0), "somebody else looks at it")
+	require.False(t, b.Friend(key).Exchange(small, 0), "somebody else looks at it")
 	b.Release()
-	require.False(t, NewShared([]byte("x")).Friend(friend.Key{}).Exchange(small, 0))
+	require.False(t, NewShared([]byte("x")).Friend(key).Exchange(small, 0))
 	b.Release()
 	small.Release()
 	large.Release()

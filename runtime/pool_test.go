@@ -37,25 +37,25 @@ func TestPoolSizes(t *testing.T) {
 		65537: 131072, 8 << 20: 8 << 20, 8<<20 + 1: 8<<20 + 4096, 9 << 20: 9 << 20} {
 		b, err := p.Get(size)
 		require.NoError(t, err)
-		require.Equal(t, want, b.Friend(friend.Key{}).Cap(), "for %d", size)
+		require.Equal(t, want, b.Friend(key).Cap(), "for %d", size)
 		require.Zero(t, b.Len())
-		require.Zero(t, b.Friend(friend.Key{}).Headroom())
+		require.Zero(t, b.Friend(key).Headroom())
 		b.Release()
 	}
-	require.Zero(t, p.Friend(friend.Key{}).Stats().Outstanding)
+	require.Zero(t, p.Friend(key).Stats().Outstanding)
 	_, err := p.Get(maxBuffer + 1)
 	require.ErrorIs(t, err, ErrNoBuffers)
 	require.NoError(t, p.Close())
-	require.Zero(t, p.Friend(friend.Key{}).Stats().Mapped)
+	require.Zero(t, p.Friend(key).Stats().Mapped)
 	require.ErrorIs(t, p.Close(), ErrClosed)
 }
 
 func TestPoolCopy(t *testing.T) {
 	p := NewPool(0)
-	b, err := p.Friend(friend.Key{}).Copy(16, []byte("payload"))
+	b, err := p.Friend(key).Copy(16, []byte("payload"))
 	require.NoError(t, err)
 	require.Equal(t, "payload", string(b.Bytes()))
-	require.Equal(t, 16, b.Friend(friend.Key{}).Headroom())
+	require.Equal(t, 16, b.Friend(key).Headroom())
 	b.Release()
 	require.NoError(t, p.Close())
 }
@@ -74,7 +74,7 @@ func TestPoolLimit(t *testing.T) {
 		held = append(held, b)
 	}
 	require.Len(t, held, 4)
-	require.EqualValues(t, chunkSize, p.Friend(friend.Key{}).Stats().Mapped)
+	require.EqualValues(t, chunkSize, p.Friend(key).Stats().Mapped)
 	_, err := p.Get(512)
 	require.ErrorIs(t, err, ErrNoBuffers, "of another size")
 	held[3].Release()
@@ -96,24 +96,24 @@ func TestPoolGivesBack(t *testing.T) {
 	for _, b := range take(t, p, 512, 3*chunkSize) {
 		b.Release()
 	}
-	require.EqualValues(t, 3*chunkSize, p.Friend(friend.Key{}).Stats().Mapped)
+	require.EqualValues(t, 3*chunkSize, p.Friend(key).Stats().Mapped)
 	for _, b := range take(t, p, 512, 2*maxIdle) {
 		b.Release()
 	}
-	require.EqualValues(t, maxIdle, p.Friend(friend.Key{}).Stats().Mapped)
-	require.EqualValues(t, 2*maxIdle, p.Friend(friend.Key{}).Stats().Peak)
+	require.EqualValues(t, maxIdle, p.Friend(key).Stats().Mapped)
+	require.EqualValues(t, 2*maxIdle, p.Friend(key).Stats().Peak)
 
 	for _, b := range take(t, p, 4096, maxIdle) {
 		b.Release()
 	}
-	require.EqualValues(t, maxIdle, p.Friend(friend.Key{}).Stats().Mapped)
+	require.EqualValues(t, maxIdle, p.Friend(key).Stats().Mapped)
 	held := take(t, p, 4096, maxIdle) // none is mapped anew
-	require.EqualValues(t, maxIdle, p.Friend(friend.Key{}).Stats().Mapped)
+	require.EqualValues(t, maxIdle, p.Friend(key).Stats().Mapped)
 	for _, b := range held {
 		b.Release()
 	}
 	require.NoError(t, p.Close())
-	require.Zero(t, p.Friend(friend.Key{}).Stats().Mapped)
+	require.Zero(t, p.Friend(key).Stats().Mapped)
 }
 
 // TestPoolKeepsItsChunks: what is taken and given back over and over is not
@@ -142,10 +142,10 @@ func TestPoolWithoutMemory(t *testing.T) {
 	p := NewPool(math.MaxInt64)
 	get(t, p, 512).Release()
 	get(t, p, 1<<20).Release()
-	require.EqualValues(t, chunkSize+1<<20, p.Friend(friend.Key{}).Stats().Mapped)
+	require.EqualValues(t, chunkSize+1<<20, p.Friend(key).Stats().Mapped)
 	_, err := p.Map(1 << 60) // more than any address space
 	require.ErrorIs(t, err, ErrNoBuffers)
-	require.Zero(t, p.Friend(friend.Key{}).Stats().Mapped)
+	require.Zero(t, p.Friend(key).Stats().Mapped)
 	get(t, p, 512).Release()
 	require.NoError(t, p.Close())
 }
@@ -155,7 +155,7 @@ func TestPoolWithoutMemory(t *testing.T) {
 func TestPoolExchange(t *testing.T) {
 	p := NewPool(0)
 	small, large := get(t, p, 512), get(t, p, 32<<10)
-	require.True(t, large.Friend(friend.Key{}).Exchange(small, 0))
+	require.True(t, large.Friend(key).Exchange(small, 0))
 	small.Release()
 	large.Release() // both chunks are free now
 	for range 3 {
@@ -165,7 +165,7 @@ func TestPoolExchange(t *testing.T) {
 		small.Release()
 		large.Release()
 	}
-	require.EqualValues(t, 2*chunkSize, p.Friend(friend.Key{}).Stats().Mapped)
+	require.EqualValues(t, 2*chunkSize, p.Friend(key).Stats().Mapped)
 	require.NoError(t, p.Close())
 }
 
@@ -180,7 +180,7 @@ func TestPoolCloseWithOutstanding(t *testing.T) {
 	wg.Go(small.Release)
 	wg.Go(big.Release)
 	wg.Wait()
-	require.Zero(t, p.Friend(friend.Key{}).Stats().Mapped)
+	require.Zero(t, p.Friend(key).Stats().Mapped)
 }
 
 // TestPoolForeign: buffers that other goroutines release wait for the loop,
@@ -192,7 +192,7 @@ func TestPoolForeign(t *testing.T) {
 		wakes int
 	)
 	p := NewPool(0)
-	p.Friend(friend.Key{}).Bind(func() bool { mu.Lock(); defer mu.Unlock(); return mine }, func() { mu.Lock(); defer mu.Unlock(); wakes++ })
+	p.Friend(key).Bind(func() bool { mu.Lock(); defer mu.Unlock(); return mine }, func() { mu.Lock(); defer mu.Unlock(); wakes++ })
 	var held []*Buffer
 	for range 100 {
 		b, err := p.Get(512)
@@ -207,11 +207,11 @@ func TestPoolForeign(t *testing.T) {
 		wg.Go(b.Release)
 	}
 	wg.Wait()
-	require.Equal(t, 100, p.Friend(friend.Key{}).Stats().Outstanding)
+	require.Equal(t, 100, p.Friend(key).Stats().Outstanding)
 	require.Equal(t, 1, wakes)
-	p.Friend(friend.Key{}).Collect()
-	require.Zero(t, p.Friend(friend.Key{}).Stats().Outstanding)
-	p.Friend(friend.Key{}).Collect()
+	p.Friend(key).Collect()
+	require.Zero(t, p.Friend(key).Stats().Outstanding)
+	p.Friend(key).Collect()
 	require.NoError(t, p.Close())
 }
 
@@ -241,7 +241,7 @@ func TestPoolRandom(t *testing.T) {
 		if len(held) > 0 && r.IntN(len(held)+20) < len(held) {
 			i := r.IntN(len(held))
 			o := held[i]
-			mem := o.b.Friend(friend.Key{}).Memory()
+			mem := o.b.Friend(key).Memory()
 			require.Equal(t, o.mark, mem[0])
 			require.Equal(t, o.mark, mem[len(mem)-1])
 			o.b.Release()
@@ -252,14 +252,14 @@ func TestPoolRandom(t *testing.T) {
 		b, err := p.Get(1 << r.IntN(19))
 		require.NoError(t, err)
 		o := owned{b, byte(r.Uint32())}
-		mem := b.Friend(friend.Key{}).Memory()
+		mem := b.Friend(key).Memory()
 		mem[0], mem[len(mem)-1] = o.mark, o.mark
 		held = append(held, o)
-		require.Equal(t, len(held), p.Friend(friend.Key{}).Stats().Outstanding)
+		require.Equal(t, len(held), p.Friend(key).Stats().Outstanding)
 	}
 	for _, o := range held {
 		o.b.Release()
 	}
 	require.NoError(t, p.Close())
-	require.Zero(t, p.Friend(friend.Key{}).Stats().Mapped)
+	require.Zero(t, p.Friend(key).Stats().Mapped)
 }

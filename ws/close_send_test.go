@@ -208,7 +208,7 @@ func TestCloseTellsWhoWaits(t *testing.T) {
 				return err
 			}
 			_, err = io.WriteString(w, "half")
-			err = errors.Join(err, elsewhereNow(func() error { return c.SendText(ctx, strings.Repeat("x", 2000)) }))
+			err = errors.Join(err, onGoroutineNow(func() error { return c.SendText(ctx, strings.Repeat("x", 2000)) }))
 			sent := make(chan error, 1)
 			go func() { sent <- c.SendText(context.Background(), "no room") }()
 			for range 1000 { // it waits by then

@@ -201,7 +201,7 @@ func TestManyMessagesTakeTurns(t *testing.T) {
 		srv.Compression, srv.SendQueue = &ws.Compression{}, 2*n*len(message)
 		srv.Hooks.MessageSent = func(*ws.Conn, ws.Type, int) { out++ }
 		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
-			err := elsewhereNow(func() (err error) {
+			err := onGoroutineNow(func() (err error) {
 				for range n {
 					err = errors.Join(err, c.SendText(ctx, message))
 				}
@@ -237,7 +237,7 @@ func TestAheadTakesTurns(t *testing.T) {
 				}
 				return nil
 			})
-			err = errors.Join(err, elsewhereNow(func() (err error) {
+			err = errors.Join(err, onGoroutineNow(func() (err error) {
 				for range n {
 					err = errors.Join(err, c.SendText(ctx, message))
 				}

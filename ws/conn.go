@@ -90,8 +90,8 @@ type Conn struct {
 	pingSeq  uint64
 
 	// Messages that the handler has: see reclaim.go.
-	held    list.List[Message]
-	foreign atomic.Pointer[Message] // released by other threads, not yet unlinked
+	held          list.List[Message]
+	crossReleased atomic.Pointer[Message] // released by other threads, not yet unlinked
 }
 
 // newConn makes a Conn over s. It must be called on the loop.

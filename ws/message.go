@@ -54,13 +54,13 @@ type Message struct {
 	first segment
 	rest  []segment
 
-	conn     *Conn              // received it, and reclaims it; nil after Keep
-	local    *local             // reuses the Message itself; nil: not reused
-	node     list.Node[Message] // in Conn.held
-	unused   list.Link[Message] // in local.messages
-	nextAway *Message           // in Conn.foreign
-	away     atomic.Int32       // 0, awayReleased or awayReclaimed
-	from     string             // the stack that received it, with Options.DebugMessages
+	conn         *Conn              // received it, and reclaims it; nil after Keep
+	local        *local             // reuses the Message itself; nil: not reused
+	node         list.Node[Message] // in Conn.held
+	unused       list.Link[Message] // in local.messages
+	nextReleased *Message           // in Conn.crossReleased
+	away         atomic.Int32       // 0, awayReleased or awayReclaimed
+	from         string             // the stack that received it, with Options.DebugMessages
 }
 
 // NewMessage returns a message that owns p, without a copy: the caller must not change p

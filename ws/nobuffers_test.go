@@ -58,7 +58,7 @@ func TestLostMessageEndsConnection(t *testing.T) {
 				return err
 			}
 			restore := exhaustWhenSent(ctx, c)
-			err := elsewhereNow(func() error { return c.SendBinary(ctx, make([]byte, 5000)) })
+			err := onGoroutineNow(func() error { return c.SendBinary(ctx, make([]byte, 5000)) })
 			for range 2 {
 				err = errors.Join(err, loop.Yield(ctx))
 			}

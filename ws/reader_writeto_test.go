@@ -57,7 +57,7 @@ func TestEndWhileWriteToWrites(t *testing.T) {
 		{"Readable", func(ctx context.Context, c *ws.Conn) error { _, err := loop.WaitAny(ctx, c.Readable()); return err }, false},
 		{"CloseNow", func(_ context.Context, c *ws.Conn) error { return c.CloseNow() }, true},
 		{"Close", func(_ context.Context, c *ws.Conn) error { return c.Close(4001, "") }, true},
-		{"Close elsewhere", goroutine(func(_ context.Context, c *ws.Conn) error { return c.Close(4001, "") }), true},
+		{"Close on a goroutine", goroutine(func(_ context.Context, c *ws.Conn) error { return c.Close(4001, "") }), true},
 		{"Close beside", func(ctx context.Context, c *ws.Conn) error {
 			closer, err := closeBeside(ctx, c)
 			return errors.Join(err, closer.Wait(ctx))

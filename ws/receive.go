@@ -194,7 +194,7 @@ func (c *Conn) assemble() (*Message, error) {
 }
 
 func (c *Conn) newMessage() *Message {
-	if c.foreign.Load() != nil {
+	if c.crossReleased.Load() != nil {
 		c.collect()
 	}
 	m := c.local.newMessage(c, c.typ)

@@ -5,7 +5,7 @@ import "fmt"
 // A handler that returns while it still has messages has forgotten them. The connection
 // lists the messages that its handler has (Conn.held), takes back those that are left
 // and logs a warning. Only the loop changes that list, so messages released by other
-// threads wait in a second one (Conn.foreign) to be unlinked.
+// threads wait in a second one (Conn.crossReleased) to be unlinked.
 
 // Values of Message.away: another thread released the message, or the connection
 // reclaimed it when its handler returned.
@@ -23,9 +23,9 @@ func (c *Conn) unlink(m *Message) { c.held.Remove(&m.node) }
 // collect.
 func (c *Conn) returned(m *Message) {
 	for {
-		top := c.foreign.Load()
-		m.nextAway = top
-		if c.foreign.CompareAndSwap(top, m) {
+		top := c.crossReleased.Load()
+		m.nextReleased = top
+		if c.crossReleased.CompareAndSwap(top, m) {
 			return
 		}
 	}
@@ -33,11 +33,11 @@ func (c *Conn) returned(m *Message) {
 
 // collect unlinks the messages that other threads have released.
 func (c *Conn) collect() {
-	m := c.foreign.Swap(nil)
+	m := c.crossReleased.Swap(nil)
 	for m != nil {
-		next := m.nextAway
+		next := m.nextReleased
 		c.unlink(m)
-		m.conn, m.nextAway = nil, nil // m itself is left to the garbage collector
+		m.conn, m.nextReleased = nil, nil // m itself is left to the garbage collector
 		m = next
 	}
 }
@@ -70,7 +70,7 @@ func (c *Conn) reclaim() {
 // letGo releases what the connection itself holds. Messages that a caller has received
 // stay valid.
 func (c *Conn) letGo() {
-	if c.foreign.Load() != nil {
+	if c.crossReleased.Load() != nil {
 		c.collect()
 	}
 	c.dropReceived()

@@ -16,9 +16,9 @@ import (
 	"github.com/noria-go/noria/ws/internal/frame"
 )
 
-// elsewhereNow calls f on a goroutine and blocks the loop until f returns: what f sends is
+// onGoroutineNow calls f on a goroutine and blocks the loop until f returns: what f sends is
 // accepted, and the loop has not taken it yet.
-func elsewhereNow(f func() error) error {
+func onGoroutineNow(f func() error) error {
 	done := make(chan error)
 	go func() { done <- f() }()
 	return <-done
@@ -43,8 +43,8 @@ func TestTasksDoNotOvertake(t *testing.T) {
 		{"Send that takes turns", long, func(ctx context.Context, c *ws.Conn) error {
 			return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte(long)))
 		}},
-		{"Writer elsewhere", "last", goroutine(writeLast)},
-		{"Send elsewhere that takes turns", long, goroutine(func(ctx context.Context, c *ws.Conn) error {
+		{"Writer on a goroutine", "last", goroutine(writeLast)},
+		{"Send on a goroutine that takes turns", long, goroutine(func(ctx context.Context, c *ws.Conn) error {
 			return c.Send(ctx, ws.NewMessage(ws.TypeText, []byte(long)))
 		})},
 	}
@@ -59,7 +59,7 @@ func TestTasksDoNotOvertake(t *testing.T) {
 						if err := echoOne(ctx, c); err != nil {
 							return err
 						}
-						err := elsewhereNow(func() error {
+						err := onGoroutineNow(func() error {
 							var errs error
 							for i := range 3 {
 								ctx, cancel := context.WithCancel(context.Background())
@@ -183,7 +183,7 @@ func TestPanicWhileSending(t *testing.T) {
 			before func(ctx context.Context, c *ws.Conn) error
 		}{
 			{"MessageSent", func(_ context.Context, c *ws.Conn) error {
-				return elsewhereNow(func() error { return c.SendText(context.Background(), "other") })
+				return onGoroutineNow(func() error { return c.SendText(context.Background(), "other") })
 			}},
 			{"MessageDropped", func(ctx context.Context, c *ws.Conn) error {
 				if err := flood(ctx, c); !errors.Is(err, ws.ErrDropped) {
@@ -242,7 +242,7 @@ func TestPanicWhileClosing(t *testing.T) {
 			if _, err := c.Receive(ctx); err != nil { // and forgets it
 				return err
 			}
-			return elsewhereNow(func() error { return c.SendText(context.Background(), "other") })
+			return onGoroutineNow(func() error { return c.SendText(context.Background(), "other") })
 		}
 		g := backendtest.Group(t, v, 1)
 		p := connect(t, serve(t, g, srv))
@@ -267,7 +267,7 @@ func TestPolicyAmongOthers(t *testing.T) {
 				if err := c.SendText(ctx, fill); err != nil {
 					return err
 				}
-				err := elsewhereNow(func() error { return c.SendText(context.Background(), fill) })
+				err := onGoroutineNow(func() error { return c.SendText(context.Background(), fill) })
 				return errors.Join(err, c.SendText(ctx, "last"))
 			}
 			p := connect(t, serve(t, backendtest.Group(t, v, 1), srv))

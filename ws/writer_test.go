@@ -211,7 +211,7 @@ func TestWriterIsNotThePeer(t *testing.T) {
 				}
 				_ = loop.Yield(ctx)
 			}
-			if err := elsewhereNow(func() error { return c.SendText(context.Background(), "one") }); err != nil {
+			if err := onGoroutineNow(func() error { return c.SendText(context.Background(), "one") }); err != nil {
 				return err
 			}
 			for range 10 { // until takeCross waits for room

@@ -22,6 +22,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
+var key friend.Key // opens what only this module may call: see internal/friend
+
 // start starts a group with one loop; nil until Provide is called.
 var start func() (*loop.Group, error)
 
@@ -61,14 +63,14 @@ func defaultGroup() (*loop.Group, error) {
 // that loop: then it must let goroutines use the connection.
 func On(ctx context.Context, g *loop.Group, address string, dial func(ctx context.Context, foreign bool) error) error {
 	t := loop.TaskOf(ctx)
-	if t != nil && t.Loop().Friend(friend.Key{}).OnLoop() {
+	if t != nil && t.Loop().Friend(key).OnLoop() {
 		return dial(ctx, false)
 	}
 	l, err := loopFor(t, g)
 	if err != nil {
 		return &runtime.OpError{Op: "dial", Detail: address, Err: err}
 	}
-	err = l.Friend(friend.Key{}).Call(ctx, "dial "+address, func(ctx context.Context) error { return dial(ctx, true) })
+	err = l.Friend(key).Call(ctx, "dial "+address, func(ctx context.Context) error { return dial(ctx, true) })
 	if cerr := ctx.Err(); cerr != nil && errors.Is(err, runtime.ErrCanceled) {
 		return &runtime.OpError{Op: "dial", Detail: address, Err: cerr}
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
+var key friend.Key // opens what only this module may call: see internal/friend
+
 const (
 	// DefaultCount and DefaultSize measured best: see docs/performance.md. One enter
 	// of a ring may fill a buffer for each connection that has bytes. When the ring
@@ -48,7 +50,7 @@ type Set struct {
 // until they take at most a quarter of the pool's limit, but at least 8.
 func fit(pool *runtime.Pool, size int) int {
 	n := DefaultCount
-	for limit := pool.Friend(friend.Key{}).Stats().Limit / 4; n > 8 && int64(n)*int64(size) > limit; {
+	for limit := pool.Friend(key).Stats().Limit / 4; n > 8 && int64(n)*int64(size) > limit; {
 		n /= 2
 	}
 	return n
@@ -67,7 +69,7 @@ func New(pool *runtime.Pool, count, size int, back func(i uint32)) (*Set, error)
 	}
 	s := &Set{pool: pool, slab: slab, low: (count + 1) / 2, back: back}
 	for i := range count {
-		s.bufs = append(s.bufs, pool.Friend(friend.Key{}).NewBuffer(s, slab[i*size:(i+1)*size:(i+1)*size], uint32(i)))
+		s.bufs = append(s.bufs, pool.Friend(key).NewBuffer(s, slab[i*size:(i+1)*size:(i+1)*size], uint32(i)))
 	}
 	return s, nil
 }
@@ -85,7 +87,7 @@ func (s *Set) Copied() int64 { return s.copied }
 func (s *Set) Short() bool { return len(s.bufs)-s.held <= s.low }
 
 // Target returns the memory of buffer i for the kernel to fill.
-func (s *Set) Target(i uint32) []byte { return s.bufs[i].Friend(friend.Key{}).Memory()[Headroom:] }
+func (s *Set) Target(i uint32) []byte { return s.bufs[i].Friend(key).Memory()[Headroom:] }
 
 // Deliver returns a buffer with the first n bytes of Target(i), which then belongs
 // to the receiver. It is buffer i itself, with kept set. If buffers are short, it
@@ -94,7 +96,7 @@ func (s *Set) Target(i uint32) []byte { return s.bufs[i].Friend(friend.Key{}).Me
 // dropped.
 func (s *Set) Deliver(i uint32, n int) (b *runtime.Buffer, kept bool) {
 	if s.Short() {
-		if b, err := s.pool.Friend(friend.Key{}).Copy(Headroom, s.Target(i)[:n]); err == nil {
+		if b, err := s.pool.Friend(key).Copy(Headroom, s.Target(i)[:n]); err == nil {
 			s.copied++
 			return b, false
 		}
@@ -109,18 +111,18 @@ func (s *Set) Deliver(i uint32, n int) (b *runtime.Buffer, kept bool) {
 // hot buffers. It returns false if the contents stay in the set's memory: the pool
 // has no memory, or they are shared.
 func (s *Set) Vacate(b *runtime.Buffer) bool {
-	if b.Friend(friend.Key{}).Home() != s {
+	if b.Friend(key).Home() != s {
 		return true
 	}
-	c, err := s.pool.Get(Headroom + b.Friend(friend.Key{}).Len())
+	c, err := s.pool.Get(Headroom + b.Friend(key).Len())
 	if err != nil {
 		return false
 	}
-	if !b.Friend(friend.Key{}).Exchange(c, Headroom) {
+	if !b.Friend(key).Exchange(c, Headroom) {
 		c.Release()
 		return false
 	}
-	s.bufs[c.Friend(friend.Key{}).Index()] = c
+	s.bufs[c.Friend(key).Index()] = c
 	c.Release()
 	return true
 }
@@ -129,7 +131,7 @@ func (s *Set) Vacate(b *runtime.Buffer) bool {
 func (s *Set) PutBack(b *runtime.Buffer) {
 	s.held--
 	if !s.closed {
-		s.back(b.Friend(friend.Key{}).Index())
+		s.back(b.Friend(key).Index())
 		return
 	}
 	if s.held == 0 {

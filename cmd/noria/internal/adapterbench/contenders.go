@@ -14,6 +14,8 @@ import (
 	"github.com/noria-go/noria/loop"
 )
 
+var key friend.Key // opens what only this module may call: see internal/friend
+
 // A receiver receives one message into p and answers it.
 type receiver interface {
 	receive(p []byte) (int, error)
@@ -32,7 +34,7 @@ type counts struct {
 	PeakBuffer  int // in bytes
 }
 
-func countsOf(ss *compat.SyncStream) counts { return counts(ss.Friend(friend.Key{}).Counts()) }
+func countsOf(ss *compat.SyncStream) counts { return counts(ss.Friend(key).Counts()) }
 
 // A contender makes a receiver from a task's stream or, if it uses no loop, from a
 // net.Conn.
@@ -134,7 +136,7 @@ func growable(step int) func(s *loop.Stream) (receiver, error) {
 		if err != nil {
 			return nil, err
 		}
-		gs.Friend(friend.Key{}).GrowLinearly(step)
+		gs.Friend(key).GrowLinearly(step)
 		return &growableReceiver{gs}, nil
 	}
 }
