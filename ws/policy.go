@@ -22,7 +22,8 @@ type Policy uint8
 const (
 	// PolicyWait makes Send wait for room, at most WriteTimeout.
 	PolicyWait Policy = iota
-	// PolicyDrop makes Send drop the message and return ErrDropped.
+	// PolicyDrop makes Send drop the message and return ErrDropped. A Writer waits as with
+	// PolicyWait: a part of a message cannot be dropped.
 	PolicyDrop
 	// PolicyDisconnect makes Send close the connection with StatusPolicyViolation and
 	// return ErrTooSlow.
@@ -56,7 +57,6 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			continue
 		}
 		werr := c.stream.Friend(key).WriteErr()
-		full := errors.Is(werr, runtime.ErrBusy)
 		if werr == nil && !c.overBudget() {
 			if c.pongDue {
 				c.answerLatestPing() // the ping came before this message
@@ -70,6 +70,7 @@ func (c *Conn) room(ctx context.Context, w *Writer, t Type, bytes int) error {
 			}
 			return nil
 		}
+		full := errors.Is(werr, runtime.ErrBusy)
 		if werr != nil && !full {
 			return c.sendFailed(werr)
 		}

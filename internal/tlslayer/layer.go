@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -113,7 +112,7 @@ func (l *layer) fail(err error) {
 
 // failure returns err as the error of a read.
 func (l *layer) failure(err error) error {
-	return &runtime.OpError{Op: "recv", Handle: l.wire.s.Friend(friend.Key{}).Handle(), Err: err}
+	return &runtime.OpError{Op: "recv", Handle: l.wire.s.Friend(key).Handle(), Err: err}
 }
 
 // Seal encrypts p.

@@ -37,7 +37,7 @@ import (
 // DefaultHandshakeTimeout is how long a handshake may take by default.
 const DefaultHandshakeTimeout = 10 * time.Second
 
-var key friend.Key
+var key friend.Key // opens what only this module may call: see internal/friend
 
 // Server performs the server's side of the handshake on s, waits until it is complete, and
 // puts TLS beneath s. Only a task of s's loop may call it. It fails after timeout (0 and
@@ -88,10 +88,10 @@ func State(s *loop.Stream) (state tls.ConnectionState, ok bool) {
 
 func start(ctx context.Context, s *loop.Stream, timeout time.Duration, side func(*wire) *tls.Conn) error {
 	fail := func(err error) error {
-		return &runtime.OpError{Op: "tls handshake", Handle: s.Friend(friend.Key{}).Handle(), Detail: s.RemoteAddr().String(), Err: err}
+		return &runtime.OpError{Op: "tls handshake", Handle: s.Friend(key).Handle(), Detail: s.RemoteAddr().String(), Err: err}
 	}
 	if !s.Loop().Friend(key).OnLoop() {
-		return &runtime.OpError{Op: "tls handshake", Handle: s.Friend(friend.Key{}).Handle(), Err: loop.ErrOffLoop}
+		return &runtime.OpError{Op: "tls handshake", Handle: s.Friend(key).Handle(), Err: loop.ErrOffLoop}
 	}
 	if s.Friend(key).Layer() != nil {
 		return fail(errors.New("the stream has TLS already"))
