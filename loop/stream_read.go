@@ -342,7 +342,7 @@ func (s *Stream) noInto(t *Task) error {
 	case s.closing:
 		return runtime.ErrClosed
 	case t.killed:
-		return runtime.ErrCanceled
+		return t.killErr()
 	case s.in.deadline.passed(s.loop):
 		return os.ErrDeadlineExceeded
 	}
