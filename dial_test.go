@@ -2,7 +2,9 @@ package noria_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -167,6 +169,65 @@ func TestDial(t *testing.T) {
 					require.ErrorIs(t, err, context.Canceled)
 				})
 			})
+		}
+	})
+}
+
+// The end of the context ends a task's Dial, whichever context the task gives.
+func TestDialFromATaskEndsWithTheContext(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // it accepts no connection, so no handshake ends
+	require.NoError(t, err)
+	defer ln.Close()
+	address := ln.Addr().String()
+	dials := map[string]func(ctx context.Context, g *loop.Group) error{
+		"tcp": func(ctx context.Context, g *loop.Group) error {
+			_, err := tcp.Dial(ctx, address, tcp.DialOptions{TLS: &tls.Config{}, HandshakeTimeout: time.Minute, Net: loop.DialOptions{Group: g}})
+			return err
+		},
+		"ws": func(ctx context.Context, g *loop.Group) error {
+			_, err := ws.Dial(ctx, "ws://"+address+"/", ws.DialOptions{HandshakeTimeout: time.Minute, Net: loop.DialOptions{Group: g}})
+			return err
+		},
+	}
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for name, dial := range dials {
+			for from, base := range map[string]func(own context.Context) context.Context{
+				"its own":     func(own context.Context) context.Context { return own },
+				"another one": func(context.Context) context.Context { return t.Context() },
+			} {
+				t.Run(name+", "+from, func(t *testing.T) {
+					require.NoError(t, backendtest.Run(t, g, func(own context.Context) error {
+						ctx, cancel := context.WithTimeout(base(own), 10*time.Millisecond)
+						defer cancel()
+						begun := time.Now()
+						if err := dial(ctx, g); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 30*time.Second {
+							return fmt.Errorf("after %v: %v", time.Since(begun), err)
+						}
+						return nil
+					}))
+				})
+			}
+		}
+	})
+}
+
+// A function that a loop calls outside any task cannot dial, on another loop's thread
+// either: it would hold its own.
+func TestDialFromAPostedFunction(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g, other := backendtest.Group(t, v, 1), backendtest.Group(t, v, 1)
+		for _, d := range openers {
+			for _, to := range []*loop.Group{g, other} {
+				result := make(chan error, 1)
+				require.NoError(t, g.Loops()[0].Post(func() {
+					_, _, err := d.dial(ended, "127.0.0.1:1", to)
+					result <- err
+				}))
+				require.ErrorIs(t, <-result, loop.ErrOffLoop, d.name)
+			}
 		}
 	})
 }

@@ -124,13 +124,17 @@ func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Contex
 // callBy is Call with the function to post with.
 func (l *Loop) callBy(ctx context.Context, name string, fn func(ctx context.Context) error, post func(func()) error) error {
 	t := l.current()
+	if t == nil {
+		// A function given to Post, of whichever loop, would hold its thread.
+		if cur, onLoop := caller(ctx); cur == nil && onLoop {
+			return &runtime.OpError{Op: "call", Detail: name, Err: errNoTask}
+		}
+	}
 	switch {
 	case t != nil && TaskOf(ctx) == t:
 		return fn(ctx)
 	case t != nil && ctx.Done() == nil: // it never ends
 		return fn(t.context())
-	case t == nil && l.onThread():
-		return &runtime.OpError{Op: "call", Detail: name, Err: errNoTask}
 	}
 	var (
 		done   Event
