@@ -87,10 +87,11 @@ type Loop struct {
 	nextTurn   ring[func()]
 	batch      []func() // posted functions that are about to run
 	timers     timers
-	clock      int64     // when this turn began
-	stopBy     int64     // when tasks are abandoned; 0: the loop is not stopping
-	dirty      []*Stream // streams that were written to since they were last flushed
-	unit       []byte    // joins short pieces of a stream: see nextUnit
+	clock      int64         // when this turn began
+	stopBy     int64         // when tasks are abandoned; 0: the loop is not stopping
+	dirty      []*Stream     // streams that were written to since they were last flushed
+	opening    time.Duration // spent in this turn on opening what arrived: see openTime
+	unit       []byte        // joins short pieces of a stream: see nextUnit
 	idle       []*worker
 	operations list.Stack[operation] // free ones
 	root       Task                  // parent of the tasks that have no other
@@ -241,6 +242,7 @@ func (l *Loop) step(deadline int64) error {
 	l.turn += 2
 	l.phase.Store(l.turn)
 	fromLast := l.nextTurn.len()
+	l.opening = 0
 	l.takePosts()
 	l.pool.Friend(key).Collect()
 	l.clock = l.rt.Now()

@@ -18,7 +18,7 @@ type inbox struct {
 	op       runtime.Op // otherwise a recv-many
 	readers  waitList
 	err      error // what reads fail with once the inbox is empty
-	wanted   int   // how many ReadIntos wait for the socket
+	wanted   int   // how many ReadIntos wait for the socket, and one if openLater does
 	deadline deadline
 }
 
