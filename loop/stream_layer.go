@@ -171,7 +171,7 @@ func (s *Stream) open() {
 	case in.bufs.len() > had:
 		in.readers.wakeOne()
 	}
-	if in.err != nil || in.bytes >= s.opts.InboxLimit {
+	if in.err != nil || in.reaches(s.opts.InboxLimit) {
 		s.stopReceiving()
 	}
 }

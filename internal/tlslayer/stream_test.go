@@ -637,3 +637,37 @@ func TestTLSSessionCachePanics(t *testing.T) {
 		})
 	})
 }
+
+// A peer that sends single bytes, with TLS or without, fills the inbox with buffers that
+// hold one each: their number has a limit too. Nothing is lost by it.
+func TestInboxOfSingleBytes(t *testing.T) {
+	const size = 4000
+	fill := func(ctx context.Context, s *loop.Stream, peer io.Writer) error {
+		s.Friend(friend.Key{}).ReadAhead()
+		before := s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding
+		for range size {
+			there := s.Buffered()
+			if _, err := peer.Write([]byte("x")); err != nil {
+				return err
+			}
+			for n := 0; n < 100 && s.Buffered() == there; n++ { // each by itself, while there is room
+				if err := loop.Yield(ctx); err != nil {
+					return err
+				}
+			}
+		}
+		if n := s.Loop().Pool().Friend(friend.Key{}).Stats().Outstanding - before; n > inboxLimit/512+10 {
+			return fmt.Errorf("%d buffers hold %d bytes", n, s.Buffered())
+		}
+		n, err := io.CopyN(io.Discard, s, size)
+		if n != size {
+			err = errors.Join(err, fmt.Errorf("%d bytes came", n))
+		}
+		return errors.Join(err, s.Close())
+	}
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		backendtest.WithPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error { return fill(ctx, s, peer) })
+		tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, peer *tls.Conn, _ net.Conn) error { return fill(ctx, s, peer) })
+	})
+}
