@@ -221,7 +221,7 @@ func (s *Stream) seal() *sendQueue {
 		out.tail = nil
 		p := s.nextUnit()
 		ly.limit = maxSealed + maxAnswers
-		err := ly.Seal(p)
+		err := s.sealing(func() error { return ly.Seal(p) })
 		ly.limit = ly.bytes + maxAnswers
 		if err != nil {
 			s.sealFailed(err)
@@ -232,12 +232,21 @@ func (s *Stream) seal() *sendQueue {
 	}
 	if out.empty() && (out.shut || s.closing) && !ly.goodbye && out.err == nil {
 		ly.goodbye = true
-		if err := ly.Goodbye(); err != nil && !s.closing {
+		if err := s.sealing(ly.Goodbye); err != nil && !s.closing {
 			s.sealFailed(err)
 		}
 	}
 	ly.tail = nil
 	return &ly.sealed
+}
+
+// sealing calls f, which seals, and returns a panic of it as an error: crypto/tls calls
+// the user's Config.Rand.
+func (s *Stream) sealing(f func() error) (err error) {
+	if failed := s.loop.contain("the stream's layer", func() { err = f() }); failed != nil {
+		err = failed
+	}
+	return err
 }
 
 // nextUnit returns the outbox's next bytes, at most sealUnit: a part of a buffer, or a

@@ -3,6 +3,7 @@ package tlslayer_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -669,5 +670,55 @@ func TestInboxOfSingleBytes(t *testing.T) {
 		g := backendtest.Group(t, v, 1)
 		backendtest.WithPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error { return fill(ctx, s, peer) })
 		tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, peer *tls.Conn, _ net.Conn) error { return fill(ctx, s, peer) })
+	})
+}
+
+// moody is a source of randomness that panics once it is told to. crypto/tls asks it for
+// each record that it encrypts with an old cipher suite.
+type moody struct{ angry atomic.Bool }
+
+func (m *moody) Read(p []byte) (int, error) {
+	if m.angry.Load() {
+		panic("mine")
+	}
+	return rand.Read(p)
+}
+
+// A panic while a stream encrypts, which the loop does outside any task, ends the
+// sending of this stream, not the program.
+func TestTLSPanicWhileEncrypting(t *testing.T) {
+	server, client := tlstest.Configs()
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		source := &moody{}
+		server, client := server.Clone(), client.Clone()
+		server.Rand, server.MaxVersion = source, tls.VersionTLS12
+		client.CipherSuites, client.MaxVersion = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}, tls.VersionTLS12
+		server.CipherSuites = client.CipherSuites
+		g := backendtest.Group(t, v, 1)
+		backendtest.WithPeer(t, g, func(ctx context.Context, s *loop.Stream, raw net.Conn) error {
+			shaken := make(chan error, 1)
+			go func() { shaken <- tls.Client(raw, client).Handshake() }()
+			if err := tlslayer.Server(ctx, s, server, 0); err != nil {
+				return err
+			}
+			if err := offload(ctx, func() error { return <-shaken }); err != nil {
+				return err
+			}
+			source.angry.Store(true)
+			if _, err := s.Write([]byte("x")); err != nil {
+				return err
+			}
+			if err := loop.Yield(ctx); err != nil { // the turn ends, and with it the loop encrypts
+				return err
+			}
+			var failed *loop.PanicError
+			if _, err := s.Write([]byte("x")); !errors.As(err, &failed) || failed.Value != "mine" {
+				return fmt.Errorf("writing: %v", err)
+			}
+			if err := s.Close(); !errors.As(err, &failed) {
+				return fmt.Errorf("closing: %v", err)
+			}
+			return loopLives(g)
+		})
 	})
 }
