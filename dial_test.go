@@ -231,3 +231,35 @@ func TestDialFromAPostedFunction(t *testing.T) {
 		}
 	})
 }
+
+// A function that a loop calls outside any task begins to close what belongs to another
+// loop, and does not wait for it.
+func TestCloseFromAPostedFunction(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g, other := backendtest.Group(t, v, 1), backendtest.Group(t, v, 1)
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer ln.Close()
+		c, err := tcp.Dial(t.Context(), ln.Addr().String(), tcp.DialOptions{Net: loop.DialOptions{Group: other}})
+		require.NoError(t, err)
+		peer, err := ln.Accept()
+		require.NoError(t, err)
+		defer peer.Close()
+		ls, err := other.Listen("127.0.0.1:0", loop.ServeOptions{})
+		require.NoError(t, err)
+		closed := make(chan error, 2)
+		require.NoError(t, g.Loops()[0].Post(func() {
+			closed <- c.Close()
+			closed <- ls.Close()
+		}))
+		require.NoError(t, <-closed)
+		require.NoError(t, <-closed)
+		require.NoError(t, peer.SetReadDeadline(time.Now().Add(30*time.Second)))
+		_, err = peer.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+		require.Eventually(t, func() bool { // the port becomes free
+			again, err := other.Listen(ls.Addr().String(), loop.ServeOptions{})
+			return err == nil && again.Close() == nil
+		}, 30*time.Second, time.Millisecond)
+	})
+}
