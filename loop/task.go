@@ -25,8 +25,11 @@ import (
 // or its parent is cancelled, and when the function has returned.
 //
 // A task is cancelled in two steps. A drain ends the context: calls that take the
-// context fail from then on, but reading and writing go on, so that a handler can end
-// its conversation. A kill makes every call fail with ErrCanceled that has to wait.
+// context fail from then on. But reading and writing go on, a deferred Offload runs its
+// function, and so does every call with context.WithoutCancel of the context: so a handler
+// can end its conversation and clean up. A server gives its handlers DrainTime for that,
+// and then kills them. A kill makes every call fail with ErrCanceled that has to wait, and
+// Offload does not run its function; a function that is running is waited for.
 type Task struct {
 	// The fields that waiting touches come first: they share cache lines.
 	loop     *Loop
