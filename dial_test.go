@@ -2,7 +2,9 @@ package noria_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"testing"
@@ -168,5 +170,96 @@ func TestDial(t *testing.T) {
 				})
 			})
 		}
+	})
+}
+
+// The end of the context ends a task's Dial, whichever context the task gives.
+func TestDialFromATaskEndsWithTheContext(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0") // it accepts no connection, so no handshake ends
+	require.NoError(t, err)
+	defer ln.Close()
+	address := ln.Addr().String()
+	dials := map[string]func(ctx context.Context, g *loop.Group) error{
+		"tcp": func(ctx context.Context, g *loop.Group) error {
+			_, err := tcp.Dial(ctx, address, tcp.DialOptions{TLS: &tls.Config{}, HandshakeTimeout: time.Minute, Net: loop.DialOptions{Group: g}})
+			return err
+		},
+		"ws": func(ctx context.Context, g *loop.Group) error {
+			_, err := ws.Dial(ctx, "ws://"+address+"/", ws.DialOptions{HandshakeTimeout: time.Minute, Net: loop.DialOptions{Group: g}})
+			return err
+		},
+	}
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		for name, dial := range dials {
+			for from, base := range map[string]func(own context.Context) context.Context{
+				"its own":     func(own context.Context) context.Context { return own },
+				"another one": func(context.Context) context.Context { return t.Context() },
+			} {
+				t.Run(name+", "+from, func(t *testing.T) {
+					require.NoError(t, backendtest.Run(t, g, func(own context.Context) error {
+						ctx, cancel := context.WithTimeout(base(own), 10*time.Millisecond)
+						defer cancel()
+						begun := time.Now()
+						if err := dial(ctx, g); !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 30*time.Second {
+							return fmt.Errorf("after %v: %v", time.Since(begun), err)
+						}
+						return nil
+					}))
+				})
+			}
+		}
+	})
+}
+
+// A function that a loop calls outside any task cannot dial, on another loop's thread
+// either: it would hold its own.
+func TestDialFromAPostedFunction(t *testing.T) {
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g, other := backendtest.Group(t, v, 1), backendtest.Group(t, v, 1)
+		for _, d := range openers {
+			for _, to := range []*loop.Group{g, other} {
+				result := make(chan error, 1)
+				require.NoError(t, g.Loops()[0].Post(func() {
+					_, _, err := d.dial(ended, "127.0.0.1:1", to)
+					result <- err
+				}))
+				require.ErrorIs(t, <-result, loop.ErrOffLoop, d.name)
+			}
+		}
+	})
+}
+
+// A function that a loop calls outside any task begins to close what belongs to another
+// loop, and does not wait for it.
+func TestCloseFromAPostedFunction(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g, other := backendtest.Group(t, v, 1), backendtest.Group(t, v, 1)
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer ln.Close()
+		c, err := tcp.Dial(t.Context(), ln.Addr().String(), tcp.DialOptions{Net: loop.DialOptions{Group: other}})
+		require.NoError(t, err)
+		peer, err := ln.Accept()
+		require.NoError(t, err)
+		defer peer.Close()
+		ls, err := other.Listen("127.0.0.1:0", loop.ListenOptions{})
+		require.NoError(t, err)
+		closed := make(chan error, 2)
+		require.NoError(t, g.Loops()[0].Post(func() {
+			closed <- c.Close()
+			closed <- ls.Close()
+		}))
+		require.NoError(t, <-closed)
+		require.NoError(t, <-closed)
+		require.NoError(t, peer.SetReadDeadline(time.Now().Add(30*time.Second)))
+		_, err = peer.Read(make([]byte, 1))
+		require.ErrorIs(t, err, io.EOF)
+		require.Eventually(t, func() bool { // the port becomes free
+			again, err := other.Listen(ls.Addr().String(), loop.ListenOptions{})
+			return err == nil && again.Close() == nil
+		}, 30*time.Second, time.Millisecond)
 	})
 }

@@ -32,13 +32,11 @@ package noria
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/noria-go/noria/internal/backends"
 	"github.com/noria-go/noria/internal/cpus"
 	"github.com/noria-go/noria/internal/dialer"
 	"github.com/noria-go/noria/loop"
-	"github.com/noria-go/noria/runtime"
 )
 
 func init() {
@@ -75,32 +73,11 @@ func Start(opts Options) (*loop.Group, error) {
 	if opts.Loops < 0 || opts.Loops > loop.MaxLoops {
 		return nil, fmt.Errorf("noria: %d loops, want 1 to %d, or 0 for the default", opts.Loops, loop.MaxLoops)
 	}
-	candidates, asked, err := backends.Choose(opts.Backend)
-	if err != nil {
-		return nil, err
-	}
-	var refused []string
-	for _, b := range candidates {
-		reason := asked
-		if reason == "" {
-			reason = strings.Join(append(refused, "using "+b.Name), "; ")
-		}
-		g, err := start(opts, b, reason)
-		if err == nil {
-			return g, nil
-		}
-		refused = append(refused, err.Error())
-	}
-	return nil, fmt.Errorf("noria: no backend can be started: %s", strings.Join(refused, "; "))
-}
-
-func start(opts Options, b backends.Backend, reason string) (*loop.Group, error) {
-	g := loop.GroupOptions{Loops: opts.Loops, Loop: opts.Loop, New: func(int) (runtime.Runtime, error) { return b.Open() }}
-	g.Loop.Reason = reason
+	g := loop.GroupOptions{Loops: opts.Loops, Loop: opts.Loop}
 	if opts.Pin {
 		g.Pin = cpus.Allowed()
 	}
-	return loop.StartGroup(g)
+	return backends.Start(opts.Backend, g)
 }
 
 // ListenAndServe starts a group of loops, listens on address ("host:port",

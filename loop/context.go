@@ -25,8 +25,16 @@ func TaskOf(ctx context.Context) *Task {
 
 var closedChan = func() chan struct{} { c := make(chan struct{}); close(c); return c }()
 
-// Deadline reports that a task has no deadline.
-func (c *taskContext) Deadline() (time.Time, bool) { return time.Time{}, false }
+// Deadline returns the deadline of the context that Loop.Call was given, if Call started
+// the task or one of its ancestors. Other tasks have none.
+func (c *taskContext) Deadline() (time.Time, bool) {
+	for t := (*Task)(c); t != nil; t = t.parent {
+		if t.called {
+			return t.values.Deadline()
+		}
+	}
+	return time.Time{}, false
+}
 
 // Done returns a channel that is closed when the task's context ends. It is made at the
 // first call. A task must not wait for it; functions given to Offload may.
@@ -47,14 +55,17 @@ func (c *taskContext) Done() <-chan struct{} {
 }
 
 func (c *taskContext) Err() error {
-	if c.ctxEnded.Load() {
-		return context.Canceled
+	switch {
+	case !c.ctxEnded.Load():
+		return nil
+	case c.late: // fixed before ctxEnded was set
+		return context.DeadlineExceeded
 	}
-	return nil
+	return context.Canceled
 }
 
-// Value returns the value of the context that the task was started with, or that
-// SetValues was given.
+// Value returns the value of the context that Call was given, that the task's service
+// was started with, or that SetValues was given.
 func (c *taskContext) Value(key any) any {
 	t := (*Task)(c)
 	if _, ok := key.(taskKey); ok {

@@ -267,6 +267,9 @@ func (ln *Listener) push(h runtime.Handle) {
 // closed. A function that the listener's loop calls may call it too, and does not wait.
 func (ln *Listener) Close() error {
 	if !ln.loop.onLoop() {
+		if cannotWait() {
+			return ln.loop.post(func() { _ = ln.Close() })
+		}
 		return ln.loop.call(context.Background(), "close listener", func(context.Context) error { return ln.Close() })
 	}
 	if ln.closing {

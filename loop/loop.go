@@ -67,8 +67,9 @@ type LoopOptions struct {
 
 // A Loop owns one OS thread, one Runtime, its pool of buffers, its connections, and the
 // tasks that serve them. It shares none of these with other loops, so they need no locks;
-// only what other threads hand to the loop is under a mutex. The package comment describes a turn of the loop; see Task for what code on the loop may
-// do. Loops are made by StartGroup.
+// only what other threads hand to the loop is under a mutex. The package comment describes
+// a turn of the loop; see Task for what code on the loop may do. Loops are made by
+// StartGroup.
 type Loop struct {
 	rt   runtime.Runtime
 	opts LoopOptions
@@ -87,10 +88,11 @@ type Loop struct {
 	nextTurn   ring[func()]
 	batch      []func() // posted functions that are about to run
 	timers     timers
-	clock      int64     // when this turn began
-	stopBy     int64     // when tasks are abandoned; 0: the loop is not stopping
-	dirty      []*Stream // streams that were written to since they were last flushed
-	unit       []byte    // joins short pieces of a stream: see nextUnit
+	clock      int64         // when this turn began
+	stopBy     int64         // when tasks are abandoned; 0: the loop is not stopping
+	dirty      []*Stream     // streams that were written to since they were last flushed
+	opening    time.Duration // spent in this turn on opening what arrived: see openTime
+	unit       []byte        // joins short pieces of a stream: see nextUnit
 	idle       []*worker
 	operations list.Stack[operation] // free ones
 	root       Task                  // parent of the tasks that have no other
@@ -109,7 +111,7 @@ type Loop struct {
 	ready   chan struct{}
 	goid    uint64        // the loop's own goroutine, as a dump of stacks identifies it
 	begun   uint64        // even; grows with each turn and each posted function
-	phase   atomic.Uint64 // begun, for other threads; odd while the loop is in Poll or about to be
+	phase   atomic.Uint64 // begun, and 1 more while the loop is in Poll or about to be; for other threads
 	called  atomic.Uint64 // odd while Poll runs a function of the user's
 
 	mu        sync.Mutex // guards the fields below
@@ -241,6 +243,7 @@ func (l *Loop) step(deadline int64) error {
 	l.begun += 2
 	l.phase.Store(l.begun)
 	fromLast := l.nextTurn.len()
+	l.opening = 0
 	l.takePosts()
 	l.pool.Friend(key).Collect()
 	l.clock = l.rt.Now()

@@ -13,21 +13,28 @@ import (
 // task owns: give fn the context, and let it return when that ends. A loop runs 512
 // of them at once; further ones wait. On an ordinary goroutine, Offload calls fn.
 //
-// An error says that fn was not run, because ctx had ended or the caller may not
-// wait, or that fn called runtime.Goexit (ErrGoexit). If fn panics, so does Offload.
+// A drain does not keep Offload from running fn, so that a deferred Offload can save
+// what the task has: see Task.
+//
+// An error says that fn was not run, because the task was killed, ctx had ended for
+// another reason than a drain, or the caller may not wait; or that fn called
+// runtime.Goexit (ErrGoexit). If fn panics, so does Offload.
 func Offload(ctx context.Context, fn func()) error {
 	t, onLoop := caller(ctx)
 	switch {
 	case t == nil && onLoop:
 		return opErr("offload", 0, errNoTask)
 	case t == nil:
-		if err := ctx.Err(); err != nil {
+		if err := ctx.Err(); err != nil && !endsWithTask(ctx) {
 			return opErr("offload", 0, err)
 		}
 		fn()
 		return nil
 	}
 	l := t.loop
+	if t.within(TaskOf(ctx)) && endsWithTask(ctx) {
+		ctx = noContext // only a kill counts
+	}
 	for l.busy >= maxOffloads {
 		if err := t.waitOn(&l.offloads, ctx); err != nil {
 			l.offloads.wakeOne() // the task may have been woken to go on
@@ -44,6 +51,13 @@ func Offload(ctx context.Context, fn func()) error {
 		l.offloads.wakeOne()
 	}()
 	return opErr("offload", 0, t.elsewhere(fn, nil))
+}
+
+// endsWithTask reports whether ctx is a task's own, perhaps with values added, so that
+// nothing but the task ends it.
+func endsWithTask(ctx context.Context) bool {
+	t := TaskOf(ctx)
+	return t != nil && (ctx == t.context() || ctx.Done() == t.context().Done())
 }
 
 // elsewhere runs fn on a goroutine and parks t until fn has returned. If t is killed

@@ -76,7 +76,7 @@ func (o *operation) do(ctx context.Context, deadline int64) error {
 		}
 		switch {
 		case t.killed && ctx != noContext:
-			why = runtime.ErrCanceled
+			why = t.killErr()
 		case t.contextErr(ctx) != nil:
 			why = t.contextErr(ctx)
 		case deadline != runtime.Forever && l.rt.Now() >= deadline:

@@ -70,7 +70,7 @@ func (l *Loop) takePosts() {
 	for t := wakes.Pop(); t != nil; t = wakes.Pop() {
 		t.waking.Store(false) // before the task looks at what it waits for
 		if want := t.wanted.Swap(0); want != 0 {
-			t.cancel(want == wantKill)
+			t.obey(want)
 		}
 		l.makeReady(t)
 	}

@@ -2,6 +2,7 @@ package loop
 
 import (
 	"context"
+	"math"
 	"net"
 	"time"
 
@@ -13,6 +14,8 @@ const (
 	defaultInboxLimit = 256 << 10
 	defaultQueueLimit = 64 << 10
 	defaultLinger     = 5 * time.Second
+
+	maxKeepAlive = 32767 // seconds, the most that Linux takes
 )
 
 // StreamOptions are the options of a Stream. The zero value is ready to use.
@@ -133,8 +136,8 @@ func (s *Stream) setOptions() {
 		opt   runtime.Option
 		value int
 	}{
-		{runtime.OptKeepAlive, int(s.opts.KeepAlive / time.Second)},
-		{runtime.OptUserTimeout, int(s.opts.UserTimeout / time.Millisecond)},
+		{runtime.OptKeepAlive, units(s.opts.KeepAlive, time.Second, maxKeepAlive)},
+		{runtime.OptUserTimeout, units(s.opts.UserTimeout, time.Millisecond, math.MaxInt32)},
 		{runtime.OptSendBuffer, s.opts.SendBuffer},
 		{runtime.OptRecvBuffer, s.opts.RecvBuffer},
 	} {
@@ -142,6 +145,15 @@ func (s *Stream) setOptions() {
 			_ = s.loop.rt.SetOption(s.h, o.opt, o.value)
 		}
 	}
+}
+
+// units returns how many units d is, rounded up, and at most most. Rounded down, a short
+// time would be 0, which switches the option off.
+func units(d, unit time.Duration, most int) int {
+	if d <= 0 {
+		return 0
+	}
+	return int(min((d-1)/unit+1, time.Duration(most)))
 }
 
 // Loop returns the stream's loop. It may be called from anywhere.

@@ -23,6 +23,8 @@ func (s *Stream) Close() error {
 		return s.close(false)
 	case s.owner == nil:
 		return s.offLoop("close")
+	case cannotWait():
+		return s.loop.post(func() { _ = s.close(true) })
 	}
 	// Not with the owner's context: a kill of the owner must not kill this task before it
 	// starts.

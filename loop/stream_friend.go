@@ -48,6 +48,12 @@ func (f *streamFriend) SetOption(opt runtime.Option, value int) error {
 	return f.loop.rt.SetOption(f.h, opt, value)
 }
 
+// Elsewhere has a task of the stream's loop carry out fn and waits for it, if goroutines
+// may use the stream (see AllowGoroutines). It is called off the loop.
+func (f *streamFriend) Elsewhere(op string, fn func() error) error {
+	return (*Stream)(f).elsewhere(op, fn)
+}
+
 // Handle returns the stream's handle, which stays the stream's own. It may be called from
 // anywhere.
 func (f *streamFriend) Handle() runtime.Handle { return f.h }

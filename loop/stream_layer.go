@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/noria-go/noria/runtime"
 )
@@ -19,8 +20,9 @@ type layer interface {
 	// FeedEOF says that the peer has ended the connection after those bytes.
 	FeedEOF()
 
-	// Open returns the next bytes of the stream, or nil if more must arrive first. A
-	// call after one that failed with ErrNoBuffers tries again and loses nothing.
+	// Open returns the next bytes of the stream, or nil if more must arrive first. It does
+	// not take long: several calls may be needed for what was fed. A call after one that
+	// failed with ErrNoBuffers tries again and loses nothing.
 	Open() (*runtime.Buffer, error)
 
 	// Seal transmits p, the next bytes of the stream, at most sealUnit of them.
@@ -47,6 +49,11 @@ const (
 	// and takes none is attacking.
 	maxAnswers = 16 << 10
 
+	// openTime is how long one turn of the loop opens what has arrived, for all streams
+	// together. The rest waits for later turns, in order, and its streams receive nothing
+	// more until then. (Decrypting a megabyte of TLS key updates takes 0.1 s.)
+	openTime = 10 * time.Millisecond
+
 	// maxSealed is how many sealed bytes there are at most after a Seal, answers aside:
 	// sealing a unit adds less than 4 KiB.
 	maxSealed = sealAtOnce + sealUnit + 4<<10
@@ -57,6 +64,7 @@ type layered struct {
 	layer
 
 	end     error // how receiving from the socket has ended
+	later   bool  // a later turn opens what was fed: see openTime
 	starved bool  // the inbox's err is ErrNoBuffers: what was fed waits for memory
 
 	sealed  sendQueue       // what the op sends, in place of the outbox
@@ -108,7 +116,35 @@ func (s *Stream) receivedSealed(op *runtime.Op) {
 			ly.FeedEOF()
 		}
 	}
-	s.open()
+	switch {
+	case ly.later:
+	case s.loop.opening < openTime:
+		s.open()
+	default:
+		s.leaveToLater()
+	}
+}
+
+// leaveToLater has what is here opened in a later turn.
+func (s *Stream) leaveToLater() {
+	s.layer.later = true
+	s.in.wanted++
+	s.stopReceiving()
+	s.loop.nextTurn.push(s.openLater)
+}
+
+// openLater opens what an earlier turn had no time for.
+func (s *Stream) openLater() {
+	switch {
+	case s.closing:
+	case s.loop.opening >= openTime:
+		s.loop.nextTurn.push(s.openLater)
+	default:
+		s.layer.later = false
+		s.in.wanted--
+		s.open()
+		s.arm()
+	}
 }
 
 // open moves what the layer can open into the inbox.
@@ -123,7 +159,7 @@ func (s *Stream) open() {
 	if failed := s.loop.contain("the stream's layer", func() { err = s.openAll() }); failed != nil {
 		err = &runtime.OpError{Op: "recv", Handle: s.h, Err: failed}
 	}
-	if err == nil && ly.end != io.EOF {
+	if err == nil && ly.end != io.EOF && !ly.later {
 		err = ly.end
 	}
 	if err != nil && in.err == nil {
@@ -135,20 +171,35 @@ func (s *Stream) open() {
 	case in.bufs.len() > had:
 		in.readers.wakeOne()
 	}
-	if (in.err != nil || in.bytes >= s.opts.InboxLimit) && in.op.InFlight() && !in.stopping {
+	if in.err != nil || in.reaches(s.opts.InboxLimit) {
+		s.stopReceiving()
+	}
+}
+
+func (s *Stream) stopReceiving() {
+	if in := &s.in; in.op.InFlight() && !in.stopping {
 		in.stopping = true
 		s.loop.rt.Cancel(&in.op)
 	}
 }
 
+// openAll opens all that is here, as far as the turn has time.
 func (s *Stream) openAll() error {
-	for {
+	l := s.loop
+	for begun := l.rt.Now(); ; {
 		b, err := s.layer.Open()
+		now := l.rt.Now()
+		l.opening += time.Duration(now - begun)
+		begun = now
 		if b == nil {
 			return err
 		}
 		s.in.bufs.push(b)
 		s.in.bytes += b.Friend(key).Len()
+		if l.opening >= openTime && !s.layer.later {
+			s.leaveToLater()
+			return nil
+		}
 	}
 }
 
@@ -170,7 +221,7 @@ func (s *Stream) seal() *sendQueue {
 		out.tail = nil
 		p := s.nextUnit()
 		ly.limit = maxSealed + maxAnswers
-		err := ly.Seal(p)
+		err := s.sealing(func() error { return ly.Seal(p) })
 		ly.limit = ly.bytes + maxAnswers
 		if err != nil {
 			s.sealFailed(err)
@@ -181,12 +232,21 @@ func (s *Stream) seal() *sendQueue {
 	}
 	if out.empty() && (out.shut || s.closing) && !ly.goodbye && out.err == nil {
 		ly.goodbye = true
-		if err := ly.Goodbye(); err != nil && !s.closing {
+		if err := s.sealing(ly.Goodbye); err != nil && !s.closing {
 			s.sealFailed(err)
 		}
 	}
 	ly.tail = nil
 	return &ly.sealed
+}
+
+// sealing calls f, which seals, and returns a panic of it as an error: crypto/tls calls
+// the user's Config.Rand.
+func (s *Stream) sealing(f func() error) (err error) {
+	if failed := s.loop.contain("the stream's layer", func() { err = f() }); failed != nil {
+		err = failed
+	}
+	return err
 }
 
 // nextUnit returns the outbox's next bytes, at most sealUnit: a part of a buffer, or a

@@ -18,8 +18,20 @@ type inbox struct {
 	op       runtime.Op // otherwise a recv-many
 	readers  waitList
 	err      error // what reads fail with once the inbox is empty
-	wanted   int   // how many ReadIntos wait for the socket
+	wanted   int   // how many ReadIntos wait for the socket, and one if openLater does
 	deadline deadline
+}
+
+// Limits of the number of buffers in an inbox. The smallest takes half a kilobyte of
+// memory, and a peer can have it hold a single byte.
+const (
+	minBuffer  = 512
+	fewBuffers = 16 // may always be there
+)
+
+// reaches reports whether the inbox takes as much memory as limit bytes do.
+func (in *inbox) reaches(limit int) bool {
+	return in.bytes >= limit || in.bufs.len() >= max(limit/minBuffer, fewBuffers)
 }
 
 func (in *inbox) drop() {
@@ -39,7 +51,7 @@ func (in *inbox) pop() *runtime.Buffer {
 // arm starts to receive, unless the stream receives already or must not.
 func (s *Stream) arm() {
 	in := &s.in
-	if in.op.InFlight() || in.into || in.wanted > 0 || in.err != nil || s.closing || in.bytes >= s.opts.InboxLimit {
+	if in.op.InFlight() || in.into || in.wanted > 0 || in.err != nil || s.closing || in.reaches(s.opts.InboxLimit) {
 		return
 	}
 	in.op.Code, in.op.Buf, in.stopping = runtime.OpRecvMany, nil, false
@@ -65,7 +77,7 @@ func (s *Stream) received(op *runtime.Op) {
 		in.bytes += op.N
 		in.total += int64(op.N)
 		s.touch()
-		if in.bytes >= s.opts.InboxLimit && !in.stopping {
+		if in.reaches(s.opts.InboxLimit) && !in.stopping {
 			in.stopping = true
 			s.loop.rt.Cancel(op)
 		}
@@ -135,7 +147,7 @@ func (s *Stream) await(t *Task) error {
 // taken is called after a read has taken bytes from the inbox. It receives again once
 // half of the inbox is free, and passes what is left to the next reader.
 func (s *Stream) taken() {
-	if s.in.bytes < s.opts.InboxLimit/2 && s.in.stopping {
+	if !s.in.reaches(s.opts.InboxLimit/2) && s.in.stopping {
 		s.arm()
 	}
 	if s.in.bufs.len() > 0 {
@@ -342,7 +354,7 @@ func (s *Stream) noInto(t *Task) error {
 	case s.closing:
 		return runtime.ErrClosed
 	case t.killed:
-		return runtime.ErrCanceled
+		return t.killErr()
 	case s.in.deadline.passed(s.loop):
 		return os.ErrDeadlineExceeded
 	}

@@ -25,8 +25,11 @@ import (
 // or its parent is cancelled, and when the function has returned.
 //
 // A task is cancelled in two steps. A drain ends the context: calls that take the
-// context fail from then on, but reading and writing go on, so that a handler can end
-// its conversation. A kill makes every call fail with ErrCanceled that has to wait.
+// context fail from then on. But reading and writing go on, a deferred Offload runs its
+// function, and so does every call with context.WithoutCancel of the context: so a handler
+// can end its conversation and clean up. A server gives its handlers DrainTime for that,
+// and then kills them. A kill makes every call fail with ErrCanceled that has to wait, and
+// Offload does not run its function; a function that is running is waited for.
 type Task struct {
 	// The fields that waiting touches come first: they share cache lines.
 	loop     *Loop
@@ -34,6 +37,8 @@ type Task struct {
 	queued   bool // in the loop's run queue
 	apart    bool // a drain of the parent does not reach it
 	killed   bool
+	late     bool // killed by the deadline of the context that Call was given
+	called   bool // values is the context that Call was given
 	returned bool // fn has returned
 	over     bool // fn has returned and the children have ended
 	nodes    [4]waiter
@@ -102,12 +107,17 @@ func (l *Loop) goTask(name string, fn func(ctx context.Context) error, ended fun
 }
 
 // Call runs fn as a task on the loop, waits until the task has ended, and returns the
-// error of fn. A goroutine may call it, or a task of another loop, which is suspended
-// meanwhile. If a task of this loop calls it, no new task is made: the caller runs fn
-// itself, with its own context, and ctx is not used. If ctx comes from a task of this
-// loop, the new task is its child. The end of ctx kills the new task, unless a drain
-// of that parent has ended it. Off the loop Call begins with a Post, and fails as Post
-// does.
+// error of fn. Goroutines and tasks may call it; a task is suspended meanwhile. Off the
+// loop Call begins with a Post, and fails as Post does.
+//
+// If ctx comes from a task of this loop, the new task is a child of that task; otherwise it
+// is a child of the caller if that is a task of this loop. The end of ctx kills the new
+// task, unless a drain of that parent has ended ctx. The new task's context has the values
+// and the deadline of ctx; if that deadline passes, the context and the calls that it cuts
+// short fail with context.DeadlineExceeded.
+//
+// A task of this loop runs fn itself, and no new task is made, if ctx is its own or never
+// ends. In the second case fn gets the caller's own context, and ctx is not used.
 func (l *Loop) Call(ctx context.Context, name string, fn func(ctx context.Context) error) error {
 	return l.callBy(ctx, name, fn, l.Post)
 }
@@ -119,11 +129,18 @@ func (l *Loop) call(ctx context.Context, name string, fn func(ctx context.Contex
 
 // callBy is Call with the function to post with.
 func (l *Loop) callBy(ctx context.Context, name string, fn func(ctx context.Context) error, post func(func()) error) error {
-	if t := l.current(); t != nil {
-		return fn(t.context())
+	t := l.current()
+	if t == nil {
+		// A function given to Post, of whichever loop, would hold its thread.
+		if cur, onLoop := caller(ctx); cur == nil && onLoop {
+			return &runtime.OpError{Op: "call", Detail: name, Err: errNoTask}
+		}
 	}
-	if l.onLoop() {
-		return &runtime.OpError{Op: "call", Detail: name, Err: errNoTask}
+	switch {
+	case t != nil && TaskOf(ctx) == t:
+		return fn(ctx)
+	case t != nil && ctx.Done() == nil: // it never ends
+		return fn(t.context())
 	}
 	var (
 		done   Event
@@ -131,21 +148,26 @@ func (l *Loop) callBy(ctx context.Context, name string, fn func(ctx context.Cont
 		child  atomic.Pointer[Task]
 	)
 	parent := TaskOf(ctx)
-	if parent == nil || parent.loop != l {
+	within := parent != nil && parent.loop == l
+	switch {
+	case within:
+	case t != nil:
+		parent, post = t, l.post
+	default:
 		parent = &l.root
 	}
 	// A drain of the parent must not kill the child: its calls go on.
-	cutShort := func() bool { return ctx.Err() != nil && !parent.ctxEnded.Load() }
+	cutShort := func() bool { return ctx.Err() != nil && !(within && parent.ctxEnded.Load()) }
 	if ctx != parent.context() {
 		stop := context.AfterFunc(ctx, func() {
 			if t := child.Load(); t != nil && cutShort() {
-				t.Cancel(true)
+				t.ask(wantEnd(ctx))
 			}
 		})
 		defer stop()
 	}
 	err := post(func() {
-		if ctx.Err() != nil && parent == &l.root {
+		if ctx.Err() != nil && !within {
 			result = ctx.Err()
 			done.Set()
 			return
@@ -154,12 +176,10 @@ func (l *Loop) callBy(ctx context.Context, name string, fn func(ctx context.Cont
 			result = err
 			done.Set()
 		})
-		if parent == &l.root {
-			t.values = ctx
-		}
+		t.values, t.called = ctx, true
 		child.Store(t)
 		if cutShort() {
-			t.cancel(true) // ctx ended before the AfterFunc could see child
+			t.obey(wantEnd(ctx)) // ctx ended before the AfterFunc could see child
 		}
 	})
 	if err != nil {
@@ -190,6 +210,7 @@ func (l *Loop) spawnChild(parent *Task, name string, fn func(context.Context) er
 		return t
 	}
 	if parent.ctxEnded.Load() && (parent.killed || parent.returned || !apart) {
+		t.late = parent.late
 		t.cancel(parent.killed || parent.returned)
 	}
 	l.makeReady(t)
@@ -260,24 +281,62 @@ func (t *Task) Loop() *Loop { return t.loop }
 // calls that have to wait also fail with ErrCanceled. It may be called from anywhere and
 // does not wait. From another thread it takes effect in the loop's next turn.
 func (t *Task) Cancel(kill bool) {
-	if t.loop.onLoop() {
-		t.cancel(kill)
-		return
-	}
-	// Not by a post, which allocates: the links are in the task.
+	want := int32(wantDrain)
 	if kill {
-		t.wanted.Store(wantKill)
-	} else {
-		t.wanted.CompareAndSwap(0, wantDrain)
+		want = wantKill
 	}
-	t.loop.postTask(t)
+	t.ask(want)
 }
 
 // Values of Task.wanted.
 const (
 	wantDrain = iota + 1
 	wantKill
+	wantLate // to kill, because a deadline has passed
 )
+
+// wantEnd returns what the end of ctx wants of the task that Call started for it.
+func wantEnd(ctx context.Context) int32 {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return wantLate
+	}
+	return wantKill
+}
+
+// ask has the loop's thread obey want.
+func (t *Task) ask(want int32) {
+	if t.loop.onLoop() {
+		t.obey(want)
+		return
+	}
+	// Not by a post, which allocates: the links are in the task.
+	if want == wantDrain {
+		t.wanted.CompareAndSwap(0, want)
+	} else {
+		t.wanted.Store(want)
+	}
+	t.loop.postTask(t)
+}
+
+// obey does what another thread has asked for.
+func (t *Task) obey(want int32) {
+	if want == wantLate {
+		t.expire()
+	}
+	t.cancel(want != wantDrain)
+}
+
+// expire makes a deadline the error of the contexts of t and its children, except those
+// that have ended already: a context's error never changes.
+func (t *Task) expire() {
+	if t.ctxEnded.Load() {
+		return
+	}
+	t.late = true
+	for k := range t.kids.All() {
+		k.expire()
+	}
+}
 
 func (t *Task) cancel(kill bool) {
 	if t.over {
@@ -337,7 +396,15 @@ func (t *Task) interrupted(ctx context.Context) error {
 	if t.killed {
 		t.loop.makeReady(t)
 		t.park()
-		return runtime.ErrCanceled
+		return t.killErr()
 	}
 	return t.contextErr(ctx)
+}
+
+// killErr is the error of the calls that killing t cuts short.
+func (t *Task) killErr() error {
+	if t.late {
+		return context.DeadlineExceeded
+	}
+	return runtime.ErrCanceled
 }

@@ -110,3 +110,9 @@ func caller(ctx context.Context) (t *Task, onLoop bool) {
 	}
 	return nil, false
 }
+
+// cannotWait reports whether the caller is a function that a loop calls outside any task.
+func cannotWait() bool {
+	t, onLoop := caller(noContext)
+	return t == nil && onLoop
+}

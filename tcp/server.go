@@ -51,8 +51,8 @@ type Server struct {
 	MaxConns int
 
 	// DrainTime is how long handlers may run after the context of Serve has ended.
-	// Then they are killed: see loop.Task. 0 means DefaultDrainTime; negative means
-	// that they are killed at once.
+	// Then they are killed: see loop.Task, which says what they may do until then. 0
+	// means DefaultDrainTime; negative means that they are killed at once.
 	DrainTime time.Duration
 
 	// DrainSpread spreads the start of the drain: the handlers' contexts end one after

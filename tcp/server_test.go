@@ -259,6 +259,46 @@ func TestDrainTime(t *testing.T) {
 	})
 }
 
+// A handler that is told to end may still save what it has.
+func TestCleanUpWhileDraining(t *testing.T) {
+	type key struct{}
+	for name, derive := range map[string]func(ctx context.Context) context.Context{
+		"the handler's context": func(ctx context.Context) context.Context { return ctx },
+		"with a value":          func(ctx context.Context) context.Context { return context.WithValue(ctx, key{}, 1) },
+		"without cancel":        context.WithoutCancel,
+	} {
+		for _, onGoroutine := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/goroutine=%v", name, onGoroutine), func(t *testing.T) {
+				backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+					saved := false
+					ended := make(chan error, 1)
+					srv := &tcp.Server{OnGoroutine: onGoroutine, Handler: func(ctx context.Context, c *loop.Stream) (err error) {
+						defer func() {
+							err = loop.Offload(derive(ctx), func() { saved = true })
+							mine, cancel := context.WithCancel(ctx)
+							cancel()
+							if loop.Offload(mine, func() { panic("its own context has ended") }) == nil {
+								err = errors.New("Offload says nothing")
+							}
+						}()
+						if _, err := c.Write([]byte("hello")); err != nil {
+							return err
+						}
+						var never loop.Event
+						return never.Wait(ctx)
+					}, OnEnd: func(_ *loop.Stream, err error) { ended <- err }}
+					addr, stop := serve(t, backendtest.Group(t, v, 1), srv)
+					_, err := io.ReadFull(dial(t, addr), make([]byte, len("hello")))
+					require.NoError(t, err)
+					require.NoError(t, stop())
+					require.NoError(t, <-ended)
+					require.True(t, saved)
+				})
+			})
+		}
+	}
+}
+
 // With DrainSpread the handlers' contexts end one after another, and all of them within
 // DrainTime.
 func TestDrainSpread(t *testing.T) {

@@ -14,8 +14,9 @@ import (
 const DefaultHandshakeTimeout = tlslayer.DefaultHandshakeTimeout
 
 // StartTLSServer performs the server's side of a TLS handshake on c, which has had no TLS
-// so far, and waits until it is complete. From then on c is encrypted. Only a task of c's
-// loop may call it, while no other task uses c; elsewhere it fails with loop.ErrOffLoop.
+// so far, and waits until it is complete. From then on c is encrypted. A task of c's loop
+// may call it, and a goroutine if goroutines may use c (as after Dial); other callers get
+// loop.ErrOffLoop. Nothing else may use c meanwhile.
 //
 // Bytes that were written before are sent as they are. Bytes that have arrived and were
 // not read are part of the handshake: so the caller must not have read ahead, and bytes
@@ -35,6 +36,9 @@ func StartTLSClient(ctx context.Context, c *loop.Stream, config *tls.Config) err
 }
 
 func startTLS(ctx context.Context, c *loop.Stream, config *tls.Config, side func(context.Context, *loop.Stream, *tls.Config, time.Duration) error) error {
+	if !c.Loop().Friend(key).OnLoop() {
+		return c.Friend(key).Elsewhere("tls handshake", func() error { return startTLS(ctx, c, config, side) })
+	}
 	timeout := DefaultHandshakeTimeout
 	if d, ok := ctx.Deadline(); ok {
 		timeout += max(time.Until(d), 0) // later than ctx ends

@@ -387,3 +387,42 @@ func TestStartTLSContext(t *testing.T) {
 		}
 	})
 }
+
+// A connection that goroutines may use is upgraded from goroutines too, on both sides.
+func TestStartTLSFromGoroutines(t *testing.T) {
+	server, client := tlstest.Configs()
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		srv := &tcp.Server{OnGoroutine: true, Handler: func(ctx context.Context, c *loop.Stream) error {
+			if err := tcp.StartTLSServer(ctx, c, server); err != nil {
+				return err
+			}
+			return echo(ctx, c)
+		}}
+		addr, stop := serve(t, g, srv)
+		c, err := tcp.Dial(t.Context(), addr, tcp.DialOptions{Net: loop.DialOptions{Group: g}})
+		require.NoError(t, err)
+		require.NoError(t, tcp.StartTLSClient(t.Context(), c, client))
+		state, ok := tcp.TLSState(c)
+		require.True(t, ok && state.HandshakeComplete)
+		_, err = io.WriteString(c, "hello")
+		require.NoError(t, err)
+		got := make([]byte, 5)
+		_, err = io.ReadFull(c, got)
+		require.NoError(t, err)
+		require.Equal(t, "hello", string(got))
+		require.NoError(t, c.Close())
+		require.NoError(t, stop())
+		require.Zero(t, srv.Stats().Failed)
+
+		ln, err := net.Listen("tcp", "127.0.0.1:0") // no handshake ends here
+		require.NoError(t, err)
+		defer ln.Close()
+		c, err = tcp.Dial(t.Context(), ln.Addr().String(), tcp.DialOptions{Net: loop.DialOptions{Group: g}})
+		require.NoError(t, err)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+		defer cancel()
+		require.ErrorIs(t, tcp.StartTLSClient(ctx, c, client), context.DeadlineExceeded)
+		require.NoError(t, c.Close())
+	})
+}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/noria-go/noria/compat"
@@ -25,7 +26,8 @@ func HTTPHandler(g *loop.Group, f HandlerFunc) http.Handler {
 }
 
 // HTTPHandler returns an http.Handler that upgrades requests of a net/http server, moves
-// their connections to g's loops in turn, and serves them there with s.Handler.
+// their connections to g's loops in turn, and serves them there with s.Handler. A
+// connection that a compat.Listener of g has accepted stays on its loop.
 //
 // net/http's own settings apply in place of s.TLS, s.DrainTime, s.DrainSpread,
 // s.HandshakeTimeout and s.MaxHeaderBytes. The connections end when they are closed or the
@@ -103,6 +105,9 @@ func (h *httpHandler) takeOver(l *loop.Loop, w http.ResponseWriter, r *http.Requ
 	}
 	if err != nil {
 		return errors.Join(err, nc.Close())
+	}
+	if c, ok := nc.(*compat.Conn); ok && slices.Contains(h.g.Loops(), c.Loop()) {
+		l = c.Loop() // the group accepted it, and moving it would cost a pump
 	}
 	stream, _, err := compat.TakeOver(l, nc, compat.TakeOverOptions{Unread: unread})
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/noria-go/noria/compat"
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/loop"
@@ -69,6 +70,48 @@ func TestHTTPHandler(t *testing.T) {
 			})
 		})
 	}
+}
+
+// acceptedOn notes the loop that each connection was accepted on.
+type acceptedOn struct {
+	net.Listener
+	loops sync.Map // of *loop.Loop, by the peer's address
+}
+
+func (a *acceptedOn) Accept() (net.Conn, error) {
+	nc, err := a.Listener.Accept()
+	if c, ok := nc.(*compat.Conn); ok {
+		a.loops.Store(c.RemoteAddr().String(), c.Loop())
+	}
+	return nc, err
+}
+
+// What a group's own listener accepts for net/http stays on its loop.
+func TestHTTPHandlerKeepsTheLoop(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 4)
+		ln, err := compat.Listen(g, "127.0.0.1:0", loop.ListenOptions{Spread: true})
+		require.NoError(t, err)
+		accepted := &acceptedOn{Listener: ln}
+		served := make(chan *loop.Loop, 1)
+		srv := echoServer()
+		srv.Handler = func(ctx context.Context, c *ws.Conn) error {
+			served <- c.Loop()
+			return nil
+		}
+		s := httptest.NewUnstartedServer(srv.HTTPHandler(g))
+		require.NoError(t, s.Listener.Close())
+		s.Listener = accepted
+		s.Start()
+		defer s.Close()
+		for range 2 * len(g.Loops()) {
+			g.Loop() // so that the group's next loop is not always the one that accepts
+			p := connect(t, ln.Addr().String())
+			on, _ := accepted.loops.Load(p.LocalAddr().String())
+			require.Same(t, on, <-served)
+			p.wantClose(ws.StatusNormalClosure)
+		}
+	})
 }
 
 // A connection over TLS ends when its handler returns, even if the peer does not hang up.

@@ -79,7 +79,7 @@ type Server struct {
 	MaxConns int
 
 	// DrainTime is how long handlers may run after the context of Serve has ended; see
-	// tcp.Server. Each connection is sent a Close frame with StatusGoingAway, and its
+	// tcp.Server and loop.Task. Each connection is sent a Close frame with StatusGoingAway, and its
 	// handler's context ends. If a Writer has begun a message and ends it within
 	// DrainTime, the Close frame follows that message. Clients that have not finished
 	// the opening handshake are refused with 503.

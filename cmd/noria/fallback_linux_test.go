@@ -22,14 +22,18 @@ import (
 // A seccomp filter refuses io_uring: every command uses epoll and says why.
 func TestServeUnderSeccomp(t *testing.T) {
 	for name, tt := range map[string]struct {
-		errno syscall.Errno
-		says  []string
+		variable string
+		errno    syscall.Errno
+		says     []string
 	}{
-		"as Docker does": {syscall.EPERM, []string{"seccomp", syscall.EPERM.Error()}},
-		"as if unknown":  {syscall.ENOSYS, []string{"seccomp", syscall.ENOSYS.Error()}},
+		"as Docker does":        {seccompVariable, syscall.EPERM, []string{"seccomp", syscall.EPERM.Error()}},
+		"as if unknown":         {seccompVariable, syscall.ENOSYS, []string{"seccomp", syscall.ENOSYS.Error()}},
+		"only enter":            {enterVariable, syscall.EPERM, []string{"io_uring_enter", "seccomp", syscall.EPERM.Error()}},
+		"enter, as if unknown":  {enterVariable, syscall.ENOSYS, []string{"io_uring_enter", "seccomp", syscall.ENOSYS.Error()}},
+		"enter, as if it waits": {enterVariable, syscall.EAGAIN, []string{"io_uring_enter", "seccomp", syscall.EAGAIN.Error()}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			env := []string{seccompVariable + "=" + strconv.Itoa(int(tt.errno))}
+			env := []string{tt.variable + "=" + strconv.Itoa(int(tt.errno))}
 			s := start(t, restricted(t, env, serveArgs("--loops", "2")...))
 			requireEcho(t, s.tcp)
 			requireWebSocketEcho(t, s.ws)

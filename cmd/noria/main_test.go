@@ -80,7 +80,9 @@ func (s *server) line(prefix string) string {
 func start(t *testing.T, cmd *exec.Cmd) *server {
 	t.Helper()
 	s := &server{cmd: cmd, exited: make(chan error, 1)}
-	cmd.Stderr = &s.stderr
+	if cmd.Stderr == nil {
+		cmd.Stderr = &s.stderr
+	}
 	stdout, err := cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())

@@ -21,6 +21,7 @@ import (
 // restricts itself, and calls exec. All three kinds of restriction survive exec.
 const (
 	seccompVariable = "NORIA_TEST_SECCOMP" // the errno that io_uring's system calls return
+	enterVariable   = "NORIA_TEST_ENTER"   // the errno that io_uring_enter alone returns
 	memlockVariable = "NORIA_TEST_MEMLOCK" // bytes
 	nofileVariable  = "NORIA_TEST_NOFILE"
 	programVariable = "NORIA_TEST_PROGRAM"
@@ -53,32 +54,34 @@ func restrict() error {
 			}
 		}
 	}
-	if v := os.Getenv(seccompVariable); v != "" {
-		errno, err := strconv.ParseUint(v, 10, 16)
-		if err != nil {
-			return err
+	for name, calls := range map[string][]uint32{
+		seccompVariable: {unix.SYS_IO_URING_SETUP, unix.SYS_IO_URING_ENTER, unix.SYS_IO_URING_REGISTER}, // as Docker's default profile does
+		enterVariable:   {unix.SYS_IO_URING_ENTER},
+	} {
+		if v := os.Getenv(name); v != "" {
+			errno, err := strconv.ParseUint(v, 10, 16)
+			if err == nil {
+				err = refuseCalls(uint32(errno), calls)
+			}
+			if err != nil {
+				return fmt.Errorf("%s=%s: %w", name, v, err)
+			}
 		}
-		return refuseRing(uint32(errno))
 	}
 	return nil
 }
 
-// refuseRing makes the kernel answer io_uring's three system calls with errno, as
-// Docker's default profile does with EPERM: see seccomp(2).
-func refuseRing(errno uint32) error {
+// refuseCalls makes the kernel answer these system calls with errno: see seccomp(2).
+func refuseCalls(errno uint32, calls []uint32) error {
 	runtime.LockOSThread()
 	const offsetNR = 0 // of struct seccomp_data
-	jump := func(nr uint32, to uint8) unix.SockFilter {
-		return unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: to, K: nr}
+	program := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offsetNR}}
+	for i, nr := range calls {
+		program = append(program, unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jt: uint8(len(calls) - i), K: nr})
 	}
-	program := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: offsetNR},
-		jump(unix.SYS_IO_URING_SETUP, 3),
-		jump(unix.SYS_IO_URING_ENTER, 2),
-		jump(unix.SYS_IO_URING_REGISTER, 1),
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | errno},
-	}
+	program = append(program,
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+		unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | errno})
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}

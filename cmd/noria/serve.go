@@ -90,16 +90,30 @@ func stopOnSignal(parent context.Context) (context.Context, func()) {
 	go func() {
 		select {
 		case s := <-signals:
-			fmt.Fprintf(os.Stderr, "noria: %v: draining; a second signal ends the program at once\n", s)
 			cancel()
+			say("noria: %v: draining; a second signal ends the program at once\n", s)
 		case <-ctx.Done():
 			return
 		}
 		s := <-signals
-		fmt.Fprintf(os.Stderr, "noria: %v again: not waiting for connections\n", s)
+		say("noria: %v again: not waiting for connections\n", s)
 		os.Exit(1)
 	}()
 	return ctx, cancel
+}
+
+// say writes to standard error. It does not wait long: standard error may be a full
+// pipe, and a signal must end the program all the same.
+func say(format string, args ...any) {
+	said := make(chan struct{})
+	go func() {
+		defer close(said)
+		fmt.Fprintf(os.Stderr, format, args...)
+	}()
+	select {
+	case <-said:
+	case <-time.After(100 * time.Millisecond):
+	}
 }
 
 // An endpoint is a service and the address where it listens.

@@ -2,12 +2,12 @@
 // gets.
 //
 // With the build tag noria_uring or noria_epoll, a build contains only that backend;
-// with neither tag, or with both, it contains both. Choose returns the candidates in
-// the order in which they are to be started. The environment variable NORIA_BACKEND or,
-// if it is not set, Options.Backend of package noria may name a backend. A named
-// backend is the only candidate, so it is used or the start fails. Otherwise every
-// backend of the build is a candidate, io_uring first. Starting the loops is the probe:
-// the first candidate that starts is used, whatever the kernel's version.
+// with neither tag, or with both, it contains both. The environment variable
+// NORIA_BACKEND or, if it is not set, Options.Backend of package noria may name a
+// backend. A named backend is the only candidate, so it is used or Start fails.
+// Otherwise every backend of the build is a candidate, io_uring first. Starting the
+// loops is the probe: Start uses the first candidate that starts, whatever the kernel's
+// version, and says in Info.Reason why the earlier ones did not.
 package backends
 
 import (
@@ -15,6 +15,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/noria-go/noria/loop"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -41,10 +42,32 @@ func Names() []string {
 	return names
 }
 
-// Choose returns the backends to try, in order. option is Options.Backend. If the
-// environment or the option names a backend, that one is the only candidate, and asked
-// says which of the two named it.
-func Choose(option string) (candidates []Backend, asked string, err error) {
+// Start starts a group on the backend that the build, the environment, option (which is
+// Options.Backend) and the probe choose. It sets opts.New and opts.Loop.Reason.
+func Start(option string, opts loop.GroupOptions) (*loop.Group, error) {
+	candidates, asked, err := choose(option)
+	if err != nil {
+		return nil, err
+	}
+	var refused []string
+	for _, b := range candidates {
+		opts.Loop.Reason = asked
+		if asked == "" {
+			opts.Loop.Reason = strings.Join(append(refused, "using "+b.Name), "; ")
+		}
+		opts.New = func(int) (runtime.Runtime, error) { return b.Open() }
+		g, err := loop.StartGroup(opts)
+		if err == nil {
+			return g, nil
+		}
+		refused = append(refused, err.Error())
+	}
+	return nil, fmt.Errorf("noria: no backend can be started: %s", strings.Join(refused, "; "))
+}
+
+// choose returns the backends to try, in order. If the environment or the option names
+// a backend, that one is the only candidate, and asked says which of the two named it.
+func choose(option string) (candidates []Backend, asked string, err error) {
 	name, by := option, "Options.Backend"
 	if env := os.Getenv(Variable); env != "" {
 		name, by = env, Variable

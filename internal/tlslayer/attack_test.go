@@ -17,6 +17,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -91,8 +92,11 @@ func (s *sealer) record(content byte, payload []byte) []byte {
 func (s *sealer) data(p string) []byte { return s.record(23, []byte(p)) }
 
 // keyUpdate returns a key update that asks for an answer.
-func (s *sealer) keyUpdate() []byte {
-	r := s.record(22, []byte{24, 0, 0, 1, 1})
+func (s *sealer) keyUpdate() []byte { return s.update(1) }
+
+// update returns a key update, which asks for an answer if ask is 1.
+func (s *sealer) update(ask byte) []byte {
+	r := s.record(22, []byte{24, 0, 0, 1, ask})
 	s.secret = expandLabel(s.secret, "traffic upd", sha256.Size)
 	s.setKeys()
 	return r
@@ -103,6 +107,14 @@ func (s *sealer) keyUpdate() []byte {
 func (s *sealer) flood() (p []byte) {
 	for range 16 {
 		p = append(p, s.keyUpdate()...)
+	}
+	return append(p, s.data("x")...)
+}
+
+// quietFlood is flood without answers.
+func (s *sealer) quietFlood() (p []byte) {
+	for range 16 {
+		p = append(p, s.update(0)...)
 	}
 	return append(p, s.data("x")...)
 }
@@ -278,5 +290,58 @@ func TestTLSKeyUpdates(t *testing.T) {
 			}
 			return errors.Join(c.CloseWrite(), offload(ctx, func() error { return <-done }), c.Close())
 		})
+	})
+}
+
+// Peers that make decrypting costly share a turn's time for it: the loop's other tasks
+// go on. Each of these peers sends a quarter of a megabyte of key updates.
+func TestTLSFloodsShareATurn(t *testing.T) {
+	const peers, size = 16, 256 << 10
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.CrowdedGroup(t, v, 1) // its watchdog is silent
+		var streams []*loop.Stream
+		var floods []func() error
+		bytes := 0
+		var connect func() // each connection inside the one before
+		connect = func() {
+			withTLSAttacker(t, g, func(ctx context.Context, s *loop.Stream, _ *tls.Conn, raw net.Conn, seal *sealer) error {
+				s.Friend(key).ReadAhead()
+				var flood []byte
+				for len(flood) < size {
+					flood = append(flood, seal.quietFlood()...)
+					bytes++
+				}
+				streams = append(streams, s)
+				floods = append(floods, func() error { _, err := raw.Write(flood); return err })
+				if len(streams) < peers {
+					if err := loop.Offload(ctx, connect); err != nil {
+						return err
+					}
+					return s.Close()
+				}
+				for _, flood := range floods { // the loop stands still, and all of it is there
+					if err := flood(); err != nil {
+						return err
+					}
+				}
+				begun, worst := time.Now(), time.Duration(0)
+				for there := 0; there < bytes; {
+					turn := time.Now()
+					if err := loop.Yield(ctx); err != nil {
+						return err
+					}
+					worst = max(worst, time.Since(turn))
+					there = 0
+					for _, s := range streams {
+						there += s.Buffered()
+					}
+				}
+				if all := time.Since(begun); worst > all/3 {
+					return fmt.Errorf("of %v, one turn took %v", all, worst)
+				}
+				return s.Close()
+			})
+		}
+		connect()
 	})
 }

@@ -13,6 +13,10 @@ const (
 	// the largest size.
 	maxPlain = 32 << 10
 
+	// maxWire bounds the bytes of the wire that one Open decrypts. Many short records
+	// decrypt to little and take long.
+	maxWire = 40 << 10
+
 	// headroom is the room in front of the bytes in a buffer, for a header. Buffers of a
 	// stream without TLS have the same.
 	headroom = 32
@@ -70,7 +74,7 @@ func (l *layer) Open() (*runtime.Buffer, error) {
 	}()
 	b.Reset(headroom)
 	l.dry = false
-	for !l.dry && l.err == nil && len(b.Room()) > 0 {
+	for !l.dry && l.err == nil && len(b.Room()) > 0 && fed-l.wire.held < maxWire {
 		b.Extend(l.decrypt(b.Room()))
 	}
 	returned = true

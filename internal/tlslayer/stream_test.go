@@ -3,6 +3,7 @@ package tlslayer_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -633,6 +634,90 @@ func TestTLSSessionCachePanics(t *testing.T) {
 			}
 			require.NoError(t, loopLives(g))
 			return s.Close()
+		})
+	})
+}
+
+// A peer that sends single bytes, with TLS or without, fills the inbox with buffers that
+// hold one each: their number has a limit too. Nothing is lost by it.
+func TestInboxOfSingleBytes(t *testing.T) {
+	const size = 4000
+	fill := func(ctx context.Context, s *loop.Stream, peer io.Writer) error {
+		s.Friend(key).ReadAhead()
+		before := s.Loop().Pool().Friend(key).Stats().Outstanding
+		for range size {
+			there := s.Buffered()
+			if _, err := peer.Write([]byte("x")); err != nil {
+				return err
+			}
+			for n := 0; n < 100 && s.Buffered() == there; n++ { // each by itself, while there is room
+				if err := loop.Yield(ctx); err != nil {
+					return err
+				}
+			}
+		}
+		if n := s.Loop().Pool().Friend(key).Stats().Outstanding - before; n > inboxLimit/512+10 {
+			return fmt.Errorf("%d buffers hold %d bytes", n, s.Buffered())
+		}
+		n, err := io.CopyN(io.Discard, s, size)
+		if n != size {
+			err = errors.Join(err, fmt.Errorf("%d bytes came", n))
+		}
+		return errors.Join(err, s.Close())
+	}
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		backendtest.WithPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error { return fill(ctx, s, peer) })
+		tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, peer *tls.Conn, _ net.Conn) error { return fill(ctx, s, peer) })
+	})
+}
+
+// moody is a source of randomness that panics once it is told to. crypto/tls asks it for
+// each record that it encrypts with an old cipher suite.
+type moody struct{ angry atomic.Bool }
+
+func (m *moody) Read(p []byte) (int, error) {
+	if m.angry.Load() {
+		panic("mine")
+	}
+	return rand.Read(p)
+}
+
+// A panic while a stream encrypts, which the loop does outside any task, ends the
+// sending of this stream, not the program.
+func TestTLSPanicWhileEncrypting(t *testing.T) {
+	server, client := tlstest.Configs()
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		source := &moody{}
+		server, client := server.Clone(), client.Clone()
+		server.Rand, server.MaxVersion = source, tls.VersionTLS12
+		client.CipherSuites, client.MaxVersion = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}, tls.VersionTLS12
+		server.CipherSuites = client.CipherSuites
+		g := backendtest.Group(t, v, 1)
+		backendtest.WithPeer(t, g, func(ctx context.Context, s *loop.Stream, raw net.Conn) error {
+			shaken := make(chan error, 1)
+			go func() { shaken <- tls.Client(raw, client).Handshake() }()
+			if err := tlslayer.Server(ctx, s, server, 0); err != nil {
+				return err
+			}
+			if err := offload(ctx, func() error { return <-shaken }); err != nil {
+				return err
+			}
+			source.angry.Store(true)
+			if _, err := s.Write([]byte("x")); err != nil {
+				return err
+			}
+			if err := loop.Yield(ctx); err != nil { // the turn ends, and with it the loop encrypts
+				return err
+			}
+			var failed *loop.PanicError
+			if _, err := s.Write([]byte("x")); !errors.As(err, &failed) || failed.Value != "mine" {
+				return fmt.Errorf("writing: %v", err)
+			}
+			if err := s.Close(); !errors.As(err, &failed) {
+				return fmt.Errorf("closing: %v", err)
+			}
+			return loopLives(g)
 		})
 	})
 }

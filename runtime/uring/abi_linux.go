@@ -61,6 +61,7 @@ const (
 
 // Opcodes.
 const (
+	opNop           = 0
 	opFsync         = 3
 	opPollAdd       = 6
 	opSendmsg       = 9

@@ -177,6 +177,7 @@ const (
 	probeEntries = 8
 	probeGroup   = 7
 	probeBuffer  = 64
+	enterTrials  = 100 // of a call that a signal may interrupt
 )
 
 func (p *prober) open() (err error) {
@@ -217,7 +218,28 @@ func (p *prober) require() error {
 	if missing != nil {
 		return fmt.Errorf("%w: the kernel lacks the operations %s", errors.ErrUnsupported, strings.Join(missing, ", "))
 	}
-	return nil
+	return p.enter()
+}
+
+// enter tries an operation that does nothing. A seccomp filter may allow the set-up of
+// a ring and deny its use.
+func (p *prober) enter() error {
+	p.last++
+	sqe := p.ring.next()
+	sqe.OpCode, sqe.UserData = opNop, p.last
+	var errno syscall.Errno
+	for range enterTrials {
+		if errno = p.ring.turn(); errno == 0 {
+			if _, ok := p.completion(p.last); !ok {
+				return fmt.Errorf("%w: io_uring_enter succeeds, and an operation that does nothing does not complete", errors.ErrUnsupported)
+			}
+			return nil
+		}
+		if errno != syscall.EINTR && errno != syscall.EAGAIN && errno != syscall.EBUSY {
+			break
+		}
+	}
+	return fmt.Errorf("%w: io_uring_enter fails although io_uring_setup succeeds: a seccomp filter or security module denies it: %w", errors.ErrUnsupported, errno)
 }
 
 func (p *prober) flag(flags uint32) string {
