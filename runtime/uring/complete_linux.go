@@ -83,7 +83,7 @@ func (r *Runtime) polled(f *flight, res int32) {
 	case res < 0:
 		r.failed(f, syscall.Errno(-res))
 	case f.op.Code == runtime.OpRecvMany:
-		r.recvReady(f)
+		r.parked.push(f, phaseParked)
 	default:
 		r.push(f)
 	}
