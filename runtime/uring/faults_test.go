@@ -610,3 +610,42 @@ func TestRingWasEmptied(t *testing.T) {
 		release[1]()
 	})
 }
+
+// Peers that send more than there are buffers for keep another from its bytes for a few
+// turns only: to find the ring empty, to be found ready, and to get a buffer in order.
+func TestFloods(t *testing.T) {
+	everywhere(t, Options{Buffers: 8, BufferSize: 4096}, func(t *testing.T, w *world) {
+		chunk := make([]byte, 8192)
+		var floods []int
+		var ops []*call
+		for range 12 {
+			h, peer := w.pair()
+			floods = append(floods, peer)
+			ops = append(ops, w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}))
+		}
+		turn := func() {
+			for i, peer := range floods {
+				for {
+					if _, err := unix.SendmsgN(peer, chunk, nil, nil, unix.MSG_DONTWAIT); err != nil {
+						require.ErrorIs(t, err, unix.EAGAIN)
+						break
+					}
+				}
+				ops[i].data = ops[i].data[:0]
+			}
+			require.NoError(t, w.r.Poll(0))
+		}
+		h, peer := w.pair()
+		quiet := w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h})
+		for i := range 100 {
+			for range i % 7 { // the byte comes at any moment of a round
+				turn()
+			}
+			w.write(peer, "x")
+			for turns := 0; len(quiet.data) == i; turns++ {
+				require.Less(t, turns, 6)
+				turn()
+			}
+		}
+	})
+}
