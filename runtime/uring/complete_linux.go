@@ -151,6 +151,8 @@ func (r *Runtime) again(f *flight) {
 func (r *Runtime) failed(f *flight, errno syscall.Errno) {
 	code := f.op.Code
 	switch {
+	case errno == unix.ECANCELED && code == runtime.OpRecvMany && !f.canceled:
+		r.recvAgain(f) // see lookForEnd
 	case errno == unix.ECANCELED:
 		r.end(f, 0, 0, runtime.ErrCanceled)
 	case errno == unix.EINTR && code == runtime.OpClose:

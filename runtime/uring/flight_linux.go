@@ -29,6 +29,7 @@ type flight struct {
 	canceled  bool // the caller asked for its end
 	poll      bool // waits for readiness before the operation itself
 	once      bool // a receive that was parked and takes one buffer from the ring
+	fresh     bool // a multishot receive that has not delivered yet
 	nowait    bool // a send that must not wait: see wouldBlock
 	blocked   bool // a send that waits for the peer
 	async     bool // to be run by a worker of the kernel

@@ -163,6 +163,7 @@ func (r *Runtime) fillRecv(f *flight, sqe *uring.SQEntry) {
 	sqe.BufIG = recvGroup
 	if r.multiRecv && !f.once {
 		sqe.IoPrio = recvMultishot
+		f.fresh = true
 	}
 }
 
@@ -184,8 +185,11 @@ func (r *Runtime) received(f *flight, res int32, flags uint32) {
 		}
 		r.delivered++
 		f.op.Deliver(b, 0)
-		if flags&cqeMore == 0 {
+		switch {
+		case flags&cqeMore == 0:
 			r.recvAgain(f)
+		case f.fresh:
+			r.lookForEnd(f)
 		}
 		return
 	}
@@ -207,6 +211,28 @@ func (r *Runtime) received(f *flight, res int32, flags uint32) {
 		r.recvAgain(f)
 	default:
 		r.failed(f, errno)
+	}
+}
+
+// lookForEnd is called after the first delivery of a multishot receive. If the stream
+// has ended already, it cancels the receive, which is then armed again and meets the
+// end.
+//
+// The kernel forgets the end of a stream in one case. A multishot receive first tries
+// the socket and then arms a poll. If bytes and a reset (or, on a Unix socket, the end)
+// arrive between the two, they are one event: the receive delivers the bytes and waits
+// for the next event, which never comes. This happens to one of some 10,000 connections
+// whose peer connects, sends and resets at once. A similar fault, where two events
+// arrive before the first is handled, was mended in Linux 7.0 and in stable kernels
+// (a68ed2df7213, CVE-2026-23473).
+func (r *Runtime) lookForEnd(f *flight) {
+	f.fresh = false
+	if f.canceled {
+		return
+	}
+	fds := []unix.PollFd{{Fd: f.fd, Events: unix.POLLRDHUP}}
+	if n, _ := unix.Poll(fds, 0); n > 0 {
+		r.sendCancel(f.userData())
 	}
 }
 
