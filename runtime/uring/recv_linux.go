@@ -108,8 +108,8 @@ func (r *Runtime) putBuffer(f *flight) {
 }
 
 // armRecv begins or continues an OpRecvMany. While the ring has no buffers, or
-// others come first, it only asks for readiness: a receive fails at once if the ring
-// is empty, even if there are no bytes.
+// receives are parked, it only asks for readiness: a receive that meets the empty ring
+// fails at once, even if there are no bytes.
 func (r *Runtime) armRecv(f *flight) {
 	f.poll = r.buffers.shown == 0 || r.parked.Len() > 0
 	r.push(f)
@@ -205,7 +205,7 @@ func (r *Runtime) received(f *flight, res int32, flags uint32) {
 	case errno == unix.ENOBUFS && once && !f.canceled:
 		r.parked.pushFront(f, phaseParked)
 	case errno == unix.ENOBUFS && !f.canceled:
-		f.poll = true // it may have met the empty ring after its last bytes
+		f.poll = true // whether there are bytes is not known
 		r.push(f)
 	case errno == unix.EINTR || errno == unix.ENOBUFS:
 		r.recvAgain(f)
