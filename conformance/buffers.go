@@ -19,6 +19,8 @@ func bufferCases() []testCase {
 		{Name: "rule06/cancel-loses-no-buffer", Wishes: few, Run: cancelLosesNone},
 		{Name: "rule06/holders-do-not-stop-others", Wishes: few, Run: holders},
 		{Name: "rule06/senders-that-wait-do-not-stop-others", Wishes: few, Run: stuckSenders},
+		{Name: "rule06/a-free-buffer-goes-to-bytes", Wishes: few, Run: freeBuffer},
+		{Name: "rule06/floods-share-the-buffers", Wishes: Wishes{ReceiveBuffers: floodBuffers}, Run: floods},
 	}
 }
 
@@ -201,6 +203,105 @@ func stuckSenders(c *world) {
 	c.wait(sends...)
 	for _, s := range sends {
 		s.Buf.Release()
+	}
+}
+
+// freeBuffer has receivers that hold every buffer, connections without bytes, and one
+// with bytes that came after them. A buffer that is released must go to the one with
+// bytes at once, and not only when the next event wakes the loop.
+func freeBuffer(c *world) {
+	c.exhaust()
+	receive := func(p []byte) *rec {
+		h, peer := c.pair()
+		r := c.op(runtime.OpRecvMany, h)
+		r.keep = true
+		c.write(peer, p)
+		c.submit(r)
+		c.idle()
+		return r
+	}
+	var holders []*rec
+	for len(holders) == 0 || len(holders[len(holders)-1].held) > 0 {
+		if len(holders) == 100 {
+			return // the Runtime has as many buffers as are asked for
+		}
+		holders = append(holders, receive([]byte("held")))
+	}
+	short := holders[len(holders)-1]
+	c.rt.Cancel(&short.Op)
+	c.wait(short)
+	for range 10 {
+		receive(nil)
+	}
+	waits := receive([]byte("bytes"))
+	require.Zero(c, len(waits.data))
+	holders[0].release()
+	for deadline := c.rt.Now() + int64(c.limits.Wait); len(waits.data) == 0; {
+		require.NoError(c, c.rt.Poll(deadline))
+		require.Less(c, c.rt.Now(), deadline, "the connection with bytes waits beside a free buffer")
+	}
+	require.Equal(c, "bytes", string(waits.data))
+	waits.release()
+	for _, r := range holders {
+		r.release()
+	}
+}
+
+// exhaust leaves the pool no memory, so that no delivery can be a copy, until the case
+// ends.
+func (c *world) exhaust() {
+	for size := 1 << 30; size >= 4096; {
+		p, err := c.pool.Map(size)
+		if err != nil {
+			size /= 2
+			continue
+		}
+		c.Defer(func() { require.NoError(c, c.pool.Unmap(p)) })
+	}
+}
+
+// floodBuffers is enough for many buffers to be free while one flood is served: a
+// Runtime that lets a flood take what is free gives it all of them.
+const floodBuffers = 256
+
+// floods has peers that send as fast as they can, and another peer that sends a byte now
+// and then. When the byte arrives, the floods may have filled each buffer, and fill it
+// once more while the Runtime finds that out. Then the byte's turn is before that of a
+// flood that had one since.
+func floods(c *world) {
+	const peers = 32
+	var ops []*rec
+	total := 0
+	for range peers {
+		h, flood := c.pair()
+		c.background(func() {
+			for chunk := make([]byte, 256<<10); ; {
+				if _, err := flood.Write(chunk); err != nil {
+					return
+				}
+			}
+		})
+		r := c.op(runtime.OpRecvMany, h)
+		r.then = func() {
+			r.data = r.data[:0]
+			total++
+		}
+		c.submit(r)
+		ops = append(ops, r)
+	}
+	h, peer := c.pair()
+	quiet := c.op(runtime.OpRecvMany, h)
+	c.submit(quiet)
+	for _, r := range ops {
+		c.until("bytes of each flood", func() bool { return r.delivered > floodBuffers/peers })
+	}
+	for i := range 50 {
+		c.write(peer, []byte{byte(i)})
+		start := total
+		c.until("the byte", func() bool {
+			require.LessOrEqual(c, total-start, 2*floodBuffers+peers, "the floods keep the buffers to themselves")
+			return len(quiet.data) > i
+		})
 	}
 }
 

@@ -83,7 +83,7 @@ func (r *Runtime) polled(f *flight, res int32) {
 	case res < 0:
 		r.failed(f, syscall.Errno(-res))
 	case f.op.Code == runtime.OpRecvMany:
-		r.recvReady(f)
+		r.parked.push(f, phaseParked)
 	default:
 		r.push(f)
 	}
@@ -151,6 +151,8 @@ func (r *Runtime) again(f *flight) {
 func (r *Runtime) failed(f *flight, errno syscall.Errno) {
 	code := f.op.Code
 	switch {
+	case errno == unix.ECANCELED && code == runtime.OpRecvMany && !f.canceled:
+		r.recvAgain(f) // see lookForEnd
 	case errno == unix.ECANCELED:
 		r.end(f, 0, 0, runtime.ErrCanceled)
 	case errno == unix.EINTR && code == runtime.OpClose:

@@ -18,7 +18,6 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/noria-go/noria/internal/friend"
 	"github.com/noria-go/noria/runtime"
 )
 
@@ -131,7 +130,7 @@ func TestFewBuffers(t *testing.T) {
 				require.Equal(t, want, string(c.data))
 			}
 		}
-		require.Equal(t, 2, w.r.buffers.free)
+		require.Equal(t, 2, w.free())
 	})
 }
 
@@ -141,12 +140,7 @@ func TestParked(t *testing.T) {
 	for name, off := range map[string][]string{"ring": nil, "single": {FeatureMultishotRecv}, "no ring": {FeatureBufferRing}} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t, Options{Buffers: 2, BufferSize: 4096, Off: off})
-			for w.pool.Friend(friend.Key{}).Stats().Mapped < 1<<29 { // leave nothing for copies
-				_, err := w.pool.Map(1 << 29)
-				require.NoError(t, err)
-			}
-			_, err := w.pool.Map(int(w.pool.Friend(friend.Key{}).Stats().Limit - w.pool.Friend(friend.Key{}).Stats().Mapped))
-			require.NoError(t, err)
+			w.exhaust()
 			var held []*runtime.Buffer
 			take := func(h runtime.Handle) *runtime.Op {
 				op := &runtime.Op{Code: runtime.OpRecvMany, Handle: h}
@@ -164,7 +158,8 @@ func TestParked(t *testing.T) {
 				ops = append(ops, take(h))
 				w.write(peer, "noria")
 			}
-			w.until(func() bool { return w.r.parked.Len() == 2 })
+			w.settle()
+			require.Equal(t, 2, w.r.parked.Len())
 			require.Len(t, held, 2)
 			before := w.r.Now()
 			require.NoError(t, w.r.Poll(before+int64(time.Millisecond)))
@@ -186,7 +181,6 @@ func TestParked(t *testing.T) {
 			for _, op := range ops {
 				require.ErrorIs(t, op.Err, runtime.ErrCanceled)
 			}
-			w.pool = runtime.NewPool(0) // the first pool is full of this test's mappings
 		})
 	}
 }
@@ -498,4 +492,160 @@ func TestNothingIsLeft(t *testing.T) {
 // inUse reports whether r uses the feature of that name.
 func inUse(r runtime.Runtime, name string) bool {
 	return slices.ContainsFunc(r.Info().Features, func(f runtime.Feature) bool { return f.Name == name && f.On })
+}
+
+// takeBoth has two receivers that hold both buffers of the world, and no memory for
+// copies. It returns what releases one of them.
+func (w *world) takeBoth() (release [2]func()) {
+	w.exhaust()
+	for i := range release {
+		h, peer := w.pair()
+		var held *runtime.Buffer
+		w.r.Submit(&runtime.Op{Code: runtime.OpRecvMany, Handle: h, Done: func(op *runtime.Op) {
+			if op.More {
+				held = op.Buf
+			}
+		}})
+		w.write(peer, "held")
+		w.until(func() bool { return held != nil })
+		release[i] = func() { held.Release() }
+	}
+	require.Zero(w.t, w.free())
+	return release
+}
+
+// poll polls once and waits until there is a completion.
+func (w *world) poll() {
+	w.t.Helper()
+	limit := w.r.Now() + int64(patience)
+	require.NoError(w.t, w.r.Poll(limit))
+	require.Less(w.t, w.r.Now(), limit, "Poll slept although it had work")
+}
+
+// settle polls until nothing is left to do.
+func (w *world) settle() {
+	for range 5 {
+		require.NoError(w.t, w.r.Poll(0))
+	}
+}
+
+// A receive that met no free buffer, and has no bytes, leaves the next buffer to one
+// that has. Later it takes its own from the ring, and goes on as before.
+func TestNoBytesNoBuffer(t *testing.T) {
+	everywhere(t, Options{Buffers: 2, BufferSize: 4096}, func(t *testing.T, w *world) {
+		release := w.takeBoth()
+		idle, idlePeer := w.pair()
+		waits := w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: idle})
+		w.settle()
+		busy, busyPeer := w.pair()
+		w.write(busyPeer, "bytes")
+		ready := w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: busy})
+		w.settle()
+		require.Equal(t, 1, w.r.parked.Len(), "only a receive with bytes is parked")
+		release[0]()
+		w.poll()
+		require.Equal(t, "bytes", string(ready.data))
+		release[1]()
+		w.settle()
+		for _, text := range []string{"a", "ab", "abc"} {
+			w.write(idlePeer, text[len(text)-1:])
+			w.poll()
+			require.Equal(t, text, string(waits.data))
+			w.settle()
+		}
+		require.Equal(t, 2, w.free())
+		if w.r.buffers.ring != nil {
+			require.Empty(t, w.r.buffers.idle, "the ring has the buffers again")
+		}
+	})
+}
+
+// Parked receives get one buffer each, from the ring too, whatever their peers have
+// sent.
+func TestOneBufferEach(t *testing.T) {
+	everywhere(t, Options{Buffers: 2, BufferSize: 4096}, func(t *testing.T, w *world) {
+		release := w.takeBoth()
+		much, muchPeer := w.pair()
+		little, littlePeer := w.pair()
+		flood := w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: much})
+		quiet := w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: little})
+		w.settle() // both wait for readiness, because no buffer is free
+		release[0]()
+		release[1]()
+		want := strings.Repeat("much", 5000)
+		w.write(muchPeer, want)
+		w.write(littlePeer, "little")
+		w.until(func() bool { return len(quiet.data) > 0 })
+		require.Less(t, len(flood.data), 4096)
+		w.until(func() bool { return len(flood.data) == len(want) })
+	})
+}
+
+// Where the kernel takes buffers at any time, a parked receive that is to take one from
+// the ring may find none. It stays ahead of those that were parked later.
+func TestRingWasEmptied(t *testing.T) {
+	everywhere(t, Options{Buffers: 2, BufferSize: 4096}, func(t *testing.T, w *world) {
+		release := w.takeBoth()
+		park := func(text string) *call {
+			h, peer := w.pair()
+			w.write(peer, text)
+			c := w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h})
+			w.settle()
+			return c
+		}
+		first, second := park("first"), park("second")
+		if w.r.buffers.ring != nil {
+			w.r.buffers.shown++ // a buffer that is no longer there
+			w.settle()
+			w.r.buffers.shown--
+			w.settle()
+		}
+		require.Equal(t, 2, w.r.parked.Len())
+		require.Same(t, &first.Op, w.r.parked.First().op)
+		release[0]()
+		w.poll()
+		require.Equal(t, "first", string(first.data))
+		w.poll()
+		require.Equal(t, "second", string(second.data))
+		release[1]()
+	})
+}
+
+// Peers that send more than there are buffers for keep another from its bytes for a few
+// turns only: to find the ring empty, to be found ready, and to get a buffer in order.
+func TestFloods(t *testing.T) {
+	everywhere(t, Options{Buffers: 8, BufferSize: 4096}, func(t *testing.T, w *world) {
+		chunk := make([]byte, 8192)
+		var floods []int
+		var ops []*call
+		for range 12 {
+			h, peer := w.pair()
+			floods = append(floods, peer)
+			ops = append(ops, w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h}))
+		}
+		turn := func() {
+			for i, peer := range floods {
+				for {
+					if _, err := unix.SendmsgN(peer, chunk, nil, nil, unix.MSG_DONTWAIT); err != nil {
+						require.ErrorIs(t, err, unix.EAGAIN)
+						break
+					}
+				}
+				ops[i].data = ops[i].data[:0]
+			}
+			require.NoError(t, w.r.Poll(0))
+		}
+		h, peer := w.pair()
+		quiet := w.submit(runtime.Op{Code: runtime.OpRecvMany, Handle: h})
+		for i := range 100 {
+			for range i % 7 { // the byte comes at any moment of a round
+				turn()
+			}
+			w.write(peer, "x")
+			for turns := 0; len(quiet.data) == i; turns++ {
+				require.Less(t, turns, 6)
+				turn()
+			}
+		}
+	})
 }

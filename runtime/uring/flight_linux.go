@@ -21,13 +21,15 @@ type flight struct {
 	conn *conn // nil for an operation without a handle
 	fd   int32
 	mem  *kernelMem
-	buf  int32 // hot buffer that it fills, without a buffer ring, or -1
+	buf  int32 // hot buffer that it alone may fill, or -1
 
 	slot, gen uint32
 	phase     phase
 	used      bool
 	canceled  bool // the submitter has cancelled it
 	poll      bool // waits for readiness before the operation itself
+	once      bool // a receive that was parked and takes one buffer from the ring
+	fresh     bool // a multishot receive that has not delivered yet
 	nowait    bool // a send that must not wait: see wouldBlock
 	blocked   bool // a send that waits for the peer
 	async     bool // a worker of the kernel must run it
@@ -49,7 +51,7 @@ const (
 	phaseWaiting              // behind another operation in the same direction of its handle
 	phaseBacklog              // waits for room in the submission queue
 	phaseKernel               // in the submission queue or in the kernel
-	phaseParked               // waits for a receive buffer
+	phaseParked               // has bytes to receive and waits for a buffer
 	phaseDone                 // its result waits for Poll
 )
 
@@ -156,6 +158,11 @@ type queue struct{ list.List[flight] }
 
 func (q *queue) push(f *flight, p phase) {
 	q.PushBack(&f.queued, f)
+	f.phase = p
+}
+
+func (q *queue) pushFront(f *flight, p phase) {
+	q.PushFront(&f.queued, f)
 	f.phase = p
 }
 

@@ -116,6 +116,22 @@ func (w *world) write(fd int, text string) {
 	require.Equal(w.t, len(text), n)
 }
 
+// free returns how many receive buffers neither a receiver nor a receive holds.
+func (w *world) free() int { return w.r.buffers.shown + len(w.r.buffers.idle) }
+
+// exhaust leaves the pool no memory, so that no delivery can be a copy, until the test
+// ends.
+func (w *world) exhaust() {
+	for size := 1 << 30; size >= 4096; {
+		p, err := w.pool.Map(size)
+		if err != nil {
+			size /= 2
+			continue
+		}
+		w.t.Cleanup(func() { require.NoError(w.t, w.pool.Unmap(p)) })
+	}
+}
+
 func (w *world) listen() (runtime.Handle, runtime.Addr) {
 	h, err := w.r.Listen(runtime.Addr{AddrPort: netip.MustParseAddrPort("127.0.0.1:0")}, runtime.ListenOptions{})
 	require.NoError(w.t, err)

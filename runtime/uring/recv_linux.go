@@ -13,15 +13,16 @@ import (
 
 const recvGroup = 1 // group of the provided buffers
 
-// buffers are the receive buffers. The kernel gets them through a ring or, without
-// one, each for a single receive once the socket is readable.
+// buffers are the receive buffers. A free buffer is in the ring, where the kernel
+// gives it to any receive, or in idle, for the receives that are parked.
 type buffers struct {
-	set  *hot.Set
-	ring *bufRing // nil without the feature
-	mem  []byte   // memory of the ring
-	free int      // number of buffers that neither a receiver nor a receive holds
+	set   *hot.Set
+	ring  *bufRing // nil without the feature
+	mem   []byte   // memory of the ring
+	shown int      // buffers in the ring, as far as the handled completions tell: the kernel may have taken some of them
+	idle  []uint32 // the one used last, and thus cached, is reused first
 
-	idle []uint32 // the free buffers, without a ring; the one used last, and thus cached, is reused first
+	tried bool // a parked receive may be taking its buffer from the ring: see unpark
 }
 
 func (r *Runtime) openBuffers() error {
@@ -37,9 +38,7 @@ func (r *Runtime) openBuffers() error {
 	}
 	r.multiRecv = b.ring != nil && r.can.has(FeatureMultishotRecv)
 	r.multiAccept = r.can.has(FeatureMultishotAccept)
-	if b.ring == nil {
-		b.idle = make([]uint32, 0, b.set.Count())
-	}
+	b.idle = make([]uint32, 0, b.set.Count())
 	for i := range b.set.Count() {
 		r.recycle(uint32(i))
 	}
@@ -83,15 +82,21 @@ func (r *Runtime) closeBuffers() error {
 	return b.set.Close()
 }
 
-// recycle makes buffer i available to a receive.
+// recycle makes buffer i available: to the parked receives if there are any, and
+// otherwise to all.
 func (r *Runtime) recycle(i uint32) {
 	b := &r.buffers
-	b.free++
-	if b.ring != nil {
-		b.ring.add(i, b.set.Target(i))
-	} else {
+	if b.ring == nil || b.tried || r.parked.Len() > 0 {
 		b.idle = append(b.idle, i)
+		return
 	}
+	b.show(i)
+}
+
+// show puts buffer i into the ring.
+func (b *buffers) show(i uint32) {
+	b.ring.add(i, b.set.Target(i))
+	b.shown++
 }
 
 // putBuffer recycles the buffer that f holds.
@@ -102,33 +107,48 @@ func (r *Runtime) putBuffer(f *flight) {
 	}
 }
 
-// armRecv begins or continues an OpRecvMany.
+// armRecv begins or continues an OpRecvMany. While the ring has no buffers, or
+// receives are parked, it only asks for readiness: a receive that meets the empty ring
+// fails at once, even if there are no bytes.
 func (r *Runtime) armRecv(f *flight) {
-	f.poll = r.buffers.ring == nil
+	f.poll = r.buffers.shown == 0 || r.parked.Len() > 0
 	r.push(f)
 }
 
-// recvReady submits a receive. Without a ring the socket is readable now, and the
-// receive gets a buffer of its own or is parked.
-func (r *Runtime) recvReady(f *flight) {
+// unpark continues parked receives, in order, as many as there are free buffers. Each
+// gets one buffer, however much its peer has sent. Every parked receive has bytes, or
+// its end, so it takes the buffer at once. When none is left, the free buffers go to
+// the ring.
+//
+// If none is idle, some may be in the ring, and parked receives take theirs from it.
+// How many there are is known when all completions are handled; until then Poll does
+// not sleep. On kernels that run completion work at any time, armed receives can
+// still be faster. Then the parked receive returns to its place, and tried has kept
+// for it the buffers that came back meanwhile.
+func (r *Runtime) unpark() {
 	b := &r.buffers
-	if b.ring == nil {
-		if len(b.idle) == 0 {
-			r.parked.push(f, phaseParked)
-			return
-		}
-		last := len(b.idle) - 1
+	if r.parked.Len() == 0 && len(b.idle) == 0 && !b.tried {
+		return
+	}
+	for len(b.idle) > 0 && r.parked.Len() > 0 {
+		f, last := r.parked.pop(), len(b.idle)-1
 		f.buf = int32(b.idle[last])
 		b.idle = b.idle[:last]
-		b.free--
+		r.push(f)
 	}
-	r.push(f)
-}
-
-// unpark continues parked receives, as many as there are free buffers.
-func (r *Runtime) unpark() {
-	for n := r.buffers.free; n > 0 && r.parked.Len() > 0; n-- {
-		r.recvReady(r.parked.pop())
+	if (b.tried || r.parked.Len() > 0) && !r.ready() {
+		b.tried = false
+		for n := b.shown; n > 0 && r.parked.Len() > 0; n-- {
+			f := r.parked.pop()
+			f.once, b.tried = true, true
+			r.push(f)
+		}
+	}
+	if b.ring != nil && !b.tried && r.parked.Len() == 0 {
+		for _, i := range b.idle {
+			b.show(i)
+		}
+		b.idle = b.idle[:0]
 	}
 }
 
@@ -141,18 +161,22 @@ func (r *Runtime) fillRecv(f *flight, sqe *uring.SQEntry) {
 	}
 	sqe.Flags |= sqeBufferSelect
 	sqe.BufIG = recvGroup
-	if r.multiRecv {
+	if r.multiRecv && !f.once {
 		sqe.IoPrio = recvMultishot
+		f.fresh = true
 	}
 }
 
 // received handles a completion of OpRecvMany.
 func (r *Runtime) received(f *flight, res int32, flags uint32) {
-	buf := f.buf
-	f.buf = -1
+	buf, once := f.buf, f.once
+	f.buf, f.once = -1, false
+	if once {
+		r.buffers.tried = false
+	}
 	if flags&cqeBuffer != 0 { // on failure too: the kernel has given the buffer back
 		buf = int32(flags >> cqeBufferShift)
-		r.buffers.free--
+		r.buffers.shown--
 	}
 	if res > 0 && buf >= 0 {
 		b, kept := r.buffers.set.Deliver(uint32(buf), int(res))
@@ -161,8 +185,11 @@ func (r *Runtime) received(f *flight, res int32, flags uint32) {
 		}
 		r.delivered++
 		f.op.Deliver(b, 0)
-		if flags&cqeMore == 0 {
+		switch {
+		case flags&cqeMore == 0:
 			r.recvAgain(f)
+		case f.fresh:
+			r.lookForEnd(f)
 		}
 		return
 	}
@@ -175,12 +202,37 @@ func (r *Runtime) received(f *flight, res int32, flags uint32) {
 	switch errno := syscall.Errno(-res); {
 	case errno == 0:
 		r.end(f, 0, 0, nil)
+	case errno == unix.ENOBUFS && once && !f.canceled:
+		r.parked.pushFront(f, phaseParked)
 	case errno == unix.ENOBUFS && !f.canceled:
-		r.parked.push(f, phaseParked)
+		f.poll = true // whether there are bytes is not known
+		r.push(f)
 	case errno == unix.EINTR || errno == unix.ENOBUFS:
 		r.recvAgain(f)
 	default:
 		r.failed(f, errno)
+	}
+}
+
+// lookForEnd is called after the first delivery of a multishot receive. If the stream
+// has ended already, it cancels the receive, which is then armed again and meets the
+// end.
+//
+// The kernel forgets the end of a stream in one case. A multishot receive first tries
+// the socket and then arms a poll. If bytes and a reset (or, on a Unix socket, the end)
+// arrive between the two, they are one event: the receive delivers the bytes and waits
+// for the next event, which never comes. This happens to one of some 10,000 connections
+// whose peer connects, sends and resets at once. A similar fault, where two events
+// arrive before the first is handled, was mended in Linux 7.0 and in stable kernels
+// (a68ed2df7213, CVE-2026-23473).
+func (r *Runtime) lookForEnd(f *flight) {
+	f.fresh = false
+	if f.canceled {
+		return
+	}
+	fds := []unix.PollFd{{Fd: f.fd, Events: unix.POLLRDHUP}}
+	if n, _ := unix.Poll(fds, 0); n > 0 {
+		r.sendCancel(f.userData())
 	}
 }
 

@@ -38,7 +38,7 @@ type Runtime struct {
 	conns sys.Table[conn]
 
 	backlog queue // flights that wait for room in the submission queue
-	parked  queue // receives that wait for a buffer
+	parked  queue // receives that have bytes and wait for a buffer
 	done    queue // flights that ended without the kernel
 
 	events      [batchSize]uring.CQEvent // copied from the queue

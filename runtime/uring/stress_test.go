@@ -182,7 +182,7 @@ func TestStress(t *testing.T) {
 		defer func() {
 			if t.Failed() { // this test did not end once: see docs/open.md
 				t.Logf("%d clients left, %d whole, %d refused; %d of %d connections open, %d flights, %d buffers free",
-					left.Load(), whole.Load(), len(failed), open, serial, w.r.table.live, w.r.buffers.free)
+					left.Load(), whole.Load(), len(failed), open, serial, w.r.table.live, w.free())
 			}
 		}()
 		w.until(func() bool { return left.Load() == 0 && open == 0 })
@@ -191,7 +191,7 @@ func TestStress(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.Greater(t, int(whole.Load()), clients*each/3)
-		require.Equal(t, 8, w.r.buffers.free)
+		require.Equal(t, 8, w.free())
 	})
 }
 

@@ -13,9 +13,24 @@
 //
 // An idle connection holds no receive memory. OpRecvMany is a multishot receive
 // that takes a buffer from a ring of provided buffers (runtime/internal/hot) at the
-// moment bytes arrive, and the receiver becomes the owner of that buffer. When no
-// buffer is left, the kernel ends the receive with ENOBUFS. The receive is then
-// parked, and armed again when a buffer is free.
+// moment bytes arrive, and the receiver becomes the owner of that buffer.
+//
+// When no buffer is left, the kernel ends the receive with ENOBUFS, whether there are
+// bytes or not. From then on the receive does what all do where the kernel has no
+// buffer rings:
+//
+//   - It asks for readiness, which takes no buffer.
+//   - Once its socket has bytes, it is parked: it waits in order for a free buffer.
+//   - It receives into that one buffer, which the kernel cannot give to another.
+//   - It is armed again in the ring, or asks for readiness if others are parked.
+//
+// While receives are parked, no buffer goes into the ring. So the armed receive of a
+// peer that floods soon meets the empty ring too, and waits behind them. A turn gives
+// each parked receive one buffer, however much its peer has sent, and bytes arrive
+// after a few turns, however many peers flood. While the ring has buffers, none of
+// this costs anything. (Newer kernels can also end a multishot receive after a number
+// of bytes. This would not help: many peers, each below its limit, still empty the
+// ring.)
 //
 // Of each handle only one send and one receive are in the kernel at a time, and the
 // others wait in order. The kernel could reorder two sends when the socket's buffer
