@@ -223,11 +223,11 @@ func (l *Loop) run(ctx context.Context) error {
 	}
 	loops.add(l)
 	defer loops.remove(l)
-	close(l.ready)
 	defer context.AfterFunc(ctx, l.stop)()
 	if l.opts.StallAfter > 0 {
 		defer l.watch()()
 	}
+	close(l.ready)
 
 	defer l.exitedBy()
 	for l.state.Load() == loopRunning {
