@@ -85,6 +85,7 @@ type Conn struct {
 	alive    loop.Timer
 	lastSeen int64 // bytes received, when alive last fired
 	pinged   bool  // keep-alive has sent a ping, and nothing has arrived since
+	silent   uint8 // how many times in a row alive has fired and found nothing new
 	pings    []*ping
 	quiet    *loop.Event // see nextQuiet
 	pingSeq  uint64

@@ -137,8 +137,8 @@ func (c *Conn) tellQuiet() {
 // it, which the peer may have left unanswered (RFC 6455, section 5.5.3).
 func (c *Conn) receivePong(p []byte) {
 	if c.pinged {
-		c.pinged = false
-		c.alive.Set(c.opts.PingInterval)
+		c.pinged, c.silent, c.lastSeen = false, 0, c.stream.Friend(key).Received()
+		c.alive.Set(c.opts.PingInterval / aliveChecks)
 	}
 	for i, q := range c.pings {
 		if bytes.Equal(q.payload[:], p) {
@@ -190,14 +190,20 @@ func (c *Conn) answerLatestPing() {
 	c.pending = nil
 }
 
+// aliveChecks is how many times in an interval keep-alive compares byte counts. A check
+// tells that something has arrived since the last one, and not when: so a ping is late by
+// up to one check.
+const aliveChecks = 4
+
 // keepAlive starts to watch whether the peer is alive. One timer for each connection fires
-// once in an interval and compares byte counts, so traffic costs nothing.
+// aliveChecks times in an interval and compares byte counts, so traffic costs nothing.
 func (c *Conn) keepAlive() {
 	if c.opts.PingInterval < 0 {
 		return
 	}
 	c.alive.Init(c.loop, c.checkAlive)
-	c.alive.Set(c.opts.PingInterval)
+	c.lastSeen = c.stream.Friend(key).Received() // the handshake
+	c.alive.Set(c.opts.PingInterval / aliveChecks)
 }
 
 func (c *Conn) checkAlive() {
@@ -209,12 +215,16 @@ func (c *Conn) checkAlive() {
 	if seen != c.lastSeen || c.stream.Buffered() > 0 && c.pinged {
 		// The peer is alive. Or the handler has not read all that arrived, so that
 		// further bytes may have to wait in the kernel.
-		c.lastSeen, c.pinged = seen, false
-		c.alive.Set(c.opts.PingInterval)
+		c.lastSeen, c.pinged, c.silent = seen, false, 0
+		c.alive.Set(c.opts.PingInterval / aliveChecks)
 		return
 	}
 	if c.pinged {
 		_ = c.giveUp(fmt.Errorf("%w: nothing has arrived for %v", ErrPongTimeout, c.opts.PingInterval+c.opts.PongTimeout))
+		return
+	}
+	if c.silent++; c.silent < aliveChecks {
+		c.alive.Set(c.opts.PingInterval / aliveChecks)
 		return
 	}
 	c.pinged = true
