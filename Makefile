@@ -46,12 +46,15 @@ lint: ## gofmt, go vet, staticcheck
 # works, and keeps its contract. The faulty runtimes and the stress test run without tags.
 TAGTESTS := Runtime|Loop|Variants|Every
 
-tags: ## test both build tags, and compile for other systems
+tags: ## test both build tags, and compile for other systems and processors
 	@set -e; for tag in noria_epoll noria_uring; do echo "== $$tag"; \
 		$(GO) build -tags $$tag ./...; $(GO) vet -tags $$tag ./...; \
 		$(GO) test -tags $$tag -short -count 1 . ./tcp ./cmd/noria; \
 		$(GO) test -tags $$tag -short -count 1 -run '^Test($(TAGTESTS))' ./conformance; done
 	GOARCH=arm64 $(GO) vet ./...
+	GOARCH=arm $(GO) vet ./...
+	GOARCH=386 $(GO) vet ./...
+	GOARCH=386 $(GO) test -short ./runtime/epoll ./loop ./tcp # they run on amd64
 	GOOS=darwin $(GO) vet ./...
 	GOOS=windows $(GO) vet ./...
 

@@ -607,9 +607,9 @@ func TestOptions(t *testing.T) {
 	for name, o := range map[string]compat.Options{
 		"small":       {Size: 1},
 		"negative":    {Size: -1},
-		"huge":        {Size: 2 << 30},
+		"huge":        {Size: 1<<30 + 1},
 		"max":         {Size: 1024, Max: 512},
-		"max is huge": {Max: 2 << 30},
+		"max is huge": {Max: 1<<30 + 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := compat.NewGrowableSyncStream(nil, o)

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"math"
 	"net"
 	"net/netip"
 	"os"
@@ -125,11 +126,15 @@ func foreignFlags(c *world) {
 // lengthsAreCut reads and writes with buffers longer than a call can take. The buffers
 // are mapped, and only the bytes that move are touched.
 func lengthsAreCut(c *world) {
-	const size = 1<<32 + 1<<16 // cut to 32 bits it is 64 KiB; 1<<32 would be 0, which is the end
-	mem, err := unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
+	sizes := []uint64{1 << 32, 1<<32 + 1<<16} // cut to 32 bits, these are 0, which is the end, and 64 KiB
+	if math.MaxInt < 1<<32 {
+		sizes = []uint64{math.MaxInt32} // a call takes a page less
+	}
+	mem, err := unix.Mmap(-1, 0, int(sizes[len(sizes)-1]), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON|unix.MAP_NORESERVE)
 	require.NoError(c, err)
 	c.Defer(func() { _ = unix.Munmap(mem) })
-	for _, n := range []int{1 << 32, size} {
+	for _, size := range sizes {
+		n := int(size)
 		h, peer := c.pair()
 		r := c.op(runtime.OpRecv, h)
 		r.Buf = runtime.NewBuffer(c.pool, mem[:n], func(*runtime.Buffer) {}).Hand(0, 0)

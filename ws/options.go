@@ -47,7 +47,6 @@ type Options struct {
 	// Compression offers or accepts compression; nil: messages are not compressed.
 	Compression *Compression
 
-
 	// PingInterval is how long the peer may be silent before it is sent a ping, which may
 	// be up to a quarter of the interval late. 0 means DefaultPingInterval, negative means
 	// that no pings are sent.

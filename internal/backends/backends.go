@@ -2,7 +2,8 @@
 // gets.
 //
 // With the build tag noria_uring or noria_epoll, a build contains only that backend;
-// with neither tag, or with both, it contains both. The environment variable
+// with neither tag, or with both, it contains both. A build for a 32-bit processor
+// contains no io_uring, which go-uring lacks there. The environment variable
 // NORIA_BACKEND or, if it is not set, Options.Backend of package noria may name a
 // backend. A named backend is the only candidate, so it is used or Start fails.
 // Otherwise every backend of the build is a candidate, io_uring first. Starting the

@@ -1,4 +1,4 @@
-//go:build !noria_epoll || noria_uring
+//go:build (!noria_epoll || noria_uring) && !386 && !arm && !mips && !mipsle
 
 package backendtest
 

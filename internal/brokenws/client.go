@@ -123,7 +123,7 @@ func clientFaults() []Fault {
 	return []Fault{
 		masks("masks everything with 01020304", "trap10.masks", func(int) uint32 { return 0x01020304 }),
 		masks("masks with numbers that count up", "trap10.masks", func(n int) uint32 { return uint32(n) }),
-		masks("masks as every other connection does", "trap10.again-?", func(n int) uint32 { return uint32(n * n * 2654435761) }),
+		masks("masks as every other connection does", "trap10.again-?", func(n int) uint32 { return uint32(n) * uint32(n) * 2654435761 }),
 		only("has one key for all connections", "trap10.again-?", func(q *quirks) { q.key = "AQIDBAUGBwgJCgsMDQ4PEA==" }),
 	}
 }

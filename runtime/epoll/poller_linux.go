@@ -18,8 +18,12 @@ type poller struct {
 	pwait2 bool
 	why    string
 	events [256]unix.EpollEvent
-	ts     unix.Timespec // read by the kernel; not on a stack, which can move
+	ts     timespec // read by the kernel; not on a stack, which can move
 }
+
+// A timespec is the kernel's __kernel_timespec, which unix.Timespec is not on 32-bit
+// processors.
+type timespec struct{ sec, nsec int64 }
 
 func (p *poller) open(noPwait2 bool) (err error) {
 	if p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
@@ -68,7 +72,7 @@ func (p *poller) wait(timeout int64) (int, error) {
 	if p.pwait2 {
 		var ts uintptr
 		if timeout > 0 {
-			p.ts = unix.NsecToTimespec(timeout)
+			p.ts = timespec{timeout / 1e9, timeout % 1e9}
 			ts = uintptr(unsafe.Pointer(&p.ts))
 		}
 		return count2(syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), events, uintptr(len(p.events)), ts, 0, 0))
@@ -82,7 +86,7 @@ func (p *poller) wait(timeout int64) (int, error) {
 
 // probePwait2 tries epoll_pwait2 with a timeout of 0.
 func (p *poller) probePwait2() syscall.Errno {
-	p.ts = unix.Timespec{}
+	p.ts = timespec{}
 	_, _, errno := syscall.Syscall6(unix.SYS_EPOLL_PWAIT2, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), uintptr(unsafe.Pointer(&p.ts)), 0, 0)
 	return errno
 }

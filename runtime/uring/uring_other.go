@@ -1,4 +1,4 @@
-//go:build !linux
+//go:build !linux || 386 || arm || mips || mipsle
 
 package uring
 
@@ -10,7 +10,8 @@ import (
 	"github.com/noria-go/noria/runtime"
 )
 
-// New fails: only Linux has io_uring.
+// New fails: only Linux has io_uring, and go-uring does not compile for its 32-bit
+// processors.
 func New(Options) (runtime.Runtime, error) {
-	return nil, fmt.Errorf("io_uring: %w on %s: only Linux has it", errors.ErrUnsupported, stdruntime.GOOS)
+	return nil, fmt.Errorf("io_uring: %w on %s/%s: it needs 64-bit Linux", errors.ErrUnsupported, stdruntime.GOOS, stdruntime.GOARCH)
 }
