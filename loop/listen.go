@@ -39,8 +39,9 @@ type ListenOptions struct {
 // Listen listens on address for all loops: "host:port", ":port" or "unix:/path" (see
 // runtime.ParseListenAddr), and waits for a turn of each loop. Tasks and goroutines may
 // call it; a function that a loop calls may not. An address in use is an error, also if
-// another group listens on it. The caller must close the listeners, or give them to
-// Serve.
+// another group listens on it. If the kernel still holds it for a program that was killed,
+// Listen logs that and tries again for up to two seconds. The caller must close the
+// listeners, or give them to Serve.
 func (g *Group) Listen(address string, opts ListenOptions) (*Listeners, error) {
 	addr, err := runtime.ParseListenAddr(address)
 	if err != nil {
@@ -61,7 +62,7 @@ func (g *Group) Listen(address string, opts ListenOptions) (*Listeners, error) {
 				ls.per = append(ls.per, l.newListener(0, ls.per[0].addr, opts.Stream))
 				return nil
 			}
-			ln, err := l.listen(addr, lo, opts.Stream)
+			ln, err := l.listenPatiently(addr, lo, opts.Stream)
 			if err == nil {
 				ls.per = append(ls.per, ln)
 				addr = ln.addr // with the port that the system chose

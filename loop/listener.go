@@ -15,6 +15,9 @@ import (
 const (
 	maxUnaccepted = 256                    // connections that wait in a Listener for Accept
 	acceptPause   = 100 * time.Millisecond // after descriptors or memory have run out
+
+	listenPatience = 2 * time.Second // the kernel was seen to take 0.9 s to free an address
+	listenPause    = 20 * time.Millisecond
 )
 
 // A Listener accepts connections on one loop. They come from its own listening socket, or
@@ -51,6 +54,28 @@ func (l *Loop) listen(addr runtime.Addr, opts runtime.ListenOptions, streams Str
 		return nil, err
 	}
 	return l.newListener(h, addr, streams), nil
+}
+
+// listenPatiently is listen for a task. While a program that has ended holds the address
+// (see abandoned), it tries again, for listenPatience.
+func (l *Loop) listenPatiently(addr runtime.Addr, opts runtime.ListenOptions, streams StreamOptions) (*Listener, error) {
+	until := later(l.rt.Now(), listenPatience)
+	for tried := false; ; tried = true {
+		ln, err := l.listen(addr, opts, streams)
+		if !errors.Is(err, syscall.EADDRINUSE) || l.rt.Now() >= until {
+			return ln, err
+		}
+		held := true // looking for the holder takes too long for the loop
+		if oerr := Offload(context.Background(), func() { held = !abandoned(addr) }); oerr != nil || held {
+			return nil, err
+		}
+		if !tried {
+			l.opts.Logger.Warn("noria: the address is held by a program that has ended; trying again", "address", addr.String(), "for", listenPatience)
+		}
+		if Sleep(context.Background(), listenPause) != nil {
+			return nil, err
+		}
+	}
 }
 
 // adoptListener makes a Listener of the descriptor of a listening socket, which becomes
