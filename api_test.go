@@ -22,9 +22,7 @@ var apiLimits = []struct {
 // apiAny are the names of these packages that may have any in their type, and why.
 var apiAny = map[string]string{
 	"PanicError.Value": "what recover returned",
-	"Task.Value":       "a task is a context.Context",
 	"OpSys.Mem":        "keeps what a backend has the kernel look at reachable; each backend has types of its own",
-	"Loop.Local":       "values that packages above keep with a loop, each of a type of its own",
 }
 
 // The API is as small as apiLimits says, and nothing of it is hidden from the
