@@ -34,7 +34,7 @@ func TestSyncStreamWhilePostsAreFull(t *testing.T) {
 				if _, err := ss.Write([]byte(name)); err != nil {
 					return err
 				}
-				return offload(ctx, func() error {
+				return backendtest.Offload(ctx, func() error {
 					if err := backendtest.WhileCrowded(t, s.Loop(), func() error { return end(ss) }); err != nil {
 						return err
 					}

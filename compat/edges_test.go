@@ -154,7 +154,7 @@ func TestFlushDeadlineLosesNothing(t *testing.T) {
 				got <- err
 			}()
 			require.NoError(t, s.SetWriteDeadline(time.Time{}))
-			return errors.Join(ss.Close(), offload(ctx, func() error { return <-got }))
+			return errors.Join(ss.Close(), backendtest.Offload(ctx, func() error { return <-got }))
 		})
 	})
 }
@@ -163,7 +163,7 @@ func TestFlushDeadlineLosesNothing(t *testing.T) {
 func TestSplitHalves(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		data := randomBytes(seeded(t), bulk(t))
+		data := backendtest.RandomBytes(backendtest.Rand(t), backendtest.Bulk())
 		halves := func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
 			ss, err := compat.NewSyncStream(s, compat.Options{Size: 1000})
 			if err != nil {
@@ -211,7 +211,7 @@ func TestSplitHalves(t *testing.T) {
 			if !bytes.Equal(got, data) {
 				return errors.New("what came is something else")
 			}
-			return errors.Join(writer.Wait(ctx), offload(ctx, func() error { return errors.Join(<-peerDone, <-peerDone) }), ss.Close())
+			return errors.Join(writer.Wait(ctx), backendtest.Offload(ctx, func() error { return errors.Join(<-peerDone, <-peerDone) }), ss.Close())
 		}
 		t.Run("tcp", func(t *testing.T) {
 			withPeer(t, g, func(ctx context.Context, s *loop.Stream, peer net.Conn) error { return halves(ctx, s, peer) })

@@ -42,7 +42,7 @@ func TestAfterClose(t *testing.T) {
 					return fmt.Errorf("got %v, want net.ErrClosed", err)
 				}
 			}
-			return offload(ctx, func() error {
+			return backendtest.Offload(ctx, func() error {
 				p, err := io.ReadAll(peer)
 				if string(p) != "pending" {
 					err = errors.Join(err, fmt.Errorf("the peer got %q", p))
@@ -105,7 +105,7 @@ func TestTakePutsBack(t *testing.T) {
 				if string(rest) != "ed one two three" {
 					return fmt.Errorf("taken back: %q, %w", rest, err)
 				}
-				return errors.Join(err, taken.Close(), offload(ctx, func() error {
+				return errors.Join(err, taken.Close(), backendtest.Offload(ctx, func() error {
 					p, err := io.ReadAll(peer)
 					if string(p) != "answer" {
 						err = errors.Join(err, fmt.Errorf("the peer got %q", p))
@@ -121,9 +121,9 @@ func TestTakePutsBack(t *testing.T) {
 type waiting struct {
 	growable bool
 	tls      bool
-	// begin leaves a task waiting. end returns the task's error; written is how many bytes
-	// were written.
-	begin func(ctx context.Context, ss *compat.SyncStream) (end func() error, written int, err error)
+	// begin leaves a task waiting. end waits for the task and returns how many bytes it has
+	// written, and its error.
+	begin func(ctx context.Context, ss *compat.SyncStream) (end func() (written int, err error), err error)
 }
 
 var waitings = map[string]waiting{
@@ -135,19 +135,19 @@ var waitings = map[string]waiting{
 	"flush over TLS":          {tls: true, begin: flushWaits},
 }
 
-func fillWaits(want int) func(context.Context, *compat.SyncStream) (func() error, int, error) {
-	return func(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
+func fillWaits(want int) func(context.Context, *compat.SyncStream) (func() (int, error), error) {
+	return func(ctx context.Context, ss *compat.SyncStream) (func() (int, error), error) {
 		if err := ss.Want(want); !errors.Is(err, compat.ErrWouldBlock) {
-			return nil, 0, err
+			return nil, err
 		}
 		reader, err := loop.Go(ctx, "reader", func(context.Context) error {
 			_, err := ss.FillReadBuf()
 			return err
 		})
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
-		return func() error { return reader.Wait(ctx) }, 0, standsStill(ctx, new(int))
+		return func() (int, error) { return 0, reader.Wait(ctx) }, standsStill(ctx, new(int))
 	}
 }
 
@@ -157,10 +157,10 @@ const inTheWay = 8 << 20
 // narrow keeps the kernel from buffering more and more for a peer that does not read.
 func narrow(peer net.Conn) error { return peer.(*net.TCPConn).SetReadBuffer(64 << 10) }
 
-func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, error) {
+func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() (int, error), error) {
 	written := inTheWay
 	if err := ss.Stream().Friend(key).Enqueue(runtime.NewShared(make([]byte, inTheWay))); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	writer, err := loop.Go(ctx, "writer", func(context.Context) error {
 		for {
@@ -175,17 +175,20 @@ func flushWaits(ctx context.Context, ss *compat.SyncStream) (func() error, int, 
 		}
 	})
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	err = standsStill(ctx, &written)
-	return func() error { return writer.Wait(ctx) }, written, err
+	return func() (int, error) {
+		err := writer.Wait(ctx)
+		return written, err
+	}, err
 }
 
 // closings are the places from which a sync stream is closed.
 var closings = map[string]func(ctx context.Context, ss *compat.SyncStream) error{
 	"task":      func(_ context.Context, ss *compat.SyncStream) error { return ss.Close() },
 	"callback":  func(ctx context.Context, ss *compat.SyncStream) error { return inCallback(ctx, ss, ss.Close) },
-	"goroutine": func(ctx context.Context, ss *compat.SyncStream) error { return offload(ctx, ss.Close) },
+	"goroutine": func(ctx context.Context, ss *compat.SyncStream) error { return backendtest.Offload(ctx, ss.Close) },
 }
 
 // inCallback runs f on the loop, outside any task.
@@ -251,17 +254,17 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 	}
 	var ended loop.Event
 	s.Friend(key).OnEnd(ended.Set)
-	if err := offload(ctx, func() error { _, err := io.WriteString(peer, "some"); return err }); err != nil {
+	if err := backendtest.Offload(ctx, func() error { _, err := io.WriteString(peer, "some"); return err }); err != nil {
 		return err
 	}
 	if _, err := ss.FillReadBuf(); err != nil { // so that there is something to be released
 		return err
 	}
-	end, written, err := w.begin(ctx, ss)
+	end, err := w.begin(ctx, ss)
 	if err != nil {
 		return err
 	}
-	// The peer must not read before Close has begun, or the writer would not wait.
+	// The peer reads only once the writer waits.
 	got := make(chan int64, 1)
 	if err := background(ctx, func() error {
 		go func() {
@@ -275,7 +278,8 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 	if err := closeIt(ctx, ss); err != nil {
 		return fmt.Errorf("close: %w", err)
 	}
-	if err := end(); !errors.Is(err, runtime.ErrClosed) || errors.As(err, new(*loop.PanicError)) {
+	written, err := end() // the writer may write more once the peer reads, before Close has begun
+	if !errors.Is(err, runtime.ErrClosed) || errors.As(err, new(*loop.PanicError)) {
 		return fmt.Errorf("the other half got %v, want ErrClosed", err)
 	}
 	_, rerr := ss.Read(make([]byte, 1))
@@ -293,7 +297,7 @@ func closeWhileWaiting(ctx context.Context, w waiting, closeIt func(context.Cont
 	if out := s.Loop().Pool().Friend(key).Stats().Outstanding; out != 0 {
 		return fmt.Errorf("%d buffers are left", out)
 	}
-	return offload(ctx, func() error {
+	return backendtest.Offload(ctx, func() error {
 		if n := <-got; n != int64(written) {
 			return fmt.Errorf("%d bytes were written, the peer got %d", written, n)
 		}
@@ -312,14 +316,14 @@ func TestCloseIsBoundedByLinger(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			end, _, err := flushWaits(ctx, ss)
+			end, err := flushWaits(ctx, ss)
 			if err != nil {
 				return err
 			}
 			if err := ss.Close(); !errors.Is(err, os.ErrDeadlineExceeded) {
 				return fmt.Errorf("Close said %v", err)
 			}
-			if err := end(); !errors.Is(err, runtime.ErrClosed) {
+			if _, err := end(); !errors.Is(err, runtime.ErrClosed) {
 				return fmt.Errorf("the writer got %v", err)
 			}
 			return nil
@@ -340,9 +344,11 @@ func TestEndsLoseNothing(t *testing.T) {
 			for _, overTLS := range []bool{false, true} {
 				for _, queued := range []int{0, inTheWay} {
 					for from, run := range map[string]func(ctx context.Context, ss *compat.SyncStream, f func() error) error{
-						"task":      func(_ context.Context, _ *compat.SyncStream, f func() error) error { return f() },
-						"callback":  inCallback,
-						"goroutine": func(ctx context.Context, _ *compat.SyncStream, f func() error) error { return offload(ctx, f) },
+						"task":     func(_ context.Context, _ *compat.SyncStream, f func() error) error { return f() },
+						"callback": inCallback,
+						"goroutine": func(ctx context.Context, _ *compat.SyncStream, f func() error) error {
+							return backendtest.Offload(ctx, f)
+						},
 					} {
 						t.Run(fmt.Sprintf("%s/%s/tls %t/%d queued", name, from, overTLS, queued), func(t *testing.T) {
 							withEither(t, g, overTLS, func(ctx context.Context, s *loop.Stream, peer net.Conn) error {
@@ -367,7 +373,7 @@ func TestEndsLoseNothing(t *testing.T) {
 									return err
 								}
 								_ = s.Close() // after Take; after Close it is closed
-								return offload(ctx, func() error {
+								return backendtest.Offload(ctx, func() error {
 									if p := <-got; len(p) != queued+len("goodbye") || !strings.HasSuffix(p, "goodbye") {
 										return fmt.Errorf("the peer got %d bytes, which end in %q", len(p), p[max(0, len(p)-10):])
 									}
@@ -397,7 +403,7 @@ func TestBusyWhileFilling(t *testing.T) {
 			if _, err := ss.FillReadBuf(); err != nil {
 				return err
 			}
-			end, _, err := fillWaits(len("one two"))(ctx, ss)
+			end, err := fillWaits(len("one two"))(ctx, ss)
 			if err != nil {
 				return err
 			}
@@ -410,7 +416,7 @@ func TestBusyWhileFilling(t *testing.T) {
 			if _, err := io.WriteString(peer, "two"); err != nil {
 				return err
 			}
-			if err := end(); err != nil {
+			if _, err := end(); err != nil {
 				return err
 			}
 			taken, err := ss.Take()
@@ -455,7 +461,7 @@ func TestSyncStreamOffTheLoop(t *testing.T) {
 				if _, err := ss.FillReadBuf(); err != nil {
 					return err
 				}
-				return offload(ctx, func() error {
+				return backendtest.Offload(ctx, func() error {
 					for name, use := range uses {
 						if err := use(ss); !errors.Is(err, loop.ErrOffLoop) || !strings.Contains(err.Error(), "use the stream itself") {
 							return fmt.Errorf("%s: %w", name, err)

@@ -425,7 +425,7 @@ func TestRunSeesWhatIsPassedOver(t *testing.T) {
 					if err := ss.Close(); err != nil && !errors.Is(err, tc.want) {
 						return err
 					}
-					return offload(ctx, func() error {
+					return backendtest.Offload(ctx, func() error {
 						p, err := io.ReadAll(peer)
 						if string(p) != text[:tc.got] {
 							err = errors.Join(err, fmt.Errorf("the peer got %q", p))
@@ -507,7 +507,7 @@ func TestRunKeepsNoCopyOfWhatSucceeds(t *testing.T) {
 			if err := ss.Close(); err != nil {
 				return err
 			}
-			return offload(ctx, func() error {
+			return backendtest.Offload(ctx, func() error {
 				if n := <-got; n != size {
 					return fmt.Errorf("the peer got %d bytes", n)
 				}
@@ -578,7 +578,7 @@ func TestRollbackKeepsWhatLiesBeforeTheCheckpoint(t *testing.T) {
 				if err := ss.Close(); err != nil {
 					return err
 				}
-				return offload(ctx, func() error {
+				return backendtest.Offload(ctx, func() error {
 					p, err := io.ReadAll(peer)
 					if string(p) != "before behind it all" {
 						err = errors.Join(err, fmt.Errorf("the peer got %q", p))

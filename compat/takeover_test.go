@@ -246,7 +246,7 @@ func TestPumpSendsWhatWasWritten(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		s, client, _, nc := tlsTakenOver(t, g, loop.StreamOptions{})
-		data := randomBytes(seeded(t), bulk(t))
+		data := backendtest.RandomBytes(backendtest.Rand(t), backendtest.Bulk())
 		closed := make(chan error, 1)
 		go func() {
 			closed <- backendtest.Run(t, g, func(context.Context) error {
@@ -308,7 +308,7 @@ func TestPumpTellsHowReadingEnded(t *testing.T) {
 						if _, err := io.ReadFull(s, got); err != nil {
 							return err
 						}
-						if err := offload(ctx, func() error { return test.end(client, raw) }); err != nil {
+						if err := backendtest.Offload(ctx, func() error { return test.end(client, raw) }); err != nil {
 							return err
 						}
 						if into {
@@ -485,7 +485,7 @@ func TestTakeOverRefuses(t *testing.T) {
 					if err != nil {
 						return err
 					}
-					if err := offload(ctx, func() error {
+					if err := backendtest.Offload(ctx, func() error {
 						_, _, err := compat.TakeOver(g.Loops()[0], nc, compat.TakeOverOptions{})
 						return err
 					}); !errors.Is(err, errors.ErrUnsupported) {

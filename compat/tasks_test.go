@@ -123,7 +123,7 @@ func TestNettestWithTasks(t *testing.T) {
 }
 
 func taskBasicIO(ctx context.Context, c1, c2 net.Conn) error {
-	want := randomBytes(mathrand.New(mathrand.NewPCG(0, 0)), 1<<20)
+	want := backendtest.RandomBytes(mathrand.New(mathrand.NewPCG(0, 0)), 1<<20)
 	cr := &crew{ctx: ctx}
 	cr.run("writer", func(context.Context) error {
 		return errors.Join(chunkedCopy(c1, bytes.NewReader(want)), c1.Close())

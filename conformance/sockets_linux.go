@@ -20,7 +20,7 @@ import (
 func socketCases() []testCase {
 	return []testCase{
 		{Name: "rule07/cloexec", Run: cloexec},
-		{Name: "rule07/whoever-set-the-flags", Run: foreignFlags},
+		{Name: "rule07/descriptor-flags", Run: foreignFlags},
 		{Name: "rule07/lengths-are-cut", Run: lengthsAreCut},
 		{Name: "rule11/second-program", Run: secondProgram},
 		{Name: "sockets/accept-out-of-descriptors", Run: outOfDescriptors},

@@ -42,7 +42,7 @@ var traps = []struct {
 	{"close with a pending receive", []string{"rule04/close-joins", "rule04/close-with-everything-pending", "stream/close-with-pending-reader"}, ""},
 	{"a cancel that loses a buffer, a buffer after its pool, ENOBUFS", []string{"rule06/cancel-loses-no-buffer", "rule06/out-of-buffers", "TestBufferOutlivesRuntime", "TestPoolCloseWithOutstanding"}, ""},
 	{"lost wake-ups", []string{"wake/never-lost", "wake/counts-before-poll", "TestWakeRaces"}, ""},
-	{"a descriptor that is non-blocking, or blocking", []string{"rule07/whoever-set-the-flags", "TestNonBlockingDescriptor"}, ""},
+	{"a descriptor that is non-blocking, or blocking", []string{"rule07/descriptor-flags", "TestNonBlockingDescriptor"}, ""},
 	{"partial writes, two sends that reorder", []string{"rule08/partial-sends", "rule08/sends-in-order"}, ""},
 	{"closing that spins, loses the end, or takes ENOTCONN for a failure", []string{"stream/close-flushes", "stream/linger-expires", "stream/shutdown-of-what-has-gone", "stream/shutdown-follows-the-sends"}, ""},
 	{"SIGPIPE, and lengths of 4 GiB", []string{"rule07/no-sigpipe", "rule07/lengths-are-cut"}, ""},

@@ -236,7 +236,7 @@ func TestBufferExchange(t *testing.T) {
 	large.Append(make([]byte, 513))
 	require.False(t, large.Friend(key).Exchange(small, 0), "it does not fit")
 	b.Retain()
-	require.False(t, b.Friend(key).Exchange(small, 0), "somebody else looks at it")
+	require.False(t, b.Friend(key).Exchange(small, 0), "another owner could see it move")
 	b.Release()
 	require.False(t, NewShared([]byte("x")).Friend(key).Exchange(small, 0))
 	b.Release()

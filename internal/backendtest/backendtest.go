@@ -6,6 +6,7 @@ package backendtest
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"os"
 	goruntime "runtime"
@@ -184,4 +185,33 @@ func Seed(t testing.TB) uint64 {
 	}
 	t.Logf("NORIA_SEED=%d", seed)
 	return seed
+}
+
+// Rand returns a source of random numbers, and logs its seed.
+func Rand(t testing.TB) *rand.Rand { return rand.New(rand.NewPCG(Seed(t), 0)) }
+
+// RandomBytes returns n bytes of r.
+func RandomBytes(r *rand.Rand, n int) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = byte(r.Uint32())
+	}
+	return p
+}
+
+// Offload runs f off the loop and returns its error. A task calls it.
+func Offload(ctx context.Context, f func() error) error {
+	var err error
+	if oerr := loop.Offload(ctx, func() { err = f() }); oerr != nil {
+		return oerr
+	}
+	return err
+}
+
+// Bulk returns how many bytes are much: fewer in the short form of a test.
+func Bulk() int {
+	if testing.Short() {
+		return 1 << 20
+	}
+	return 16 << 20
 }

@@ -206,7 +206,7 @@ func loopLives(g *loop.Group) error {
 		return err
 	}
 	return g.Loops()[0].Call(context.Background(), "alive", func(ctx context.Context) error {
-		return offload(ctx, func() error { return <-done })
+		return backendtest.Offload(ctx, func() error { return <-done })
 	})
 }
 
@@ -263,7 +263,7 @@ func TestTLSKeyUpdates(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		const rounds = 200
-		data := randomBytes(seeded(t), bulk(t)/rounds*rounds)
+		data := backendtest.RandomBytes(backendtest.Rand(t), backendtest.Bulk()/rounds*rounds)
 		withTLSAttacker(t, g, func(ctx context.Context, c *loop.Stream, peer *tls.Conn, raw net.Conn, s *sealer) error {
 			done := make(chan error, 1)
 			go func() {
@@ -288,7 +288,7 @@ func TestTLSKeyUpdates(t *testing.T) {
 					return err
 				}
 			}
-			return errors.Join(c.CloseWrite(), offload(ctx, func() error { return <-done }), c.Close())
+			return errors.Join(c.CloseWrite(), backendtest.Offload(ctx, func() error { return <-done }), c.Close())
 		})
 	})
 }
@@ -343,5 +343,60 @@ func TestTLSFloodsShareATurn(t *testing.T) {
 			})
 		}
 		connect()
+	})
+}
+
+// A peer that asks for answers and never reads is cut off, also if no task writes or
+// reads. What is queued for it has a bound.
+func TestTLSKeyUpdateFloodOfAPeerThatDoesNotRead(t *testing.T) {
+	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
+		g := backendtest.Group(t, v, 1)
+		withTLSAttacker(t, g, func(ctx context.Context, s *loop.Stream, _ *tls.Conn, raw net.Conn, seal *sealer) error {
+			// Smaller ones than that, and the kernel at this end drops acknowledgements too.
+			if err := errors.Join(raw.(*net.TCPConn).SetReadBuffer(64<<10), s.Friend(key).SetOption(runtime.OptSendBuffer, 64<<10)); err != nil {
+				return err
+			}
+			flooded := make(chan struct{})
+			go func() {
+				defer close(flooded)
+				for {
+					p := append(seal.flood(), seal.flood()...)
+					if _, err := raw.Write(p); err != nil { // it ends when the server closes
+						return
+					}
+				}
+			}()
+			most := 0
+			b := pooled(s, nil)
+			defer b.Release()
+			var err error
+			for err == nil {
+				if b := s.TryReadBuf(); b != nil {
+					b.Release()
+				} else if err = s.Friend(key).ReadErr(); err == nil {
+					_, err = loop.WaitAny(ctx, s.Readable())
+				}
+				most = max(most, s.Queued())
+			}
+			if !errors.Is(err, runtime.ErrBusy) || !strings.Contains(err.Error(), "provokes") {
+				return fmt.Errorf("reading: %v", err)
+			}
+			if most > (64<<10)+17<<10 {
+				return fmt.Errorf("%d bytes were queued", most)
+			}
+			if _, err := s.Write([]byte("x")); !errors.Is(err, runtime.ErrBusy) {
+				return fmt.Errorf("writing: %v", err)
+			}
+			begun := time.Now()
+			err = s.Close()
+			if took := time.Since(begun); took > linger/2 {
+				return fmt.Errorf("closing waited %v for a peer that takes nothing", took)
+			}
+			<-flooded
+			if err == nil {
+				return errors.New("Close does not say that something was not sent")
+			}
+			return nil
+		})
 	})
 }

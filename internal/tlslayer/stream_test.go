@@ -9,12 +9,9 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/stretchr/testify/require"
 
 	"github.com/noria-go/noria/internal/backendtest"
 	"github.com/noria-go/noria/internal/tlslayer"
@@ -122,13 +119,13 @@ var reads = map[string]func(ctx context.Context, s *loop.Stream, n int) ([]byte,
 func TestTLSEveryMethod(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		random := seeded(t)
+		random := backendtest.Rand(t)
 		for wname, write := range writes {
 			for rname, read := range reads {
 				t.Run(wname+"/"+rname, func(t *testing.T) {
 					tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, peer *tls.Conn, _ net.Conn) error {
 						for _, n := range []int{2, 500, 20_000, 200_000} {
-							data := randomBytes(random, n)
+							data := backendtest.RandomBytes(random, n)
 							back := make(chan error, 1)
 							go func() {
 								got := make([]byte, n)
@@ -150,14 +147,14 @@ func TestTLSEveryMethod(t *testing.T) {
 							if err := write(s, got); err != nil {
 								return err
 							}
-							if err := errors.Join(s.Flush(), offload(ctx, func() error { return <-back })); err != nil {
+							if err := errors.Join(s.Flush(), backendtest.Offload(ctx, func() error { return <-back })); err != nil {
 								return fmt.Errorf("%d bytes: %w", n, err)
 							}
 							if s.Queued() != 0 || s.Buffered() != 0 {
 								return fmt.Errorf("%d bytes are queued, %d buffered", s.Queued(), s.Buffered())
 							}
 						}
-						if err := offload(ctx, peer.CloseWrite); err != nil {
+						if err := backendtest.Offload(ctx, peer.CloseWrite); err != nil {
 							return err
 						}
 						if p, err := read(ctx, s, 1); err != io.EOF || len(p) > 0 {
@@ -175,7 +172,7 @@ func TestTLSEveryMethod(t *testing.T) {
 func TestTLSCopy(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		data := randomBytes(seeded(t), bulk(t))
+		data := backendtest.RandomBytes(backendtest.Rand(t), backendtest.Bulk())
 		tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, peer *tls.Conn, _ net.Conn) error {
 			done := make(chan error, 2)
 			go func() {
@@ -193,7 +190,7 @@ func TestTLSCopy(t *testing.T) {
 			if n != int64(len(data)) {
 				err = errors.Join(err, fmt.Errorf("%d bytes were copied", n))
 			}
-			return errors.Join(err, s.CloseWrite(), offload(ctx, func() error { return errors.Join(<-done, <-done) }), s.Close())
+			return errors.Join(err, s.CloseWrite(), backendtest.Offload(ctx, func() error { return errors.Join(<-done, <-done) }), s.Close())
 		})
 	})
 }
@@ -240,7 +237,7 @@ func TestTLSShortWritesShareARecord(t *testing.T) {
 			if _, err := s.Write([]byte("x")); err != nil { // the peer has the session tickets with it
 				return err
 			}
-			if err := offload(ctx, func() error { return <-first }); err != nil {
+			if err := backendtest.Offload(ctx, func() error { return <-first }); err != nil {
 				return err
 			}
 			for _, turn := range []struct {
@@ -273,7 +270,7 @@ func TestTLSShortWritesShareARecord(t *testing.T) {
 				if err := turn.write(); err != nil {
 					return err
 				}
-				if err := offload(ctx, func() error { _, err := io.ReadFull(peer, make([]byte, turn.bytes)); return err }); err != nil {
+				if err := backendtest.Offload(ctx, func() error { _, err := io.ReadFull(peer, make([]byte, turn.bytes)); return err }); err != nil {
 					return err
 				}
 				if n := wire.records.Load() - before; n != turn.want {
@@ -308,7 +305,7 @@ func TestTLSEncryptsAsItSends(t *testing.T) {
 			if n := s.Queued(); n < size/2 || n > size+4096 {
 				return fmt.Errorf("%d bytes are queued", n)
 			}
-			return errors.Join(offload(ctx, func() error {
+			return errors.Join(backendtest.Offload(ctx, func() error {
 				n, err := io.CopyN(io.Discard, peer, size)
 				if n != size {
 					err = errors.Join(err, fmt.Errorf("%d bytes came", n))
@@ -344,7 +341,7 @@ func TestTLSWithoutBuffers(t *testing.T) {
 		for name, read := range reads {
 			t.Run(name, func(t *testing.T) {
 				g := backendtest.Group(t, v, 1)
-				data := randomBytes(seeded(t), 100_000)
+				data := backendtest.RandomBytes(backendtest.Rand(t), 100_000)
 				tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, peer *tls.Conn, raw net.Conn) error {
 					one := pooled(s, nil) // of the pool, or ReadInto had nothing to read into
 					defer one.Release()
@@ -386,7 +383,7 @@ func TestTLSWithoutBuffers(t *testing.T) {
 					if !bytes.Equal(got, data) {
 						return fmt.Errorf("%d bytes came, which are not those that were sent", len(got))
 					}
-					return errors.Join(offload(ctx, func() error { return <-sent }), s.Close())
+					return errors.Join(backendtest.Offload(ctx, func() error { return <-sent }), s.Close())
 				})
 			})
 		}
@@ -398,11 +395,11 @@ func TestTLSEncryptsWithoutBuffers(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
 		tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, peer *tls.Conn, _ net.Conn) error {
-			data := randomBytes(seeded(t), 100_000)
+			data := backendtest.RandomBytes(backendtest.Rand(t), 100_000)
 			restore := exhaust(s.Loop().Pool())
 			err := s.WriteBuf(runtime.NewShared(data))
 			got := make([]byte, len(data))
-			err = errors.Join(err, offload(ctx, func() error { _, err := io.ReadFull(peer, got); return err }))
+			err = errors.Join(err, backendtest.Offload(ctx, func() error { _, err := io.ReadFull(peer, got); return err }))
 			restore()
 			if err == nil && !bytes.Equal(got, data) {
 				err = errors.New("the peer got something else")
@@ -437,7 +434,7 @@ func TestTLSInboxLimit(t *testing.T) {
 			if n != size {
 				err = errors.Join(err, fmt.Errorf("%d bytes came", n))
 			}
-			return errors.Join(err, offload(ctx, func() error { return <-sent }), s.Close())
+			return errors.Join(err, backendtest.Offload(ctx, func() error { return <-sent }), s.Close())
 		})
 	})
 }
@@ -460,7 +457,7 @@ func TestTLSEnds(t *testing.T) {
 		} {
 			t.Run(name, func(t *testing.T) {
 				tlstest.WithPeer(t, g, nil, func(ctx context.Context, s *loop.Stream, peer *tls.Conn, raw net.Conn) error {
-					if err := offload(ctx, func() error {
+					if err := backendtest.Offload(ctx, func() error {
 						_, err := io.WriteString(peer, "the last words")
 						return errors.Join(err, tc.end(peer, raw))
 					}); err != nil {
@@ -525,7 +522,7 @@ func TestTLSGoodbye(t *testing.T) {
 						if err := end(s); err != nil {
 							return err
 						}
-						if err := offload(ctx, func() error {
+						if err := backendtest.Offload(ctx, func() error {
 							if r := <-read; r.n != size || r.err != nil {
 								return fmt.Errorf("the peer got %d bytes, %v", r.n, r.err)
 							}
@@ -536,7 +533,7 @@ func TestTLSGoodbye(t *testing.T) {
 						if _, err := s.Write([]byte("x")); !errors.Is(err, runtime.ErrClosed) {
 							return fmt.Errorf("writing after CloseWrite: %v", err)
 						}
-						if err := offload(ctx, func() error {
+						if err := backendtest.Offload(ctx, func() error {
 							_, err := io.WriteString(peer, "still")
 							return errors.Join(err, peer.CloseWrite())
 						}); err != nil {
@@ -553,90 +550,12 @@ func TestTLSGoodbye(t *testing.T) {
 	})
 }
 
-// A peer that asks for answers and never reads is cut off, also if no task writes or
-// reads. What is queued for it has a bound.
-func TestTLSKeyUpdateFloodOfAPeerThatDoesNotRead(t *testing.T) {
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		withTLSAttacker(t, g, func(ctx context.Context, s *loop.Stream, _ *tls.Conn, raw net.Conn, seal *sealer) error {
-			// Smaller ones than that, and the kernel at this end drops acknowledgements too.
-			if err := errors.Join(raw.(*net.TCPConn).SetReadBuffer(64<<10), s.Friend(key).SetOption(runtime.OptSendBuffer, 64<<10)); err != nil {
-				return err
-			}
-			flooded := make(chan struct{})
-			go func() {
-				defer close(flooded)
-				for {
-					p := append(seal.flood(), seal.flood()...)
-					if _, err := raw.Write(p); err != nil { // it ends when the server closes
-						return
-					}
-				}
-			}()
-			most := 0
-			b := pooled(s, nil)
-			defer b.Release()
-			var err error
-			for err == nil {
-				if b := s.TryReadBuf(); b != nil {
-					b.Release()
-				} else if err = s.Friend(key).ReadErr(); err == nil {
-					_, err = loop.WaitAny(ctx, s.Readable())
-				}
-				most = max(most, s.Queued())
-			}
-			if !errors.Is(err, runtime.ErrBusy) || !strings.Contains(err.Error(), "provokes") {
-				return fmt.Errorf("reading: %v", err)
-			}
-			if most > (64<<10)+17<<10 {
-				return fmt.Errorf("%d bytes were queued", most)
-			}
-			if _, err := s.Write([]byte("x")); !errors.Is(err, runtime.ErrBusy) {
-				return fmt.Errorf("writing: %v", err)
-			}
-			begun := time.Now()
-			err = s.Close()
-			if took := time.Since(begun); took > linger/2 {
-				return fmt.Errorf("closing waited %v for a peer that takes nothing", took)
-			}
-			<-flooded
-			if err == nil {
-				return errors.New("Close does not say that something was not sent")
-			}
-			return nil
-		})
-	})
-}
-
 // panicky is a client's session cache that panics. crypto/tls calls it when a ticket
 // arrives, outside any task.
 type panicky struct{}
 
 func (panicky) Get(string) (*tls.ClientSessionState, bool) { return nil, false }
 func (panicky) Put(string, *tls.ClientSessionState)        { panic("mine") }
-
-// A panic of a user's function ends the connection, not the loop.
-func TestTLSSessionCachePanics(t *testing.T) {
-	server, client := tlstest.Configs()
-	client = client.Clone()
-	client.ClientSessionCache = panicky{}
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		g := backendtest.Group(t, v, 1)
-		backendtest.WithPeer(t, g, func(ctx context.Context, s *loop.Stream, raw net.Conn) error {
-			peer := tls.Server(raw, server)
-			go func() { _, _ = io.WriteString(peer, "hello") }()
-			if err := tlslayer.Client(ctx, s, client, 0); err != nil {
-				return err
-			}
-			var failed *loop.PanicError
-			if _, err := s.ReadBuf(); !errors.As(err, &failed) || failed.Value != "mine" {
-				return fmt.Errorf("reading: %v", err)
-			}
-			require.NoError(t, loopLives(g))
-			return s.Close()
-		})
-	})
-}
 
 // A peer that sends single bytes, with TLS or without, fills the inbox with buffers that
 // hold one each: their number has a limit too. Nothing is lost by it.
@@ -681,43 +600,4 @@ func (m *moody) Read(p []byte) (int, error) {
 		panic("mine")
 	}
 	return rand.Read(p)
-}
-
-// A panic while a stream encrypts, which the loop does outside any task, ends the
-// sending of this stream, not the program.
-func TestTLSPanicWhileEncrypting(t *testing.T) {
-	server, client := tlstest.Configs()
-	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
-		source := &moody{}
-		server, client := server.Clone(), client.Clone()
-		server.Rand, server.MaxVersion = source, tls.VersionTLS12
-		client.CipherSuites, client.MaxVersion = []uint16{tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA}, tls.VersionTLS12
-		server.CipherSuites = client.CipherSuites
-		g := backendtest.Group(t, v, 1)
-		backendtest.WithPeer(t, g, func(ctx context.Context, s *loop.Stream, raw net.Conn) error {
-			shaken := make(chan error, 1)
-			go func() { shaken <- tls.Client(raw, client).Handshake() }()
-			if err := tlslayer.Server(ctx, s, server, 0); err != nil {
-				return err
-			}
-			if err := offload(ctx, func() error { return <-shaken }); err != nil {
-				return err
-			}
-			source.angry.Store(true)
-			if _, err := s.Write([]byte("x")); err != nil {
-				return err
-			}
-			if err := loop.Yield(ctx); err != nil { // the turn ends, and with it the loop encrypts
-				return err
-			}
-			var failed *loop.PanicError
-			if _, err := s.Write([]byte("x")); !errors.As(err, &failed) || failed.Value != "mine" {
-				return fmt.Errorf("writing: %v", err)
-			}
-			if err := s.Close(); !errors.As(err, &failed) {
-				return fmt.Errorf("closing: %v", err)
-			}
-			return loopLives(g)
-		})
-	})
 }

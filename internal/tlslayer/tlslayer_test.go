@@ -25,35 +25,6 @@ import (
 
 var key friend.Key // opens what only this module may call: see internal/friend
 
-// seeded returns a source of random numbers whose seed is in the test's output.
-func seeded(t *testing.T) *mathrand.Rand {
-	return mathrand.New(mathrand.NewPCG(backendtest.Seed(t), 0))
-}
-
-func randomBytes(r *mathrand.Rand, n int) []byte {
-	p := make([]byte, n)
-	for i := range p {
-		p[i] = byte(r.Uint32())
-	}
-	return p
-}
-
-// offload runs f off the loop and returns its error.
-func offload(ctx context.Context, f func() error) error {
-	var err error
-	if oerr := loop.Offload(ctx, func() { err = f() }); oerr != nil {
-		return oerr
-	}
-	return err
-}
-
-func bulk(t *testing.T) int {
-	if testing.Short() {
-		return 1 << 20
-	}
-	return 16 << 20
-}
-
 // A reading and a writing task use both directions at once, with the calls that copy and
 // those that move buffers.
 func TestTLSBothWaysAtOnce(t *testing.T) {
@@ -61,8 +32,8 @@ func TestTLSBothWaysAtOnce(t *testing.T) {
 		t.Run(tls.VersionName(version), func(t *testing.T) {
 			backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 				g := backendtest.Group(t, v, 1)
-				random := seeded(t)
-				data := randomBytes(random, bulk(t))
+				random := backendtest.Rand(t)
+				data := backendtest.RandomBytes(random, backendtest.Bulk())
 				sum := sha256.Sum256(data)
 				_, config := tlstest.Configs()
 				config = config.Clone()
@@ -91,7 +62,7 @@ func TestTLSBothWaysAtOnce(t *testing.T) {
 					if _, rerr := c.Read(make([]byte, 1)); rerr != io.EOF {
 						err = errors.Join(err, fmt.Errorf("reading after the end: %v", rerr))
 					}
-					return errors.Join(err, writer.Wait(ctx), offload(ctx, func() error { return errors.Join(<-peerDone, <-peerDone) }), c.Close())
+					return errors.Join(err, writer.Wait(ctx), backendtest.Offload(ctx, func() error { return errors.Join(<-peerDone, <-peerDone) }), c.Close())
 				})
 			})
 		})
@@ -191,7 +162,7 @@ func TestTLSHandshakeAtEveryCut(t *testing.T) {
 						var p [4]byte
 						_, rerr := io.ReadFull(s, p[:])
 						_, werr := s.Write(p[:])
-						err = errors.Join(rerr, werr, offload(ctx, func() error { return <-peerDone }), s.Close())
+						err = errors.Join(rerr, werr, backendtest.Offload(ctx, func() error { return <-peerDone }), s.Close())
 						if total == 1<<20 {
 							total = cc.Written
 						}
@@ -299,10 +270,10 @@ func TestTLSHandshakeEnds(t *testing.T) {
 func TestTLSFromGoroutines(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		data := randomBytes(seeded(t), 1<<20)
+		data := backendtest.RandomBytes(backendtest.Rand(t), 1<<20)
 		sum := sha256.Sum256(data)
 		tlstest.WithPeer(t, g, nil, func(ctx context.Context, c *loop.Stream, peer *tls.Conn, _ net.Conn) error {
-			if err := offload(ctx, func() error { _, err := c.Read(make([]byte, 1)); return err }); !errors.Is(err, loop.ErrOffLoop) {
+			if err := backendtest.Offload(ctx, func() error { _, err := c.Read(make([]byte, 1)); return err }); !errors.Is(err, loop.ErrOffLoop) {
 				return fmt.Errorf("before AllowGoroutines: %v", err)
 			}
 			c.Friend(key).AllowGoroutines(ctx)
@@ -316,7 +287,7 @@ func TestTLSFromGoroutines(t *testing.T) {
 				_, err := c.Write(data)
 				done <- errors.Join(err, c.CloseWrite())
 			}()
-			return offload(ctx, func() error {
+			return backendtest.Offload(ctx, func() error {
 				return errors.Join(sameBytes(c, sum), <-done, <-done, <-done, c.Close())
 			})
 		})
@@ -335,12 +306,12 @@ func TestTLSRefuses(t *testing.T) {
 			} {
 				require.Error(t, side(nil), name)
 				require.ErrorContains(t, side(server), "has TLS already", name)
-				require.ErrorIs(t, offload(ctx, func() error { return side(client) }), loop.ErrOffLoop, name)
+				require.ErrorIs(t, backendtest.Offload(ctx, func() error { return side(client) }), loop.ErrOffLoop, name)
 			}
 			if _, err := s.Write([]byte("ping")); err != nil {
 				return err
 			}
-			return errors.Join(offload(ctx, func() error {
+			return errors.Join(backendtest.Offload(ctx, func() error {
 				var p [4]byte
 				_, err := io.ReadFull(peer, p[:])
 				return err
@@ -390,7 +361,7 @@ func TestTLSReadable(t *testing.T) {
 			if _, err := c.Write([]byte("x")); !errors.Is(err, runtime.ErrClosed) {
 				return fmt.Errorf("writing after CloseWrite: %v", err)
 			}
-			return errors.Join(offload(ctx, func() error {
+			return errors.Join(backendtest.Offload(ctx, func() error {
 				p, err := io.ReadAll(peer)
 				if string(p) != "bye" {
 					err = errors.Join(err, fmt.Errorf("the peer got %q", p))

@@ -25,7 +25,7 @@ import (
 func TestTLSWriteDeadline(t *testing.T) {
 	backendtest.Each(t, func(t *testing.T, v backendtest.Variant) {
 		g := backendtest.Group(t, v, 1)
-		data := randomBytes(seeded(t), 8<<20)
+		data := backendtest.RandomBytes(backendtest.Rand(t), 8<<20)
 		sum := sha256.Sum256(data)
 		tlstest.WithPeer(t, g, nil, func(ctx context.Context, c *loop.Stream, peer *tls.Conn, _ net.Conn) error {
 			require.NoError(t, c.SetWriteDeadline(time.Now().Add(20*time.Millisecond)))
@@ -41,7 +41,7 @@ func TestTLSWriteDeadline(t *testing.T) {
 			if _, err := c.ReadBuf(); !errors.Is(err, os.ErrDeadlineExceeded) {
 				return fmt.Errorf("reading: %v", err)
 			}
-			return errors.Join(err, c.CloseWrite(), offload(ctx, func() error { return <-peerDone }), c.Close())
+			return errors.Join(err, c.CloseWrite(), backendtest.Offload(ctx, func() error { return <-peerDone }), c.Close())
 		})
 	})
 }
@@ -102,7 +102,7 @@ func TestTLSWritersTakeTurns(t *testing.T) {
 			}
 
 			got := make([]byte, len(want))
-			if err := offload(ctx, func() error { _, err := io.ReadFull(peer, got); return err }); err != nil {
+			if err := backendtest.Offload(ctx, func() error { _, err := io.ReadFull(peer, got); return err }); err != nil {
 				return err
 			}
 			if !bytes.Equal(want, got) {

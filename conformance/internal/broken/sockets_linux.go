@@ -14,7 +14,7 @@ func socketFaults() []Fault {
 		{Name: "lets children inherit descriptors", Case: "rule07/cloexec", Wrap: func(good runtime.Runtime) runtime.Runtime {
 			return inherits{newShim(good)}
 		}},
-		{Name: "shows EAGAIN of an adopted socket", Case: "rule07/whoever-set-the-flags", Wrap: func(good runtime.Runtime) runtime.Runtime {
+		{Name: "shows EAGAIN of an adopted socket", Case: "rule07/descriptor-flags", Wrap: func(good runtime.Runtime) runtime.Runtime {
 			return &shows{shim: newShim(good), adopted: map[runtime.Handle]bool{}}
 		}},
 		onDone("counts in 32 bits", "rule07/lengths-are-cut", func(_ *shim, op *runtime.Op) bool {
